@@ -1,0 +1,45 @@
+# make demo: the main job on the embedded baseline.  make test: everything CI runs.
+# Both set themselves up: a virtual environment in .venv with the versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+DEMO := build/demo
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
+export MYPYPATH = build/typing
+
+.PHONY: demo test lint types tests trees bench clean
+
+demo: $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh .ci/demo $(DEMO)
+
+test: lint types tests trees
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	mkdir -p build/typing && ln -sfn ../.. build/typing/bitpatch
+	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli
+
+tests: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --cov --cov-report=term
+
+trees: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree baseline
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree reference
+
+bench: $(READY)
+	$(BIN)/python benchmarks/startup.py
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""A dashboard that trains a model and watches it."""

@@ -1,0 +1,410 @@
+"""The door: `bitpatch list | explain | new | status | diff | apply | verify`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .patches.source import SourceTree
+    from .patches.task import Plan, Site, Task
+    from .verify.report import Report
+    from .verify.runner import Progress
+
+EXIT_CHANGES, EXIT_USAGE, EXIT_REFUSED, EXIT_UNPROVEN, EXIT_IO, EXIT_INTERRUPTED = 1, 2, 3, 5, 6, 130
+
+app = typer.Typer(
+    name="bitpatch",
+    help="Patch a BitTransformerLM tree, and prove by behaviour that each patch holds.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 done or verified, 1 changes needed (--check), 2 usage, 3 refused, 4 violated, 5 unproven, "
+    "6 cannot read or write.",
+)
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class DiffFormat(StrEnum):
+    """How a diff is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    PATCH = "patch"
+
+
+Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK...", help="task-11, 11 or stitched-attention")]
+All = Annotated[bool, typer.Option("--all", help="Every task.")]
+Tree = Annotated[Path, typer.Option("--tree", metavar="DIR", help="The BitTransformerLM tree.")]
+Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
+AsFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
+Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if anything is missing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+P = ParamSpec("P")
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn what a user can mend into one message and its exit code; a traceback only where it is asked for."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        from .patches.task import BitpatchError
+
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            fail("interrupted; nothing is half done", EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+        except (BitpatchError, OSError) as error:
+            if kwargs.get("debug"):
+                raise
+            text = str(error) if isinstance(error, BitpatchError) else f"{error.filename or 'output'}: {error.strerror}"
+            fail(text, getattr(error, "exit_code", EXIT_IO))
+        except Exception as error:
+            if kwargs.get("debug") or isinstance(error, typer.Exit):
+                raise
+            fail(
+                f"bitpatch itself failed ({type(error).__name__}: {error}); please report it, with what --debug shows",
+                EXIT_REFUSED,
+            )
+
+    return run
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print an error and leave with its exit code."""
+    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
+
+
+@app.command("list")
+@guarded
+def list_tasks(as_format: AsFormat = Format.TEXT, as_json: Json = False, debug: Debug = False) -> None:
+    """List the tasks."""
+    from .patches.engine import all_tasks
+
+    if as_json or as_format is Format.JSON:
+        show_json({"tasks": [described(task) for task in all_tasks()]})
+    else:
+        rows = [(task.id, task.slug, str(task.contract), task.summary) for task in all_tasks()]
+        show_table(("task", "slug", "contract", "summary"), rows)
+
+
+@app.command()
+@guarded
+def explain(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="task-11, 11 or stitched-attention")],
+    as_format: AsFormat = Format.TEXT,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a task changes, why, and what it promises."""
+    (chosen,) = choose([task], every=False)
+    if as_json or as_format is Format.JSON:
+        show_json({**described(chosen), "why": chosen.why, "sought": chosen.sought})
+        return
+    typer.secho(f"{chosen.id} {chosen.slug}: {chosen.title} ({chosen.contract})", bold=True)
+    typer.echo(f"\n{chosen.why.strip()}\n\nLooks for {chosen.sought}.")
+    typer.echo(f"See the change: bitpatch diff {chosen.id}. Have it judged: bitpatch verify {chosen.id}.")
+
+
+@app.command()
+@guarded
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet, or is empty.")],
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make a fresh copy of the baseline tree."""
+    from .patches.transaction import copy_baseline
+
+    copy_baseline(folder)
+    if not quiet:
+        typer.echo(f"{folder}: a fresh BitTransformerLM tree; see what it lacks with: bitpatch status --tree {folder}")
+
+
+@app.command()
+@guarded
+def status(
+    tasks: Tasks = None,
+    tree: Tree = Path(),
+    check: Check = False,
+    as_format: AsFormat = Format.TEXT,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say which tasks a tree holds, and where."""
+    from .patches import engine
+    from .patches.task import State
+
+    chosen = choose(tasks, every=not tasks)
+    with opened(tree, shared=True) as source_tree:
+        found = engine.status(source_tree, chosen)
+    if as_json or as_format is Format.JSON:
+        states = [{"id": s.task.id, "state": s.state, "sites": sites_json(s.sites)} for s in found]
+        show_json({"tree": str(tree), "tasks": states})
+    elif not quiet:
+        for one in found:
+            typer.secho(f"{one.task.id} {one.task.slug}: ", nl=False, bold=True)
+            typer.secho(one.state, fg="green" if one.state is State.APPLIED else "yellow")
+            for finding in one.findings:
+                typer.echo(f"  {finding.state:12} {finding.site}")
+    if check and any(s.state is not State.APPLIED for s in found):
+        raise typer.Exit(EXIT_CHANGES)
+
+
+@app.command()
+@guarded
+def diff(
+    tasks: Tasks = None,
+    every: All = False,
+    tree: Tree = Path(),
+    as_format: Annotated[DiffFormat, typer.Option("--format", help="patch is for git apply.")] = DiffFormat.TEXT,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what apply would write."""
+    from .patches.engine import plan, unified
+
+    with opened(tree, shared=True) as source_tree:
+        planned = plan(source_tree, choose(tasks, every))
+    require_accepted(planned)
+    lines = [line for change in planned.changes for line in unified(change)]
+    if as_json or as_format is DiffFormat.JSON:
+        show_json(plan_json(tree, planned, written=False) | {"diff": b"".join(lines).decode(errors="replace")})
+    elif as_format is DiffFormat.PATCH:
+        sys.stdout.buffer.write(b"".join(lines))
+    else:
+        colours = {b"+": "green", b"-": "red", b"@": "cyan"}
+        for line in lines:
+            text = line.decode(errors="replace").rstrip("\r\n")
+            typer.secho(text, fg=colours.get(line[:1]), bold=line.startswith((b"+++", b"---")))
+
+
+@app.command()
+@guarded
+def apply(
+    tasks: Tasks = None,
+    every: All = False,
+    tree: Tree = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and write nothing.")] = False,
+    check: Check = False,
+    as_format: AsFormat = Format.TEXT,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Apply tasks to a tree: all of them, or none."""
+    from .patches.engine import plan
+    from .patches.transaction import write
+
+    chosen = choose(tasks, every)
+    with opened(tree) as source_tree:
+        planned = plan(source_tree, chosen)
+        writes = not (dry_run or check or planned.refused)
+        if writes:
+            write(tree, planned.changes)
+    if as_json or as_format is Format.JSON:
+        show_json(plan_json(tree, planned, written=writes and bool(planned.changes)))
+    elif not quiet and not planned.refused:
+        show_outcomes(planned, written=writes)
+    require_accepted(planned)
+    if check and planned.changes:
+        raise typer.Exit(EXIT_CHANGES)
+
+
+@app.command()
+@guarded
+def verify(
+    tasks: Tasks = None,
+    every: All = False,
+    tree: Annotated[
+        Path | None, typer.Option("--tree", metavar="DIR", help="The tree; default: here, or the reference.")
+    ] = None,
+    as_format: AsFormat = Format.TEXT,
+    as_json: Json = False,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the result to a file.")] = None,
+    sanity_fit: Annotated[bool | None, typer.Option(help="A short training run; default: with --all.")] = None,
+    jobs: Annotated[int, typer.Option("-j", min=1, help="Checks at once.")] = 2,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Judge by behaviour whether tasks hold in a tree."""
+    from .verify import report as reports
+    from .verify import runner
+
+    chosen = choose(tasks, every)
+    where = tree if tree is not None else here_or_reference()
+    with opened(where, shared=True):
+        pass
+    try:
+        with shown_progress(quiet) as show, runner.Zygote() as zygote:
+            report = runner.verify(
+                where,
+                [task.number for task in chosen],
+                sanity_fit=every if sanity_fit is None else sanity_fit,
+                jobs=jobs,
+                zygote=zygote,
+                on_event=show,
+            )
+    except runner.VerifyUnavailable as error:
+        fail(str(error), EXIT_UNPROVEN)
+    wants_json = as_json or as_format is Format.JSON
+    if output is not None:
+        with output.open("w", encoding="utf-8") as file:
+            write_report(report, file, as_json=wants_json)
+    elif wants_json or not quiet:
+        write_report(report, sys.stdout, as_json=wants_json)
+    raise typer.Exit(reports.exit_code(report))
+
+
+def write_report(report: Report, stream: TextIO, *, as_json: bool) -> None:
+    from .verify.report import write_text
+
+    if as_json:
+        stream.write(json.dumps(report.to_json(), indent=2) + "\n")
+    else:
+        write_text(report, stream)
+
+
+def here_or_reference() -> Path:
+    """The folder this runs in if it holds a tree, else the embedded reference."""
+    from .patches.donor import REFERENCE
+    from .patches.source import open_tree
+    from .patches.task import BitpatchError
+
+    try:
+        return open_tree(Path()).root
+    except BitpatchError:
+        typer.echo(f"no BitTransformerLM tree here: judging the embedded reference, {REFERENCE}", err=True)
+        return REFERENCE
+
+
+@contextmanager
+def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
+    """The tree under its lock, after a killed run was recovered."""
+    from .patches.source import open_tree, require_folder
+    from .patches.transaction import locked
+
+    require_folder(tree)
+    with locked(tree, shared=shared, on_wait=lambda: typer.echo(f"waiting for another run on {tree}", err=True)):
+        yield open_tree(tree)
+
+
+def choose(names: Sequence[str] | None, every: bool) -> list[Task]:
+    """The tasks that the command line names."""
+    from .patches.engine import all_tasks, task_named
+
+    if bool(names) == every:
+        fail("name one task or more, or give --all; bitpatch list shows them", EXIT_USAGE)
+    try:
+        return list(all_tasks()) if every else list(dict.fromkeys(task_named(name) for name in names or ()))
+    except KeyError as error:
+        fail(error.args[0], EXIT_USAGE)
+
+
+def require_accepted(planned: Plan) -> None:
+    """Leave with the reasons if a task was refused."""
+    reasons = [outcome.reason for outcome in planned.outcomes if outcome.reason]
+    if planned.refused:
+        fail("\n".join(["refused, and nothing was written", *reasons]), EXIT_REFUSED)
+
+
+def described(task: Task) -> dict[str, str]:
+    """A task as `list --json` shows it."""
+    return {"id": task.id, "slug": task.slug, "title": task.title, "contract": task.contract, "summary": task.summary}
+
+
+def plan_json(tree: Path, planned: Plan, *, written: bool) -> dict[str, Any]:
+    """A plan as `apply --json` shows it."""
+    return {
+        "tree": str(tree),
+        "written": written,
+        "changed": [change.path for change in planned.changes],
+        "tasks": [
+            {"id": o.task.id, "outcome": o.outcome, "reason": o.reason, "sites": sites_json(o.sites)}
+            for o in planned.outcomes
+        ],
+    }
+
+
+def sites_json(sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """Sites as JSON shows them."""
+    return [{"path": s.path, "line": s.line, "column": s.column, "note": s.note} for s in sites]
+
+
+def show_json(value: dict[str, Any]) -> None:
+    """Print a JSON document."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on a terminal, tab-separated lines in a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def show_outcomes(planned: Plan, *, written: bool) -> None:
+    """What an apply did, or would do, task by task."""
+    for outcome in planned.outcomes:
+        would = "would be " if outcome.outcome == "applied" and not written else ""
+        typer.secho(f"{outcome.task.id} {outcome.task.slug}: ", nl=False, bold=True)
+        typer.secho(f"{would}{outcome.outcome}", fg="green" if outcome.outcome == "applied" else None)
+        if outcome.outcome == "applied":
+            for site in outcome.sites:
+                typer.echo(f"  {site}")
+    for change in planned.changes:
+        typer.echo(f"{'wrote' if written else 'would write'} {change.path}")
+
+
+@contextmanager
+def shown_progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """A progress line on a terminal, nothing in a pipe."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    console: Console = Console(stderr=True)
+    with console.status("starting the judges ...") as line:
+        yield lambda event: line.update(f"{event.done}/{event.total} {event.name}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="bitpatch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Codemods that carry a BitTransformerLM tree through the named tasks."""

@@ -1,0 +1,375 @@
+"""Take from reference/ what a patch inserts, and put it where reference/ has it.
+
+Every insertion follows one total order, the order of reference/, so that the order in which
+tasks are applied leaves no trace.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import libcst as cst
+
+from .edits import expression, insert_after, insert_before, insert_item
+from .source import Source, read_bytes
+from .task import BitpatchError, Edit, Finding, mend, mended
+
+REFERENCE = Path(__file__).resolve().parent.parent / "reference"
+
+Import = cst.Import | cst.ImportFrom
+
+
+@cache
+def donor(path: str) -> Source:
+    """A file of reference/."""
+    return Source(path, read_bytes(REFERENCE / path))
+
+
+def definitions(target: Source, given: Source, *names: str) -> Finding:
+    """Bring top-level definitions of reference/ with all that they need: constants, functions, imports.
+
+    Raises BitpatchError where one of the names already means something else in the target.
+    """
+    site = target.site(target.module, f"definition of {', '.join(names)}")
+    wanted = _closure(target, given, names)
+    edits = [*_import_edits(target, given, wanted), *_definition_edits(target, given, wanted)]
+    return mend(site, edits) if edits else mended(site)
+
+
+def parameter(target: Source, given: Source, function: str, name: str) -> Finding:
+    """Bring a parameter of a top-level function, with its annotation and default."""
+    own, ours = _function(target, function), _function(given, function)
+    site = target.site(own.name, f"parameter {name} of {function}")
+    if any(param.name.value == name for param in (*own.params.params, *own.params.kwonly_params)):
+        return mended(site)
+    order = [param.name.value for param in (*ours.params.params, *ours.params.kwonly_params)]
+    new = next(param for param in ours.params.kwonly_params if param.name.value == name)
+    section = "kwonly_params" if own.params.kwonly_params else "params"
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(updated, cst.FunctionDef)
+        params = getattr(updated.params, section)
+        earlier = order[: order.index(name)]
+        index = max((i + 1 for i, param in enumerate(params) if param.name.value in earlier), default=len(params))
+        params = insert_item(params, index, new, enclosed=updated.whitespace_before_params)
+        return updated.with_changes(params=updated.params.with_changes(**{section: params}))
+
+    return mend(site, [Edit(target, own, change)])
+
+
+def option(target: Source, given: Source, flag: str) -> Iterator[Finding]:
+    """Bring a command-line option behind the nearest one before it that the target has; nothing without a parser."""
+    own = {_flag(call): call for call in target.walk(cst.Call) if _flag(call)}
+    if not own:
+        return
+    ours = {_flag(call): call for call in given.walk(cst.Call) if _flag(call)}
+    if flag in own:
+        yield mended(target.site(own[flag], f"option {flag}"))
+        return
+    order = list(ours)
+    before = [other for other in order[: order.index(flag)] if other in own]
+    anchor = own[before[-1]] if before else next(iter(own.values()))
+    assert isinstance(anchor.func, cst.Attribute)
+    statement = given.statement(ours[flag])
+    parser = target.code(anchor.func.value)
+    text = re.sub(r"^\w+", parser, given.module.code_for_node(statement).strip())
+    place = insert_after if before else insert_before
+    yield mend(target.site(anchor, f"option {flag}"), [place(target, target.statement(anchor), text)])
+
+
+def forwarded(target: Source, given: Source, function: str, name: str) -> Iterator[Finding]:
+    """Forward a parsed option to a function, in each call that forwards others."""
+    order = [
+        argument.keyword.value
+        for call in given.walk(cst.Call)
+        if given.code(call.func) == function
+        for argument in call.args
+        if argument.keyword is not None
+    ]
+    for call in target.walk(cst.Call):
+        if not isinstance(call.func, (cst.Name, cst.Attribute)) or target.code(call.func).split(".")[-1] != function:
+            continue
+        parsed = next(filter(None, (_namespace(target, argument.value) for argument in call.args)), None)
+        if parsed is None:
+            continue
+        site = target.site(call, f"{name} forwarded to {function}")
+        if any(
+            argument.star or (argument.keyword is not None and argument.keyword.value == name) for argument in call.args
+        ):
+            yield mended(site)
+            continue
+        new = cst.Arg(keyword=cst.Name(name), value=expression(target, f"{parsed}.{name}"), equal=_BARE_EQUAL)
+        yield mend(site, [Edit(target, call, _with_argument(new, order[: order.index(name)]))])
+
+
+_BARE_EQUAL = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+
+
+def _with_argument(new: cst.Arg, earlier: Sequence[str]) -> Callable[[cst.CSTNode], cst.CSTNode]:
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(updated, cst.Call)
+        places = [
+            i + 1 for i, arg in enumerate(updated.args) if arg.keyword is not None and arg.keyword.value in earlier
+        ]
+        index = max(places, default=len(updated.args))
+        return updated.with_changes(args=insert_item(updated.args, index, new, enclosed=updated.whitespace_before_args))
+
+    return change
+
+
+def _namespace(target: Source, value: cst.BaseExpression) -> str | None:
+    """The name of the parsed command line, if a value is one of its options: `args` of `args.epochs`."""
+    if not isinstance(value, cst.Attribute) or not isinstance(value.value, cst.Name):
+        return None
+    made = target.names.value(value.value)
+    is_parsed = (
+        isinstance(made, cst.Call)
+        and isinstance(made.func, cst.Attribute)
+        and made.func.attr.value.startswith("parse_")
+    )
+    return value.value.value if is_parsed else None
+
+
+def _flag(call: cst.Call) -> str:
+    """The long flag that an add_argument call adds."""
+    if not isinstance(call.func, cst.Attribute) or call.func.attr.value != "add_argument":
+        return ""
+    flags = [a.value.evaluated_value for a in call.args if a.keyword is None and isinstance(a.value, cst.SimpleString)]
+    return next((flag for flag in flags if isinstance(flag, str) and flag.startswith("--")), "")
+
+
+def _function(source: Source, name: str) -> cst.FunctionDef:
+    found = _definition(source, name)
+    assert isinstance(found, cst.FunctionDef)
+    return found
+
+
+def has_definition(target: Source, name: str) -> bool:
+    """Whether a file defines a name at its top."""
+    return bool(target.names.top_level(name))
+
+
+def _closure(target: Source, given: Source, names: Iterable[str]) -> list[str]:
+    """The definitions that are wanted, and those of the reference that they use and the target lacks."""
+    wanted: list[str] = []
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name in wanted:
+            continue
+        wanted.append(name)
+        for use in given.uses(_definition(given, name)):
+            is_global = given.names.bindings(use.value, use) is given.names.top_level(use.value)
+            if is_global and _defined(given, use.value) and not has_definition(target, use.value):
+                pending.append(use.value)
+    return wanted
+
+
+def _defined(source: Source, name: str) -> bool:
+    return any(not binding.imported for binding in source.names.top_level(name))
+
+
+def _definition(source: Source, name: str) -> cst.CSTNode:
+    return source.statement(source.names.top_level(name)[0].node)
+
+
+def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> Iterator[Edit]:
+    order = [name for statement in given.module.body for name in _names_of(statement)]
+    inserted: dict[tuple[cst.CSTNode, bool], list[cst.CSTNode]] = {}
+    for name in sorted(wanted, key=order.index):
+        if has_definition(target, name):
+            _refuse_other(target, given, name)
+            continue
+        rank = order.index(name)
+        before = [other for other in order[:rank] if _defined(target, other)]
+        after = [other for other in order[rank + 1 :] if _defined(target, other)]
+        if before:
+            place = (_definition(target, before[-1]), True)
+        elif after:
+            place = (_definition(target, after[0]), False)
+        else:
+            last = target.module.body[-1]
+            place = (last, not isinstance(last, cst.If))  # `if __name__ == "__main__"` stays last
+        inserted.setdefault(place, []).append(_in_style_of(target, _definition(given, name)))
+    for (anchor, behind), nodes in inserted.items():
+        yield Edit(target, anchor, _neighbours(nodes, behind))
+
+
+def _neighbours(nodes: list[cst.CSTNode], behind: bool) -> Callable[[cst.CSTNode], cst.FlattenSentinel[cst.CSTNode]]:
+    def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
+        return cst.FlattenSentinel([updated, *nodes] if behind else [*nodes, updated])
+
+    return change
+
+
+def _names_of(statement: cst.CSTNode) -> list[str]:
+    """The names that a top-level definition gives: none for an import or a bare expression."""
+    if isinstance(statement, (cst.FunctionDef, cst.ClassDef)):
+        return [statement.name.value]
+    if not isinstance(statement, cst.SimpleStatementLine):
+        return []
+    targets: list[cst.CSTNode] = []
+    for small in statement.body:
+        if isinstance(small, cst.Assign):
+            targets += [target.target for target in small.targets]
+        elif isinstance(small, cst.AnnAssign):
+            targets.append(small.target)
+    return [target.value for target in targets if isinstance(target, cst.Name)]
+
+
+def _refuse_other(target: Source, given: Source, name: str) -> None:
+    """Refuse where the target's own definition of a name is not the one that would be inserted."""
+    own, ours = _definition(target, name), _definition(given, name)
+    if not _styled(target, ours).deep_equals(own.with_changes(leading_lines=())):
+        raise BitpatchError(
+            f"{target.site(own, '')}expected {name} to be free, found another definition of it; "
+            f"rename yours, or make it equal to the one in reference/{given.path}, then run the command again"
+        )
+
+
+def _styled(target: Source, node: cst.CSTNode) -> cst.CSTNode:
+    return _in_style_of(target, node).with_changes(leading_lines=())
+
+
+def _in_style_of(target: Source, node: cst.CSTNode) -> cst.CSTNode:
+    """Docstrings and continuation lines carry their newline and indent in their own text: take on the target's."""
+    return node.visit(_Restyle(target.module.default_indent, target.module.default_newline))  # type: ignore[return-value]
+
+
+class _Restyle(cst.CSTTransformer):
+    def __init__(self, indent: str, newline: str) -> None:
+        super().__init__()
+        self._indent, self._newline = indent, newline
+
+    def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:
+        value = re.sub(r"(?<=\n)(?:    )+", lambda run: self._indented(run[0]), updated_node.value)
+        return updated_node.with_changes(value=value.replace("\n", self._newline))
+
+    def leave_ParenthesizedWhitespace(
+        self, original_node: cst.ParenthesizedWhitespace, updated_node: cst.ParenthesizedWhitespace
+    ) -> cst.ParenthesizedWhitespace:
+        return updated_node.with_changes(last_line=cst.SimpleWhitespace(self._indented(updated_node.last_line.value)))
+
+    def _indented(self, spaces: str) -> str:
+        return self._indent * (len(spaces) // 4) + " " * (len(spaces) % 4)
+
+
+def _import_edits(target: Source, given: Source, wanted: Sequence[str]) -> Iterator[Edit]:
+    missing: dict[str, Import] = {}
+    for name in wanted:
+        if has_definition(target, name):
+            continue
+        for node in given.uses(_definition(given, name)):
+            imported = [binding for binding in given.names.bindings(node.value, node) if binding.imported]
+            if imported and node.value not in missing and not _imports(target, node.value, imported[0].imported):
+                statement = imported[0].node
+                assert isinstance(statement, (cst.Import, cst.ImportFrom))
+                missing[node.value] = statement
+    order = list(_top_imports(given))
+    grouped: dict[cst.CSTNode, list[str]] = {}
+    for name, statement in sorted(missing.items(), key=lambda item: (order.index(item[1]), item[0])):
+        grouped.setdefault(statement, []).append(name)
+    places: dict[tuple[cst.CSTNode, bool], list[cst.CSTNode]] = {}
+    for statement, names in grouped.items():
+        same = _same_module(target, statement)
+        if same is not None:
+            yield Edit(target, same, _more_aliases(statement, names))
+        else:
+            place = _import_place(target, order, statement)
+            places.setdefault(place, []).append(_import_of(statement, names))
+    for (anchor, behind), nodes in places.items():
+        yield Edit(target, anchor, _neighbours(nodes, behind))
+
+
+def _imports(target: Source, name: str, imported: str) -> bool:
+    """Whether a name is imported in the target already; refuses where it means something else."""
+    bindings = target.names.top_level(name)
+    if not bindings:
+        return False
+    meanings = {binding.imported for binding in bindings}
+    if imported not in meanings:
+        raise BitpatchError(
+            f"{target.site(target.statement(bindings[0].node), '')}expected {name} to be {imported}, "
+            f"found that it stands for something else here; rename it, then run the command again"
+        )
+    return True
+
+
+def _top_imports(source: Source) -> Iterator[Import]:
+    for statement in source.module.body:
+        if isinstance(statement, cst.SimpleStatementLine):
+            for small in statement.body:
+                if isinstance(small, (cst.Import, cst.ImportFrom)):
+                    yield small
+
+
+def _module_of(node: Import) -> str:
+    if isinstance(node, cst.Import):
+        return "import " + cst.Module([]).code_for_node(node.names[0].name)
+    module = cst.Module([]).code_for_node(node.module) if node.module is not None else ""
+    return "from " + "." * len(node.relative) + module
+
+
+def _same_module(target: Source, wanted: cst.CSTNode) -> cst.ImportFrom | None:
+    if not isinstance(wanted, cst.ImportFrom):
+        return None
+    for node in _top_imports(target):
+        if isinstance(node, cst.Import) or isinstance(node.names, cst.ImportStar):
+            continue
+        if _module_of(node) == _module_of(wanted):
+            return node
+    return None
+
+
+def _more_aliases(given: cst.CSTNode, names: Sequence[str]) -> Callable[[cst.CSTNode], cst.CSTNode]:
+    order = [alias.evaluated_alias or alias.evaluated_name for alias in given.names]  # type: ignore[attr-defined]
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(updated, cst.ImportFrom)
+        aliases = list(updated.names)  # type: ignore[arg-type]
+        for name in names:
+            earlier = set(order[: order.index(name)])
+            index = max((i + 1 for i, alias in enumerate(aliases) if alias.evaluated_name in earlier), default=0)
+            new = given.names[order.index(name)].with_changes(comma=cst.MaybeSentinel.DEFAULT)  # type: ignore[attr-defined]
+            opening = updated.lpar.whitespace_after if updated.lpar else cst.SimpleWhitespace("")
+            aliases = insert_item(aliases, index, new, enclosed=opening)
+        return updated.with_changes(names=aliases)
+
+    return change
+
+
+def _import_of(given: cst.CSTNode, names: Sequence[str]) -> cst.SimpleStatementLine:
+    aliases = [alias for alias in given.names if (alias.evaluated_alias or alias.evaluated_name.split(".")[0]) in names]  # type: ignore[attr-defined]
+    aliases[-1] = aliases[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+    node = given.with_changes(names=aliases)
+    if isinstance(node, cst.ImportFrom):
+        node = node.with_changes(lpar=None, rpar=None)
+    return cst.SimpleStatementLine([node])  # type: ignore[list-item]
+
+
+def _import_place(target: Source, order: Sequence[Import], wanted: cst.CSTNode) -> tuple[cst.CSTNode, bool]:
+    """The nearest import before it in reference order that the target has, else the nearest behind it."""
+    present = {_module_of(node): target.statement(node) for node in _top_imports(target)}
+    rank = next(index for index, node in enumerate(order) if node is wanted)
+    for node in reversed(order[:rank]):
+        if _module_of(node) in present:
+            return present[_module_of(node)], True
+    for node in order[rank + 1 :]:
+        if _module_of(node) in present:
+            return present[_module_of(node)], False
+    opening = [statement for statement in target.module.body if _opens(target, statement)]
+    return (opening[-1], True) if opening else (target.module.body[0], False)
+
+
+def _opens(target: Source, statement: cst.CSTNode) -> bool:
+    """Whether a statement has to stay above all imports: the docstring, or an import of the future."""
+    if not isinstance(statement, cst.SimpleStatementLine):
+        return False
+    first = statement.body[0]
+    if isinstance(first, cst.ImportFrom):
+        return _module_of(first) == "from __future__"
+    is_text = isinstance(first, cst.Expr) and isinstance(first.value, (cst.SimpleString, cst.ConcatenatedString))
+    return is_text and statement is target.module.body[0]

@@ -1,0 +1,184 @@
+"""Change a file: edits made from text, all of a file in one visit, and proof that what was printed was meant."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import libcst as cst
+
+from .source import Source, children_of
+from .task import BitpatchError, Edit
+
+Changed = cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode]
+Item = TypeVar("Item", cst.Arg, cst.Param, cst.ImportAlias)
+
+_ATOMS = (cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.BaseNumber, cst.BaseString)
+
+
+def rewrite(source: Source, node: cst.BaseExpression, template: Callable[[str], str]) -> Edit:
+    """Replace an expression by the text that the template makes of its own text."""
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        return expression(source, template(source.code(updated)))
+
+    return Edit(source, node, change)
+
+
+def insert_before(source: Source, statement: cst.CSTNode, *texts: str) -> Edit:
+    """Put statements in front of one; the blank lines above it stay above them all."""
+
+    def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
+        return cst.FlattenSentinel([*(parse_statement(source, text) for text in texts), updated])
+
+    return Edit(source, statement, change)
+
+
+def insert_after(source: Source, statement: cst.CSTNode, *texts: str) -> Edit:
+    """Put statements right behind one."""
+
+    def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
+        return cst.FlattenSentinel([updated, *(parse_statement(source, text) for text in texts)])
+
+    return Edit(source, statement, change)
+
+
+def expression(source: Source, text: str) -> cst.BaseExpression:
+    """Parse an expression in the style of a file."""
+    return cst.parse_expression(text, config=source.module.config_for_parsing)
+
+
+def parse_statement(source: Source, text: str) -> cst.SimpleStatementLine | cst.BaseCompoundStatement:
+    """Parse a statement, written with four spaces an indent, in the style of a file."""
+    lines = re.sub(
+        r"^(?:    )+", lambda run: source.module.default_indent * (len(run[0]) // 4), text, flags=re.MULTILINE
+    )
+    return cst.parse_statement(lines, config=source.module.config_for_parsing)
+
+
+def operand(source: Source, node: cst.CSTNode) -> str:
+    """The text of an expression, in parentheses where it would not bind as one operand without."""
+    text = source.code(node)
+    return text if isinstance(node, _ATOMS) or getattr(node, "lpar", None) else f"({text})"
+
+
+def insert_item(items: Sequence[Item], index: int, new: Item, *, enclosed: cst.CSTNode) -> list[Item]:
+    """Insert into a comma-separated list in its own layout: in line, or one a line with or without a last comma.
+
+    `enclosed` is the whitespace between the opening bracket and the first item.
+    """
+    items, new = list(items), new.with_changes(comma=cst.MaybeSentinel.DEFAULT)
+    separator = _separator(items, enclosed)
+    if index < len(items):
+        items.insert(index, new.with_changes(comma=separator))
+    elif not items:
+        items = [new]
+    elif isinstance(comma := items[-1].comma, cst.Comma):  # a last comma stays a last comma
+        items[-1] = items[-1].with_changes(comma=_with_comment_of(separator, comma))
+        items.append(new.with_changes(comma=_without_comment(comma)))
+    else:
+        spaces = [name for name in ("whitespace_after_arg", "whitespace_after_param") if hasattr(items[-1], name)]
+        items.append(new.with_changes(**{name: getattr(items[-1], name) for name in spaces}))
+        items[-2] = items[-2].with_changes(comma=separator, **{name: cst.SimpleWhitespace("") for name in spaces})
+    return items
+
+
+def _separator(items: Sequence[Any], enclosed: cst.CSTNode) -> cst.Comma:
+    for item in items[:-1]:
+        comma = item.comma
+        if isinstance(comma, cst.Comma):
+            return _without_comment(comma)
+    if isinstance(enclosed, cst.ParenthesizedWhitespace):
+        return cst.Comma(whitespace_after=enclosed.with_changes(first_line=cst.TrailingWhitespace(), empty_lines=[]))
+    return cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+
+
+def _without_comment(comma: cst.Comma) -> cst.Comma:
+    space = comma.whitespace_after
+    if isinstance(space, cst.ParenthesizedWhitespace):
+        space = space.with_changes(first_line=cst.TrailingWhitespace(), empty_lines=[])
+    return comma.with_changes(whitespace_after=space)
+
+
+def _with_comment_of(comma: cst.Comma, other: cst.Comma) -> cst.Comma:
+    space, mine = other.whitespace_after, comma.whitespace_after
+    if isinstance(space, cst.ParenthesizedWhitespace) and isinstance(mine, cst.ParenthesizedWhitespace):
+        mine = mine.with_changes(first_line=space.first_line, empty_lines=space.empty_lines)
+    return comma.with_changes(whitespace_after=mine)
+
+
+def apply_edits(source: Source, edits: Iterable[Edit]) -> Source:
+    """Make all edits of one file in one visit, and return the file that is printed.
+
+    Raises BitpatchError if the printed text does not parse back to the nodes that were meant.
+    """
+    editor = _Editor(source, edits)
+    changed = source.module.visit(editor)
+    assert isinstance(changed, cst.Module)
+    printed = Source(source.path, changed.bytes)
+    if _skeleton(printed.module) != _skeleton(changed):
+        raise BitpatchError(
+            f"{source.path}:1: the edited file would not mean what was meant; nothing was written. Please report this"
+        )
+    return printed
+
+
+class _Editor(cst.CSTTransformer):
+    def __init__(self, source: Source, edits: Iterable[Edit]) -> None:
+        super().__init__()
+        self._edits: dict[cst.CSTNode, list[Edit]] = defaultdict(list)
+        self._touched: set[cst.CSTNode] = {source.module}
+        for edit in edits:
+            self._edits[edit.node].append(edit)
+            node: cst.CSTNode | None = edit.node
+            while node is not None and node not in self._touched:
+                self._touched.add(node)
+                node = source.parents.get(node)
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        return node in self._touched
+
+    def on_leave(self, original: cst.CSTNode, updated: cst.CSTNode) -> Changed:  # type: ignore[override]
+        if original not in self._edits:
+            return updated
+        before: list[cst.CSTNode] = []
+        after: list[cst.CSTNode] = []
+        for edit in self._edits[original]:
+            result = edit.change(updated)
+            if isinstance(result, cst.RemovalSentinel):
+                return result if not before and not after else cst.FlattenSentinel([*before, *after])
+            if isinstance(result, cst.FlattenSentinel):
+                nodes = list(result)
+                place = next(index for index, node in enumerate(nodes) if node is updated)
+                before, after = [*before, *nodes[:place]], [*nodes[place + 1 :], *after]
+            else:
+                updated = result
+        return cst.FlattenSentinel(_blank_lines_first([*before, updated]) + after) if before or after else updated
+
+
+def _blank_lines_first(nodes: list[cst.CSTNode]) -> list[cst.CSTNode]:
+    """Give the blank lines above the last of some statements to the first, and leave its comments where they are."""
+    first, last = nodes[0], nodes[-1]
+    lines = list(getattr(last, "leading_lines", ()))
+    blank = next((index for index, line in enumerate(lines) if line.comment is not None), len(lines))
+    if first is last or not blank or getattr(first, "leading_lines", None):
+        return nodes
+    return [
+        first.with_changes(leading_lines=lines[:blank]),
+        *nodes[1:-1],
+        last.with_changes(leading_lines=lines[blank:]),
+    ]
+
+
+def _skeleton(module: cst.Module) -> list[tuple[str, str]]:
+    """Every node's kind and text, without layout: equal skeletons mean the same program."""
+    found: list[tuple[str, str]] = []
+    pending: list[cst.CSTNode] = [module]
+    while pending:
+        node = pending.pop()
+        value = getattr(node, "value", "")
+        found.append((type(node).__name__, value if isinstance(value, str) else ""))
+        pending.extend(children_of(node))
+    return found

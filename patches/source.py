@@ -1,0 +1,290 @@
+"""Read a tree's files: bytes to LibCST and back, who encloses whom, and what a name stands for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import libcst as cst
+from libcst._nodes.internal import CodegenState
+
+from .names import Names
+from .task import BitpatchError, Site, Unparsable, Unreadable
+
+Node = TypeVar("Node", bound=cst.CSTNode)
+
+SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "site-packages", "venv", "env"}
+MODEL = rb"^class[ \t]+BitTransformerLM\b"
+TRAIN_LOOP = rb"^def[ \t]+train_loop\b"
+
+_LAYOUT = re.compile("whitespace|lines|par$|bracket$|brace$|comma|colon|^equal$|^dot$|^header$|^footer$")
+
+
+class Source:
+    """One parsed file of a tree; `path` is relative to the tree, with forward slashes."""
+
+    def __init__(self, path: str, raw: bytes) -> None:
+        self.path = path
+        self.raw = raw
+        self.module = _parse(path, raw)
+        self._printed = _Printed(self.module)
+        if self._printed.bytes != raw:
+            raise _unfaithful(path, raw, self._printed.bytes)
+
+    @cached_property
+    def _index(self) -> tuple[dict[cst.CSTNode, int], dict[cst.CSTNode, cst.CSTNode]]:
+        order: dict[cst.CSTNode, int] = {}
+        parents: dict[cst.CSTNode, cst.CSTNode] = {}
+        pending: list[cst.CSTNode] = [self.module]
+        while pending:
+            node = pending.pop()
+            order[node] = len(order)
+            children = list(children_of(node))
+            for child in children:
+                parents[child] = node
+            pending.extend(reversed(children))
+        return order, parents
+
+    @property
+    def order(self) -> dict[cst.CSTNode, int]:
+        """Each node's rank in a depth-first walk of the file."""
+        return self._index[0]
+
+    @property
+    def parents(self) -> dict[cst.CSTNode, cst.CSTNode]:
+        """Each node's parent."""
+        return self._index[1]
+
+    @cached_property
+    def names(self) -> Names:
+        return Names(self)
+
+    def walk(self, kind: type[Node], inside: cst.CSTNode | None = None) -> Iterator[Node]:
+        """All nodes of a kind, in source order, in the file or inside one node."""
+        if inside is None:
+            yield from (node for node in self.order if isinstance(node, kind))
+            return
+        pending: list[cst.CSTNode] = [inside]
+        while pending:
+            node = pending.pop()
+            if isinstance(node, kind):
+                yield node
+            pending.extend(reversed(list(children_of(node))))
+
+    def uses(self, inside: cst.CSTNode | None = None) -> Iterator[cst.Name]:
+        """The names that are looked up, in the file or inside one node: no attributes, no keywords of calls."""
+        for name in self.walk(cst.Name, inside):
+            parent = self.parents.get(name)
+            is_label = (isinstance(parent, cst.Attribute) and name is parent.attr) or (
+                isinstance(parent, cst.Arg) and name is parent.keyword
+            )
+            if not is_label:
+                yield name
+
+    def enclosing(self, node: cst.CSTNode, *kinds: Any) -> Any:
+        """The nearest ancestor of one of the kinds."""
+        parent = self.parents.get(node)
+        while parent is not None and not isinstance(parent, kinds):
+            parent = self.parents.get(parent)
+        return parent
+
+    def statement(self, node: cst.CSTNode) -> cst.CSTNode:
+        """The statement that holds a node: a line, or a compound statement."""
+        if isinstance(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement)):
+            return node
+        found: cst.CSTNode = self.enclosing(node, cst.SimpleStatementLine, cst.BaseCompoundStatement)
+        return found
+
+    def function(self, node: cst.CSTNode) -> cst.FunctionDef | None:
+        """The function that a node stands in."""
+        found: cst.FunctionDef | None = self.enclosing(node, cst.FunctionDef)
+        return found
+
+    def code(self, node: cst.CSTNode) -> str:
+        """The source text of a node."""
+        return self.module.code_for_node(node)
+
+    def site(self, node: cst.CSTNode, note: str) -> Site:
+        """Where a node starts."""
+        line, column = self._printed.position(node)
+        return Site(self.path, line, column, note)
+
+
+class _Printed(CodegenState):
+    """A module's text, and where each node starts in it."""
+
+    def __init__(self, module: cst.Module) -> None:
+        super().__init__(module.default_indent, module.default_newline)
+        self._starts: dict[cst.CSTNode, int] = {}
+        module._codegen(self)
+        self.bytes = "".join(self.tokens).encode(module.encoding)
+
+    def before_codegen(self, node: cst.CSTNode) -> None:
+        self._starts[node] = len(self.tokens)
+
+    @contextmanager
+    def record_syntactic_position(self, node: cst.CSTNode, **_: Any) -> Iterator[None]:
+        self._starts[node] = len(self.tokens)  # behind the comments and the indent that belong to the node
+        yield
+
+    def position(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Line and column of a node, 1-based."""
+        before = "".join(self.tokens[: self._starts[node]]).splitlines(keepends=True) or [""]
+        ended = before[-1].endswith(("\n", "\r"))
+        return (len(before) + 1, 1) if ended else (len(before), len(before[-1]) + 1)
+
+
+def children_of(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """A node's children in source order, without layout: whitespace, comments, brackets, commas."""
+    for name in _fields(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, cst.CSTNode):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from (item for item in value if isinstance(item, cst.CSTNode))
+
+
+_FIELDS: dict[type[cst.CSTNode], tuple[str, ...]] = {}
+
+
+def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(name for name in kind.__dataclass_fields__ if not _LAYOUT.search(name))
+    return _FIELDS[kind]
+
+
+def _parse(path: str, raw: bytes) -> cst.Module:
+    try:
+        return cst.parse_module(raw)
+    except cst.ParserSyntaxError as error:
+        line, reason = _syntax_error(raw) or (error.raw_line, "it does not parse")
+        raise Unparsable(f"{path}:{line}: {reason}; mend the file, then run the command again") from None
+    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        raise Unparsable(
+            f"{path}:1: expected UTF-8 or an encoding cookie (PEP 263), found bytes that are neither ({error}); "
+            "convert the file to UTF-8 or declare its encoding, then run the command again"
+        ) from None
+    except RecursionError:
+        raise Unparsable(f"{path}:1: expressions are nested too deeply to parse; split them up") from None
+
+
+def _unfaithful(path: str, raw: bytes, printed: bytes) -> Unparsable:
+    pairs = enumerate(zip(raw.split(b"\n"), printed.split(b"\n"), strict=False), 1)
+    line = next((number for number, (a, b) in pairs if a != b), 1)
+    return Unparsable(
+        f"{path}:{line}: LibCST does not reproduce this file byte for byte (a form feed, perhaps); "
+        "bitpatch does not touch such a file: remove what is unusual on that line"
+    )
+
+
+def _syntax_error(raw: bytes) -> tuple[int, str] | None:
+    try:
+        compile(raw, "file", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return error.lineno or 1, f"syntax error: {error.msg}"
+    except ValueError as error:  # a null byte
+        return 1, str(error)
+    return None
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """A BitTransformerLM tree on disk, with the changes that a plan has made so far."""
+
+    root: Path
+    paths: tuple[str, ...]
+    model_path: str
+    training_path: str | None
+    sources: dict[str, Source]
+
+    def source(self, path: str) -> Source:
+        """One file, parsed once."""
+        if path not in self.sources:
+            self.sources[path] = Source(path, read_bytes(self.root / path))
+        return self.sources[path]
+
+    @property
+    def training(self) -> Source | None:
+        """The file that defines train_loop, if the tree has one."""
+        return self.source(self.training_path) if self.training_path else None
+
+    def package(self, having: bytes) -> Iterator[Source]:
+        """The parsed files of the model's own package that hold some bytes."""
+        folder = os.path.dirname(self.model_path)
+        for path in self.paths:
+            if os.path.dirname(path) == folder and having in self.raw(path):
+                yield self.source(path)
+
+    def raw(self, path: str) -> bytes:
+        """A file's bytes, as the plan has them."""
+        return self.sources[path].raw if path in self.sources else read_bytes(self.root / path)
+
+    def with_source(self, source: Source) -> SourceTree:
+        """The same tree with one file changed in memory."""
+        return replace(self, sources={**self.sources, source.path: source})
+
+
+def open_tree(root: Path) -> SourceTree:
+    """Find the parts of the BitTransformerLM tree in a folder; parses nothing yet.
+
+    Raises Unreadable where the folder cannot be read, BitpatchError where it holds no tree or two.
+    """
+    require_folder(root)
+    paths = tuple(_python_files(root))
+    contents = {path: read_bytes(root / path) for path in paths}
+    models = [path for path in paths if re.search(MODEL, contents[path], re.MULTILINE)]
+    if not models:
+        raise BitpatchError(
+            f"{root}: expected a BitTransformerLM tree, found no file that defines class BitTransformerLM; "
+            "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR"
+        )
+    if len(models) > 1:
+        raise BitpatchError(
+            f"{root}: found {len(models)} BitTransformerLM trees ({', '.join(models)}); name one with --tree DIR"
+        )
+    loops = [path for path in paths if re.search(TRAIN_LOOP, contents[path], re.MULTILINE)]
+    beside = [path for path in loops if os.path.dirname(path) == os.path.dirname(models[0])]
+    loops = beside or loops
+    if len(loops) > 1:
+        raise BitpatchError(
+            f"{root}: found {len(loops)} files that define train_loop ({', '.join(loops)}); keep one of them"
+        )
+    return SourceTree(root, paths, models[0], loops[0] if loops else None, {})
+
+
+def require_folder(root: Path) -> None:
+    """Raise Unreadable unless a path is a folder."""
+    if not root.is_dir():
+        found = "found a file" if root.exists() else "found nothing"
+        raise Unreadable(f"{root}: expected a folder, {found}; name a BitTransformerLM tree with --tree DIR")
+
+
+def _python_files(root: Path) -> Iterator[str]:
+    def unreadable(error: OSError) -> None:
+        raise Unreadable(f"{error.filename}: {error.strerror}; check the folder's permissions") from None
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if _is_searched(folder, name))
+        for name in sorted(files):
+            if name.endswith(".py"):
+                yield os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
+
+
+def _is_searched(folder: str, name: str) -> bool:
+    if name.startswith(".") or name in SKIPPED_FOLDERS or name.endswith(".egg-info"):
+        return False
+    return not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; raises Unreadable with the reason."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read ({error.strerror}); check its permissions") from None

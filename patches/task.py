@@ -1,0 +1,162 @@
+"""What a task is, and what is found and decided about it: the data classes of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+    from .source import Source, SourceTree
+
+
+class Contract(StrEnum):
+    """What a task promises, and so what its check compares."""
+
+    EQUIVALENT = "equivalent"  # old and new compute the same
+    FIXES = "fixes"  # a witness is red before and green after
+    EXTENDS = "extends"  # the default is bit-identical; the new option has a property
+
+
+class State(StrEnum):
+    """How far a tree holds a task, as far as its source tells."""
+
+    APPLIED = "applied"
+    MISSING = "missing"
+    PARTIAL = "partial"
+    UNRECOGNISED = "unrecognised"
+
+
+class Outcome(StrEnum):
+    """What an apply did about a task."""
+
+    APPLIED = "applied"
+    ALREADY_APPLIED = "already-applied"
+    REFUSED = "refused"
+
+
+class BitpatchError(Exception):
+    """Something the user can mend: what was expected, what was found, where, and the next command."""
+
+    exit_code = 3
+
+
+class Unparsable(BitpatchError):
+    """A file does not parse, or would not survive a round trip through LibCST."""
+
+
+class Unreadable(BitpatchError):
+    """A file or folder cannot be read or written, or a killed run waits for its recovery."""
+
+    exit_code = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in a tree, 1-based, and what was seen there."""
+
+    path: str
+    line: int
+    column: int
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}: {self.note}"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change to one node of a file; `change` is given the node with the edits inside it already made."""
+
+    source: Source
+    node: cst.CSTNode
+    change: Callable[[cst.CSTNode], cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One place where a task matters: already mended, to be mended by edits, or not understood."""
+
+    site: Site
+    state: State
+    edits: tuple[Edit, ...] = ()
+
+
+def mended(site: Site) -> Finding:
+    """The task already holds at this site."""
+    return Finding(site, State.APPLIED)
+
+
+def mend(site: Site, edits: Iterable[Edit]) -> Finding:
+    """The task is missing at this site; the edits bring it."""
+    return Finding(site, State.MISSING, tuple(edits))
+
+
+def near_miss(site: Site) -> Finding:
+    """The site looks like one of the task's, but an edit would rest on a guess; the note says why."""
+    return Finding(site, State.UNRECOGNISED)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One of the named patches: what it is, and how its sites are found."""
+
+    number: int
+    slug: str
+    title: str
+    contract: Contract
+    summary: str
+    why: str
+    sought: str  # what a tree must have for the task to apply, as a refusal says it
+    find: Callable[[SourceTree], Iterator[Finding]]
+
+    @property
+    def id(self) -> str:
+        return f"task-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """The state of a task in a tree, and the sites that say so."""
+
+    task: Task
+    state: State
+    findings: tuple[Finding, ...]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(finding.site for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutcome:
+    """What became of a task in a plan: applied, already there, or refused with a reason."""
+
+    task: Task
+    outcome: Outcome
+    reason: str
+    sites: tuple[Site, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A file before and after."""
+
+    path: str
+    before: bytes
+    after: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What applying some tasks to a tree would do; nothing is written yet."""
+
+    outcomes: tuple[TaskOutcome, ...]
+    changes: tuple[Change, ...] = field(default=())
+
+    @property
+    def refused(self) -> bool:
+        return any(outcome.outcome is Outcome.REFUSED for outcome in self.outcomes)

@@ -1,0 +1,196 @@
+"""Accumulate gradients over micro-batches.
+
+`--accum_steps n` makes one optimizer update of n micro-batches. Each loss is scaled by its share of
+the group's rows, so the gradient is that of the mean loss over the group; the last, shorter group
+of an epoch makes an update of its own.
+
+Contract: extends. With accum_steps=1 every share is 1.0, and training is bit-identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from .donor import definitions, donor, forwarded, option, parameter
+from .edits import insert_before, operand, parse_statement, rewrite
+from .matchers import (
+    calls_builtin,
+    elements,
+    factor_beside_range,
+    followed,
+    is_alone,
+    is_method,
+    is_update,
+    iteration,
+    schedule_totals,
+    used_outside,
+)
+from .source import Source, SourceTree
+from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+
+STEPS, GROUPS, UPDATES = "accum_steps", "accumulation_groups", "count_updates"
+SHARE, CLOSES = "share", "closes"
+
+
+def find(tree: SourceTree) -> Iterator[Finding]:
+    """The loop over micro-batches, the total of its schedule, and the way of the option to them."""
+    source, given = tree.training, donor("bit_transformer/training.py")
+    if source is None:
+        return
+    function = source.statement(source.names.top_level("train_loop")[0].node)
+    assert isinstance(function, cst.FunctionDef)
+    used = {use.value for use in source.uses(function.body)}
+    if STEPS in used and not used & {GROUPS, UPDATES}:
+        yield mended(source.site(function.name, f"train_loop uses {STEPS} in an idiom of its own"))
+        return
+    backwards = [call for call in source.walk(cst.Call) if is_method(call, "backward")]
+    inside = [call for call in backwards if source.function(call) is function]
+    if len(inside) != 1:
+        for call in backwards:
+            yield near_miss(source.site(call, f"backward call; expected one in train_loop, found {len(inside)}"))
+        return
+    yield from _loop(source, inside[0])
+    yield from _total(source, function)
+    yield parameter(source, given, "train_loop", STEPS)
+    yield definitions(source, given, GROUPS, UPDATES)
+    yield from option(source, given, f"--{STEPS}")
+    yield from forwarded(source, given, "train_loop", STEPS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The parts of a loop over micro-batches, grouped already or not."""
+
+    batches: cst.BaseExpression
+    batch: cst.BaseExpression
+    target: str
+    grouped: bool
+    share: str = SHARE
+    closes: str = CLOSES
+
+
+def _loop(source: Source, backward: cst.Call) -> Iterator[Finding]:
+    loop, line = source.enclosing(backward, cst.For), source.statement(backward)
+    if loop is None or source.parents[line] is not loop.body or not is_alone(line):
+        yield near_miss(
+            source.site(backward, "backward call, but no statement of its own in a loop over micro-batches")
+        )
+        return
+    header = _header(source, loop)
+    if header is None:
+        yield near_miss(source.site(loop, "loop with a backward call, but not over micro-batches by one name for each"))
+        return
+    taken = [name for name in (SHARE, CLOSES) if not header.grouped and source.names.is_bound(name, backward)]
+    if taken:
+        yield near_miss(source.site(loop, f"loop over micro-batches, but the name {taken[0]} is taken: rename yours"))
+        return
+    yield _grouped(source, loop, header)
+    yield _scaled(source, backward, header)
+    yield _closing(source, loop, line, header)
+
+
+def _header(source: Source, loop: cst.For) -> _Header | None:
+    found = iteration(source, loop)
+    if found is None or calls_builtin(source, found.items, "range"):
+        return None
+    parts = elements(found.item)
+    if isinstance(found.items, cst.Call) and source.code(found.items.func) == GROUPS and len(parts) == 3:  # noqa: PLR2004
+        return _Header(found.items, parts[0], "", True, source.code(parts[1]), source.code(parts[2]))
+    if not isinstance(found.item, cst.Name):
+        return None
+    target = f"{found.item.value}, {SHARE}, {CLOSES}"
+    return _Header(found.items, found.item, f"({target})" if found.counted else target, False)
+
+
+def _grouped(source: Source, loop: cst.For, header: _Header) -> Finding:
+    site = source.site(loop, "loop over micro-batches")
+    if header.grouped:
+        return mended(site)
+    items = rewrite(source, header.batches, lambda code: f"{GROUPS}({code}, {STEPS})")
+    return mend(site, [items, rewrite(source, header.batch, lambda _: header.target)])
+
+
+def _scaled(source: Source, backward: cst.Call, header: _Header) -> Finding:
+    assert isinstance(backward.func, cst.Attribute)
+    loss = backward.func.value
+    site = source.site(backward, "backward of a micro-batch's loss")
+    if header.share in {use.value for use in source.uses(loss)}:
+        return mended(site)
+    text = operand(source, loss)
+    return mend(site, [rewrite(source, loss, lambda _: f"({text} * {header.share})")])
+
+
+def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Header) -> Finding:
+    """Clip, step, schedule and zero once a group: the statements behind the backward call."""
+    statements = list(loop.body.body)
+    place = statements.index(backward)
+    closing = next(
+        (s for s in statements[place:] if isinstance(s, cst.If) and source.code(s.test) == header.closes), None
+    )
+    if closing is not None:
+        return mended(source.site(closing, "update that closes a group"))
+    update = [statement for statement in statements[place:] if is_update(source, statement)]
+    zeroing = [statement for statement in statements[:place] if is_update(source, statement)]
+    if not update:
+        return near_miss(source.site(backward, "backward call, but no optimizer step behind it in the loop"))
+    between = statements[statements.index(update[0]) : statements.index(update[-1])]
+    foreign = [statement for statement in between if statement not in update]
+    if foreign:
+        return near_miss(source.site(foreign[0], "statement between the parts of an update: move it out of them"))
+    leftover = used_outside(source, update)
+    if leftover is not None:
+        return near_miss(source.site(leftover, f"use of {leftover.value}, which only an update sets: move it into it"))
+    if any("zero_grad" not in source.code(statement) for statement in zeroing):
+        return near_miss(source.site(zeroing[0], "part of an update before the backward call: move it behind"))
+    site = source.site(update[0], "update after every micro-batch")
+    return mend(site, _close(source, loop, update, zeroing, header.closes))
+
+
+def _close(
+    source: Source, loop: cst.For, update: list[cst.CSTNode], zeroing: list[cst.CSTNode], closes: str
+) -> Iterator[Edit]:
+    """Put the update under `if closes`; what zeroed before each backward zeroes before the loop, then at its end."""
+    lines, bare = update[0].leading_lines, [s.with_changes(leading_lines=()) for s in (update[0], *zeroing)]  # type: ignore[attr-defined]
+    body = [bare[0], *update[1:], *bare[1:]]
+
+    def change(_: cst.CSTNode) -> cst.CSTNode:
+        closing = parse_statement(source, f"if {closes}:\n    pass")
+        assert isinstance(closing, cst.If)
+        return closing.with_changes(leading_lines=lines, body=closing.body.with_changes(body=body))
+
+    yield Edit(source, update[0], change)
+    for statement in [*update[1:], *zeroing]:
+        yield Edit(source, statement, lambda _: cst.RemoveFromParent())
+    if zeroing:
+        yield insert_before(source, loop, *(source.code(statement) for statement in zeroing))
+
+
+def _total(source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
+    """Count updates, not micro-batches, in the schedule's total: epochs * updates an epoch."""
+    for total in schedule_totals(source, function):
+        product = followed(source, total)
+        site = source.site(product, "total of the schedule")
+        steps = factor_beside_range(source, function, product)
+        if any(use.value == UPDATES for use in source.uses(product)):
+            yield mended(site)
+        elif steps is None:
+            yield near_miss(
+                source.site(product, "total of the schedule, but no product of epochs and steps of an epoch")
+            )
+        else:
+            yield mend(site, [rewrite(source, steps, lambda code: f"{UPDATES}({code}, {STEPS})")])
+
+
+task = Task(
+    number=4,
+    slug="accumulation",
+    title="Gradient accumulation",
+    contract=Contract.EXTENDS,
+    summary="--accum_steps n makes one update of n micro-batches, shares by rows",
+    why=__doc__,
+    sought="a train_loop with one backward call in its loop over micro-batches",
+    find=find,
+)

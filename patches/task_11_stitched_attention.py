@@ -1,0 +1,136 @@
+"""Stitch attention windows without negative indices.
+
+Window s is written to the columns s - overlap .. s + chunk of the T x T map. For the first windows
+s - overlap is negative, and the write wraps round to the end of the map, silently. The patch clamps
+the columns to the sequence and writes the columns of the window that stand for them; where windows
+are left-padded it also hides the padding, which took part in the first windows' softmax.
+
+Contract: fixes. The first windows' map and output change: they lose what leaked to the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from .donor import definitions, donor
+from .edits import insert_after, insert_before, operand, rewrite
+from .matchers import (
+    MapWrite,
+    PaddedWindows,
+    calls_builtin,
+    followed,
+    index_of,
+    last_setting,
+    map_writes,
+    operations,
+    padded_windows,
+    same_code,
+    sequence_length,
+)
+from .source import Source, SourceTree
+from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
+
+PADDING = "window_padding"
+ORIGIN = "origin"
+
+
+def find(tree: SourceTree) -> Iterator[Finding]:
+    """The writes of windows to a map, and the softmaxes over padded windows."""
+    for source in tree.package(having=b"softmax"):
+        padded = list(padded_windows(source))
+        for write in map_writes(source):
+            yield from _stitch(source, write, is_padded=bool(padded))
+        hidden = [_hide_padding(source, windows) for windows in padded]
+        yield from hidden
+        if any(finding.state is State.MISSING for finding in hidden):
+            yield definitions(source, donor("bit_transformer/model.py"), PADDING)
+
+
+def _stitch(source: Source, write: MapWrite, *, is_padded: bool) -> Iterator[Finding]:
+    start, end = followed(source, write.first), followed(source, write.end)
+    if calls_builtin(source, start, "max"):
+        yield mended(source.site(write.assign, "window written to clamped columns"))
+        return
+    if not isinstance(start, cst.BinaryOperation) or not isinstance(start.operator, cst.Subtract):
+        return
+    problem = _problem(source, write, is_padded=is_padded)
+    if problem:
+        yield near_miss(source.site(write.assign, f"window written to a map, but {problem}"))
+        return
+    edits = [rewrite(source, start, lambda code: f"max({code}, 0)")]
+    if not calls_builtin(source, end, "min"):
+        length = source.code(write.length)
+        edits.append(rewrite(source, end, lambda code: f"min({code}, {length})"))
+    if is_padded:
+        edits += _moved_origin(source, write, start)
+    yield mend(source.site(write.assign, f"window written from column {source.code(start)}, perhaps negative"), edits)
+
+
+def _problem(source: Source, write: MapWrite, *, is_padded: bool) -> str:
+    if is_padded:
+        return f"the name {ORIGIN} is taken: rename yours" if source.names.is_bound(ORIGIN, write.assign) else ""
+    subscripts = source.walk(cst.Subscript, inside=source.function(write.assign))
+    slices = [i for subscript in subscripts if subscript is not write.map for i in index_of(subscript)]
+    is_truncated = any(
+        isinstance(i, cst.Slice) and i.lower is not None and same_code(source, i.lower, write.first) for i in slices
+    )
+    return "" if is_truncated else "whether the windows are padded cannot be told: build them with F.pad and unfold"
+
+
+def _moved_origin(source: Source, write: MapWrite, start: cst.BinaryOperation) -> Iterator[Edit]:
+    """Take the window's columns from the one that stands for the first column written."""
+    left, right = operand(source, start.left), operand(source, start.right)
+    yield insert_before(source, source.statement(write.assign), f"{ORIGIN} = max({right} - {left}, 0)")
+    window = write.assign.value
+    last = index_of(window)[-1] if isinstance(window, cst.Subscript) else None
+    if not isinstance(window, cst.Subscript) or not isinstance(last, cst.Slice):
+        yield rewrite(source, window, lambda code: f"{code}[..., {ORIGIN}:]")
+        return
+    width = source.code(last.upper) if last.upper is not None else ""
+    if width and any(same_code(source, use, write.first) for use in source.uses(last.upper)):
+        width = f"{ORIGIN} + {width}"  # a width counted from the first column has to start at the origin
+    kept = [source.code(element.slice) for element in window.slice[:-1]]
+    text = f"{source.code(window.value)}[{', '.join([*kept, f'{ORIGIN} : {width}'.strip()])}]"
+    yield rewrite(source, window, lambda _: text)
+
+
+def _hide_padding(source: Source, windows: PaddedWindows) -> Finding:
+    """Add the padding to what the windows' mask hides."""
+    function = windows.function
+    if any(use.value == PADDING for use in source.uses(function)):
+        return mended(source.site(function.name, "padding of the windows hidden"))
+    length = sequence_length(source, function)
+    softmax = next(operations(source, "softmax", inside=function), None)
+    if length is None or softmax is None:
+        lacking = "no name for the sequence length" if softmax is not None else "no softmax over them"
+        return near_miss(source.site(function.name, f"padded windows, but {lacking}"))
+    site = source.site(softmax.call, "softmax over windows whose padding is not hidden")
+    padding = f"{PADDING}({length}, {source.code(windows.chunk)}, {source.code(windows.overlap)}, {{0}}.device)"
+    fills = list(operations(source, "masked_fill", "masked_fill_", inside=function))
+    mask = fills[0].argument(1, "mask") if len(fills) == 1 else None
+    is_always_filled = bool(fills) and source.parents[source.statement(fills[0].call)] is function.body
+    setting = last_setting(source, function, mask) if isinstance(mask, cst.Name) and is_always_filled else None
+    if isinstance(mask, cst.Name) and setting is not None:
+        text = f"{mask.value} = {mask.value} | {padding.format(mask.value)}"
+        return mend(site, [insert_after(source, setting, text)])
+    scores = softmax.operands[0]
+    if not isinstance(scores, cst.Name):
+        return near_miss(
+            source.site(softmax.call, "softmax over padded windows, but of no name: name the scores first")
+        )
+    text = f'{scores.value} = {scores.value}.masked_fill({padding.format(scores.value)}, float("-inf"))'
+    return mend(site, [insert_before(source, source.statement(softmax.call), text)])
+
+
+task = Task(
+    number=11,
+    slug="stitched-attention",
+    title="Stitched attention without negative indices",
+    contract=Contract.FIXES,
+    summary="windows are written to the columns they stand for, and their padding is hidden",
+    why=__doc__,
+    sought="a loop that writes windows to a canvas of zeros(..., T, T), from column s - overlap",
+    find=find,
+)

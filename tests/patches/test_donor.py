@@ -1,0 +1,192 @@
+"""What is taken from reference/, and where it lands."""
+
+import pytest
+from conftest import source
+
+from bitpatch.patches.donor import definitions, forwarded, option, parameter
+from bitpatch.patches.edits import apply_edits
+from bitpatch.patches.task import BitpatchError, State
+
+GIVEN = '''\
+"""Given."""
+
+import math
+import os
+from itertools import chain, islice
+
+LIMIT = 3
+
+
+def first(a, limit=LIMIT):
+    """Doc.
+
+    More.
+    """
+    return islice(a, limit)
+
+
+def second(
+    a,
+    b,
+):
+    return math.ceil(a)
+
+
+def third():
+    return second(first(1), 2)
+
+
+class Loop:
+    pass
+
+
+def run(model, *, epochs=1, steps: int = 1, log=False):
+    pass
+
+
+def main(parser):
+    parser.add_argument("--epochs")
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--log")
+    args = parser.parse_args()
+    run(1, epochs=args.epochs, steps=args.steps, log=args.log)
+'''
+
+
+def brought(target_text, *names):
+    target = source(target_text)
+    return apply_edits(target, definitions(target, source(GIVEN), *names).edits).raw.decode()
+
+
+def test_nothing_to_bring_is_no_edit():
+    finding = definitions(source(GIVEN), source(GIVEN), "third")
+    assert (finding.state, finding.edits) == (State.APPLIED, ())
+
+
+def test_a_definition_brings_its_constants_and_imports():
+    assert brought("import os\n\n\nclass Loop:\n    pass\n", "first") == (
+        "import os\nfrom itertools import islice\n\nLIMIT = 3\n\n\n"
+        'def first(a, limit=LIMIT):\n    """Doc.\n\n    More.\n    """\n    return islice(a, limit)\n\n\nclass Loop:\n    pass\n'
+    )
+
+
+def test_a_definition_brings_the_functions_it_calls():
+    text = brought('"""Target."""\n\n\nclass Loop:\n    pass\n', "third")
+    assert [line for line in text.splitlines() if line.startswith(("def", "class", "LIMIT"))] == [
+        "LIMIT = 3",
+        "def first(a, limit=LIMIT):",
+        "def second(",
+        "def third():",
+        "class Loop:",
+    ]
+
+
+@pytest.mark.parametrize("order", [("first", "second"), ("second", "first")])
+def test_the_order_of_bringing_leaves_no_trace(order):
+    text = "import os\n\n\ndef own():\n    pass\n\n\nclass Loop:\n    pass\n"
+    for name in order:
+        text = brought(text, name)
+    assert text == brought("import os\n\n\ndef own():\n    pass\n\n\nclass Loop:\n    pass\n", "first", "second")
+
+
+def test_newline_indent_and_docstring_are_the_targets():
+    text = brought("class Loop:\r\n\tpass\r\n", "first")
+    assert "\r\n\t'''" not in text
+    assert 'def first(a, limit=LIMIT):\r\n\t"""Doc.\r\n\r\n\tMore.\r\n\t"""\r\n\treturn islice(a, limit)\r\n' in text
+    assert "\n" not in text.replace("\r\n", "")
+
+
+def test_continuation_lines_take_on_the_indent():
+    assert "def second(\n\ta,\n\tb,\n):\n\treturn" in brought("class Loop:\n\tpass\n", "second")
+
+
+def test_an_import_joins_the_one_of_its_module():
+    text = brought("from itertools import (\n    chain,\n)\n\n\nclass Loop:\n    pass\n", "first")
+    assert text.startswith("from itertools import (\n    chain,\n    islice,\n)\n")
+
+
+def test_a_future_import_stays_first():
+    text = brought('"""Doc."""\nfrom __future__ import annotations\n\nclass Loop:\n    pass\n', "second")
+    assert text.index("__future__") < text.index("import math")
+
+
+def test_definitions_stay_above_the_main_guard():
+    text = brought('x = 1\nif __name__ == "__main__":\n    print(x)\n', "second")
+    assert text.index("def second") < text.index("__main__")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("def first():\n    pass\n", "expected first to be free", id="another function"),
+        pytest.param(
+            "import numpy as islice\n\n\nclass Loop:\n    pass\n",
+            "expected islice to be itertools.islice",
+            id="another import",
+        ),
+        pytest.param(
+            "def islice():\n    pass\n", "expected islice to be itertools.islice", id="own function of an imported name"
+        ),
+    ],
+)
+def test_a_name_that_is_taken_is_refused_with_its_place(text, reason):
+    with pytest.raises(BitpatchError, match=rf"file\.py:1:1: {reason}"):
+        brought(text, "first")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(
+            "def run(model, *, epochs=1):\n    pass\n",
+            "def run(model, *, epochs=1, steps: int = 1):\n    pass\n",
+            id="last",
+        ),
+        pytest.param(
+            "def run(model, *, epochs=1, log=False):\n    pass\n",
+            "def run(model, *, epochs=1, steps: int = 1, log=False):\n    pass\n",
+            id="in reference order",
+        ),
+        pytest.param(
+            "def run(model):\n    pass\n", "def run(model, steps: int = 1):\n    pass\n", id="no keyword-only section"
+        ),
+        pytest.param(
+            "def run(model, **kw):\n    pass\n",
+            "def run(model, steps: int = 1, **kw):\n    pass\n",
+            id="before the rest",
+        ),
+        pytest.param(
+            "def run(\n    model,\n    *,\n    epochs=1,  # how often\n):\n    pass\n",
+            "def run(\n    model,\n    *,\n    epochs=1,  # how often\n    steps: int = 1,\n):\n    pass\n",
+            id="one a line",
+        ),
+    ],
+)
+def test_parameter(before, after):
+    target = source(before)
+    assert apply_edits(target, parameter(target, source(GIVEN), "run", "steps").edits).raw.decode() == after
+
+
+def test_an_option_lands_behind_the_nearest_before_it_under_the_targets_parser():
+    target = source('def main(p):\n    p.add_argument("--log")\n    p.add_argument("--epochs")  # how often\n')
+    (finding,) = option(target, source(GIVEN), "--steps")
+    assert apply_edits(target, finding.edits).raw.decode() == (
+        'def main(p):\n    p.add_argument("--log")\n    p.add_argument("--epochs")  # how often\n'
+        '    p.add_argument("--steps", type=int, default=1)\n'
+    )
+
+
+def test_a_file_without_a_parser_gets_no_option():
+    assert list(option(source("x = 1\n"), source(GIVEN), "--steps")) == []
+
+
+def test_an_option_is_forwarded_where_others_are():
+    target = source("opts = p.parse_args()\nrun(m, epochs=opts.epochs)\nrun(m, epochs=3)\n")
+    (finding,) = forwarded(target, source(GIVEN), "run", "steps")
+    text = apply_edits(target, finding.edits).raw.decode()
+    assert text == "opts = p.parse_args()\nrun(m, epochs=opts.epochs, steps=opts.steps)\nrun(m, epochs=3)\n"
+
+
+def test_a_call_that_forwards_everything_is_left_alone():
+    target = source("opts = p.parse_args()\nrun(opts.model, **vars(opts))\n")
+    assert [finding.state for finding in forwarded(target, source(GIVEN), "run", "steps")] == [State.APPLIED]

@@ -1,0 +1,221 @@
+"""Which loops are grouped, in which idioms, and which are named and left."""
+
+import pytest
+
+from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.source import open_tree
+from bitpatch.patches.task import Outcome, State
+
+TASK = task_named("task-4")
+LOOP = """\
+def train_loop(model, data, *, epochs=1):
+    steps = len(data) // 8
+    optimizer, scheduler = configure_optimizer(model, total_steps=epochs * steps)
+    for epoch in range(epochs):
+        for batch in data.split(8):
+            loss = loss_of(model, batch)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            print(loss.item())
+"""
+UPDATE = "            optimizer.step()\n            scheduler.step()\n            optimizer.zero_grad()\n"
+
+
+@pytest.fixture
+def loop(model_of):
+    def make(text):
+        root = model_of("")
+        (root / "bit_transformer/training.py").write_text(text)
+        return open_tree(root)
+
+    return make
+
+
+def after(tree):
+    planned = plan(tree, [TASK])
+    assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
+    text = planned.changes[0].after.decode()
+    return text[text.index("def train_loop") : text.index("def accumulation_groups")].rstrip() + "\n"
+
+
+def refusal(tree):
+    planned = plan(tree, [TASK])
+    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.REFUSED, ())
+    return planned.outcomes[0].reason
+
+
+def test_a_tree_without_a_loop_is_not_recognised(model_of):
+    (found,) = status(open_tree(model_of("")), [TASK])
+    assert found.state is State.UNRECOGNISED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(
+            "            if (i + 1) % accum_steps == 0:\n                optimizer.step()\n", id="counter by hand"
+        ),
+        pytest.param("            (loss / accum_steps).backward()\n", id="scaled by hand"),
+    ],
+)
+def test_accumulation_by_hand_is_left_alone(loop, line):
+    tree = loop(LOOP.replace("epochs=1", "epochs=1, accum_steps=1").replace("            loss.backward()\n", line))
+    planned = plan(tree, [TASK])
+    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ())
+
+
+def test_the_plain_loop(loop):
+    assert (
+        after(loop(LOOP))
+        == """\
+def train_loop(model, data, *, epochs=1, accum_steps: int = 1):
+    steps = len(data) // 8
+    optimizer, scheduler = configure_optimizer(model, total_steps=epochs * count_updates(steps, accum_steps))
+    for epoch in range(epochs):
+        for batch, share, closes in accumulation_groups(data.split(8), accum_steps):
+            loss = loss_of(model, batch)
+            (loss * share).backward()
+            if closes:
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+            print(loss.item())
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(
+            "for batch in data.split(8):",
+            "for i, batch in enumerate(data.split(8)):",
+            "for i, (batch, share, closes) in enumerate(accumulation_groups(data.split(8), accum_steps)):",
+            id="enumerate",
+        ),
+        pytest.param(
+            "for batch in data.split(8):",
+            "for b in tqdm(loader):",
+            "for b, share, closes in accumulation_groups(tqdm(loader), accum_steps):",
+            id="progress bar",
+        ),
+        pytest.param(
+            "loss.backward()", "(loss + aux).backward()", "((loss + aux) * share).backward()", id="sum of losses"
+        ),
+        pytest.param(
+            "loss.backward()", "loss.sum().backward()", "(loss.sum() * share).backward()", id="loss of a call"
+        ),
+        pytest.param(
+            "            optimizer.step()\n",
+            "            # keep it finite\n            nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # as ever\n            optimizer.step()\n",
+            "            # keep it finite\n            if closes:\n                nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # as ever\n                optimizer.step()\n",
+            id="clip with comments",
+        ),
+        pytest.param(
+            "            scheduler.step()\n",
+            "            if scheduler is not None:\n                scheduler.step()\n",
+            "                if scheduler is not None:\n                    scheduler.step()\n",
+            id="step under a condition",
+        ),
+        pytest.param(
+            "total_steps=epochs * steps)",
+            "total_steps=max(1, steps * epochs))",
+            "max(1, count_updates(steps, accum_steps) * epochs)",
+            id="guarded total",
+        ),
+        pytest.param(
+            "configure_optimizer(model, total_steps=epochs * steps)",
+            "configure_optimizer(model, 1e-3, 0.01, epochs * steps)",
+            "configure_optimizer(model, 1e-3, 0.01, epochs * count_updates(steps, accum_steps))",
+            id="positional total",
+        ),
+    ],
+)
+def test_idioms(loop, old, new, expected):
+    assert old in LOOP
+    assert expected in after(loop(LOOP.replace(old, new)))
+
+
+def test_zeroing_before_the_backward_moves_before_the_loop_and_into_the_update(loop):
+    text = LOOP.replace("            optimizer.zero_grad()\n", "")
+    text = text.replace(
+        "            loss = ", "            # start anew\n            optimizer.zero_grad()\n            loss = "
+    )
+    assert (
+        after(loop(text)).split("range(epochs):\n")[1]
+        == """\
+        # start anew
+        optimizer.zero_grad()
+        for batch, share, closes in accumulation_groups(data.split(8), accum_steps):
+            loss = loss_of(model, batch)
+            (loss * share).backward()
+            if closes:
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+            print(loss.item())
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param(
+            "for batch in data.split(8):",
+            "for batch in range(0, len(data), 8):",
+            "not over micro-batches",
+            id="indices",
+        ),
+        pytest.param("for batch in data.split(8):", "for (batch,) in loader:", "not over micro-batches", id="tuples"),
+        pytest.param("loss.backward()", "loss.backward(); n += 1", "no statement of its own", id="shared line"),
+        pytest.param("loss.backward()", "loss.backward()\n            other.backward()", "found 2", id="two backwards"),
+        pytest.param(
+            "            loss.backward()\n", "", "looked for a train_loop with one backward call", id="no backward"
+        ),
+        pytest.param(UPDATE, "", "no optimizer step", id="no step"),
+        pytest.param(
+            "            scheduler.step()\n",
+            "            log(loss)\n            scheduler.step()\n",
+            "between the parts",
+            id="foreign statement",
+        ),
+        pytest.param(
+            "            optimizer.step()\n            scheduler.step()\n            optimizer.zero_grad()\n            print(loss.item())\n",
+            "            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n            optimizer.step()\n            print(norm)\n",
+            "use of norm",
+            id="norm used later",
+        ),
+        pytest.param("epochs * steps)", "epochs * len(data) // 8)", "no product of epochs", id="total of rows"),
+        pytest.param(
+            "            loss = ",
+            "            share = 1\n            loss = ",
+            "the name share is taken",
+            id="name taken",
+        ),
+    ],
+)
+def test_near_misses_are_refused(loop, old, new, reason):
+    assert old in LOOP
+    header = "import torch\n" if "torch." in new else ""
+    assert reason in refusal(loop(header + LOOP.replace(old, new)))
+
+
+def test_a_loop_in_another_function_is_named(loop):
+    text = "def train_loop(model):\n    fit(model)\n\n\ndef fit(model):\n    for batch in data:\n        model(batch).backward()\n"
+    assert "training.py:7:9: backward call; expected one in train_loop, found 0" in refusal(loop(text))
+
+
+def test_what_is_half_there_is_completed(loop, tree, patched):
+    done = patched(tree, "task-4") / "bit_transformer/training.py"
+    whole = done.read_text()
+    done.write_text(
+        whole.replace("        accum_steps=args.accum_steps,\n", "").replace(
+            "(loss * share).backward()", "loss.backward()"
+        )
+    )
+    (found,) = status(open_tree(tree), [TASK])
+    assert found.state is State.PARTIAL
+    assert (patched(tree, "task-4") / "bit_transformer/training.py").read_text() == whole

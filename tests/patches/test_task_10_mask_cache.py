@@ -1,0 +1,150 @@
+"""Which triangles are taken from the cache, and which are left or named."""
+
+import pytest
+
+from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.source import open_tree
+from bitpatch.patches.task import Outcome, State
+
+TASK = task_named("task-10")
+HEADER = """\
+import torch
+import torch.nn.functional as F
+
+
+class Attention:
+    def forward(self, x):
+        T = x.size(1)
+"""
+
+
+def after(root):
+    planned = plan(open_tree(root), [TASK])
+    (outcome,) = planned.outcomes
+    assert outcome.outcome is Outcome.APPLIED, outcome.reason
+    return planned.changes[0].after.decode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("mask = torch.triu(scores, diagonal=1)", id="triangle of scores"),
+        pytest.param('"""torch.triu(torch.ones(T, T), diagonal=1)"""', id="a docstring with the right words"),
+        pytest.param("mask = None  # torch.triu(torch.ones(T, T), diagonal=1)", id="a comment with the right words"),
+        pytest.param("mask = torch.ones(T, T, dtype=torch.bool)", id="ones without a triangle"),
+        pytest.param("mask = numpy.triu(numpy.ones((T, T)), 1)", id="another library"),
+    ],
+)
+def test_no_site(model_of, line):
+    (found,) = status(open_tree(model_of(HEADER + f"        {line}\n        return x\n")), [TASK])
+    assert (found.state, found.findings) == (State.UNRECOGNISED, ())
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        pytest.param(mask, "get_tri_mask(T, x.device)", id=name)
+        for name, mask in {
+            "function": "torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device), diagonal=1)",
+            "positional diagonal": "torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device), 1)",
+            "method": "torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)",
+            "size as a tuple": "torch.ones((T, T), dtype=torch.bool, device=x.device).triu(diagonal=1)",
+            "full of True": "torch.full((T, T), True, dtype=torch.bool, device=x.device).triu(1)",
+            "new_ones": "x.new_ones(T, T, dtype=torch.bool).triu(1)",
+            "made boolean at the end": "torch.triu(torch.ones(T, T, device=x.device), diagonal=1).bool()",
+            "converted by to": "torch.triu(torch.ones(T, T), diagonal=1).to(x.device, torch.bool)",
+            "moved and converted": "torch.triu(torch.ones(T, T), diagonal=1).to(x.device).bool()",
+            "complement of the lower": "~torch.tril(torch.ones(T, T, dtype=torch.bool, device=x.device))",
+            "converted on the way": "torch.triu(torch.ones(T, T).bool().to(x.device), 1)",
+        }.items()
+    ],
+)
+def test_spellings_of_the_mask(model_of, before, expected):
+    text = after(model_of(HEADER + f"        mask = {before}\n        return mask\n"))
+    assert f"        mask = {expected}\n        return mask\n" in text
+    assert text.count("def get_tri_mask(") == 1
+
+
+def test_aliases_are_seen_through(model_of):
+    header = HEADER.replace("import torch\n", "import torch as t\nfrom torch import triu as upper\n")
+    text = after(model_of(header + "        return upper(t.ones(T, T, dtype=t.bool, device=x.device), 1)\n"))
+    assert "        return get_tri_mask(T, x.device)\n" in text
+    assert "\nimport torch\n" in text
+
+
+def test_ones_of_their_own_go_with_the_triangle(model_of):
+    lines = "        ones = torch.ones(T, T, dtype=torch.bool, device=x.device)\n        return torch.triu(ones, diagonal=1)\n"
+    text = after(model_of(HEADER + lines))
+    assert "        T = x.size(1)\n        return get_tri_mask(T, x.device)\n" in text
+
+
+def test_ones_that_are_used_elsewhere_stay(model_of):
+    lines = (
+        "        ones = torch.ones(T, T, dtype=torch.bool, device=x.device)\n        return torch.triu(ones, 1), ones\n"
+    )
+    assert "        return get_tri_mask(T, x.device), ones\n" in after(model_of(HEADER + lines))
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        pytest.param("torch.triu(torch.ones(T, T, device=x.device), diagonal=1)", "not boolean", id="float"),
+        pytest.param("torch.triu(torch.ones(T, T, dtype=torch.bool), diagonal=1)", "no device", id="no device"),
+        pytest.param(
+            "torch.triu(torch.ones(T, T + 1, dtype=torch.bool, device=x.device), diagonal=1)",
+            "not square",
+            id="rectangle",
+        ),
+        pytest.param(
+            "torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device))", "main diagonal", id="diagonal 0"
+        ),
+        pytest.param("torch.tril(torch.ones(T, T, dtype=torch.bool, device=x.device))", "main diagonal", id="lower"),
+        pytest.param(
+            "torch.triu(torch.full((T, T), float('-inf'), device=x.device), diagonal=1)", "not of ones", id="additive"
+        ),
+    ],
+)
+def test_near_misses_are_refused_with_their_place(model_of, mask, reason):
+    planned = plan(open_tree(model_of(HEADER + f"        mask = {mask}\n        return mask\n")), [TASK])
+    (outcome,) = planned.outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert "near miss at bit_transformer/model.py:8:16: " in outcome.reason
+    assert reason in outcome.reason
+    assert planned.changes == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(
+            "@functools.lru_cache\ndef causal(T, device):\n    return torch.ones(T, T, dtype=torch.bool, device=device).triu(1)\n",
+            id="lru_cache",
+        ),
+        pytest.param(
+            "def causal(T, device):\n    kept[T, device] = torch.ones(T, T, dtype=torch.bool, device=device).triu(1)\n    return kept[T, device]\n",
+            id="mapping",
+        ),
+    ],
+)
+def test_a_cache_by_hand_is_left_alone(model_of, body):
+    planned = plan(open_tree(model_of("import functools\nimport torch\nkept = {}\n\n\n" + body)), [TASK])
+    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ())
+
+
+def test_a_function_of_the_same_name_is_refused(model_of):
+    root = model_of(
+        "def get_tri_mask(n):\n    return n\n\n\n"
+        + HEADER
+        + "        return torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)\n"
+    )
+    (outcome,) = plan(open_tree(root), [TASK]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert "model.py:1:1: expected get_tri_mask to be free" in outcome.reason
+
+
+def test_on_the_baseline(tree, patched):
+    before = (tree / "bit_transformer/model.py").read_text()
+    after = (patched(tree, "task-10") / "bit_transformer/model.py").read_text()
+    assert (before.count("torch.triu("), after.count("torch.triu(")) == (2, 1)
+    assert "future = get_tri_mask(T, q.device)" in after
+    assert "future = get_tri_mask(width, q.device)" in after

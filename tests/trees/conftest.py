@@ -1,0 +1,72 @@
+"""The trees' own tests, run on one tree: `pytest tests/trees --tree reference`."""
+
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import configuration, settings
+
+REPOSITORY = Path(__file__).parents[2]
+NAMED_TREES = ("baseline", "reference")
+
+configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir(), "bit_transformer_hypothesis"))
+settings.register_profile("trees", max_examples=40, deadline=None, database=None)
+settings.load_profile("trees")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--tree", default="baseline", help="baseline, reference, or the path of a tree")
+
+
+def pytest_configure(config):
+    name = config.getoption("--tree")
+    tree = REPOSITORY / name if name in NAMED_TREES else Path(name).resolve()
+    if not (tree / "bit_transformer").is_dir():
+        raise pytest.UsageError(f"--tree {name}: {tree} has no bit_transformer/ in it")
+    sys.path.insert(0, str(tree))
+    sys.dont_write_bytecode = True
+
+
+@pytest.fixture(scope="session")
+def tree(request):
+    name = request.config.getoption("--tree")
+    return REPOSITORY / name if name in NAMED_TREES else Path(name).resolve()
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    torch.manual_seed(0)
+    random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """Build a small float64 model in evaluation mode; keywords change its configuration."""
+    from bit_transformer import BitTransformerLM
+
+    def make(**config):
+        small = {"d_model": 8, "nhead": 2, "num_layers": 2, "dim_feedforward": 16, "max_seq_len": 48}
+        model = BitTransformerLM(**{**small, **config}).double().eval()
+        if model.halt is not None:  # initial weights are so small that all positions would halt at one layer
+            torch.nn.init.normal_(model.halt.weight)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def corpus():
+    """About 3,000 bytes of text with some order in it."""
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "judges", "my", "vow"]
+    picks = random.Random(7)
+    return " ".join(picks.choice(words) for _ in range(700))
+
+
+@pytest.fixture(scope="session")
+def corpus_file(corpus, tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text(corpus, encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""One judge a task, and what runs them on a tree."""

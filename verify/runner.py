@@ -1,0 +1,397 @@
+"""Run checks on a tree in child processes, and gather what they answer.
+
+This process imports neither torch nor the tree, and believes an answer only if it is JSON of the right
+shape, carries the nonce of its request, and comes from a child that then ended well.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import secrets
+import shutil
+import signal
+import site
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .evidence import Evidence, Verdict
+from .report import CheckResult, Report, SanityFit, TaskReport, exit_code, write_text
+from .sanity_fit import read_fit
+
+PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+FIXED = {
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "WANDB_MODE": "offline",
+}
+START_LIMIT = 180.0  # seconds for a cold import of torch
+TIME_LIMIT = 60.0
+GRACE = 10.0  # seconds for the zygote to report the end of a child it was told to kill
+OUTPUT_LENGTH = 1500  # characters of a crashed child's output that its result quotes
+ANSWER_LIMIT = 1 << 20
+SAMPLE = Path(__file__).with_name("sample.txt")
+
+
+class VerifyUnavailable(Exception):
+    """Checks cannot run here; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A check to run, by its place in the zygote's list; without a task, the sanity fit."""
+
+    task: int | None
+    index: int
+    name: str
+    prop: str
+    sample: Path = SAMPLE  # the sanity fit's text
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A child at work, what it works on, and when it is killed."""
+
+    job: Job
+    nonce: str
+    pipe: int
+    folder: Path
+    started: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A check has started, or has ended with a result; `done` of `total` have ended."""
+
+    task: int | None
+    name: str
+    done: int
+    total: int
+    result: CheckResult | SanityFit | None = None
+
+
+def ignore_progress(progress: Progress) -> None:
+    """Let progress pass unseen."""
+
+
+class Zygote:
+    """A process that has torch and the judges imported, and forks children on request.
+
+    `checks` holds name and property of each task's checks, `broken` the reasons of judges that did
+    not import. Raises VerifyUnavailable on entry where checks cannot run.
+    """
+
+    checks: dict[int, list[tuple[str, str]]]
+    broken: dict[int, str]
+
+    def __init__(self, judges: str = "bitpatch.verify") -> None:
+        self.judges = judges
+
+    def __enter__(self) -> Self:
+        require_packages()
+        self.folder = Path(tempfile.mkdtemp(prefix="bitpatch-")).resolve()
+        self.control, theirs = socket.socketpair()
+        self.buffer, self.numbers = b"", itertools.count()
+        command = [sys.executable, "-P", "-m", "bitpatch.verify.zygote", str(theirs.fileno()), self.judges]
+        with theirs, (self.folder / "zygote.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                env=scrubbed_environment(self.folder),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._meet()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _meet(self) -> None:
+        try:
+            message = self.receive(START_LIMIT)
+        except ConnectionError:
+            message = None
+        if message is None:
+            tail = tail_of(self.folder / "zygote.log")
+            raise VerifyUnavailable(f"the process that runs the checks did not start: {tail or 'it said nothing'}")
+        self.checks = {int(task): [(name, prop) for name, prop in found] for task, found in message["checks"].items()}
+        self.broken = {int(task): reason for task, reason in message["broken"].items()}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.control.close()  # on which the zygote kills its children and ends
+        try:
+            self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def send(self, message: dict[str, Any], pipe: int | None = None) -> None:
+        """Send a request, with the pipe that takes its answer."""
+        line = json.dumps(message).encode() + b"\n"
+        if pipe is None:
+            self.control.sendall(line)
+        else:
+            sent = socket.send_fds(self.control, [line], [pipe])
+            self.control.sendall(line[sent:])
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        """The zygote's next message, or None if there is none in time; ConnectionError if it is gone."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self.buffer:
+            self.control.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                received = self.control.recv(65536)
+            except TimeoutError:
+                return None
+            finally:
+                self.control.settimeout(None)
+            if not received:
+                raise ConnectionError
+            self.buffer += received
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+def require_packages() -> None:
+    """Raise VerifyUnavailable unless what children import is installed. Nothing is imported here."""
+    missing = [name for name in ("torch", "hypothesis", "numpy") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise VerifyUnavailable(f"verify needs {', '.join(missing)}: pip install 'bitpatch[verify]'")
+
+
+def scrubbed_environment(home: Path) -> dict[str, str]:
+    """The environment of the zygote and its children: nothing that is not listed here gets through."""
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if "PYTHONPATH" in environment:  # relative to the zygote's working directory it would mean something else
+        paths = [str(Path(path).resolve()) for path in environment["PYTHONPATH"].split(os.pathsep) if path]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment | FIXED | {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
+
+
+def verify(
+    tree: Path,
+    tasks: Sequence[int],
+    *,
+    zygote: Zygote,
+    sanity_fit: bool = False,
+    jobs: int = 1,
+    time_limit: float = TIME_LIMIT,
+    sample: Path = SAMPLE,
+    on_event: Callable[[Progress], None] = ignore_progress,
+) -> Report:
+    """Run the checks of tasks on a tree, `jobs` at a time, each for `time_limit` seconds at most."""
+    began = time.monotonic()
+    tree = tree.resolve()
+    planned = [Job(None, 0, "sanity-fit", "", sample)] if sanity_fit else []  # first, as it takes longest
+    for task in dict.fromkeys(tasks):
+        planned += [Job(task, index, name, prop) for index, (name, prop) in enumerate(zygote.checks.get(task, []))]
+    results, fit = dict[Job, CheckResult](), None
+    with contextlib.closing(run_jobs(zygote, tree, planned, jobs, time_limit)) as events:
+        for job, result in events:
+            if isinstance(result, SanityFit):
+                fit = result
+            elif result is not None:
+                results[job] = result
+            on_event(Progress(job.task, job.name, len(results) + (fit is not None), len(planned), result))
+    reports = tuple(
+        TaskReport(task, (*broken_judge(zygote, task), *(results[job] for job in planned if job.task == task)))
+        for task in dict.fromkeys(tasks)
+    )
+    return Report(tree, reports, fit, time.monotonic() - began)
+
+
+def broken_judge(zygote: Zygote, task: int) -> Iterator[CheckResult]:
+    """The result of a task's judge that did not import."""
+    if task in zygote.broken:
+        evidence = Evidence(Verdict.ERROR, detail=zygote.broken[task])
+        yield CheckResult(task, "judge", "the judge imports", evidence, 0.0)
+
+
+def run_jobs(
+    zygote: Zygote, tree: Path, planned: Sequence[Job], at_once: int, time_limit: float
+) -> Generator[tuple[Job, CheckResult | SanityFit | None]]:
+    """Yield each job as it starts, with None, and as it ends, with its result; kill what is left on the way out."""
+    waiting, running, overdue = deque(planned), dict[int, Running](), set[int]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < max(at_once, 1):
+                yield waiting[0], None
+                number = next(zygote.numbers)
+                running[number] = start(zygote, number, tree, waiting[0], time_limit)
+                waiting.popleft()
+            message = zygote.receive(min(child.deadline for child in running.values()) - time.monotonic())
+            if message is None:
+                kill_overdue(zygote, running, overdue)
+            elif message["ended"] in running:
+                child = running.pop(message["ended"])
+                yield child.job, finish(child, message, time_limit if message["ended"] in overdue else None)
+    except ConnectionError:
+        lost = [child.job for child in running.values()] + list(waiting)
+        for job in lost:
+            yield job, error_result(job, "the process that runs the checks is gone; the tree may have killed it", 0.0)
+    finally:
+        stop(zygote, running)
+
+
+def start(zygote: Zygote, number: int, tree: Path, job: Job, time_limit: float) -> Running:
+    """Have the zygote fork a child for a job."""
+    folder = Path(tempfile.mkdtemp(dir=zygote.folder))
+    nonce = secrets.token_hex(16)
+    reading, writing = os.pipe()
+    request = {"id": number, "nonce": nonce, "task": job.task, "index": job.index, "seconds": time_limit}
+    request |= {"tree": str(tree), "folder": str(folder), "sample": str(job.sample)}
+    now = time.monotonic()
+    child = Running(job, nonce, reading, folder, now, now + time_limit)
+    try:
+        zygote.send(request, writing)
+    except BaseException:
+        discard(child)
+        raise
+    finally:
+        os.close(writing)
+    return child
+
+
+def kill_overdue(zygote: Zygote, running: dict[int, Running], overdue: set[int]) -> None:
+    """Have the children killed whose time is up; ConnectionError if one was to be killed GRACE seconds ago."""
+    now = time.monotonic()
+    for number, child in running.items():
+        if now < child.deadline:
+            continue
+        if number in overdue:
+            raise ConnectionError
+        overdue.add(number)
+        running[number] = replace(child, deadline=now + GRACE)
+        zygote.send({"kill": number})
+
+
+def stop(zygote: Zygote, running: dict[int, Running]) -> None:
+    """Kill the children that still run, wait until they are gone, and remove what they left."""
+    with contextlib.suppress(ConnectionError):
+        for number in running:
+            zygote.send({"kill": number})
+        going, deadline = set(running), time.monotonic() + GRACE
+        while going and (message := zygote.receive(deadline - time.monotonic())) is not None:
+            going.discard(message["ended"])
+    for child in running.values():
+        discard(child)
+
+
+def discard(child: Running) -> None:
+    """Close a child's pipe and remove its folder."""
+    os.close(child.pipe)
+    shutil.rmtree(child.folder, ignore_errors=True)
+
+
+def finish(child: Running, message: dict[str, Any], exceeded: float | None) -> CheckResult | SanityFit:
+    """The result of a child that has ended: its answer if all is well, an error otherwise."""
+    seconds = time.monotonic() - child.started
+    answer, code = read_answer(child), os.waitstatus_to_exitcode(message["status"])
+    trouble = None
+    if exceeded is not None:
+        trouble = f"did not end within {exceeded:g} s"
+    elif code < 0:
+        trouble = f"killed by {signal.Signals(-code).name}"
+    elif message["left"]:
+        trouble = f"started {message['left']} process(es) that it did not wait for"
+    elif answer is None or code:
+        trouble = f"ended with exit status {code} and without a valid answer"
+    output = tail_of(child.folder / "output")
+    discard(child)
+    if answer is None or trouble is not None:
+        return error_result(child.job, f"{trouble}; its last output: {output}" if output else str(trouble), seconds)
+    if child.job.task is None:
+        return read_fit(answer, child.job.sample, seconds)
+    return CheckResult(child.job.task, child.job.name, child.job.prop, read_evidence(answer), seconds)
+
+
+def read_answer(child: Running) -> dict[str, Any] | None:
+    """The one line of JSON in a child's pipe, if it carries the nonce."""
+    os.set_blocking(child.pipe, False)
+    content = b""
+    with contextlib.suppress(BlockingIOError):  # a process that fled may hold the other end open
+        while len(content) < ANSWER_LIMIT and (chunk := os.read(child.pipe, 65536)):
+            content += chunk
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) and answer.pop("nonce", None) == child.nonce else None
+
+
+def read_evidence(answer: dict[str, Any]) -> Evidence:
+    """The evidence in an answer; an error if its shape is wrong."""
+    verdict, measured, limit = answer.get("verdict"), answer.get("measured"), answer.get("limit")
+    detail, reproduce = answer.get("detail"), answer.get("reproduce")
+    if (
+        isinstance(verdict, str)
+        and verdict in set(Verdict)
+        and isinstance(measured, float | None)
+        and isinstance(limit, float | None)
+        and isinstance(detail, str)
+        and isinstance(reproduce, str)
+    ):
+        return Evidence(Verdict(verdict), measured, limit, detail, reproduce)
+    return Evidence(Verdict.ERROR, detail="the answer is not shaped like evidence")
+
+
+def error_result(job: Job, detail: str, seconds: float) -> CheckResult | SanityFit:
+    """The result of a job that gave no answer."""
+    if job.task is None:
+        return SanityFit(Verdict.ERROR, detail, (), (), seconds)
+    return CheckResult(job.task, job.name, job.prop, Evidence(Verdict.ERROR, detail=detail), seconds)
+
+
+def tail_of(path: Path) -> str:
+    """The end of a file that a child wrote, fit for a terminal; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - 8 * OUTPUT_LENGTH, 0))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    _, crash, after = text.rpartition("Fatal Python error")  # which faulthandler follows with much
+    text = (crash + after)[:OUTPUT_LENGTH] if crash else text[-OUTPUT_LENGTH:]
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text).strip()
+
+
+def main() -> None:
+    """Print a report: python -m bitpatch.verify.runner TREE TASK..., where the task `fit` is the sanity fit."""
+    tree, words = Path(sys.argv[1]), sys.argv[2:]
+    with Zygote() as zygote:
+        tasks = [int(word) for word in words if word != "fit"]
+        report = verify(tree, tasks, zygote=zygote, sanity_fit="fit" in words, jobs=2)
+    write_text(report)
+    sys.exit(exit_code(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""Task-4, gradient accumulation: the ledger of a training loop against the list that its arguments imply."""
+
+import contextlib
+import functools
+import inspect
+import io
+import math
+import random
+import string
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .evidence import Evidence, at_most, check, failed, passed, unproven
+from .spies import Event, Ledger, Update, updates
+from .tree import Tree
+
+LENGTH = 18  # bits a row
+# (rows, accum_steps): with micro-batches of 8 rows, last groups and last micro-batches that are whole, short and alone.
+WHOLE = [(40, 1), (40, 2), (40, 3), (32, 2), (16, 5)]
+SHAPES = [*WHOLE, (37, 2), (37, 3), (29, 4), (3, 4)]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one call of train_loop did."""
+
+    call: str
+    model: nn.Module
+    data: Tensor
+    events: list[Event]
+    totals: list[int]
+    history: Any
+
+    @property
+    def updates(self) -> list[Update]:
+        return updates(self.events)
+
+    @property
+    def micro_batches(self) -> list[Tensor]:
+        return [event.bits for event in self.events if event.bits is not None]
+
+
+def accumulating(function: Callable[[Tree, Ledger], Evidence]) -> Callable[[Tree], Evidence]:
+    """Give the check a ledger that was made before the tree was imported; fail where the task is missing."""
+
+    @functools.wraps(function)
+    def judge(tree: Tree) -> Evidence:
+        ledger = Ledger()
+        ledger.watch_tree(tree)
+        parameters = inspect.signature(tree.module("training").train_loop).parameters.values()
+        if not any(each.name == "accum_steps" or each.kind is each.VAR_KEYWORD for each in parameters):
+            return failed("train_loop takes no accum_steps")
+        return function(tree, ledger)
+
+    return judge
+
+
+@check(task=4, prop="an epoch makes ceil(micro-batches / accum_steps) updates, none empty, and each row is in one")
+@accumulating
+def groups_partition_each_epoch(tree: Tree, ledger: Ledger) -> Evidence:
+    ledger.sgd_lr = 0.1
+    epochs, seen = 2, 0
+    for rows, accum_steps in SHAPES:
+        run = train(tree, ledger, rows, epochs=epochs, accum_steps=accum_steps)
+        sizes = [len(update.micro_batches) for update in run.updates]
+        if sizes != planned_sizes(run, epochs, accum_steps):
+            return failed(f"updates of {sizes}, not {planned_sizes(run, epochs, accum_steps)} micro-batches", run.call)
+        rows_seen = torch.split(torch.cat([update.rows for update in run.updates]), rows)
+        if any(sorted(epoch.tolist()) != sorted(run.data.tolist()) for epoch in rows_seen):
+            return failed("an epoch's updates do not hold each row once", run.call)
+        seen += len(sizes)
+    return passed(f"{seen} updates of {len(SHAPES)} shapes")
+
+
+@check(task=4, prop="the gradient at each step is that of the mean loss over its group's rows")
+@accumulating
+def steps_along_the_group_mean(tree: Tree, ledger: Ledger) -> Evidence:
+    ledger.sgd_lr, ledger.clips = 0.5, False
+    runs = [train(tree, ledger, rows, epochs=2, accum_steps=accum_steps) for rows, accum_steps in SHAPES]
+    return all_close([(run, update, update.step) for run in runs for update in run.updates])
+
+
+@check(
+    task=4, prop="each update is (micro-batch, backward) a micro-batch, then clip, step and scheduler, from no gradient"
+)
+@accumulating
+def ledger_is_the_planned_list(tree: Tree, ledger: Ledger) -> Evidence:
+    ledger.sgd_lr = 0.1
+    epochs, seen = 2, 0
+    for rows, accum_steps in WHOLE:
+        run = train(tree, ledger, rows, epochs=epochs, accum_steps=accum_steps)
+        kinds = [event.kind for event in run.events if event.kind != "zero-grad"]
+        sizes = planned_sizes(run, epochs, accum_steps)
+        planned = [
+            kind for size in sizes for kind in (*size * ("micro-batch", "backward"), "clip", "step", "scheduler")
+        ]
+        if kinds != planned:
+            return failed(first_difference(kinds, planned), run.call)
+        backwards = [event for event in run.events if event.kind == "backward"]
+        firsts = [backwards[sum(sizes[:update])] for update in range(len(sizes))]
+        if any(grad.any() for first in firsts for grad in (first.grads or {}).values()):
+            return failed("a group's first backward adds to the gradient of the group before", run.call)
+        seen += len(kinds)
+    return passed(f"{seen} events of {len(WHOLE)} shapes")
+
+
+@check(task=4, prop="one clip an update, of the group's mean gradient, between its last backward and its step")
+@accumulating
+def clips_the_group_mean_once(tree: Tree, ledger: Ledger) -> Evidence:
+    ledger.sgd_lr = 0.5
+    clipped = []
+    for rows, accum_steps in SHAPES:
+        run = train(tree, ledger, rows, epochs=2, accum_steps=accum_steps)
+        acts = [event for event in run.events if event.kind in ("backward", "clip", "step")]
+        steps = [at for at, event in enumerate(acts) if event.kind == "step"]
+        clips = [acts[at - 1] for at in steps if at and acts[at - 1].kind == "clip"]
+        if len(clips) != len(steps) or len(clips) != sum(event.kind == "clip" for event in acts):
+            return failed(f"not one clip before each step: {' '.join(event.kind for event in acts[:9])} ...", run.call)
+        clipped += [(run, update, clip) for update, clip in zip(run.updates, clips, strict=True)]
+    return all_close(clipped)
+
+
+@check(task=4, prop="the scheduler steps once an update, for as many as its total says, and ends at its floor")
+@accumulating
+def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger) -> Evidence:
+    gaps = []
+    for rows, accum_steps in WHOLE:
+        run = train(tree, ledger, rows, epochs=3, accum_steps=accum_steps)
+        count = len(run.updates)
+        paces = [event.kind for event in run.events if event.kind in ("step", "scheduler")]
+        if not count or paces != ["step", "scheduler"] * count:
+            return failed(f"{count} updates, {paces.count('scheduler')} scheduler steps, not in turn", run.call)
+        if run.totals != [count]:
+            return failed(f"{count} updates, but total_steps={run.totals}", run.call)
+        floor = ledger.optimizer.param_groups[0].get("min_lr") if ledger.optimizer else None
+        if floor is None:
+            return unproven("configure_optimizer's schedule is no OneCycleLR: it has no floor")
+        gaps.append((abs((run.updates[-1].step.lr or 0.0) - floor), run.call))
+    worst, reproduce = max(gaps)
+    return at_most(worst, 1e-9, "distance of the last update's LR from the floor", reproduce)
+
+
+@check(task=4, prop="accum_steps=1 is the default, bit for bit, and is the plain loop")
+@accumulating
+def one_is_the_plain_loop(tree: Tree, ledger: Ledger) -> Evidence:
+    options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "dtype": torch.float32, "compress_prob": 0.5}
+    for rows in (37, 40):
+        default, one = train(tree, ledger, rows, **options), train(tree, ledger, rows, accum_steps=1, **options)
+        if not all(map(torch.equal, default.model.parameters(), one.model.parameters())):
+            return failed("the default and accum_steps=1 give different weights", default.call)
+    ledger.sgd_lr, ledger.clips = 0.5, False
+    run = train(tree, ledger, 37, epochs=2, accum_steps=1)
+    if not run.micro_batches:
+        return failed("nothing enters the model", run.call)
+    plain = tree.model()
+    for micro_batch in run.micro_batches:
+        grads = mean_gradient(plain, micro_batch)
+        with torch.no_grad():
+            for name, weight in plain.named_parameters():
+                weight.sub_(0.5 * grads.get(name, 0.0))
+    weights = [{name: weight.detach() for name, weight in model.named_parameters()} for model in (run.model, plain)]
+    return at_most(distance(*weights), limit(run), "weights, relative to the plain loop's", run.call)
+
+
+@check(task=4, prop="a micro-batch's reported loss, dropout and draws are those of accum_steps=1")
+@accumulating
+def forward_does_not_know_its_group(tree: Tree, ledger: Ledger) -> Evidence:
+    ledger.sgd_lr = 0.0
+    options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "compress_prob": 0.5, "direct_prob": 0.25}
+    alone, grouped = (train(tree, ledger, 48, accum_steps=accum_steps, **options) for accum_steps in (1, 3))
+    bits = [[micro_batch.tolist() for micro_batch in run.micro_batches] for run in (alone, grouped)]
+    if not bits[0] or bits[0] != bits[1]:
+        return failed("the micro-batches that enter the model change with accum_steps", grouped.call)
+    try:
+        losses = [[record["loss"] for record in run.history] for run in (alone, grouped)]
+    except (TypeError, KeyError):
+        return unproven("train_loop returns no records with a loss")
+    gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    return at_most(gap, limit(grouped), "nats between the reported losses of accum_steps=1 and 3", grouped.call)
+
+
+@check(task=4, prop="extra steps are micro-batches of their epoch, and are grouped with it")
+@accumulating
+def extra_steps_join_their_epoch(tree: Tree, ledger: Ledger) -> Evidence:
+    ledger.sgd_lr, ledger.clips = 0.5, False
+    taken = []
+    for rows, extra_steps, accum_steps in [(24, 2, 2), (21, 1, 4), (37, 4, 3)]:
+        usual = train(tree, ledger, rows, epochs=2, accum_steps=accum_steps)
+        run = train(tree, ledger, rows, epochs=2, accum_steps=accum_steps, extra_steps=extra_steps)
+        if len(run.micro_batches) != len(usual.micro_batches) + 2 * extra_steps:
+            return failed(f"{len(run.micro_batches)} micro-batches, {len(usual.micro_batches)} without extra", run.call)
+        sizes = [len(update.micro_batches) for update in run.updates]
+        if sizes != planned_sizes(run, 2, accum_steps):
+            return failed(f"updates of {sizes}, not {planned_sizes(run, 2, accum_steps)} micro-batches", run.call)
+        taken += [(run, update, update.step) for update in run.updates]
+    return all_close(taken)
+
+
+@check(task=4, prop="accum_steps below 1 is refused with an error that names it, before anything is trained")
+@accumulating
+def refuses_less_than_one(tree: Tree, ledger: Ledger) -> Evidence:
+    for accum_steps in (0, -1, -3):
+        call = f"train_loop(model, bits(24, {LENGTH}), accum_steps={accum_steps})"
+        try:
+            run = train(tree, ledger, 24, accum_steps=accum_steps)
+        except Exception as error:
+            if "accum" not in str(error):
+                return failed(f"{type(error).__name__}: {error}: it does not name accum_steps", call)
+        else:
+            return failed(f"no error, and {len(run.updates)} updates", call)
+        if ledger.events:
+            return failed(f"refused only after {len(ledger.events)} events", call)
+    return passed("0, -1 and -3 are refused")
+
+
+@check(task=4, prop="--accum_steps on the command line reaches the loop; without it, each micro-batch is an update")
+@accumulating
+def command_line_reaches_the_loop(tree: Tree, ledger: Ledger) -> Evidence:
+    for flag in ([], ["--accum_steps", "1"], ["--accum_steps", "3"]):
+        accum_steps = int(flag[1]) if flag else 1
+        call = " ".join(["python -m bit_transformer.training --data FILE --max_seq_len 36 --epochs 2", *flag])
+        status = run_command(tree, ledger, ["--epochs", "2", *flag])
+        if status:
+            return failed(f"exit status {status}", call)
+        sizes = [len(update.micro_batches) for update in updates(ledger.events)]
+        planned = 2 * group_sizes(max(1, sum(sizes) // 2), accum_steps)
+        if sizes != planned:
+            return failed(f"updates of {sizes}, not {planned} micro-batches", call)
+    return passed("without the flag, and with 1 and 3")
+
+
+@check(task=4, prop="every gradient of a reversible model with halting exists, and is the group's mean")
+@accumulating
+def reversible_gradients_exist(tree: Tree, ledger: Ledger) -> Evidence:
+    ledger.sgd_lr, ledger.clips = 0.5, False
+    config = {"reversible": True, "use_act": True, "use_checkpoint": True, "num_layers": 2}
+    run = train(tree, ledger, 37, epochs=2, accum_steps=3, config=config)
+    names = [name for name, _ in run.model.named_parameters()]
+    for update in run.updates:
+        missing = [name for name in names if name not in (update.step.grads or {})]
+        if missing:
+            return failed(f"no gradient of {', '.join(missing)} at a step", run.call)
+    return all_close([(run, update, update.step) for update in run.updates])
+
+
+def train(
+    tree: Tree,
+    ledger: Ledger,
+    rows: int,
+    *,
+    config: dict[str, Any] | None = None,
+    dropout: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+    **options: Any,
+) -> Run:
+    """Call the tree's train_loop on random rows, with the ledger open."""
+    model = tree.model(dtype=dtype, **config or {})
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+    data = tree.bits(rows, LENGTH)
+    arguments = ", ".join(f"{name}={value}" for name, value in options.items())
+    torch.manual_seed(1)
+    random.seed(1)
+    ledger.take()
+    history = tree.module("training").train_loop(model, data, **{"compress_prob": 0.0, "direct_prob": 0.0} | options)
+    call = f"train_loop(model, bits({rows}, {LENGTH}), {arguments})"
+    return Run(call, model, data, *ledger.take(), history)
+
+
+def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | None:
+    """Run `python -m bit_transformer.training` on 39 short rows of text, here; return its exit status."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        text = Path(folder, "text.txt")
+        text.write_text(3 * string.ascii_letters, encoding="utf-8")
+        small = ["--layers", "1", "--d_model", "8", "--nhead", "2", "--max_seq_len", "36"]
+        sys.argv = ["bit_transformer.training", "--data", str(text), *small, *flags]
+        ledger.take()
+        try:
+            tree.module("training").main()
+        except SystemExit as end:
+            return end.code
+    return None
+
+
+def group_sizes(micro_batches: int, accum_steps: int) -> list[int]:
+    """How many micro-batches each update of an epoch takes."""
+    return [min(accum_steps, micro_batches - start) for start in range(0, micro_batches, accum_steps)]
+
+
+def planned_sizes(run: Run, epochs: int, accum_steps: int) -> list[int]:
+    """How many micro-batches each update of a run takes, given how many there were: one an epoch at least."""
+    return epochs * group_sizes(max(1, len(run.micro_batches) // epochs), accum_steps)
+
+
+def first_difference(found: list[str], planned: list[str]) -> str:
+    """Say where two lists of events part."""
+    at = next((at for at, pair in enumerate(zip(found, planned, strict=False)) if pair[0] != pair[1]), None)
+    if at is None:
+        return f"{len(found)} events, not {len(planned)}"
+    return f"event {at} is {found[at]}, not {planned[at]}, after {' '.join(found[max(0, at - 4) : at]) or 'none'}"
+
+
+def mean_gradient(model: nn.Module, rows: Tensor) -> dict[str, Tensor]:
+    """The gradient of the mean cross-entropy of each next bit of rows [B, T]."""
+    model.train()
+    model.zero_grad(set_to_none=True)
+    logits = model(rows)[0].double()  # [B, T, 2]
+    (-logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long()).mean()).backward()
+    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def all_close(cases: list[tuple[Run, Update, Event]]) -> Evidence:
+    """Compare the gradients that an event saw with those of its update's mean loss, at the weights of its step."""
+    if not cases:
+        return failed("train_loop makes no update")
+    worst, reproduce = 0.0, ""
+    for run, update, event in cases:
+        if not update.micro_batches:
+            return failed("a step without a micro-batch", run.call)
+        run.model.load_state_dict(update.step.weights or {}, strict=False)
+        gap = distance(event.grads or {}, mean_gradient(run.model, update.rows))
+        if not (gap <= worst or math.isnan(worst)):
+            worst, reproduce = gap, run.call
+    detail = f"relative error of the worst of {len(cases)} updates"
+    return at_most(worst, max(limit(run) for run, _, _ in cases), detail, reproduce)
+
+
+def distance(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    """The largest difference, relative to the largest value wanted; what is missing counts as zero."""
+    scale = max(value.abs().max().item() for value in wanted.values())
+    zero = torch.zeros(())
+    pairs = [(found.get(name, zero), wanted.get(name, zero)) for name in {*found, *wanted}]
+    return max((a - b).abs().max().item() for a, b in pairs) / scale
+
+
+def limit(run: Run) -> float:
+    """What rounding may amount to: forks that compute the loss in float32 round more."""
+    losses = [event.loss for event in run.events if event.loss is not None]
+    return 1e-10 if all(loss.dtype is torch.float64 for loss in losses) else 1e-5
