@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mutant import Mutant
+
 from bitpatch.verify.evidence import Evidence, Verdict
 from bitpatch.verify.runner import Zygote, verify
-from mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
 TASKS = {
@@ -41,9 +42,7 @@ def judge(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Judge:
     @functools.cache
     def evidence(task: int, name: str) -> dict[str, Evidence]:
         tree = tmp_path_factory.mktemp(name) / "tree"
-        shutil.copytree(ROOT / "baseline", tree)
-        if name != "baseline":
-            shutil.copytree(ROOT / "reference", tree, dirs_exist_ok=True)
+        shutil.copytree(ROOT / ("baseline" if name == "baseline" else "reference"), tree)
         for each in (*TASKS[task].MUTANTS, *TASKS[task].GOOD):
             if each.name == name:
                 each.apply(tree)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo  # the first optimizer imports it: here once, and not in each process
-from bitpatch.verify.spies import Ledger, updates
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR, OneCycleLR, SequentialLR, StepLR
 from torch.utils.checkpoint import checkpoint
+
+from bitpatch.verify.spies import Ledger, updates
 
 UPDATE = ["micro-batch", "backward", "clip", "step", "scheduler", "zero-grad"]
 BITS = torch.tensor([[3.0, 4.0]])

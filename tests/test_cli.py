@@ -1,0 +1,269 @@
+"""The command line: what it prints, where, and the exit code of each outcome."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import BASELINE, REFERENCE, contents
+from typer.testing import CliRunner
+
+from bitpatch.cli import app
+from bitpatch.verify.runner import Zygote
+
+
+@pytest.fixture
+def run():
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def call(*words):
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return call
+
+
+def test_list_names_every_task(run):
+    code, out, _ = run("list", "--json")
+    tasks = json.loads(out)["tasks"]
+    assert code == 0
+    assert [task["id"] for task in tasks] == ["task-4", "task-10", "task-11"]
+    assert {tuple(task) for task in tasks} == {("id", "slug", "title", "contract", "summary")}
+
+
+def test_list_in_a_pipe_is_tab_separated(run):
+    assert run("list")[1].splitlines()[0].split("\t")[:3] == ["task-4", "accumulation", "extends"]
+
+
+@pytest.mark.parametrize("name", ["task-11", "11", "stitched-attention"])
+def test_explain_takes_every_name_of_a_task(run, name):
+    code, out, _ = run("explain", name)
+    assert code == 0
+    assert "task-11 stitched-attention" in out
+    assert "negative" in out
+
+
+def test_new_makes_a_baseline(run, tmp_path):
+    assert run("new", tmp_path / "tree")[0] == 0
+    assert contents(tmp_path / "tree") == contents(BASELINE)
+
+
+def test_new_over_something_is_refused(run, tree):
+    before = contents(tree)
+    code, _, err = run("new", tree)
+    assert (code, contents(tree)) == (3, before)
+    assert "choose another name" in err
+
+
+def test_status_of_a_fresh_tree(run, tree):
+    code, out, _ = run("status", "--tree", tree, "--json")
+    tasks = json.loads(out)["tasks"]
+    assert (code, {task["state"] for task in tasks}) == (0, {"missing"})
+    assert {tuple(site) for task in tasks for site in task["sites"]} == {("path", "line", "column", "note")}
+
+
+@pytest.mark.parametrize("command", [("status", "--check"), ("apply", "--all", "--check")])
+def test_check_says_one_while_something_is_missing_and_writes_nothing(run, tree, patched, command):
+    before = contents(tree)
+    assert run(*command, "--tree", tree)[0] == 1
+    assert contents(tree) == before
+    patched(tree, "task-4", "task-10", "task-11")
+    assert run(*command, "--tree", tree)[0] == 0
+
+
+def test_diff_is_what_git_applies(run, tree, tmp_path):
+    code, out, _ = run("diff", "--all", "--tree", tree, "--format", "patch")
+    (tmp_path / "all.patch").write_text(out)
+    subprocess.run(
+        ["git", "apply", "--unsafe-paths", "--directory", str(tree), str(tmp_path / "all.patch")], check=True, cwd="/"
+    )
+    assert code == 0
+    assert contents(tree) == contents(REFERENCE)
+
+
+def test_diff_of_a_file_without_a_final_newline(run, tree, tmp_path):
+    path = tree / "bit_transformer/training.py"
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    (tmp_path / "all.patch").write_text(run("diff", "task-4", "--tree", tree, "--format", "patch")[1])
+    subprocess.run(
+        ["git", "apply", "--check", "--unsafe-paths", "--directory", str(tree), str(tmp_path / "all.patch")],
+        check=True,
+        cwd="/",
+    )
+
+
+def test_apply_then_again(run, tree):
+    code, out, _ = run("apply", "task-11", "--tree", tree, "--json")
+    first = json.loads(out)
+    once = contents(tree)
+    assert (code, first["written"], first["changed"]) == (0, True, ["bit_transformer/model.py"])
+    assert [(task["id"], task["outcome"]) for task in first["tasks"]] == [("task-11", "applied")]
+    code, out, _ = run("apply", "task-11", "--tree", tree, "--json")
+    second = json.loads(out)
+    assert (code, second["written"], second["changed"], contents(tree)) == (0, False, [], once)
+    assert second["tasks"][0]["outcome"] == "already-applied"
+
+
+def test_a_dry_run_writes_nothing(run, tree):
+    before = contents(tree)
+    code, out, _ = run("apply", "--all", "--dry-run", "--tree", tree)
+    assert (code, contents(tree)) == (0, before)
+    assert "would write bit_transformer/model.py" in out
+
+
+def test_quiet_is_quiet(run, tree):
+    assert run("apply", "--all", "--quiet", "--tree", tree) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("apply",), id="no task"),
+        pytest.param(("apply", "task-11", "--all"), id="a task and all"),
+        pytest.param(("apply", "task-99"), id="unknown task"),
+        pytest.param(("apply", "--nonsense"), id="unknown option"),
+        pytest.param(("nonsense",), id="unknown command"),
+        pytest.param(("diff", "11", "--format", "nonsense"), id="unknown format"),
+    ],
+)
+def test_wrong_usage_is_two(run, words):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err
+
+
+@pytest.mark.parametrize("command", ["status", "diff", "apply", "verify"])
+def test_a_folder_without_a_tree_is_refused(run, tmp_path, command):
+    code, out, err = run(command, *(["11"]), "--tree", tmp_path)
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
+    assert "expected a BitTransformerLM tree" in err
+
+
+@pytest.mark.parametrize("command", ["status", "diff", "apply", "verify"])
+def test_a_folder_that_is_not_there_cannot_be_read(run, tmp_path, command):
+    code, out, err = run(command, "11", "--tree", tmp_path / "nowhere")
+    assert (code, out, len(err.splitlines())) == (6, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        pytest.param(b"class BitTransformerLM(:\n", "model.py:1: syntax error", id="syntax"),
+        pytest.param(
+            b"class BitTransformerLM:\n    triu = softmax = '\xff'\n", "convert the file to UTF-8", id="not UTF-8"
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_refused_in_one_line(run, tree, broken, message):
+    (tree / "bit_transformer/model.py").write_bytes(broken + b"# triu softmax\n")
+    before = contents(tree)
+    code, _, err = run("apply", "--all", "--tree", tree)
+    assert (code, len(err.splitlines()), contents(tree)) == (3, 1, before)
+    assert message in err
+
+
+def test_one_refusal_refuses_all(run, tree):
+    path = tree / "bit_transformer/training.py"
+    path.write_text(path.read_text().replace("            loss.backward()\n", ""))
+    before = contents(tree)
+    code, out, err = run("apply", "--all", "--tree", tree, "--json")
+    outcomes = {task["id"]: task["outcome"] for task in json.loads(out)["tasks"]}
+    assert (code, contents(tree), outcomes["task-4"]) == (3, before, "refused")
+    assert "nothing was written" in err
+
+
+def test_a_read_only_tree_is_not_written(run, tree):
+    (tree / "bit_transformer").chmod(0o555)
+    before = contents(tree)
+    code, _, err = run("apply", "task-11", "--tree", tree)
+    (tree / "bit_transformer").chmod(0o755)
+    assert (code, len(err.splitlines()), contents(tree)) == (6, 1, before)
+
+
+def test_verify_of_a_fresh_tree_is_violated_and_of_the_reference_verified(run, tree):
+    assert run("verify", "task-11", "--tree", tree)[0] == 4
+    code, out, _ = run("verify", "task-11", "--tree", REFERENCE, "--json")
+    assert (code, json.loads(out)["verdict"]) == (0, "verified")
+
+
+def test_verify_leaves_the_tree_as_it_was(run, tree):
+    run("verify", "task-10", "--tree", tree)
+    assert set(os.listdir(tree / "bit_transformer")) == set(os.listdir(BASELINE / "bit_transformer")) - {
+        "__pycache__"
+    }
+
+
+def test_verify_of_a_tree_that_does_not_import_is_an_error(run, tree):
+    (tree / "bit_transformer/telemetry.py").write_text("import nonsense_that_is_not_there\n")
+    code, out, _ = run("verify", "task-11", "--tree", tree, "--json")
+    assert (code, json.loads(out)["verdict"]) == (5, "error")
+
+
+def test_verify_without_a_tree_judges_the_reference_and_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("verify", "task-10")
+    assert code == 0
+    assert "judging the embedded reference" in err
+
+
+def test_verify_without_torch_says_what_to_install(run, tree, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = run("verify", "task-11", "--tree", tree)
+    assert code == 5
+    assert "pip install 'bitpatch[verify]'" in err
+
+
+def test_an_interrupt_is_no_traceback(run, tree, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Zygote, "__enter__", interrupt)
+    code, _, err = run("verify", "task-11", "--tree", tree)
+    assert (code, err) == (130, "error: interrupted; nothing is half done\n")
+
+
+def test_our_own_failure_is_no_traceback(run, tree, monkeypatch):
+    monkeypatch.setattr("bitpatch.patches.engine.plan", lambda *_: 1 / 0)
+    code, _, err = run("apply", "--all", "--tree", tree)
+    assert (code, len(err.splitlines())) == (3, 1)
+    assert "please report it" in err
+
+
+def test_killed_during_apply_the_next_command_recovers(tree, tmp_path):
+    """SIGKILL after each of the first replacements; a status then finds the old tree or the new one."""
+    script = (
+        "import os, signal, sys\n"
+        "from bitpatch.patches import transaction\n"
+        "from bitpatch.cli import app\n"
+        "real, calls = os.replace, [0]\n"
+        "def replace(*args):\n"
+        "    calls[0] += 1\n"
+        "    if calls[0] == int(sys.argv[1]):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*args)\n"
+        "transaction.os.replace = replace\n"
+        "app(['apply', '--all', '--tree', sys.argv[2]])\n"
+    )
+    old, seen = contents(tree), set()
+    for moment in range(1, 6):
+        copy = shutil.copytree(tree, tmp_path / str(moment))
+        killed = subprocess.run([sys.executable, "-c", script, str(moment), str(copy)], capture_output=True).returncode
+        subprocess.run(
+            [sys.executable, "-m", "bitpatch.cli", "status", "--tree", str(copy)], check=True, capture_output=True
+        )
+        found = contents(copy)
+        assert found in (old, contents(REFERENCE))
+        seen.add((killed == -signal.SIGKILL, found == old))
+    assert seen == {(True, True), (True, False), (False, False)}
+
+
+def test_nothing_heavy_is_imported_for_help_or_status(tree):
+    code = "import sys; from bitpatch.cli import app; app(sys.argv[1:], standalone_mode=False); print([m for m in ('torch', 'numpy', 'rich', 'libcst') if m in sys.modules])"
+    for words, heavy in ((["--help"], []), (["status", "--tree", str(tree)], ["libcst"])):
+        result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert result.stdout.splitlines()[-1] == str(heavy), result.stderr
