@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TextIO
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from .patches.source import SourceTree
-    from .patches.task import Plan, Site, Task
+    from .patches.task import Plan, Task
     from .verify.report import Report
     from .verify.runner import Progress
 
@@ -93,9 +92,14 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 def fail(message: str, code: int) -> NoReturn:
     """Print an error and leave with its exit code."""
-    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
+    say("error: ", fg="red", bold=True, err=True, nl=False)
+    say(message, err=True)
     raise typer.Exit(code)
+
+
+def say(text: str, **style: Any) -> None:
+    """Print a text, coloured on a terminal unless NO_COLOR is set (no-color.org)."""
+    typer.secho(text, color=False if os.environ.get("NO_COLOR") else None, **style)
 
 
 @app.command("list")
@@ -105,7 +109,7 @@ def list_tasks(as_format: AsFormat = Format.TEXT, as_json: Json = False, debug: 
     from .patches.engine import all_tasks
 
     if as_json or as_format is Format.JSON:
-        show_json({"tasks": [described(task) for task in all_tasks()]})
+        show_json({"tasks": [task.to_json() for task in all_tasks()]})
     else:
         rows = [(task.id, task.slug, str(task.contract), task.summary) for task in all_tasks()]
         show_table(("task", "slug", "contract", "summary"), rows)
@@ -122,11 +126,11 @@ def explain(
     """Say what a task changes, why, and what it promises."""
     (chosen,) = choose([task], every=False)
     if as_json or as_format is Format.JSON:
-        show_json({**described(chosen), "why": chosen.why, "sought": chosen.sought})
+        show_json({**chosen.to_json(), "why": chosen.why, "sought": chosen.sought})
         return
-    typer.secho(f"{chosen.id} {chosen.slug}: {chosen.title} ({chosen.contract})", bold=True)
-    typer.echo(f"\n{chosen.why.strip()}\n\nLooks for {chosen.sought}.")
-    typer.echo(f"See the change: bitpatch diff {chosen.id}. Have it judged: bitpatch verify {chosen.id}.")
+    say(f"{chosen.id} {chosen.slug}: {chosen.title} ({chosen.contract})", bold=True)
+    say(f"\n{chosen.why.strip()}\n\nLooks for {chosen.sought}.")
+    say(f"See the change: bitpatch diff {chosen.id}. Have it judged: bitpatch verify {chosen.id}.")
 
 
 @app.command()
@@ -141,7 +145,7 @@ def new(
 
     copy_baseline(folder)
     if not quiet:
-        typer.echo(f"{folder}: a fresh BitTransformerLM tree; see what it lacks with: bitpatch status --tree {folder}")
+        say(f"{folder}: a fresh BitTransformerLM tree; see what it lacks with: bitpatch status --tree {folder}")
 
 
 @app.command()
@@ -163,14 +167,13 @@ def status(
     with opened(tree, shared=True) as source_tree:
         found = engine.status(source_tree, chosen)
     if as_json or as_format is Format.JSON:
-        states = [{"id": s.task.id, "state": s.state, "sites": sites_json(s.sites)} for s in found]
-        show_json({"tree": str(tree), "tasks": states})
+        show_json({"tree": str(tree), "tasks": [one.to_json() for one in found]})
     elif not quiet:
         for one in found:
-            typer.secho(f"{one.task.id} {one.task.slug}: ", nl=False, bold=True)
-            typer.secho(one.state, fg="green" if one.state is State.APPLIED else "yellow")
+            say(f"{one.task.id} {one.task.slug}: ", nl=False, bold=True)
+            say(one.state, fg="green" if one.state is State.APPLIED else "yellow")
             for finding in one.findings:
-                typer.echo(f"  {finding.state:12} {finding.site}")
+                say(f"  {finding.state:12} {finding.site}")
     if check and any(s.state is not State.APPLIED for s in found):
         raise typer.Exit(EXIT_CHANGES)
 
@@ -193,14 +196,15 @@ def diff(
     require_accepted(planned)
     lines = [line for change in planned.changes for line in unified(change)]
     if as_json or as_format is DiffFormat.JSON:
-        show_json(plan_json(tree, planned, written=False) | {"diff": b"".join(lines).decode(errors="replace")})
+        text = b"".join(lines).decode(errors="replace")
+        show_json({"tree": str(tree), "written": False, **planned.to_json(), "diff": text})
     elif as_format is DiffFormat.PATCH:
         sys.stdout.buffer.write(b"".join(lines))
     else:
         colours = {b"+": "green", b"-": "red", b"@": "cyan"}
         for line in lines:
             text = line.decode(errors="replace").rstrip("\r\n")
-            typer.secho(text, fg=colours.get(line[:1]), bold=line.startswith((b"+++", b"---")))
+            say(text, fg=colours.get(line[:1]), bold=line.startswith((b"+++", b"---")) or None)
 
 
 @app.command()
@@ -227,7 +231,7 @@ def apply(
         if writes:
             write(tree, planned.changes)
     if as_json or as_format is Format.JSON:
-        show_json(plan_json(tree, planned, written=writes and bool(planned.changes)))
+        show_json({"tree": str(tree), "written": writes and bool(planned.changes), **planned.to_json()})
     elif not quiet and not planned.refused:
         show_outcomes(planned, written=writes)
     require_accepted(planned)
@@ -298,7 +302,7 @@ def here_or_reference() -> Path:
     try:
         return open_tree(Path()).root
     except BitpatchError:
-        typer.echo(f"no BitTransformerLM tree here: judging the embedded reference, {REFERENCE}", err=True)
+        say(f"no BitTransformerLM tree here: judging the embedded reference, {REFERENCE}", err=True)
         return REFERENCE
 
 
@@ -309,7 +313,7 @@ def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
     from .patches.transaction import locked
 
     require_folder(tree)
-    with locked(tree, shared=shared, on_wait=lambda: typer.echo(f"waiting for another run on {tree}", err=True)):
+    with locked(tree, shared=shared, on_wait=lambda: say(f"waiting for another run on {tree}", err=True)):
         yield open_tree(tree)
 
 
@@ -332,39 +336,16 @@ def require_accepted(planned: Plan) -> None:
         fail("\n".join(["refused, and nothing was written", *reasons]), EXIT_REFUSED)
 
 
-def described(task: Task) -> dict[str, str]:
-    """A task as `list --json` shows it."""
-    return {"id": task.id, "slug": task.slug, "title": task.title, "contract": task.contract, "summary": task.summary}
-
-
-def plan_json(tree: Path, planned: Plan, *, written: bool) -> dict[str, Any]:
-    """A plan as `apply --json` shows it."""
-    return {
-        "tree": str(tree),
-        "written": written,
-        "changed": [change.path for change in planned.changes],
-        "tasks": [
-            {"id": o.task.id, "outcome": o.outcome, "reason": o.reason, "sites": sites_json(o.sites)}
-            for o in planned.outcomes
-        ],
-    }
-
-
-def sites_json(sites: Sequence[Site]) -> list[dict[str, Any]]:
-    """Sites as JSON shows them."""
-    return [{"path": s.path, "line": s.line, "column": s.column, "note": s.note} for s in sites]
-
-
 def show_json(value: dict[str, Any]) -> None:
     """Print a JSON document."""
-    typer.echo(json.dumps(value, indent=2))
+    say(json.dumps(value, indent=2))
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on a terminal, tab-separated lines in a pipe."""
     if not sys.stdout.isatty():
         for row in rows:
-            typer.echo("\t".join(row))
+            say("\t".join(row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -379,13 +360,13 @@ def show_outcomes(planned: Plan, *, written: bool) -> None:
     """What an apply did, or would do, task by task."""
     for outcome in planned.outcomes:
         would = "would be " if outcome.outcome == "applied" and not written else ""
-        typer.secho(f"{outcome.task.id} {outcome.task.slug}: ", nl=False, bold=True)
-        typer.secho(f"{would}{outcome.outcome}", fg="green" if outcome.outcome == "applied" else None)
+        say(f"{outcome.task.id} {outcome.task.slug}: ", nl=False, bold=True)
+        say(f"{would}{outcome.outcome}", fg="green" if outcome.outcome == "applied" else None)
         if outcome.outcome == "applied":
             for site in outcome.sites:
-                typer.echo(f"  {site}")
+                say(f"  {site}")
     for change in planned.changes:
-        typer.echo(f"{'wrote' if written else 'would write'} {change.path}")
+        say(f"{'wrote' if written else 'would write'} {change.path}")
 
 
 @contextmanager
@@ -396,8 +377,7 @@ def shown_progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
         return
     from rich.console import Console
 
-    console: Console = Console(stderr=True)
-    with console.status("starting the judges ...") as line:
+    with Console(stderr=True).status("starting the judges ...") as line:
         yield lambda event: line.update(f"{event.done}/{event.total} {event.name}")
 
 

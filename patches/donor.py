@@ -33,9 +33,10 @@ def definitions(target: Source, given: Source, *names: str) -> Finding:
 
     Raises BitpatchError where one of the names already means something else in the target.
     """
-    site = target.site(target.module, f"definition of {', '.join(names)}")
     wanted = _closure(target, given, names)
     edits = [*_import_edits(target, given, wanted), *_definition_edits(target, given, wanted)]
+    place = edits[-1].node if edits else _definition(target, names[0])
+    site = target.site(place, f"definition of {', '.join(names)}")
     return mend(site, edits) if edits else mended(site)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -66,6 +66,9 @@ class Site:
     def __str__(self) -> str:
         return f"{self.path}:{self.line}:{self.column}: {self.note}"
 
+    def to_json(self) -> dict[str, Any]:
+        return {"path": self.path, "line": self.line, "column": self.column, "note": self.note}
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -117,6 +120,10 @@ class Task:
     def id(self) -> str:
         return f"task-{self.number}"
 
+    def to_json(self) -> dict[str, Any]:
+        described = {"slug": self.slug, "title": self.title, "contract": self.contract, "summary": self.summary}
+        return {"id": self.id, **described}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
@@ -130,6 +137,9 @@ class TaskStatus:
     def sites(self) -> tuple[Site, ...]:
         return tuple(finding.site for finding in self.findings)
 
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.task.id, "state": self.state, "sites": [site.to_json() for site in self.sites]}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
@@ -139,6 +149,10 @@ class TaskOutcome:
     outcome: Outcome
     reason: str
     sites: tuple[Site, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        sites = [site.to_json() for site in self.sites]
+        return {"id": self.task.id, "outcome": self.outcome, "reason": self.reason, "sites": sites}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +174,7 @@ class Plan:
     @property
     def refused(self) -> bool:
         return any(outcome.outcome is Outcome.REFUSED for outcome in self.outcomes)
+
+    def to_json(self) -> dict[str, Any]:
+        changed = [change.path for change in self.changes]
+        return {"changed": changed, "tasks": [outcome.to_json() for outcome in self.outcomes]}

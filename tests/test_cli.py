@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 
+import jsonschema
 import pytest
-from conftest import BASELINE, REFERENCE, contents
+from conftest import BASELINE, REFERENCE, ROOT, contents
 from typer.testing import CliRunner
 
 from bitpatch.cli import app
@@ -34,6 +35,22 @@ def test_list_names_every_task(run):
     assert code == 0
     assert [task["id"] for task in tasks] == ["task-4", "task-10", "task-11"]
     assert {tuple(task) for task in tasks} == {("id", "slug", "title", "contract", "summary")}
+
+
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [
+        (("list",), "patches/schemas/list.json"),
+        (("status", "--tree", "TREE"), "patches/schemas/status.json"),
+        (("apply", "--all", "--tree", "TREE"), "patches/schemas/apply.json"),
+        (("apply", "4", "--tree", "TREE", "--dry-run"), "patches/schemas/apply.json"),
+        (("verify", "task-4", "--tree", "TREE"), "verify/schemas/verify.json"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_json_is_of_its_published_shape(run, tree, words, schema):
+    out = run(*(tree if word == "TREE" else word for word in words), "--json")[1]
+    jsonschema.validate(json.loads(out), json.loads((ROOT / schema).read_text()))
 
 
 def test_list_in_a_pipe_is_tab_separated(run):
@@ -193,9 +210,7 @@ def test_verify_of_a_fresh_tree_is_violated_and_of_the_reference_verified(run, t
 
 def test_verify_leaves_the_tree_as_it_was(run, tree):
     run("verify", "task-10", "--tree", tree)
-    assert set(os.listdir(tree / "bit_transformer")) == set(os.listdir(BASELINE / "bit_transformer")) - {
-        "__pycache__"
-    }
+    assert set(os.listdir(tree / "bit_transformer")) == set(os.listdir(BASELINE / "bit_transformer")) - {"__pycache__"}
 
 
 def test_verify_of_a_tree_that_does_not_import_is_an_error(run, tree):

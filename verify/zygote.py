@@ -40,6 +40,7 @@ MEMORY = 2 << 30  # bytes that a child may allocate
 FILE_SIZE = 256 << 20
 OPEN_FILES = 1024
 DETAIL_LENGTH = 4000  # an answer must fit into a pipe that nobody reads until the child has ended
+HELPER = b"from multiprocessing."  # of a process that multiprocessing starts for itself, and that ends by itself
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -160,10 +161,10 @@ def report_ends(server: Server) -> None:
         if pid not in server.children:
             os.waitpid(pid, 0)
             continue
+        left = kill_orphans(server)
         kill_session(pid)  # before it is reaped: until then no other process can have its number
         _, status = os.waitpid(pid, 0)
-        number = server.children.pop(pid)
-        send(server.control, {"ended": number, "status": status, "left": kill_orphans(server)})
+        send(server.control, {"ended": server.children.pop(pid), "status": status, "left": left})
 
 
 def kill_session(pid: int) -> None:
@@ -174,10 +175,10 @@ def kill_session(pid: int) -> None:
 
 
 def kill_orphans(server: Server) -> int:
-    """Kill and reap the processes whose parent, a check, has ended; return how many there were."""
+    """Kill and reap the processes whose parent, a check, has ended; return how many were alive."""
     left = 0
     while orphans := [pid for pid in children_of_this() if pid not in server.children]:
-        left += sum(not is_helper(pid) for pid in orphans)
+        left += sum(line != b"" and HELPER not in line for line in map(command_line, orphans))
         for pid in orphans:
             kill_session(pid)
             with contextlib.suppress(ChildProcessError):
@@ -190,12 +191,12 @@ def children_of_this() -> list[int]:
     return [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
 
 
-def is_helper(pid: int) -> bool:
-    """Whether a process is one that multiprocessing starts for itself, and that ends with its parent."""
+def command_line(pid: int) -> bytes:
+    """The command line of a process; empty if it has ended."""
     try:
-        return b"from multiprocessing." in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return False
+        return b""
 
 
 def fork_child(server: Server, request: dict[str, Any], pipe: int) -> None:
@@ -236,6 +237,9 @@ def answer(request: dict[str, Any], pipe: int) -> NoReturn:
     for process in active_children():  # a data loader's workers, if the check still holds one
         process.kill()
         process.join()
+    strays = sum(HELPER not in command_line(child) for child in children_of_this())
+    if strays:
+        content = error(f"started {strays} process(es) that it did not wait for")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     if os.getpid() != pid:  # the tree forked, and this is the copy

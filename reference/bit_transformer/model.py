@@ -18,7 +18,7 @@ from .reversible import halting_weights, run_reversible
 from .telemetry import collect_telemetry
 
 TRI_MASKS_KEPT = 32
-_tri_masks: OrderedDict[tuple[int, torch.device], tuple[Tensor, int]] = OrderedDict()
+_tri_masks: OrderedDict[tuple[int, torch.device, object], tuple[Tensor, int]] = OrderedDict()
 
 
 def get_tri_mask(seq_len: int, device: torch.device | str) -> Tensor:
@@ -27,7 +27,8 @@ def get_tri_mask(seq_len: int, device: torch.device | str) -> Tensor:
     Each mask is built once; the least recently used goes when there are more than TRI_MASKS_KEPT.
     The mask is shared: one that was written to in place is dropped and built again.
     """
-    key = (seq_len, torch.empty(0, device=device).device)  # "cuda" and "cuda:0" are one device
+    probe = torch.empty(0, device=device)  # its device has an index: "cuda" and "cuda:0" are one
+    key = (seq_len, probe.device, getattr(probe, "fake_mode", None))  # a fake tensor belongs to one trace
     mask, version = _tri_masks.pop(key, (None, None))
     if mask is None or mask._version != version:
         with torch.inference_mode(False):  # an inference tensor could not be saved for a backward

@@ -193,3 +193,14 @@ def test_copies_and_pickles_compute_the_same(make_model, shape, stack):
     logits = model(bits)[0]
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(bits)[0], logits)
+
+
+def test_a_trace_leaves_nothing_behind(make_model):
+    bits = torch.randint(0, 2, (1, 12))
+    attention = make_model().layers[0].attention
+    x = torch.randn(1, 12, attention.q_proj.in_features, dtype=torch.double)
+    expected = attention(x)[0]
+    exported = torch.export.export(attention, (x,)).module()
+    assert torch.allclose(exported(x)[0], expected)
+    assert torch.equal(attention(x)[0], expected)
+    assert make_model()(bits)[0].isfinite().all()

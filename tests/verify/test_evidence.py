@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from bitpatch.verify.evidence import CHECKS, Check, Evidence, Verdict, at_most, check, failed, passed, unproven
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+
 from bitpatch.verify import report as module
 from bitpatch.verify.evidence import Evidence, Verdict, at_most, failed, passed, unproven
 from bitpatch.verify.report import CheckResult, Outcome, Report, SanityFit, TaskReport, exit_code, write_text

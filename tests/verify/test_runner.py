@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bitpatch.verify import runner
 from bitpatch.verify.evidence import Verdict
 from bitpatch.verify.report import Outcome, Report, SanityFit
@@ -86,6 +87,10 @@ NASTY = {
     "fills the memory through torch": ("import torch; hog = torch.ones(1 << 31)", "RuntimeError"),
     "fills the disk": ("file = open('big', 'wb'); file.truncate(1 << 40)", "OSError: [Errno 27] File too large"),
     "opens too many files": ("files = [open('/dev/null') for _ in range(2000)]", "Too many open files"),
+    "does not wait for a process that has ended": (
+        "import subprocess; child = subprocess.Popen(['true'], stdout=-1); child.stdout.read()",
+        "started 1 process(es) that it did not wait for",
+    ),
     "forks and carries on twice": ("import os; os.fork()", "started 1 process(es) that it did not wait for"),
     "leaves a process": (
         "import os, signal; os.fork() or signal.pause()",

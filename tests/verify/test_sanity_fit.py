@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from bitpatch.verify import sanity_fit as module
 from bitpatch.verify.evidence import Verdict
 from bitpatch.verify.report import SanityFit
@@ -77,6 +78,10 @@ TRAINING = """
             scheduler.step()
             optimizer.zero_grad()
 """
+BLIND_AT_TIMES = """self.calls = getattr(self, "calls", 0) + 1
+            if self.calls % 2:
+                return self.out(x) * 0, {}
+"""
 SHIFTED = "x = torch.roll(x, -1, dims=1)"
 
 
@@ -100,6 +105,18 @@ def test_an_answer_of_another_shape_is_an_error(answer: dict[str, object], text:
     seen = dataclasses.asdict(SOUND)
     assert read_fit(seen, text, 1.0).verdict is Verdict.PASS
     assert read_fit(seen | answer if answer else {}, text, 1.0).verdict is Verdict.ERROR
+
+
+@pytest.mark.parametrize("position", [0, 2, 3, 7])
+def test_a_leak_into_one_position_is_seen(position: int) -> None:
+    class Peeking(torch.nn.Module):
+        def forward(self, bits: torch.Tensor) -> tuple[torch.Tensor, dict[str, object]]:
+            seen = bits.clone()
+            seen[:, position] = bits[:, position + 1]
+            return seen[:, :, None].float(), {}
+
+    rows = torch.randint(0, 2, (2, 9), generator=torch.Generator().manual_seed(0))
+    assert module.leak(Peeking(), rows) == 1
 
 
 def test_a_run_that_was_not_seen_is_unproven() -> None:
@@ -162,6 +179,14 @@ def test_a_small_tree_is_judged(
     for fault in faults:
         assert fault in fit.detail
     assert (len(fit.losses), len(fit.rates)) == (UPDATES, UPDATES)
+
+
+def test_each_update_has_the_loss_of_its_own_rows(make_tree: MakeTree, zygote: Zygote, text: Path) -> None:
+    tree = make_tree(MODEL.format(leak=BLIND_AT_TIMES), training=TRAINING.format(total="len(batches)"))
+    fit = verify(tree, [], zygote=zygote, sanity_fit=True, sample=text).sanity_fit
+    assert fit is not None
+    assert fit.losses[::2] == pytest.approx([1.0] * (UPDATES // 2), abs=1e-6)
+    assert fit.losses[-1] < 0.9
 
 
 def test_a_run_repeats_itself(make_tree: MakeTree, zygote: Zygote, text: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bitpatch.verify import zygote as module
 from bitpatch.verify.runner import Zygote, scrubbed_environment, verify
 
@@ -61,6 +62,7 @@ def test_chance_repeats_itself(surroundings: Callable[[], dict[str, Any]]) -> No
     first, second = surroundings(), surroundings()
     assert first["drawn"] == second["drawn"]
     assert first["derandomized"] is True
+    assert first["environment"]["PYTHONHASHSEED"] == "0"
 
 
 def test_one_thread_computes(surroundings: Callable[[], dict[str, Any]]) -> None:
