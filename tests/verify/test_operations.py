@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from bitpatch.verify.operations import SMALLEST, Operations, Triangle, fresh_modules, reach, triangle_of
 from bitpatch.verify.tree import Tree
-from torch import Tensor, nn
 
 T = 6
 BASELINE = Path(__file__).parents[2] / "baseline"
