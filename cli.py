@@ -261,12 +261,12 @@ def verify(
 
     chosen = choose(tasks, every)
     where = tree if tree is not None else here_or_reference()
-    with opened(where, shared=True):
-        pass
+    with opened(where, shared=True) as source_tree:
+        package = Path(source_tree.model_path).parent
     try:
         with shown_progress(quiet) as show, runner.Zygote() as zygote:
             report = runner.verify(
-                where,
+                where / package.parent,
                 [task.number for task in chosen],
                 sanity_fit=every if sanity_fit is None else sanity_fit,
                 jobs=jobs,

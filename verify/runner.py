@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .evidence import Evidence, Verdict
-from .report import CheckResult, Report, SanityFit, TaskReport, exit_code, write_text
+from .report import CheckResult, Report, SanityFit, TaskReport
 from .sanity_fit import read_fit
 
 PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
@@ -137,7 +137,8 @@ class Zygote:
             message = None
         if message is None:
             tail = tail_of(self.folder / "zygote.log")
-            raise VerifyUnavailable(f"the process that runs the checks did not start: {tail or 'it said nothing'}")
+            said = tail.strip().splitlines()[-1:] or ["it said nothing"]
+            raise VerifyUnavailable(f"the process that runs the checks did not start: {said[0]}")
         self.checks = {int(task): [(name, prop) for name, prop in found] for task, found in message["checks"].items()}
         self.broken = {int(task): reason for task, reason in message["broken"].items()}
 
@@ -381,17 +382,3 @@ def tail_of(path: Path) -> str:
     _, crash, after = text.rpartition("Fatal Python error")  # which faulthandler follows with much
     text = (crash + after)[:OUTPUT_LENGTH] if crash else text[-OUTPUT_LENGTH:]
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in text).strip()
-
-
-def main() -> None:
-    """Print a report: python -m bitpatch.verify.runner TREE TASK..., where the task `fit` is the sanity fit."""
-    tree, words = Path(sys.argv[1]), sys.argv[2:]
-    with Zygote() as zygote:
-        tasks = [int(word) for word in words if word != "fit"]
-        report = verify(tree, tasks, zygote=zygote, sanity_fit="fit" in words, jobs=2)
-    write_text(report)
-    sys.exit(exit_code(report))
-
-
-if __name__ == "__main__":
-    main()

@@ -224,7 +224,7 @@ def main() -> None:
             for tree in arguments.trees:
                 report = verify(tree, [], zygote=zygote, sanity_fit=True)
                 if report.sanity_fit is not None:
-                    fits.append((str(tree), report.sanity_fit))
+                    fits.append((tree.resolve().name, report.sanity_fit))
                     sys.stdout.write(f"{tree}: {report.sanity_fit.verdict}, {fit_summary(report.sanity_fit)}\n")
     except VerifyUnavailable as error:
         sys.exit(str(error))
