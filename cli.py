@@ -55,6 +55,7 @@ Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")
 AsFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if anything is missing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Jobs = Annotated[int, typer.Option("-j", min=1, help="Checks at once; only verify runs any.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 P = ParamSpec("P")
 
@@ -157,6 +158,7 @@ def status(
     as_format: AsFormat = Format.TEXT,
     as_json: Json = False,
     quiet: Quiet = False,
+    jobs: Jobs = 1,
     debug: Debug = False,
 ) -> None:
     """Say which tasks a tree holds, and where."""
@@ -186,6 +188,8 @@ def diff(
     tree: Tree = Path(),
     as_format: Annotated[DiffFormat, typer.Option("--format", help="patch is for git apply.")] = DiffFormat.TEXT,
     as_json: Json = False,
+    quiet: Quiet = False,
+    jobs: Jobs = 1,
     debug: Debug = False,
 ) -> None:
     """Show what apply would write."""
@@ -195,6 +199,8 @@ def diff(
         planned = plan(source_tree, choose(tasks, every))
     require_accepted(planned)
     lines = [line for change in planned.changes for line in unified(change)]
+    if quiet:
+        return
     if as_json or as_format is DiffFormat.JSON:
         text = b"".join(lines).decode(errors="replace")
         show_json({"tree": str(tree), "written": False, **planned.to_json(), "diff": text})
@@ -218,6 +224,7 @@ def apply(
     as_format: AsFormat = Format.TEXT,
     as_json: Json = False,
     quiet: Quiet = False,
+    jobs: Jobs = 1,
     debug: Debug = False,
 ) -> None:
     """Apply tasks to a tree: all of them, or none."""
@@ -251,7 +258,7 @@ def verify(
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the result to a file.")] = None,
     sanity_fit: Annotated[bool | None, typer.Option(help="A short training run; default: with --all.")] = None,
-    jobs: Annotated[int, typer.Option("-j", min=1, help="Checks at once.")] = 2,
+    jobs: Jobs = 2,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -259,6 +266,7 @@ def verify(
     from .verify import report as reports
     from .verify import runner
 
+    every = every or not tasks
     chosen = choose(tasks, every)
     where = tree if tree is not None else here_or_reference()
     with opened(where, shared=True) as source_tree:

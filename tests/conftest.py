@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from samples import BASELINE, CODE_ONLY
 
-import bitpatch
 from bitpatch.patches.engine import plan, task_named
-from bitpatch.patches.source import Source, open_tree
-
-ROOT = Path(bitpatch.__file__).parent
-BASELINE, REFERENCE = ROOT / "baseline", ROOT / "reference"
-CODE_ONLY = shutil.ignore_patterns("__pycache__")
+from bitpatch.patches.source import open_tree
 
 
 @pytest.fixture
@@ -49,18 +44,3 @@ def model_of(tmp_path: Path) -> Callable[[str], Path]:
         return package.parent
 
     return make
-
-
-def contents(tree: Path) -> dict[str, bytes]:
-    """Every file of a tree, by its path in it."""
-    return {
-        os.path.relpath(os.path.join(folder, name), tree): Path(folder, name).read_bytes()
-        for folder, _, names in os.walk(tree)
-        for name in names
-        if not folder.endswith("__pycache__")
-    }
-
-
-def source(text: str | bytes) -> Source:
-    """A file of its own."""
-    return Source("file.py", text if isinstance(text, bytes) else text.encode())

@@ -9,7 +9,7 @@ import sys
 
 import jsonschema
 import pytest
-from conftest import BASELINE, REFERENCE, ROOT, contents
+from samples import BASELINE, REFERENCE, ROOT, contents
 from typer.testing import CliRunner
 
 from bitpatch.cli import app

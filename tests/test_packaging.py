@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import BASELINE, REFERENCE, ROOT, contents
+from samples import BASELINE, REFERENCE, ROOT, contents
 
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
 WITHOUT_TORCH = """

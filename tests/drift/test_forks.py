@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import contents
+from samples import contents
 
 from bitpatch.patches.engine import all_tasks, plan, status
 from bitpatch.patches.source import open_tree

@@ -4,9 +4,9 @@ import difflib
 import itertools
 
 import pytest
-from conftest import REFERENCE, contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from samples import REFERENCE, contents
 
 from bitpatch.patches.engine import all_tasks
 
@@ -70,7 +70,7 @@ def test_comments_and_blank_lines_anywhere_survive(tmp_path_factory, patched, da
     """A comment put above any line of any statement is still there after all patches, and so is every blank line."""
     import shutil
 
-    from conftest import BASELINE, CODE_ONLY
+    from samples import BASELINE, CODE_ONLY
 
     tree = shutil.copytree(BASELINE, tmp_path_factory.mktemp("noted") / "tree", ignore=CODE_ONLY)
     for path in FILES:

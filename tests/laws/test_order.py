@@ -5,7 +5,7 @@ import random
 import shutil
 
 import pytest
-from conftest import BASELINE, CODE_ONLY, REFERENCE, contents
+from samples import BASELINE, CODE_ONLY, REFERENCE, contents
 
 from bitpatch.patches.engine import all_tasks, plan
 from bitpatch.patches.source import open_tree

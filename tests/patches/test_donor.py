@@ -1,7 +1,7 @@
 """What is taken from reference/, and where it lands."""
 
 import pytest
-from conftest import source
+from samples import source
 
 from bitpatch.patches.donor import definitions, forwarded, option, parameter
 from bitpatch.patches.edits import apply_edits

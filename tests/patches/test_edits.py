@@ -2,7 +2,7 @@
 
 import libcst as cst
 import pytest
-from conftest import source
+from samples import source
 
 from bitpatch.patches.edits import apply_edits, insert_after, insert_before, insert_item, operand, rewrite
 from bitpatch.patches.task import BitpatchError, Edit

@@ -2,7 +2,7 @@
 
 import libcst as cst
 import pytest
-from conftest import source
+from samples import source
 
 
 def qualified(text):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import BASELINE, contents
+from samples import BASELINE, contents
 
 from bitpatch.patches import transaction
 from bitpatch.patches.task import BitpatchError, Change, Unreadable
