@@ -269,11 +269,15 @@ def _python_files(root: Path) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
         raise Unreadable(f"{error.filename}: {error.strerror}; check the folder's permissions") from None
 
-    for folder, folders, files in os.walk(root, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if _is_searched(folder, name))
-        for name in sorted(files):
-            if name.endswith(".py"):
-                yield os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
+    seen: set[str] = set()  # a folder may be reached by a link too, even from inside itself
+    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = sorted(name for name in folders if _is_searched(folder, name)) if real not in seen else []
+        for name in sorted(files) if real not in seen else ():
+            path = os.path.join(folder, name)
+            if name.endswith(".py") and os.path.isfile(path):
+                yield os.path.relpath(path, root).replace(os.sep, "/")
+        seen.add(real)
 
 
 def _is_searched(folder: str, name: str) -> bool:

@@ -96,6 +96,8 @@ def copy_baseline(folder: Path) -> None:
         )
     draft = folder.absolute().with_name(f".{folder.absolute().name}.bitpatch-new")
     try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        _require_writable(draft.parent, "")
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(BASELINE, draft, ignore=shutil.ignore_patterns("__pycache__"))
         os.replace(draft, folder)

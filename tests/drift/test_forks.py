@@ -10,6 +10,7 @@ from samples import contents
 from bitpatch.patches.engine import all_tasks, plan, status
 from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import State
+from bitpatch.verify.runner import Zygote, verify
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"
 
@@ -180,3 +181,12 @@ def test_each_task_of_a_fork_in_either_order(tree, patched, fork, tmp_path):
     for name in ("task-4", "task-10", "task-11"):
         patched(other, name)
     assert contents(tree) == contents(other)
+
+
+def test_a_fork_drifted_in_many_ways_is_verified_once_patched(tree, patched):
+    for fork in (counted_loop, zeroing_first, other_masks, sliced_columns, own_parser, other_imports, other_layout):
+        fork(tree)
+    patched(tree, *(task.id for task in all_tasks()))
+    with Zygote() as zygote:
+        report = verify(tree, [task.number for task in all_tasks()], zygote=zygote, jobs=2)
+    assert {(task.id, task.verdict) for task in report.tasks} == {(task.id, "verified") for task in all_tasks()}

@@ -73,6 +73,15 @@ def test_virtual_environments_builds_and_hidden_folders_are_not_searched(tmp_pat
     assert open_tree(tmp_path).model_path == "pkg/model.py"
 
 
+def test_a_linked_folder_is_searched_and_a_circle_ends(tmp_path):
+    write(tmp_path / "elsewhere", "pkg/model.py", MODEL)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/pkg").symlink_to(tmp_path / "elsewhere/pkg")
+    (tmp_path / "tree/again").symlink_to(tmp_path / "tree")
+    (tmp_path / "tree/gone.py").symlink_to(tmp_path / "nowhere.py")
+    assert open_tree(tmp_path / "tree").paths == ("pkg/model.py",)
+
+
 def test_an_empty_folder_is_no_tree(tmp_path):
     with pytest.raises(BitpatchError, match="expected a BitTransformerLM tree") as refusal:
         open_tree(tmp_path)
