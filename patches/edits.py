@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import libcst as cst
@@ -43,6 +43,27 @@ def insert_after(source: Source, statement: cst.CSTNode, *texts: str) -> Edit:
         return cst.FlattenSentinel([updated, *(parse_statement(source, text) for text in texts)])
 
     return Edit(source, statement, change)
+
+
+def move_under(
+    source: Source, head: str, statements: Sequence[cst.CSTNode], tail: Sequence[cst.CSTNode] = ()
+) -> Iterator[Edit]:
+    """Put neighbouring statements under a compound statement, `if x:` say, and some from elsewhere at their end.
+
+    Comments above the first stay above the compound statement; those of the tail go.
+    """
+    first, *others = statements
+    lines = getattr(first, "leading_lines", ())
+    body = [first.with_changes(leading_lines=()), *others, *(s.with_changes(leading_lines=()) for s in tail)]
+
+    def change(_: cst.CSTNode) -> cst.CSTNode:
+        compound = parse_statement(source, f"{head}\n    pass")
+        assert isinstance(compound, cst.BaseCompoundStatement)
+        return compound.with_changes(leading_lines=lines, body=compound.body.with_changes(body=body))
+
+    yield Edit(source, first, change)
+    for statement in [*others, *tail]:
+        yield Edit(source, statement, lambda _: cst.RemoveFromParent())
 
 
 def expression(source: Source, text: str) -> cst.BaseExpression:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from .donor import definitions, donor, forwarded, option, parameter
-from .edits import insert_before, operand, parse_statement, rewrite
+from .edits import insert_before, move_under, operand, rewrite
 from .matchers import (
     calls_builtin,
     elements,
@@ -29,7 +29,7 @@ from .matchers import (
     used_outside,
 )
 from .source import Source, SourceTree
-from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .task import Contract, Finding, Task, mend, mended, near_miss
 
 STEPS, GROUPS, UPDATES = "accum_steps", "accumulation_groups", "count_updates"
 SHARE, CLOSES = "share", "closes"
@@ -145,27 +145,10 @@ def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Head
         return near_miss(source.site(leftover, f"use of {leftover.value}, which only an update sets: move it into it"))
     if any("zero_grad" not in source.code(statement) for statement in zeroing):
         return near_miss(source.site(zeroing[0], "part of an update before the backward call: move it behind"))
-    site = source.site(update[0], "update after every micro-batch")
-    return mend(site, _close(source, loop, update, zeroing, header.closes))
-
-
-def _close(
-    source: Source, loop: cst.For, update: list[cst.CSTNode], zeroing: list[cst.CSTNode], closes: str
-) -> Iterator[Edit]:
-    """Put the update under `if closes`; what zeroed before each backward zeroes before the loop, then at its end."""
-    lines, bare = update[0].leading_lines, [s.with_changes(leading_lines=()) for s in (update[0], *zeroing)]  # type: ignore[attr-defined]
-    body = [bare[0], *update[1:], *bare[1:]]
-
-    def change(_: cst.CSTNode) -> cst.CSTNode:
-        closing = parse_statement(source, f"if {closes}:\n    pass")
-        assert isinstance(closing, cst.If)
-        return closing.with_changes(leading_lines=lines, body=closing.body.with_changes(body=body))
-
-    yield Edit(source, update[0], change)
-    for statement in [*update[1:], *zeroing]:
-        yield Edit(source, statement, lambda _: cst.RemoveFromParent())
-    if zeroing:
-        yield insert_before(source, loop, *(source.code(statement) for statement in zeroing))
+    edits = list(move_under(source, f"if {header.closes}:", update, tail=zeroing))
+    if zeroing:  # what was zeroed before each backward is zeroed before the loop, then once a group
+        edits.append(insert_before(source, loop, *(source.code(statement) for statement in zeroing)))
+    return mend(source.site(update[0], "update after every micro-batch"), edits)
 
 
 def _total(source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
