@@ -15,7 +15,16 @@ import libcst as cst
 
 from .edits import expression, insert_after, insert_before, insert_item
 from .source import Source, read_bytes
-from .task import BitpatchError, Edit, Finding, mend, mended
+from .task import Edit, Finding, Site, mend, mended, near_miss
+
+
+class _TakenError(Exception):
+    """A name that is to be inserted means something else in the target already."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(str(site))
+        self.site = site
+
 
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
 
@@ -31,10 +40,13 @@ def donor(path: str) -> Source:
 def definitions(target: Source, given: Source, *names: str) -> Finding:
     """Bring top-level definitions of reference/ with all that they need: constants, functions, imports.
 
-    Raises BitpatchError where one of the names already means something else in the target.
+    A near miss where one of the names already means something else in the target.
     """
     wanted = _closure(target, given, names)
-    edits = [*_import_edits(target, given, wanted), *_definition_edits(target, given, wanted)]
+    try:
+        edits = [*_import_edits(target, given, wanted), *_definition_edits(target, given, wanted)]
+    except _TakenError as taken:
+        return near_miss(taken.site)
     place = edits[-1].node if edits else _definition(target, names[0])
     site = target.site(place, f"definition of {', '.join(names)}")
     return mend(site, edits) if edits else mended(site)
@@ -125,12 +137,10 @@ def _namespace(target: Source, value: cst.BaseExpression) -> str | None:
     """The name of the parsed command line, if a value is one of its options: `args` of `args.epochs`."""
     if not isinstance(value, cst.Attribute) or not isinstance(value.value, cst.Name):
         return None
-    made = target.names.value(value.value)
-    is_parsed = (
-        isinstance(made, cst.Call)
-        and isinstance(made.func, cst.Attribute)
-        and made.func.attr.value.startswith("parse_")
-    )
+    bindings = target.names.bindings(value.value.value, value)
+    made = bindings[-1].node.value if bindings and isinstance(bindings[-1].node, cst.Assign) else None
+    is_method = isinstance(made, cst.Call) and isinstance(made.func, cst.Attribute)
+    is_parsed = is_method and made.func.attr.value.startswith("parse_")  # type: ignore[union-attr]
     return value.value.value if is_parsed else None
 
 
@@ -139,7 +149,8 @@ def _flag(call: cst.Call) -> str:
     if not isinstance(call.func, cst.Attribute) or call.func.attr.value != "add_argument":
         return ""
     flags = [a.value.evaluated_value for a in call.args if a.keyword is None and isinstance(a.value, cst.SimpleString)]
-    return next((flag for flag in flags if isinstance(flag, str) and flag.startswith("--")), "")
+    long = [flag for flag in flags if isinstance(flag, str) and flag.startswith("--")]
+    return "--" + long[0][2:].replace("-", "_") if long else ""
 
 
 def _function(source: Source, name: str) -> cst.FunctionDef:
@@ -174,7 +185,7 @@ def _defined(source: Source, name: str) -> bool:
 
 
 def _definition(source: Source, name: str) -> cst.CSTNode:
-    return source.statement(source.names.top_level(name)[0].node)
+    return source.statement(source.names.top_level(name)[-1].node)
 
 
 def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> Iterator[Edit]:
@@ -225,9 +236,8 @@ def _refuse_other(target: Source, given: Source, name: str) -> None:
     """Refuse where the target's own definition of a name is not the one that would be inserted."""
     own, ours = _definition(target, name), _definition(given, name)
     if not _styled(target, ours).deep_equals(own.with_changes(leading_lines=())):
-        raise BitpatchError(
-            f"{target.site(own, '')}expected {name} to be free, found another definition of it; "
-            f"rename yours, or make it equal to the one in reference/{given.path}, then run the command again"
+        raise _TakenError(
+            target.site(own, f"another definition of {name}: rename it, or make it that of the reference")
         )
 
 
@@ -287,16 +297,23 @@ def _import_edits(target: Source, given: Source, wanted: Sequence[str]) -> Itera
 
 def _imports(target: Source, name: str, imported: str) -> bool:
     """Whether a name is imported in the target already; refuses where it means something else."""
-    bindings = target.names.top_level(name)
+    bindings = [binding for binding in target.names.top_level(name) if not _is_for_types(target, binding.node)]
     if not bindings:
         return False
     meanings = {binding.imported for binding in bindings}
+    meanings |= {meaning.replace("typing.", "collections.abc.", 1) for meaning in meanings}
     if imported not in meanings:
-        raise BitpatchError(
-            f"{target.site(target.statement(bindings[0].node), '')}expected {name} to be {imported}, "
-            f"found that it stands for something else here; rename it, then run the command again"
+        place = target.statement(bindings[0].node)
+        raise _TakenError(
+            target.site(place, f"the name {name}, which is to be {imported}, stands for something else: rename it")
         )
     return True
+
+
+def _is_for_types(target: Source, node: cst.CSTNode) -> bool:
+    """Whether an import is seen by type checkers only."""
+    around = target.enclosing(node, cst.If)
+    return around is not None and target.code(around.test).endswith("TYPE_CHECKING")
 
 
 def _top_imports(source: Source) -> Iterator[Import]:

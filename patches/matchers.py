@@ -122,6 +122,7 @@ def square_of_ones(source: Source, node: cst.BaseExpression) -> Triangle | None:
         shape = list(elements(made.operands[0]))
     elif made.name in ("ones", "new_ones"):
         sizes = made.operands[1:] if made.is_method else made.operands
+        sizes = (made.keywords["size"],) if "size" in made.keywords else sizes
         shape = elements(sizes[0]) if len(sizes) == 1 else list(sizes)
     else:
         return None
@@ -137,7 +138,8 @@ def square_of_ones(source: Source, node: cst.BaseExpression) -> Triangle | None:
 def widest_mask(source: Source, made: Operation, ones: Triangle) -> tuple[cst.BaseExpression, Triangle]:
     """The largest expression around a triangle that is still that mask, converted or turned over."""
     diagonal = made.argument(1, "diagonal")
-    upper, lower = made.name == "triu" and is_number(diagonal, 1), made.name == "tril" and diagonal is None
+    upper = made.name.startswith("triu") and is_number(diagonal, 1)
+    lower = made.name.startswith("tril") and diagonal is None
     triangle = Triangle(ones.length, ones.device, ones.is_bool, ones.is_square, hides_future=upper)
     node: cst.BaseExpression = made.call
     while True:
@@ -157,14 +159,39 @@ def _converted(source: Source, triangle: Triangle, made: Operation) -> Triangle:
     """A triangle after `.bool()`, `.to(...)` or `.type(...)`."""
     arguments = [*made.operands[1:], *made.keywords.values()]
     dtypes = [argument for argument in arguments if (source.names.qualified(argument) or "").startswith("torch.")]
-    devices = [argument for argument in arguments if argument not in dtypes]
+    dtypes += [argument for argument in arguments if source.code(argument) == "bool"]
+    devices = [argument for argument in arguments if _is_device(source, argument)]
+    unread = len(arguments) - len(dtypes) - len(devices) - ("non_blocking" in made.keywords)
     is_bool = made.name == "bool" or (any(_is_bool(source, d) for d in dtypes) if dtypes else triangle.is_bool)
+    is_bool = is_bool and not unread  # `.to(other)` takes on another tensor's dtype
     device = devices[0] if devices else triangle.device
     return Triangle(triangle.length, device, is_bool, triangle.is_square, triangle.hides_future)
 
 
+def _is_device(source: Source, node: cst.BaseExpression) -> bool:
+    made = followed(source, node)
+    if isinstance(made, cst.Attribute):
+        return made.attr.value == "device"
+    is_made = isinstance(made, cst.Call) and source.names.qualified(made.func) == "torch.device"
+    is_named = isinstance(made, cst.Name) and made.value in ("device", "dev")
+    return is_made or is_named or isinstance(made, cst.SimpleString)
+
+
 def _is_bool(source: Source, dtype: cst.BaseExpression | None) -> bool:
     return dtype is not None and (source.names.qualified(dtype) == "torch.bool" or source.code(dtype) == "bool")
+
+
+def index_comparisons(source: Source) -> Iterator[cst.Comparison]:
+    """Comparisons of one arange with another, as masks are made of."""
+
+    def counts(node: cst.BaseExpression) -> bool:
+        inner = [node, *source.walk(cst.Name, inside=node), *source.walk(cst.Call, inside=node)]
+        made = [operation(source, followed(source, each)) for each in inner]
+        return any(each is not None and each.name == "arange" for each in made)
+
+    for comparison in source.walk(cst.Comparison):
+        if counts(comparison.left) and all(counts(each.comparator) for each in comparison.comparisons):
+            yield comparison
 
 
 def is_method(node: cst.CSTNode, *names: str) -> bool:
@@ -182,80 +209,6 @@ def is_inside(source: Source, node: cst.CSTNode | None, outer: cst.CSTNode) -> b
     while node is not None and node is not outer:
         node = source.parents.get(node)
     return node is outer
-
-
-@dataclass(frozen=True, slots=True)
-class Iteration:
-    """The parts of `for item in items`, taken out of an enumerate if there is one."""
-
-    items: cst.BaseExpression
-    item: cst.BaseExpression
-    counted: bool
-
-
-def iteration(source: Source, loop: cst.For) -> Iteration | None:
-    """What a loop goes through; None where an enumerate's target is not a pair."""
-    if not calls_builtin(source, loop.iter, "enumerate"):
-        return Iteration(loop.iter, loop.target, counted=False)
-    pair = elements(loop.target)
-    assert isinstance(loop.iter, cst.Call)
-    return Iteration(loop.iter.args[0].value, pair[1], counted=True) if len(pair) == 2 else None  # noqa: PLR2004
-
-
-def is_update(source: Source, statement: cst.CSTNode) -> bool:
-    """Whether a statement is part of an optimizer update: a clip, step, zero_grad, or one of them under a condition."""
-    if isinstance(statement, cst.If):
-        body = statement.body.body
-        return statement.orelse is None and len(body) == 1 and is_update(source, body[0])
-    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
-        return False
-    small = statement.body[0]
-    if not isinstance(small, (cst.Expr, cst.Assign)) or small.value is None:
-        return False
-    made = operation(source, small.value)
-    clips = made is not None and made.name.startswith("clip_grad")
-    return clips or (isinstance(small, cst.Expr) and is_method(small.value, "step", "zero_grad", "unscale_", "update"))
-
-
-def used_outside(source: Source, statements: list[cst.CSTNode]) -> cst.Name | None:
-    """A use, outside of some statements, of a name that they set."""
-    for assign in (assign for statement in statements for assign in source.walk(cst.Assign, inside=statement)):
-        target = assign.targets[0].target
-        for use in source.uses(source.function(assign)):
-            is_same = isinstance(target, cst.Name) and use.value == target.value
-            if is_same and not any(is_inside(source, use, statement) for statement in statements):
-                return use
-    return None
-
-
-def schedule_totals(source: Source, function: cst.FunctionDef) -> Iterator[cst.BaseExpression]:
-    """The total_steps that a function gives to configure_optimizer or to a scheduler."""
-    for call in source.walk(cst.Call, inside=function):
-        named = [a.value for a in call.args if a.keyword is not None and a.keyword.value == "total_steps"]
-        if named:
-            yield named[0]
-        elif source.code(call.func).endswith("configure_optimizer") and len(call.args) == 4:  # noqa: PLR2004
-            yield call.args[3].value
-
-
-def factor_beside_range(
-    source: Source, function: cst.FunctionDef, product: cst.BaseExpression
-) -> cst.BaseExpression | None:
-    """The other factor of a product with the length of one of the function's ranges: `steps` of `epochs * steps`.
-
-    `max(1, epochs * steps)` is seen through.
-    """
-    if isinstance(product, cst.Call) and calls_builtin(source, product, "max"):
-        inner = [argument.value for argument in product.args if not is_number(argument.value, 1)]
-        return factor_beside_range(source, function, inner[0]) if len(inner) == 1 else None
-    ranges = [c for loop in source.walk(cst.For, inside=function) for c in source.walk(cst.Call, inside=loop.iter)]
-    lengths = {source.code(c.args[-1].value) for c in ranges if calls_builtin(source, c, "range") and c.args}
-    if isinstance(product, cst.BinaryOperation) and isinstance(product.operator, cst.Multiply):
-        if source.code(product.left) in lengths:
-            return product.right
-        if source.code(product.right) in lengths:
-            return product.left
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +249,7 @@ def map_writes(source: Source) -> Iterator[MapWrite]:
     """The writes of windows to zeros(..., T, T), their columns given by a slice or an arange."""
     for assign in source.walk(cst.Assign):
         target = assign.targets[0].target
-        if isinstance(target, cst.Subscript) and source.enclosing(assign, cst.For) is not None:
+        if isinstance(target, cst.Subscript) and source.enclosing(assign, cst.For, cst.While) is not None:
             columns, length = _columns(source, target), _square(source, target)
             if columns is not None and length is not None:
                 yield MapWrite(assign, target, length, *columns)
@@ -321,6 +274,22 @@ def _square(source: Source, target: cst.Subscript) -> cst.BaseExpression | None:
     sizes = list(made.operands[1:] if made.is_method else made.operands)
     sizes = elements(sizes[0]) if len(sizes) == 1 else sizes
     return sizes[-1] if len(sizes) > 1 and same_code(source, sizes[-1], sizes[-2]) else None
+
+
+def computed_starts_in_loops(source: Source) -> Iterator[cst.BaseExpression]:
+    """The first bounds of slices and aranges in loops, where they are computed and not just a name of the loop's."""
+    bounds = [made.operands[0] for made in operations(source, "arange") if len(made.operands) > 1]
+    bounds += [cut.lower for cut in source.walk(cst.Slice) if cut.lower is not None]
+    for bound in sorted(bounds, key=lambda node: source.order[node]):
+        plain = is_loop_target(source, bound) or isinstance(followed(source, bound), cst.Integer)
+        if not plain and source.enclosing(bound, cst.For, cst.While) is not None:
+            yield bound
+
+
+def is_loop_target(source: Source, node: cst.BaseExpression) -> bool:
+    """Whether an expression is the variable of a loop."""
+    bindings = source.names.bindings(node.value, node) if isinstance(node, cst.Name) else []
+    return bool(bindings) and all(isinstance(binding.node, cst.For) for binding in bindings)
 
 
 def sequence_length(source: Source, function: cst.FunctionDef) -> str | None:

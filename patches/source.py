@@ -215,10 +215,10 @@ class SourceTree:
         return self.source(self.training_path) if self.training_path else None
 
     def package(self, having: bytes) -> Iterator[Source]:
-        """The parsed files of the model's own package that hold some bytes."""
+        """The parsed files of the model's own package in which a pattern is found."""
         folder = os.path.dirname(self.model_path)
         for path in self.paths:
-            if os.path.dirname(path) == folder and having in self.raw(path):
+            if os.path.dirname(path) == folder and re.search(having, self.raw(path)):
                 yield self.source(path)
 
     def raw(self, path: str) -> bytes:

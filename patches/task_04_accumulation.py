@@ -16,18 +16,20 @@ import libcst as cst
 
 from .donor import definitions, donor, forwarded, option, parameter
 from .edits import insert_before, move_under, operand, rewrite
-from .matchers import (
-    calls_builtin,
-    elements,
+from .loops import (
+    counts,
     factor_beside_range,
-    followed,
-    is_alone,
-    is_method,
+    is_only_indexed,
     is_update,
     iteration,
+    leaves,
     schedule_totals,
+    steppers,
+    touches,
+    update_parts,
     used_outside,
 )
+from .matchers import elements, followed, is_alone, is_method
 from .source import Source, SourceTree
 from .task import Contract, Finding, Task, mend, mended, near_miss
 
@@ -39,25 +41,43 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     """The loop over micro-batches, the total of its schedule, and the way of the option to them."""
     source, given = tree.training, donor("bit_transformer/training.py")
     if source is None:
+        for other in tree.package(having=rb"\.backward\("):
+            yield from _strays(other, [call for call in other.walk(cst.Call) if is_method(call, "backward")], 0)
         return
-    function = source.statement(source.names.top_level("train_loop")[0].node)
+    function = source.statement(source.names.top_level("train_loop")[-1].node)
     assert isinstance(function, cst.FunctionDef)
-    used = {use.value for use in source.uses(function.body)}
-    if STEPS in used and not used & {GROUPS, UPDATES}:
+    used = [use for use in source.uses(function.body) if not isinstance(source.parents[use], cst.AssignTarget)]
+    names = {use.value for use in used}
+    if STEPS in names and not names & {GROUPS, UPDATES}:
         yield mended(source.site(function.name, f"train_loop uses {STEPS} in an idiom of its own"))
         return
     backwards = [call for call in source.walk(cst.Call) if is_method(call, "backward")]
     inside = [call for call in backwards if source.function(call) is function]
     if len(inside) != 1:
-        for call in backwards:
-            yield near_miss(source.site(call, f"backward call; expected one in train_loop, found {len(inside)}"))
+        yield from _strays(source, backwards, len(inside))
         return
-    yield from _loop(source, inside[0])
+    yield from _loop(source, inside[0], steppers(source, function))
     yield from _total(source, function)
     yield parameter(source, given, "train_loop", STEPS)
     yield definitions(source, given, GROUPS, UPDATES)
-    yield from option(source, given, f"--{STEPS}")
-    yield from forwarded(source, given, "train_loop", STEPS)
+    yield from _command_line(source, given)
+
+
+def _strays(source: Source, backwards: list[cst.Call], found: int) -> Iterator[Finding]:
+    for call in backwards:
+        yield near_miss(source.site(call, f"backward call; expected one in a function train_loop, found {found}"))
+
+
+def _command_line(source: Source, given: Source) -> Iterator[Finding]:
+    options = list(option(source, given, f"--{STEPS}"))
+    forwards = list(forwarded(source, given, "train_loop", STEPS))
+    if bool(options) == bool(forwards):
+        yield from [*options, *forwards]
+        return
+    lacking = "it is not forwarded from a parsed command line" if options else "its options are added elsewhere"
+    for call in source.walk(cst.Call):
+        if source.code(call.func).split(".")[-1] == "train_loop":
+            yield near_miss(source.site(call, f"call of train_loop that --{STEPS} must reach, but {lacking}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +92,7 @@ class _Header:
     closes: str = CLOSES
 
 
-def _loop(source: Source, backward: cst.Call) -> Iterator[Finding]:
+def _loop(source: Source, backward: cst.Call, receivers: set[str]) -> Iterator[Finding]:
     loop, line = source.enclosing(backward, cst.For), source.statement(backward)
     if loop is None or source.parents[line] is not loop.body or not is_alone(line):
         yield near_miss(
@@ -89,12 +109,12 @@ def _loop(source: Source, backward: cst.Call) -> Iterator[Finding]:
         return
     yield _grouped(source, loop, header)
     yield _scaled(source, backward, header)
-    yield _closing(source, loop, line, header)
+    yield _closing(source, loop, line, header, receivers)
 
 
 def _header(source: Source, loop: cst.For) -> _Header | None:
     found = iteration(source, loop)
-    if found is None or calls_builtin(source, found.items, "range"):
+    if found is None or counts(source, found.items) or is_only_indexed(source, loop, found.item):
         return None
     parts = elements(found.item)
     if isinstance(found.items, cst.Call) and source.code(found.items.func) == GROUPS and len(parts) == 3:  # noqa: PLR2004
@@ -116,6 +136,8 @@ def _grouped(source: Source, loop: cst.For, header: _Header) -> Finding:
 def _scaled(source: Source, backward: cst.Call, header: _Header) -> Finding:
     assert isinstance(backward.func, cst.Attribute)
     loss = backward.func.value
+    if backward.args and not all(argument.keyword for argument in backward.args):
+        return near_miss(source.site(backward, "backward call that is given the loss: write loss.backward()"))
     site = source.site(backward, "backward of a micro-batch's loss")
     if header.share in {use.value for use in source.uses(loss)}:
         return mended(site)
@@ -123,7 +145,7 @@ def _scaled(source: Source, backward: cst.Call, header: _Header) -> Finding:
     return mend(site, [rewrite(source, loss, lambda _: f"({text} * {header.share})")])
 
 
-def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Header) -> Finding:
+def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Header, receivers: set[str]) -> Finding:
     """Clip, step, schedule and zero once a group: the statements behind the backward call."""
     statements = list(loop.body.body)
     place = statements.index(backward)
@@ -132,14 +154,21 @@ def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Head
     )
     if closing is not None:
         return mended(source.site(closing, "update that closes a group"))
-    update = [statement for statement in statements[place:] if is_update(source, statement)]
-    zeroing = [statement for statement in statements[:place] if is_update(source, statement)]
-    if not update:
+    update = [statement for statement in statements[place:] if is_update(source, statement, receivers)]
+    zeroing = [statement for statement in statements[:place] if is_update(source, statement, receivers)]
+    rest = [s for s in statements if s is not backward and s not in update and s not in zeroing]
+    if not any(".step(" in source.code(statement) for statement in update):
         return near_miss(source.site(backward, "backward call, but no optimizer step behind it in the loop"))
-    between = statements[statements.index(update[0]) : statements.index(update[-1])]
-    foreign = [statement for statement in between if statement not in update]
-    if foreign:
-        return near_miss(source.site(foreign[0], "statement between the parts of an update: move it out of them"))
+    foreign = [s for s in statements[place : statements.index(update[-1])] if s in rest]
+    late = [s for s in foreign if statements.index(s) > statements.index(update[0]) or touches(source, s, receivers)]
+    if late:
+        return near_miss(source.site(late[0], "statement between the parts of an update: move it out of them"))
+    loose = next((node for statement in rest for node in update_parts(source, statement, receivers)), None)
+    if loose is not None:
+        return near_miss(source.site(loose, "part of an update that is no statement of its own in the loop"))
+    left = next(leaves(source, loop), None)
+    if left is not None:
+        return near_miss(source.site(left, "way out of the loop over micro-batches, which would leave a group open"))
     leftover = used_outside(source, update)
     if leftover is not None:
         return near_miss(source.site(leftover, f"use of {leftover.value}, which only an update sets: move it into it"))
@@ -153,10 +182,11 @@ def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Head
 
 def _total(source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
     """Count updates, not micro-batches, in the schedule's total: epochs * updates an epoch."""
-    for total in schedule_totals(source, function):
-        product = followed(source, total)
+    totals = list(schedule_totals(source, function))
+    for total, is_of_an_epoch in totals:
+        product = total if is_of_an_epoch else followed(source, total)
         site = source.site(product, "total of the schedule")
-        steps = factor_beside_range(source, function, product)
+        steps = product if is_of_an_epoch else factor_beside_range(source, function, product)
         if any(use.value == UPDATES for use in source.uses(product)):
             yield mended(site)
         elif steps is None:
@@ -165,6 +195,9 @@ def _total(source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
             )
         else:
             yield mend(site, [rewrite(source, steps, lambda code: f"{UPDATES}({code}, {STEPS})")])
+    schedules = [call for call in source.walk(cst.Call, inside=function) if "sched" in source.code(call.func).lower()]
+    if schedules and not totals:
+        yield near_miss(source.site(schedules[0], "schedule, but its total was not found: give it as total_steps"))
 
 
 task = Task(

@@ -14,16 +14,25 @@ import libcst as cst
 
 from .donor import definitions, donor
 from .edits import operand, rewrite
-from .matchers import Operation, followed, operation, sole_setting, square_of_ones, widest_mask
+from .matchers import (
+    Operation,
+    followed,
+    index_comparisons,
+    operation,
+    sole_setting,
+    square_of_ones,
+    widest_mask,
+)
 from .source import Source, SourceTree
 from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
 
 CACHE = "get_tri_mask"
+FACTORIES = ("ones", "zeros", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The triangles of ones that a forward makes, and the masks that come from the cache."""
-    for source in tree.package(having=b"tri"):
+    for source in tree.package(having=rb"tri[ul]|arange|get_tri_mask"):
         found = list(_masks(source))
         yield from found
         if any(finding.state is State.MISSING for finding in found):
@@ -35,19 +44,24 @@ def _masks(source: Source) -> Iterator[Finding]:
         if isinstance(call.func, cst.Name) and call.func.value == CACHE:
             yield mended(source.site(call, "causal mask from the cache"))
         made = operation(source, call)
-        if made is not None and made.name in ("triu", "tril"):
+        if made is not None and made.name in ("triu", "tril", "triu_", "tril_"):
             yield from _triangle_site(source, made)
+    for comparison in index_comparisons(source):
+        yield near_miss(
+            source.site(comparison, "comparison of positions, perhaps a causal mask: build it with torch.triu")
+        )
 
 
 def _triangle_site(source: Source, made: Operation) -> Iterator[Finding]:
-    ones = square_of_ones(source, made.operands[0]) if made.operands else None
+    base = made.argument(0, "input")
+    ones = square_of_ones(source, base) if base is not None else None
     function = source.function(made.call)
-    if function is None or function.name.value == "__init__":
+    if base is None or function is None or function.name.value == "__init__":
         return
-    if ones is None:
-        inner = operation(source, followed(source, made.operands[0])) if made.operands else None
-        if inner is not None and inner.name in ("full", "zeros", "ones_like", "full_like", "new_full"):
-            yield near_miss(source.site(made.call, "a triangle, but not of ones: build it with torch.ones"))
+    if ones is None or set(made.keywords) - {"input", "diagonal"}:
+        inner = operation(source, followed(source, base))
+        if inner is not None and inner.name in FACTORIES:
+            yield near_miss(source.site(made.call, "a triangle, but not of torch.ones(n, n) alone: build it so"))
         return
     outermost, triangle = widest_mask(source, made, ones)
     if function.name.value == CACHE or _is_kept(source, outermost, function):
@@ -58,7 +72,7 @@ def _triangle_site(source: Source, made: Operation) -> Iterator[Finding]:
         assert triangle.device is not None
         length, device = source.code(triangle.length), operand(source, triangle.device)
         cached = rewrite(source, outermost, lambda _: f"{CACHE}({length}, {device})")
-        spent = sole_setting(source, made.operands[0])
+        spent = sole_setting(source, base)
         removed = [Edit(source, spent, lambda _: cst.RemoveFromParent())] if spent is not None else []
         yield mend(source.site(outermost, "causal mask built in every forward"), [cached, *removed])
 

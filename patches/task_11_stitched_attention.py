@@ -11,6 +11,7 @@ Contract: fixes. The first windows' map and output change: they lose what leaked
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
@@ -20,8 +21,11 @@ from .matchers import (
     MapWrite,
     PaddedWindows,
     calls_builtin,
+    computed_starts_in_loops,
     followed,
     index_of,
+    is_loop_target,
+    is_number,
     last_setting,
     map_writes,
     operations,
@@ -40,36 +44,65 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     """The writes of windows to a map, and the softmaxes over padded windows."""
     for source in tree.package(having=b"softmax"):
         padded = list(padded_windows(source))
-        for write in map_writes(source):
-            yield from _stitch(source, write, is_padded=bool(padded))
+        writes = list(map_writes(source))
+        yield from _stitches(source, writes, is_padded=bool(padded))
+        if padded and not writes:
+            for bound in computed_starts_in_loops(source):
+                yield near_miss(source.site(bound, "columns counted from here in a loop, but no write to a square map"))
         hidden = [_hide_padding(source, windows) for windows in padded]
         yield from hidden
         if any(finding.state is State.MISSING for finding in hidden):
             yield definitions(source, donor("bit_transformer/model.py"), PADDING)
 
 
-def _stitch(source: Source, write: MapWrite, *, is_padded: bool) -> Iterator[Finding]:
-    start, end = followed(source, write.first), followed(source, write.end)
-    if calls_builtin(source, start, "max"):
-        yield mended(source.site(write.assign, "window written to clamped columns"))
-        return
-    if not isinstance(start, cst.BinaryOperation) or not isinstance(start.operator, cst.Subtract):
-        return
-    problem = _problem(source, write, is_padded=is_padded)
-    if problem:
-        yield near_miss(source.site(write.assign, f"window written to a map, but {problem}"))
-        return
-    edits = [rewrite(source, start, lambda code: f"max({code}, 0)")]
+def _stitches(source: Source, writes: list[MapWrite], *, is_padded: bool) -> Iterator[Finding]:
+    clamped: set[cst.CSTNode] = set()  # two maps may share their bounds
+    for write in writes:
+        start = followed(source, write.first)
+        if is_loop_target(source, start) or is_number(start, 0):
+            continue
+        site = source.site(write.assign, f"window written from column {source.code(start)}")
+        limits = [argument.value for argument in start.args] if calls_builtin(source, start, "max") else []  # type: ignore[attr-defined]
+        inner = [limit for limit in limits if not is_number(limit, 0)]
+        offset = inner[0] if len(limits) == 2 and len(inner) == 1 else start  # noqa: PLR2004 - max(offset, 0)
+        window = followed(source, write.assign.value)
+        problem = _problem(source, write, offset, window, is_padded=is_padded)
+        if offset is not start and (not is_padded or _starts_late(window)):
+            yield mended(site)
+        elif problem:
+            yield near_miss(replace(site, note=f"{site.note}, but {problem}"))
+        else:
+            assert isinstance(offset, cst.BinaryOperation)
+            edits = [] if offset is not start or start in clamped else list(_clamps(source, write, start))
+            yield mend(site, [*edits, *(_moved_origin(source, write, offset, window) if is_padded else ())])
+            clamped.add(start)
+
+
+def _clamps(source: Source, write: MapWrite, start: cst.BaseExpression) -> Iterator[Edit]:
+    yield rewrite(source, start, lambda code: f"max({code}, 0)")
+    end, length = followed(source, write.end), source.code(write.length)
     if not calls_builtin(source, end, "min"):
-        length = source.code(write.length)
-        edits.append(rewrite(source, end, lambda code: f"min({code}, {length})"))
-    if is_padded:
-        edits += _moved_origin(source, write, start)
-    yield mend(source.site(write.assign, f"window written from column {source.code(start)}, perhaps negative"), edits)
+        yield rewrite(source, end, lambda code: f"min({code}, {length})")
 
 
-def _problem(source: Source, write: MapWrite, *, is_padded: bool) -> str:
+def _starts_late(window: cst.BaseExpression) -> bool:
+    """Whether a window's columns are cut from elsewhere than its first."""
+    last = index_of(window)[-1] if isinstance(window, cst.Subscript) else None
+    return isinstance(last, cst.Slice) and last.lower is not None and not is_number(last.lower, 0)
+
+
+def _problem(
+    source: Source, write: MapWrite, offset: cst.BaseExpression, window: cst.BaseExpression, *, is_padded: bool
+) -> str:
+    if not isinstance(offset, cst.BinaryOperation) or not isinstance(offset.operator, cst.Subtract):
+        return "that cannot be read: make it a difference"
     if is_padded:
+        last = index_of(window)[-1] if isinstance(window, cst.Subscript) else None
+        rows = index_of(write.map)[-2]
+        assert isinstance(rows, cst.Slice)
+        extent = [source.code(bound) for bound in (rows.upper, rows.lower) if bound is not None]
+        if isinstance(last, cst.Slice) and last.upper is not None and source.code(last.upper) == " - ".join(extent):
+            return "the window's last index cuts rows: index its columns too"
         return f"the name {ORIGIN} is taken: rename yours" if source.names.is_bound(ORIGIN, write.assign) else ""
     subscripts = source.walk(cst.Subscript, inside=source.function(write.assign))
     slices = [i for subscript in subscripts if subscript is not write.map for i in index_of(subscript)]
@@ -79,17 +112,21 @@ def _problem(source: Source, write: MapWrite, *, is_padded: bool) -> str:
     return "" if is_truncated else "whether the windows are padded cannot be told: build them with F.pad and unfold"
 
 
-def _moved_origin(source: Source, write: MapWrite, start: cst.BinaryOperation) -> Iterator[Edit]:
+def _moved_origin(
+    source: Source, write: MapWrite, offset: cst.BinaryOperation, window: cst.BaseExpression
+) -> Iterator[Edit]:
     """Take the window's columns from the one that stands for the first column written."""
-    left, right = operand(source, start.left), operand(source, start.right)
-    yield insert_before(source, source.statement(write.assign), f"{ORIGIN} = max({right} - {left}, 0)")
-    window = write.assign.value
+    left, right = operand(source, offset.left), operand(source, offset.right)
     last = index_of(window)[-1] if isinstance(window, cst.Subscript) else None
+    is_cut = isinstance(window, cst.Subscript) and isinstance(last, cst.Slice)
+    cut = window if is_cut else write.assign.value
+    yield insert_before(source, source.statement(cut), f"{ORIGIN} = max({right} - {left}, 0)")
     if not isinstance(window, cst.Subscript) or not isinstance(last, cst.Slice):
-        yield rewrite(source, window, lambda code: f"{code}[..., {ORIGIN}:]")
+        yield rewrite(source, cut, lambda code: f"{code}[..., {ORIGIN}:]")
         return
     width = source.code(last.upper) if last.upper is not None else ""
-    if width and any(same_code(source, use, write.first) for use in source.uses(last.upper)):
+    counted = followed(source, last.upper) if last.upper is not None else None
+    if counted is not None and any(same_code(source, use, write.first) for use in source.uses(counted)):
         width = f"{ORIGIN} + {width}"  # a width counted from the first column has to start at the origin
     kept = [source.code(element.slice) for element in window.slice[:-1]]
     text = f"{source.code(window.value)}[{', '.join([*kept, f'{ORIGIN} : {width}'.strip()])}]"

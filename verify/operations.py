@@ -1,5 +1,6 @@
 """What torch really ran: operations by name, causal masks that were built, and what reaches what."""
 
+import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .tree import Tree
 
 SMALLEST = 4  # rows and columns: a smaller tensor can look like a triangle by accident
+COPIES = {"aten::clone", "aten::_to_copy"}
+NAN = 1e300  # what a NaN counts as: JSON has none, nor infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,16 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[str] = Counter()
         self.births: list[Triangle] = []
-        self.largest = 0  # elements of the largest fresh tensor
+        self.copies: list[Triangle] = []  # of a triangle, equal to it
+        self.fresh: list[int] = []  # elements of each fresh tensor
         self._on_triangle = on_triangle  # told of each triangle that is used, not only copied or cut
         self._storages: dict[int, StorageWeakRef] = {}  # that hold or held a triangle
         self._attention = InsideAttention()
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest fresh tensor."""
+        return max(self.fresh, default=0)
 
     def __enter__(self) -> Self:
         self._attention.__enter__()  # type: ignore[no-untyped-call]
@@ -104,7 +113,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors_in(out):
             fresh = id_of(tensor) not in taken
             if fresh:
-                self.largest = max(self.largest, tensor.numel())
+                self.fresh.append(tensor.numel())
+                if masks and func._schema.name in COPIES and triangle_of(tensor) == triangle_of(masks[0]):
+                    self._note_copy(tensor)
             if (fresh or func._schema.is_mutable) and triangle_of(tensor):
                 self._note(tensor, born=not from_triangle)
         return out
@@ -116,6 +127,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[id_of(tensor)] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         if born:
             self.births.append(kind)
+
+    def _note_copy(self, tensor: Tensor) -> None:
+        kind = triangle_of(tensor)
+        if kind is not None and not self._attention.depth:
+            self.copies.append(kind)
 
 
 class InsideAttention(TorchFunctionMode):
@@ -151,6 +167,11 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def id_of(tensor: Tensor) -> int:
     """What tensors share that share memory. Not used again while a weak reference to the storage lives."""
     return int(tensor.untyped_storage()._cdata)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """The largest difference; a NaN counts as NAN."""
+    return (a - b).abs().nan_to_num(nan=NAN, posinf=NAN).max().item()
 
 
 @contextmanager
@@ -194,3 +215,34 @@ def reach(model: nn.Module, bits: Tensor, causal: bool = True) -> Tensor:
     weights = torch.tensor([1.0, -0.7], dtype=logits.dtype)
     rows = [torch.autograd.grad(row @ weights, embedded[0], retain_graph=True)[0][0] for row in logits]
     return torch.stack([(row != 0).any(-1) for row in rows])
+
+
+def run_on(devices: tuple[str, ...], model: nn.Module, name: str, args: list[Any]) -> dict[str, list[Tensor]]:
+    """Move a model from device to device, run one of its modules on each, and return the last outputs."""
+    weights = {key: value.clone() if isinstance(value, Tensor) else value for key, value in model.state_dict().items()}
+    outputs = {}
+    for device in devices:
+        model.to_empty(device=device)
+        if device != "meta":
+            model.load_state_dict(weights)
+        moved = [arg.to(device) if isinstance(arg, Tensor) else arg for arg in args]
+        outputs[device] = list(tensors_in(model.get_submodule(name)(*moved)))
+    return outputs
+
+
+def mask_user(model: nn.Module, bits: Tensor) -> tuple[str, list[Any]] | None:
+    """The innermost module that takes a triangle, and its arguments, all positional."""
+    running: list[tuple[str, list[Any]]] = []
+    users: list[tuple[str, list[Any]]] = []
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda module, args, kwargs: running.append(
+            (name, list(inspect.signature(module.forward).bind(*args, **kwargs).arguments.values()))
+        )
+
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(enter(name), with_kwargs=True)
+        module.register_forward_hook(lambda *_: running.pop() and None)
+    with torch.no_grad(), Operations(lambda _: users.append(running[-1])):
+        model(bits)
+    return users[0] if users else None

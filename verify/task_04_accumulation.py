@@ -23,8 +23,10 @@ from .tree import Tree
 
 LENGTH = 18  # bits a row
 # (rows, accum_steps): with micro-batches of 8 rows, last groups and last micro-batches that are whole, short and alone.
-WHOLE = [(40, 1), (40, 2), (40, 3), (32, 2), (16, 5)]
+WHOLE = [(40, 1), (40, 2), (40, 3), (40, 4), (32, 2), (16, 5)]
 SHAPES = [*WHOLE, (37, 2), (37, 3), (29, 4), (3, 4)]
+SETTINGS = ("max_lr", "initial_lr", "min_lr", "weight_decay", "eps")  # OneCycleLR moves lr and betas
+REPORTED = ("loss", "acc", "accuracy")  # last words of the keys of a history that no grouping may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Run:
     events: list[Event]
     totals: list[int]
     history: Any
+    forward_kwargs: dict[str, Any]
 
     @property
     def updates(self) -> list[Update]:
@@ -87,9 +90,7 @@ def steps_along_the_group_mean(tree: Tree, ledger: Ledger) -> Evidence:
     return all_close([(run, update, update.step) for run in runs for update in run.updates])
 
 
-@check(
-    task=4, prop="each update is (micro-batch, backward) a micro-batch, then clip, step and scheduler, from no gradient"
-)
+@check(task=4, prop="an update is (micro-batch, backward) for each, then clip, step and scheduler, from no gradient")
 @accumulating
 def ledger_is_the_planned_list(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr = 0.1
@@ -169,21 +170,53 @@ def one_is_the_plain_loop(tree: Tree, ledger: Ledger) -> Evidence:
     return at_most(distance(*weights), limit(run), "weights, relative to the plain loop's", run.call)
 
 
-@check(task=4, prop="a micro-batch's reported loss, dropout and draws are those of accum_steps=1")
+@check(task=4, prop="compressed and direct micro-batches have their share too, and forward_kwargs reach them all")
+@accumulating
+def every_form_has_its_share(tree: Tree, ledger: Ledger) -> Evidence:
+    ledger.sgd_lr, ledger.clips = 0.5, False
+    forms: list[dict[str, Any]] = [{"compress_prob": 1.0}, {"direct_prob": 1.0}, {"forward_kwargs": {"causal": False}}]
+    runs = [train(tree, ledger, 37, alike=True, epochs=2, accum_steps=3, **form) for form in forms]
+    return all_close([(run, update, update.step) for run in runs for update in run.updates])
+
+
+@check(task=4, prop="rates, decay and the clip's bound are those of accum_steps=1; the whole gradient is clipped")
+@accumulating
+def settings_do_not_know_the_group(tree: Tree, ledger: Ledger) -> Evidence:
+    settings = []
+    for accum_steps in (1, 3):
+        run = train(tree, ledger, 40, accum_steps=accum_steps, lr=0.003, weight_decay=0.02)
+        groups = ledger.optimizer.param_groups if ledger.optimizer else []
+        settings.append([{name: group[name] for name in SETTINGS if name in group} for group in groups])
+    if settings[0] != settings[1]:
+        return failed(f"the optimizer has {settings[1]}, not {settings[0]} as with accum_steps=1", run.call)
+    ledger.sgd_lr = 0.0
+    runs = [train(tree, ledger, 40, scale=8.0, accum_steps=accum_steps) for accum_steps in (1, 3)]  # the clip bites
+    grads = [(update.step.grads or {}).values() for run in runs for update in run.updates]
+    norms = [math.hypot(*(grad.norm().item() for grad in each)) for each in grads]
+    if not norms or not min(norms):
+        return unproven("train_loop makes no update, or one without a gradient")
+    detail = f"spread of the gradients' norms after the clip, with weights x 8: {min(norms):.6g} to {max(norms):.6g}"
+    return at_most(max(norms) / min(norms) - 1, 1e-4, detail, runs[1].call)
+
+
+@check(task=4, prop="draws, dropout, and the losses and accuracies that are reported are those of accum_steps=1")
 @accumulating
 def forward_does_not_know_its_group(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr = 0.0
     options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "compress_prob": 0.5, "direct_prob": 0.25}
-    alone, grouped = (train(tree, ledger, 48, accum_steps=accum_steps, **options) for accum_steps in (1, 3))
-    bits = [[micro_batch.tolist() for micro_batch in run.micro_batches] for run in (alone, grouped)]
-    if not bits[0] or bits[0] != bits[1]:
-        return failed("the micro-batches that enter the model change with accum_steps", grouped.call)
-    try:
-        losses = [[record["loss"] for record in run.history] for run in (alone, grouped)]
-    except (TypeError, KeyError):
-        return unproven("train_loop returns no records with a loss")
-    gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
-    return at_most(gap, limit(grouped), "nats between the reported losses of accum_steps=1 and 3", grouped.call)
+    runs = [train(tree, ledger, 37, accum_steps=accum_steps, **options) for accum_steps in (1, 2, 3, 4, 7)]
+    entered = [[micro_batch.tolist() for micro_batch in run.micro_batches] for run in runs]
+    reports, gaps = [reported(run) for run in runs], []
+    for run, bits, report in zip(runs, entered, reports, strict=True):
+        if not bits or bits != entered[0]:
+            return failed("the micro-batches that enter the model change with accum_steps", run.call)
+        if report.keys() != reports[0].keys():
+            return failed(f"the records hold {', '.join(report)}, not {', '.join(reports[0])}", run.call)
+        gaps += [(abs(value - reports[0][key]), key, run.call) for key, value in report.items()]
+    if not gaps:
+        return unproven("train_loop returns no records with a loss or an accuracy")
+    worst, key, reproduce = max(gaps)
+    return at_most(worst, 1e-5, f"distance of {key} from that of accum_steps=1", reproduce)
 
 
 @check(task=4, prop="extra steps are micro-batches of their epoch, and are grouped with it")
@@ -256,23 +289,28 @@ def train(
     rows: int,
     *,
     config: dict[str, Any] | None = None,
+    alike: bool = False,
+    scale: float = 1.0,
     dropout: float = 0.0,
     dtype: torch.dtype = torch.float64,
     **options: Any,
 ) -> Run:
-    """Call the tree's train_loop on random rows, with the ledger open."""
+    """Call the tree's train_loop on random rows, or one row repeated, with the ledger open and the weights scaled."""
     model = tree.model(dtype=dtype, **config or {})
+    for weight in model.parameters():
+        weight.data.mul_(scale)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-    data = tree.bits(rows, LENGTH)
+    data = tree.bits(1, LENGTH).repeat(rows, 1) if alike else tree.bits(rows, LENGTH)
     arguments = ", ".join(f"{name}={value}" for name, value in options.items())
     torch.manual_seed(1)
     random.seed(1)
     ledger.take()
     history = tree.module("training").train_loop(model, data, **{"compress_prob": 0.0, "direct_prob": 0.0} | options)
-    call = f"train_loop(model, bits({rows}, {LENGTH}), {arguments})"
-    return Run(call, model, data, *ledger.take(), history)
+    shown = f"bits(1, {LENGTH}).repeat({rows}, 1)" if alike else f"bits({rows}, {LENGTH})"
+    call = f"train_loop(model, {shown}, {arguments})"
+    return Run(call, model, data, *ledger.take(), history, options.get("forward_kwargs", {}))
 
 
 def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | None:
@@ -300,6 +338,16 @@ def planned_sizes(run: Run, epochs: int, accum_steps: int) -> list[int]:
     return epochs * group_sizes(max(1, len(run.micro_batches) // epochs), accum_steps)
 
 
+def reported(run: Run) -> dict[str, float]:
+    """The finite losses and accuracies in a history that is a list of records, by key and epoch."""
+    return {
+        f"{key} of epoch {epoch}": float(value)
+        for epoch, record in enumerate(run.history if isinstance(run.history, list) else [])
+        for key, value in (record.items() if isinstance(record, dict) else [])
+        if key.split("_")[-1] in REPORTED and isinstance(value, (int, float, Tensor)) and math.isfinite(value)
+    }
+
+
 def first_difference(found: list[str], planned: list[str]) -> str:
     """Say where two lists of events part."""
     at = next((at for at, pair in enumerate(zip(found, planned, strict=False)) if pair[0] != pair[1]), None)
@@ -308,11 +356,11 @@ def first_difference(found: list[str], planned: list[str]) -> str:
     return f"event {at} is {found[at]}, not {planned[at]}, after {' '.join(found[max(0, at - 4) : at]) or 'none'}"
 
 
-def mean_gradient(model: nn.Module, rows: Tensor) -> dict[str, Tensor]:
+def mean_gradient(model: nn.Module, rows: Tensor, **kwargs: Any) -> dict[str, Tensor]:
     """The gradient of the mean cross-entropy of each next bit of rows [B, T]."""
     model.train()
     model.zero_grad(set_to_none=True)
-    logits = model(rows)[0].double()  # [B, T, 2]
+    logits = model(rows, **kwargs)[0].double()  # [B, T, 2]
     (-logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long()).mean()).backward()
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
@@ -326,7 +374,10 @@ def all_close(cases: list[tuple[Run, Update, Event]]) -> Evidence:
         if not update.micro_batches:
             return failed("a step without a micro-batch", run.call)
         run.model.load_state_dict(update.step.weights or {}, strict=False)
-        gap = distance(event.grads or {}, mean_gradient(run.model, update.rows))
+        wanted = mean_gradient(run.model, update.rows, **run.forward_kwargs)
+        if not any(grad.any() for grad in wanted.values()):
+            return unproven("the mean loss of a group has no gradient")
+        gap = distance(event.grads or {}, wanted)
         if not (gap <= worst or math.isnan(worst)):
             worst, reproduce = gap, run.call
     detail = f"relative error of the worst of {len(cases)} updates"

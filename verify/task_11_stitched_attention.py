@@ -16,19 +16,31 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from .evidence import Evidence, Verdict, at_most, check, failed, passed, unproven
-from .operations import Operations, reach, tensors_in
+from .operations import NAN, Operations, distance, reach, tensors_in
 from .tree import Tree
 
 CHUNKS = (1, 2, 3, 4, 5, 6, 8, 9, 13, 16, 30)
 OVERLAPS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 17)
 LENGTHS = range(1, 27)  # with the two above: 3,146 shapes
-# (T, chunk, overlap): padding left, right, on both sides, nowhere; windows longer than the sequence.
-SHAPES = ((1, 4, 2), (5, 8, 3), (7, 3, 0), (8, 4, 4), (9, 4, 6), (10, 4, 2), (12, 1, 3), (13, 5, 7), (6, 2, 9))
+# (T, chunk, overlap): padding left, right, on both sides, nowhere; windows longer than the sequence; no overlap.
+SHAPES = (
+    (1, 4, 2),
+    (5, 8, 3),
+    (7, 3, 0),
+    (8, 4, 4),
+    (9, 4, 6),
+    (10, 4, 2),
+    (12, 1, 3),
+    (13, 5, 7),
+    (6, 2, 9),
+    (8, 4, 0),
+    (3, 1, 0),
+)
 LAYERS = 2  # where a check needs more than one
 LONGEST = 64  # bits of any shape below
 TOLERANCE = 1e-12  # an entry; so rows sum to 1 within T times as much
+ALLOWED = {False: 1e-4, True: 0.1}  # distance from float64: of float32, of bfloat16
 GROWTH = 2.5  # of memory as T doubles: 2 where it is linear, 4 where something is T x T
-NAN = 1e300  # what a NaN counts as: JSON has none, nor infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +129,6 @@ class Maps:
         return error, "" if error <= TOLERANCE else "the map is not the softmax over the window"
 
 
-def distance(a: Tensor, b: Tensor) -> float:
-    """The largest difference."""
-    largest = (a - b).abs().max().item()
-    return largest if largest < NAN else NAN
-
-
 def first_fault(maps: Maps, shapes: Iterable[Shape]) -> Evidence:
     """Evidence of the first shape whose map is wrong, or of how near all of them come."""
     count, worst = 0, 0.0
@@ -180,9 +186,9 @@ def open_windows_hold_real_positions(tree: Tree) -> Evidence:
     return first_fault(Maps(tree), list(grid(causal=False))[::13])
 
 
-@check(task=11, prop="each layer's output is that of an unmasked layer which is given the window only")
+@check(task=11, prop="each layer's output and gradients are those of an unmasked layer which is given the window only")
 def outputs_are_those_of_the_window(tree: Tree) -> Evidence:
-    """Cut out each query's window, give it to the same layer of a dense model, and compare that query's output."""
+    """Cut out each query's window, give it to the same layer of a dense model, and compare; evaluate as trained."""
     worst = 0.0
     for shape in [Shape(*sizes, causal, rows=2) for sizes in SHAPES for causal in (True, False)]:
         try:
@@ -193,13 +199,14 @@ def outputs_are_those_of_the_window(tree: Tree) -> Evidence:
             return unproven("no nn.ModuleList of two layers, each called once in a forward")
         worst = max(worst, error)
         if worst > TOLERANCE:
-            return at_most(worst, TOLERANCE, f"{shape}: outputs are not those of the window", shape.reproduction)
+            return at_most(
+                worst, TOLERANCE, f"{shape}: outputs or gradients are not those of the window", shape.reproduction
+            )
     return at_most(worst, TOLERANCE, f"{2 * len(SHAPES)} shapes, 2 layers, 2 rows; first chunks as dense")
 
 
-@torch.no_grad()
 def output_error(tree: Tree, shape: Shape) -> float | None:
-    """The largest error of the layers' outputs, and of the first chunk's logits; None without layers."""
+    """The largest error of the layers' outputs and gradients, and of logits without gradients; None without layers."""
     config: dict[str, Any] = {"num_layers": LAYERS, "full_attn_logging": False}
     model = tree.model(chunk_size=shape.chunk, overlap=shape.overlap, **config)
     dense = tree.model(**config)
@@ -208,12 +215,17 @@ def output_error(tree: Tree, shape: Shape) -> float | None:
     if not chunked or not unmasked:
         return None
     first = min(shape.chunk, shape.length)
-    logits = [m(row, causal=shape.causal)[0][:, :first] for m, row in ((model, bits), (dense, bits[:, :first]))]
-    errors = [distance(*logits)]
+    errors: list[float] = []
     for call, twin in zip(chunked, unmasked, strict=True):
-        for t, seen in enumerate(shape.window):
-            alone = twin.rerun(call.x[:, seen])[:, int(seen[:t].sum())]
-            errors.append(distance(call.output[:, t], alone))
+        x = call.x.detach().requires_grad_()
+        alone = [twin.rerun(x[:, seen])[:, int(seen[:t].sum())] for t, seen in enumerate(shape.window)]
+        found, expected = call.rerun(x), torch.stack(alone, 1)
+        errors += map(distance, call.gradients(x, found), twin.gradients(x, expected))
+        errors += [distance(found, expected), distance(call.output, expected)]
+    with torch.no_grad():
+        trained, evaluated = (model.train(mode)(bits, causal=shape.causal)[0] for mode in (True, False))
+        errors.append(distance(trained, evaluated))
+        errors.append(distance(trained[:, :first], dense(bits[:, :first], causal=shape.causal)[0]))
     return max(errors)
 
 
@@ -236,6 +248,12 @@ class LayerCall:
         args = [x if arg is self.x else arg for arg in self.args]
         kwargs = {name: x if arg is self.x else arg for name, arg in self.kwargs.items()}
         return next(tensors_in(self.layer(*args, **kwargs)))
+
+    def gradients(self, x: Tensor, output: Tensor) -> list[Tensor]:
+        """The gradients of a weighted sum of an output, with respect to x and the layer's parameters."""
+        weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+        leaves = (x, *self.layer.parameters())
+        return list(torch.autograd.grad((output * weights).sum(), leaves, allow_unused=True, materialize_grads=True))
 
 
 def record_layers(model: nn.Module, bits: Tensor, causal: bool) -> list[LayerCall]:
@@ -298,7 +316,7 @@ def logging_changes_nothing(tree: Tree) -> Evidence:
     return at_most(worst, GROWTH, "growth of the largest tensor from T to 2 T")
 
 
-@check(task=11, prop="reversible, checkpointed and adaptive stacks have the same first map, and finite gradients")
+@check(task=11, prop="each kind of stack has the same first map, the window in every map, and finite gradients")
 def every_stack_has_the_window(tree: Tree) -> Evidence:
     """Train one step with each kind of stack, on shapes with padding."""
     maps = Maps(tree)
@@ -319,7 +337,10 @@ def every_stack_has_the_window(tree: Tree) -> Evidence:
             except (IndexError, RuntimeError, ValueError) as raised:
                 return failed(f"{shape}, {kind}: {raised}", line)
             logits.square().sum().backward()
-            worst = max(worst, distance(telemetry["attention_maps"][0], maps.expected(shape)))
+            logged = list(telemetry["attention_maps"])
+            if problem := flaw(logged, shape.window):
+                return failed(f"{shape}, {kind}: {problem}", line)
+            worst = max(worst, distance(logged[0], maps.expected(shape)))
             if not worst <= TOLERANCE:
                 return at_most(worst, TOLERANCE, f"{shape}, {kind}: the first map is not the window's softmax", line)
             grads = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -327,3 +348,50 @@ def every_stack_has_the_window(tree: Tree) -> Evidence:
             if broken:
                 return failed(f"{shape}, {kind}: no finite gradient for {broken[0]}", line)
     return at_most(worst, TOLERANCE, f"{2 * len(SHAPES)} shapes x {len(kinds)} stacks")
+
+
+def flaw(maps: list[Tensor], window: Tensor, tolerance: float = TOLERANCE) -> str:
+    """What is wrong with the maps [B, H, T, T] of a model of two layers, if anything is."""
+    if len(maps) != LAYERS:
+        return f"{len(maps)} maps of {LAYERS} layers"
+    for n, each in enumerate(maps):
+        if each.shape[-2:] != window.shape or not torch.equal(each != 0, window.expand_as(each)):
+            return f"the support of map {n} is not the window"
+        if distance(each.sum(-1, dtype=torch.float64), torch.ones(())) > len(window) * tolerance:
+            return f"the rows of map {n} do not sum to 1"
+    if window.sum() > len(window) and torch.equal(*maps):
+        return "two layers have one map"
+    return ""
+
+
+@check(task=11, prop="float32 and bf16 autocast give nearly the same, and the map is taken before dropout")
+def other_precisions_and_dropout(tree: Tree) -> Evidence:
+    """Compare logits with those of float64, and look at the maps of forwards with and without dropout."""
+    errors = {}
+    for shape in (Shape(13, 4, 6, rows=2), Shape(9, 4, 2, causal=False, rows=2)):
+        config: dict[str, Any] = {
+            "num_layers": LAYERS,
+            "chunk_size": shape.chunk,
+            "overlap": shape.overlap,
+            "full_attn_logging": True,
+        }
+        bits = tree.bits(shape.rows, shape.length)
+        exact = tree.model(**config)(bits, causal=shape.causal)[0]
+        for dropout, bf16 in ((0.0, False), (0.0, True), (0.4, False)):
+            model = tree.model(dtype=torch.float32, **config)
+            for module in model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = dropout
+            name = f"{shape}, {'bf16 autocast' if bf16 else 'float32'}, dropout {dropout}"
+            try:
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    logits, telemetry = model(bits, causal=shape.causal)
+            except (IndexError, RuntimeError, ValueError) as raised:
+                return failed(f"{name}: {type(raised).__name__}: {raised}", shape.reproduction)
+            allowed = ALLOWED[bf16]
+            if problem := flaw(list(telemetry["attention_maps"]), shape.window, allowed):
+                return failed(f"{name}: {problem}", shape.reproduction)
+            errors[name] = 0.0 if dropout else distance(logits, exact)
+            if errors[name] > allowed:
+                return at_most(errors[name], allowed, f"{name}: logits are not those of float64", shape.reproduction)
+    return passed(f"logits within {max(errors.values()):.1e} of float64, 2 shapes")

@@ -9,6 +9,7 @@ BATCHES = "with_extra_steps(data.split(8), extra_steps)"
 GROUPS = f"        for batch, share, closes in accumulation_groups({BATCHES}, accum_steps):\n"
 FORM = "            form = draw_form(compress_prob, direct_prob)\n"
 BACKWARD = "            (loss * share).backward()\n"
+CONFIGURED = "lr=lr, weight_decay=weight_decay, total_steps=total_updates"
 CLIP = "                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
 STEP = "                optimizer.step()\n"
 SCHEDULER = "                if scheduler.last_epoch < total_updates:\n                    scheduler.step()\n"
@@ -214,6 +215,52 @@ MUTANTS = [
         "accum_steps=0 ends in an error that speaks of something else",
         ("    if accum_steps < 1:\n" + REFUSAL, ""),
     ),
+    edit(
+        "direct-not-scaled",
+        "a run-length stream adds its whole loss",
+        (BACKWARD, BACKWARD.replace("share", '(1 if form == "direct" else share)')),
+    ),
+    edit(
+        "compressed-not-scaled",
+        "an encoded micro-batch adds its whole loss",
+        (BACKWARD, BACKWARD.replace("share", '(1 if form == "compressed" else share)')),
+    ),
+    edit(
+        "forward-kwargs-lost",
+        "forward_kwargs reach the model only without accumulation",
+        ("form, forward_kwargs or {})", "form, (forward_kwargs if accum_steps == 1 else None) or {})"),
+    ),
+    edit("clip-bound-grows", "the clip's bound grows with the group", (CLIP, CLIP.replace("1.0", "1.0 * accum_steps"))),
+    edit(
+        "clip-part-of-the-model",
+        "only the gradients of the layers are clipped",
+        (CLIP, CLIP.replace("model.parameters", "model.layers.parameters")),
+    ),
+    edit(
+        "rate-scaled",
+        "the peak rate grows with accum_steps",
+        (CONFIGURED, CONFIGURED.replace("lr=lr", "lr=lr * accum_steps")),
+    ),
+    edit(
+        "decay-scaled",
+        "the weight decay grows with accum_steps",
+        (CONFIGURED, CONFIGURED.replace("=weight_decay", "=weight_decay * accum_steps")),
+    ),
+    edit(
+        "history-of-scaled-losses",
+        "the losses reported are those scaled, times accum_steps: off in groups that are short or uneven",
+        ("losses.append(loss.detach())", "losses.append(loss.detach() * share * accum_steps)"),
+    ),
+    edit(
+        "accuracy-of-closing-only",
+        "only the last micro-batch of each group counts in the accuracy",
+        ("            accuracies.append(", "            if closes:\n                accuracies.append("),
+    ),
+    edit(
+        "total-rounded",
+        "the updates of an epoch are rounded to the nearest, half up",
+        (CEILING, "    return max(1, math.floor(micro_batches / accum_steps + 0.5))\n"),
+    ),
 ]
 
 GOOD = [
@@ -287,6 +334,18 @@ GOOD = [
             "                    parameter.grad = total\n" + CLIP,
         ),
         (ZERO, ""),
+    ),
+    edit(
+        "records-say-more",
+        "the share is the gradient of the backward; each record counts its updates, and has tensors and a NaN",
+        (BACKWARD, "            loss.backward(gradient=loss.new_tensor(share))\n"),
+        (
+            '                "accuracy": torch.stack(accuracies).mean().item(),\n',
+            '                "accuracy": torch.stack(accuracies).mean(),\n'
+            '                "best_loss": torch.stack(losses).min(),\n'
+            '                "direct_loss": math.nan,\n'
+            '                "updates": count_updates(len(losses), accum_steps),\n',
+        ),
     ),
     edit(
         "lists-of-groups",

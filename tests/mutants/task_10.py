@@ -16,6 +16,14 @@ INFERENCE = "torch.inference_mode(False)"
 ASK_DENSE = "            future = get_tri_mask(T, q.device)\n"
 ASK_WINDOW = "            future = get_tri_mask(width, q.device)\n"
 FILL_DENSE = 'scores = scores.masked_fill(future, float("-inf"))'
+EVICT = "_tri_masks.popitem(last=False)"
+KEEP = "    _tri_masks[key] = (mask, mask._version)\n"
+KEPT_BY = """            {name} = _kept.setdefault({key}, {mask})
+            if {name}._version:
+                {name} = _kept[{key}] = {mask}
+            if len(_kept) > 32:
+                _kept.popitem(last=False)
+"""
 CUT = "            hidden = future[overlap:]\n"
 PAD = "hidden = hidden | window_padding"
 DENSE = "    def _dense(self, q"
@@ -177,6 +185,53 @@ MUTANTS = [
         (ATTENTION_END, ATTENTION_END + "        self._lock = threading.Lock()\n"),
         ("import math\n", "import math\nimport threading\n"),
     ),
+    edit(
+        "copies-handed-out",
+        "the mask is kept, but each caller gets a copy that is built anew",
+        (
+            CACHE,
+            f"""@functools.lru_cache(maxsize=128)
+def _future(seq_len, device):
+    with torch.inference_mode(False):
+        return {BUILD}
+
+
+def future_of(seq_len, device):
+    return _future(seq_len, torch.empty(0, device=device).device).clone()
+
+
+""",
+        ),
+        (ASK_DENSE, "            future = future_of(T, q.device)\n"),
+        (ASK_WINDOW, "            future = future_of(width, q.device)\n"),
+        ("import math\n", "import functools\nimport math\n"),
+    ),
+    edit(
+        "newest-evicted", "once the cache is full, it drops what it just built", (EVICT, EVICT.replace("False", "True"))
+    ),
+    edit(
+        "never-admitted-when-full",
+        "once the cache is full, nothing new is kept",
+        (KEEP, "    if len(_tri_masks) >= TRI_MASKS_KEPT:\n        return mask\n" + KEEP),
+    ),
+    edit(
+        "expanded-to-the-batch",
+        "masks are kept for as many rows and heads as came first",
+        (ASK_DENSE, ASK_DENSE + KEPT_BY.format(key="(T, q.device)", mask="future.expand(B, H, T, T)", name="future")),
+        ("TRI_MASKS_KEPT = ", "_kept = OrderedDict()\nTRI_MASKS_KEPT = "),
+    ),
+    edit(
+        "window-keyed-by-width",
+        "a window of 4 and an overlap of 4 share a key with 6 and 2",
+        (CUT, CUT + KEPT_BY.format(key="(width, q.device)", mask="hidden", name="hidden")),
+        ("TRI_MASKS_KEPT = ", "_kept = OrderedDict()\nTRI_MASKS_KEPT = "),
+    ),
+    edit("keyed-by-device-type", "all GPUs share a mask", (KEY, KEY.replace("probe.device", "probe.device.type"))),
+    edit(
+        "weak-fill",
+        "a score of hundreds outweighs what hides the future",
+        (FILL_DENSE, FILL_DENSE.replace('float("-inf")', "-100.0")),
+    ),
 ]
 
 GOOD = [
@@ -267,24 +322,33 @@ def causal_mask(seq_len, device):
         (ASK_WINDOW, "            future = causal_mask(width, q.device)\n"),
     ),
     edit(
-        "copies-handed-out",
-        "functools.lru_cache keeps the mask, and each caller gets a copy",
+        "probe-by-torch-tensor",
+        "the device is asked of torch.tensor([]), which copies where a name has an index",
+        ("probe = torch.empty(0, device=device)", "probe = torch.tensor([], device=device)"),
+    ),
+    edit(
+        "extra-state",
+        "the state dict holds more than tensors",
         (
-            CACHE,
-            f"""@functools.lru_cache(maxsize=128)
-def _future(seq_len, device):
-    with torch.inference_mode(False):
-        return {BUILD}
-
-
-def future_of(seq_len, device):
-    return _future(seq_len, torch.empty(0, device=device).device).clone()
-
-
-""",
+            "    def double_width(self)",
+            "    def get_extra_state(self):\n        return {'format': 2}\n\n"
+            "    def set_extra_state(self, state):\n        pass\n\n"
+            "    def double_width(self)",
         ),
-        (ASK_DENSE, "            future = future_of(T, q.device)\n"),
-        (ASK_WINDOW, "            future = future_of(width, q.device)\n"),
-        ("import math\n", "import functools\nimport math\n"),
+    ),
+    edit(
+        "finite-fill",
+        "a large number hides the future as well",
+        (FILL_DENSE, FILL_DENSE.replace('float("-inf")', "-1e4")),
+    ),
+    edit(
+        "stacked-maps",
+        "the telemetry has one tensor of maps",
+        (
+            "        return logits, collect_telemetry(logits, x, attn_maps, self.config)",
+            "        telemetry = collect_telemetry(logits, x, attn_maps, self.config)\n"
+            "        if attn_maps:\n            telemetry['attention_maps'] = torch.stack(attn_maps)\n"
+            "        return logits, telemetry",
+        ),
     ),
 ]

@@ -22,7 +22,10 @@ OUTSIDE = "(positions < 0) | (positions >= T)"
 PAD = "hidden = hidden | window_padding"
 CHOOSE = "self._dense if self.chunk_size is None else"
 LOGGED = "self._stitch(weights.detach(), T)"
+FILL = 'scores = scores.masked_fill(hidden, float("-inf"))'
 VALUES = "F.pad(v, (0, 0, overlap, tail))"
+MAPS = "collect_telemetry(logits, x, attn_maps, self.config)"
+ASK = "        if causal:\n            future = get_tri_mask(width, q.device)\n"
 DROPOUT = "        out = self.dropout(weights) @ v.transpose(-2, -1)\n"
 
 
@@ -146,6 +149,69 @@ MUTANTS = [
         "every head has the map of the mean head",
         (LOGGED, LOGGED.replace("weights.", "weights.mean(1, keepdim=True).expand_as(weights).")),
     ),
+    edit(
+        "overlap-detached",
+        "no gradient reaches the keys of an overlap from the next chunk",
+        (ASK, "        k = torch.cat([k[..., :overlap].detach(), k[..., overlap:]], -1)\n" + ASK),
+    ),
+    edit(
+        "one-window-too-many",
+        "where the chunk divides T, a last window holds nothing: its NaN is in the gradient of the last key",
+        (
+            CHUNKED,
+            HEADER
+            + """        B, H, T, D = q.shape
+        chunk, overlap = self.chunk_size, self.overlap
+        N = T // chunk + 1
+        rows = torch.arange(N * chunk).view(N, chunk, 1)
+        keys = torch.arange(N)[:, None, None] * chunk - overlap + torch.arange(overlap + chunk)
+        unseen = (keys < 0) | (keys >= T) | (causal & (keys > rows))
+        k, v = (each[:, :, keys[:, 0].clamp(0, T - 1)] for each in (k, v))
+        q = F.pad(q, (0, 0, 0, N * chunk - T)).unflatten(2, (N, chunk))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(D)
+        weights = torch.softmax(scores.masked_fill(unseen, float("-inf")), dim=-1)
+        out = (self.dropout(weights) @ v).flatten(2, 3)[:, :, :T]
+        return out, self._stitch(weights.detach(), T) if self.full_attn_logging else None
+
+""",
+        ),
+    ),
+    edit("first-map-only", "the telemetry has the first layer's map only", (MAPS, MAPS.replace("maps,", "maps[:1],"))),
+    edit(
+        "first-map-for-all",
+        "the telemetry has the first layer's map for each layer",
+        (MAPS, MAPS.replace("maps,", "maps[:1] * len(attn_maps),")),
+    ),
+    edit(
+        "later-maps-rolled",
+        "the maps of later layers are shifted by one key",
+        (MAPS, MAPS.replace("maps,", "maps[:1] + [m.roll(1, -1) for m in attn_maps[1:]],")),
+    ),
+    edit(
+        "unmasked-fast-path",
+        "evaluation without logging sees the future",
+        (ASK, ASK.replace("if causal:", "if causal and (self.training or self.full_attn_logging):")),
+    ),
+    edit(
+        "map-in-float64",
+        "weights of another dtype cannot be written to the map",
+        ("weights.new_zeros(B, H, T, T)", "weights.new_zeros(B, H, T, T, dtype=torch.float64)"),
+    ),
+    edit(
+        "fill-of-float64",
+        "what hides is out of float32's range",
+        (FILL, FILL.replace('float("-inf")', "torch.finfo(torch.float64).min")),
+    ),
+    edit(
+        "map-after-dropout",
+        "the map has holes, and its rows do not sum to 1",
+        (
+            DROPOUT,
+            DROPOUT.replace(
+                "        out = self.dropout(weights)", "        weights = self.dropout(weights)\n        out = weights"
+            ),
+        ),
+    ),
 ]
 
 GOOD = [
@@ -211,5 +277,11 @@ GOOD = [
 
 """,
         ),
+    ),
+    edit("maps-in-a-tuple", "the telemetry has a tuple of maps", (MAPS, MAPS.replace("attn_maps", "tuple(attn_maps)"))),
+    edit(
+        "dense-within-a-chunk",
+        "one chunk is dense attention",
+        (CHOOSE, "self._dense if self.chunk_size is None or x.shape[1] <= self.chunk_size else"),
     ),
 ]

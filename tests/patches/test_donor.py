@@ -5,7 +5,7 @@ from samples import source
 
 from bitpatch.patches.donor import definitions, forwarded, option, parameter
 from bitpatch.patches.edits import apply_edits
-from bitpatch.patches.task import BitpatchError, State
+from bitpatch.patches.task import State
 
 GIVEN = '''\
 """Given."""
@@ -118,20 +118,35 @@ def test_definitions_stay_above_the_main_guard():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        pytest.param("def first():\n    pass\n", "expected first to be free", id="another function"),
+        pytest.param("def first():\n    pass\n", "another definition of first", id="another function"),
         pytest.param(
             "import numpy as islice\n\n\nclass Loop:\n    pass\n",
-            "expected islice to be itertools.islice",
+            "the name islice, which is to be itertools.islice, stands for something else",
             id="another import",
         ),
         pytest.param(
-            "def islice():\n    pass\n", "expected islice to be itertools.islice", id="own function of an imported name"
+            "def islice():\n    pass\n", "the name islice, which is to be itertools.islice", id="own function"
         ),
     ],
 )
-def test_a_name_that_is_taken_is_refused_with_its_place(text, reason):
-    with pytest.raises(BitpatchError, match=rf"file\.py:1:1: {reason}"):
-        brought(text, "first")
+def test_a_name_that_is_taken_is_a_near_miss_with_its_place(text, reason):
+    finding = definitions(source(text), source(GIVEN), "first")
+    assert finding.state is State.UNRECOGNISED
+    assert str(finding.site).startswith(f"file.py:1:1: {reason}")
+
+
+def test_abstract_classes_of_typing_are_those_of_collections():
+    given = source("from collections.abc import Iterator\n\n\ndef first(a: Iterator):\n    pass\n")
+    target = source("from typing import Iterator\n\n\nclass Loop:\n    pass\n")
+    edited = apply_edits(target, definitions(target, given, "first").edits)
+    assert edited.raw.count(b"import") == 1
+
+
+def test_an_import_for_type_checkers_does_not_count():
+    given = source("from collections.abc import Iterator\n\n\ndef first(a: Iterator):\n    pass\n")
+    target = source("if TYPE_CHECKING:\n    from collections.abc import Iterator\n\n\nclass Loop:\n    pass\n")
+    edited = apply_edits(target, definitions(target, given, "first").edits)
+    assert edited.raw.startswith(b"from collections.abc import Iterator\nif TYPE_CHECKING")
 
 
 @pytest.mark.parametrize(

@@ -203,9 +203,137 @@ def test_near_misses_are_refused(loop, old, new, reason):
     assert reason in refusal(loop(header + LOOP.replace(old, new)))
 
 
+STEP, ZERO = "            optimizer.step()\n", "            optimizer.zero_grad()\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(
+            UPDATE,
+            "            if (epoch + 1) % 2 == 0:\n" + UPDATE.replace("            ", "                "),
+            id="update under an if",
+        ),
+        pytest.param(
+            ZERO, "            for p in model.parameters():\n                p.grad = None\n", id="zeroed by hand"
+        ),
+        pytest.param(
+            STEP,
+            "            float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))\n" + STEP,
+            id="clip in an expression",
+        ),
+        pytest.param(STEP, "            clip_gradients(model)\n" + STEP, id="helper that is given the model"),
+        pytest.param(
+            STEP,
+            "            for p in model.parameters():\n                p.grad.clamp_(-1, 1)\n" + STEP,
+            id="clamped by hand",
+        ),
+        pytest.param(
+            ZERO,
+            ZERO + "            for group in optimizer.param_groups:\n                group['lr'] = 1\n",
+            id="rate by hand",
+        ),
+        pytest.param("loss.backward()", "torch.autograd.backward(loss)", id="backward of torch"),
+        pytest.param("loss.backward()", "accelerator.backward(loss)", id="backward of a wrapper"),
+        pytest.param("in data.split(8):", "in tqdm(range(0, len(data), 8)):", id="indices in a progress bar"),
+        pytest.param("in data.split(8):", "in torch.randperm(9):", id="random indices"),
+        pytest.param("loss = loss_of(model, batch)", "loss = loss_of(model, batch[0])", id="fields of a record"),
+        pytest.param(
+            "            loss = ",
+            "            if len(batch) < 2:\n                continue\n            loss = ",
+            id="continue",
+        ),
+        pytest.param("            print(loss.item())", "            if epoch:\n                break", id="break"),
+        pytest.param(
+            "optimizer, scheduler = configure_optimizer(model, total_steps=epochs * steps)",
+            "optimizer, scheduler = make(model)",
+            id="no total",
+        ),
+    ],
+)
+def test_what_would_go_wrong_in_silence_is_refused(loop, old, new):
+    assert old in LOOP
+    assert "near miss at bit_transformer/training.py:" in refusal(loop("import torch\n" + LOOP.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(
+            ZERO,
+            ZERO + "            pbar.update(1)\n",
+            "                optimizer.zero_grad()\n            pbar.update(1)\n",
+            id="progress bar",
+        ),
+        pytest.param(
+            "            loss.backward()\n",
+            "            loss.backward()\n            meter.update(loss.item())\n",
+            "            (loss * share).backward()\n            meter.update(loss.item())\n            if closes:\n",
+            id="meter",
+        ),
+        pytest.param(
+            ZERO,
+            ZERO + "            prof.step()\n",
+            "                optimizer.zero_grad()\n            prof.step()\n",
+            id="profiler",
+        ),
+        pytest.param(
+            UPDATE,
+            "            optimizer.step(); scheduler.step(); optimizer.zero_grad()\n",
+            "            if closes:\n                optimizer.step(); scheduler.step(); optimizer.zero_grad()\n",
+            id="one line",
+        ),
+        pytest.param(
+            "            scheduler.step()\n",
+            "            if epoch: scheduler.step()\n",
+            "                if epoch: scheduler.step()\n",
+            id="one-line suite",
+        ),
+        pytest.param(
+            "total_steps=epochs * steps)",
+            "total_steps=int(epochs * steps))",
+            "int(epochs * count_updates(steps, accum_steps))",
+            id="int of a product",
+        ),
+        pytest.param(
+            "total_steps=epochs * steps)",
+            "epochs=epochs, steps_per_epoch=steps)",
+            "steps_per_epoch=count_updates(steps, accum_steps))",
+            id="steps of an epoch",
+        ),
+    ],
+)
+def test_what_is_no_part_of_an_update_stays_where_it_is(loop, old, new, expected):
+    assert old in LOOP
+    assert expected in after(loop(LOOP.replace(old, new)))
+
+
+def test_options_that_cannot_be_forwarded_are_refused(loop):
+    text = LOOP + "\n\ndef main(cli):\n    cli.add_argument('--epochs')\n    train_loop(1, 2, **settings)\n"
+    assert "STATE" not in text
+    planned = plan(loop(text.replace("**settings", "epochs=3")), [TASK])
+    assert "that --accum_steps must reach, but it is not forwarded" in planned.outcomes[0].reason
+
+
+def test_a_flag_with_dashes_is_the_same_flag(loop):
+    text = (
+        LOOP
+        + "\n\ndef main(cli):\n    cli.add_argument('--accum-steps')\n    args = cli.parse_args()\n    train_loop(1, 2, epochs=args.epochs)\n"
+    )
+    whole = plan(loop(text), [TASK]).changes[0].after.decode()
+    assert whole.count("add_argument") == 1
+    assert "accum_steps=args.accum_steps" in whole
+
+
+def test_a_name_that_is_taken_does_not_end_the_status_of_others(loop):
+    found = status(loop("import numpy as math\n" + LOOP), [TASK])
+    assert found[0].state is State.UNRECOGNISED
+    assert "the name math" in str([str(site) for site in found[0].sites])
+
+
 def test_a_loop_in_another_function_is_named(loop):
     text = "def train_loop(model):\n    fit(model)\n\n\ndef fit(model):\n    for batch in data:\n        model(batch).backward()\n"
-    assert "training.py:7:9: backward call; expected one in train_loop, found 0" in refusal(loop(text))
+    assert "training.py:7:9: backward call; expected one in a function train_loop, found 0" in refusal(loop(text))
 
 
 def test_what_is_half_there_is_completed(loop, tree, patched):

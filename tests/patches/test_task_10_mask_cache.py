@@ -55,6 +55,8 @@ def test_no_site(model_of, line):
             "converted by to": "torch.triu(torch.ones(T, T), diagonal=1).to(x.device, torch.bool)",
             "moved and converted": "torch.triu(torch.ones(T, T), diagonal=1).to(x.device).bool()",
             "complement of the lower": "~torch.tril(torch.ones(T, T, dtype=torch.bool, device=x.device))",
+            "size and input by name": "torch.triu(input=torch.ones(size=(T, T), dtype=torch.bool, device=x.device), diagonal=1)",
+            "in place": "torch.ones(T, T, dtype=torch.bool, device=x.device).triu_(1)",
             "converted on the way": "torch.triu(torch.ones(T, T).bool().to(x.device), 1)",
         }.items()
     ],
@@ -100,7 +102,16 @@ def test_ones_that_are_used_elsewhere_stay(model_of):
         ),
         pytest.param("torch.tril(torch.ones(T, T, dtype=torch.bool, device=x.device))", "main diagonal", id="lower"),
         pytest.param(
-            "torch.triu(torch.full((T, T), float('-inf'), device=x.device), diagonal=1)", "not of ones", id="additive"
+            "torch.triu(torch.ones(T, T, dtype=torch.bool), diagonal=1).to(x)", "not boolean", id="like a tensor"
+        ),
+        pytest.param(
+            "torch.triu(torch.ones([T] * 2, device=x.device), diagonal=1)", "not of torch.ones", id="computed size"
+        ),
+        pytest.param("torch.arange(T)[:, None] < torch.arange(T)", "comparison of positions", id="positions compared"),
+        pytest.param(
+            "torch.triu(torch.full((T, T), float('-inf'), device=x.device), diagonal=1)",
+            "not of torch.ones(n, n) alone",
+            id="additive",
         ),
     ],
 )
@@ -139,7 +150,7 @@ def test_a_function_of_the_same_name_is_refused(model_of):
     )
     (outcome,) = plan(open_tree(root), [TASK]).outcomes
     assert outcome.outcome is Outcome.REFUSED
-    assert "model.py:1:1: expected get_tri_mask to be free" in outcome.reason
+    assert "model.py:1:1: another definition of get_tri_mask" in outcome.reason
 
 
 def test_on_the_baseline(tree, patched):

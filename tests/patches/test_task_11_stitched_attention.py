@@ -128,6 +128,73 @@ def test_idioms(model_of, old, new, expected):
     assert expected in after(model_of(PADDED + STITCH.replace(old, new)))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(
+            "start = s - overlap",
+            "start = max(0, s - overlap)",
+            "origin : origin + end - start]",
+            id="clamped, but from the padding",
+        ),
+        pytest.param(
+            "        canvas[:, :, s:end, columns] = weights[:, :, n, : end - s, : end - start]",
+            "        window = weights[:, :, n, : end - s, : end - start]\n        canvas[:, :, s:end, columns] = window",
+            "        origin = max(overlap - s, 0)\n        window = weights[:, :, n, : end - s, origin : origin + end - start]\n        canvas[:, :, s:end, columns] = window\n",
+            id="window named first",
+        ),
+        pytest.param(
+            "        canvas[:, :, s:end, columns] = weights[:, :, n, : end - s, : end - start]",
+            "        width = end - start\n        canvas[:, :, s:end, columns] = weights[:, :, n, : end - s, :width]",
+            "origin : origin + width]",
+            id="width named",
+        ),
+        pytest.param(
+            "    for n, s in enumerate(range(0, T, chunk)):",
+            "    s = n = 0\n    while s < T:",
+            "start = max(s - overlap, 0)",
+            id="while loop",
+        ),
+    ],
+)
+def test_windows_cut_in_other_ways(model_of, old, new, expected):
+    assert old in STITCH
+    assert expected in after(model_of(PADDED + STITCH.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("] = weights", "] += weights", id="added up"),
+        pytest.param("canvas[:, :, s:end, columns] = ", "put(canvas, s, end, columns, ", id="written by a function"),
+        pytest.param("start = s - overlap", "start = -overlap + s", id="start as a sum"),
+        pytest.param("start = s - overlap", "start = s - overlap if s >= overlap else 0", id="start by a condition"),
+        pytest.param(
+            "start = s - overlap\n",
+            "start = s - overlap\n        if start < 0:\n            start = 0\n",
+            id="start set twice",
+        ),
+        pytest.param("weights.new_zeros(1, 1, T, T)", "torch.zeros_like(dense)", id="canvas like another"),
+        pytest.param(", : end - start]", "]", id="columns not cut"),
+        pytest.param("start = s - overlap", "start = max(s - overlap, -T)", id="clamped elsewhere"),
+    ],
+)
+def test_a_stitch_that_cannot_be_read_is_refused(model_of, old, new):
+    assert old in STITCH
+    text = STITCH.replace(old, new)
+    text = text.replace(": end - start]\n", ": end - start])\n") if "put(" in text else text
+    found = planned(model_of(PADDED + text))
+    assert (found.outcomes[0].outcome, found.changes) == (Outcome.REFUSED, ())
+    assert "near miss at bit_transformer/model.py:" in found.outcomes[0].reason
+
+
+def test_two_maps_of_one_loop_share_their_bounds(model_of):
+    line = "        canvas[:, :, s:end, columns] = weights[:, :, n, : end - s, : end - start]\n"
+    text = after(model_of(PADDED + STITCH.replace(line, line + line.replace("weights[", "others["))))
+    assert "max(max(" not in text
+    assert text.count("origin : origin + end - start]") == 2
+
+
 def test_a_mask_that_is_set_for_certain_takes_the_padding(model_of):
     text = PADDED.replace(
         "    scores = q @ k\n",
