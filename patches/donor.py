@@ -14,6 +14,7 @@ from pathlib import Path
 import libcst as cst
 
 from .edits import expression, insert_after, insert_before, insert_item
+from .matchers import calls_to
 from .source import Source, read_bytes
 from .task import Edit, Finding, Site, mend, mended, near_miss
 
@@ -102,9 +103,7 @@ def forwarded(target: Source, given: Source, function: str, name: str) -> Iterat
         for argument in call.args
         if argument.keyword is not None
     ]
-    for call in target.walk(cst.Call):
-        if not isinstance(call.func, (cst.Name, cst.Attribute)) or target.code(call.func).split(".")[-1] != function:
-            continue
+    for call in calls_to(target, function):
         parsed = next(filter(None, (_namespace(target, argument.value) for argument in call.args)), None)
         if parsed is None:
             continue

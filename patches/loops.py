@@ -84,11 +84,15 @@ def is_update(source: Source, statement: cst.CSTNode, receivers: set[str]) -> bo
 def _is_part(source: Source, small: cst.CSTNode, receivers: set[str]) -> bool:
     if not isinstance(small, (cst.Expr, cst.Assign, cst.AnnAssign)) or small.value is None:
         return False
-    made = operation(source, small.value)
-    if made is not None and made.name.startswith("clip_grad"):
+    if _clips(source, small.value):
         return True
     is_call = isinstance(small, cst.Expr) and is_method(small.value, "step", "zero_grad", "unscale_", "update")
     return is_call and (is_method(small.value, "zero_grad") or source.code(small.value.func.value) in receivers)  # type: ignore[attr-defined]
+
+
+def _clips(source: Source, node: cst.CSTNode) -> bool:
+    made = operation(source, node)
+    return made is not None and made.name.startswith("clip_grad")
 
 
 def update_parts(source: Source, statement: cst.CSTNode, receivers: set[str]) -> Iterator[cst.CSTNode]:
@@ -96,32 +100,18 @@ def update_parts(source: Source, statement: cst.CSTNode, receivers: set[str]) ->
     for node in source.walk(cst.CSTNode, inside=statement):  # type: ignore[type-abstract]
         if isinstance(node, cst.Attribute) and node.attr.value in ("grad", "param_groups"):
             yield node
-        made = operation(source, node)
-        if made is not None and made.name.startswith("clip_grad"):
+        if _clips(source, node):
             yield node
         if is_method(node, "step", "zero_grad", "unscale_"):
             owner = source.code(node.func.value)  # type: ignore[attr-defined]
-            if (
-                owner in receivers
-                or is_method(node, "zero_grad")
-                or not _is_profiler(source, function_of(source, node), owner)
-            ):
+            if owner in receivers or is_method(node, "zero_grad") or not _is_profiler(source, node, owner):
                 yield node
 
 
-def function_of(source: Source, node: cst.CSTNode) -> cst.CSTNode:
-    """The function that a node stands in, or the file."""
-    return source.function(node) or source.module
-
-
-def _is_profiler(source: Source, function: cst.CSTNode, name: str) -> bool:
-    return (
-        any(
-            item.asname is not None and source.code(item.asname.name) == name
-            for item in source.walk(cst.WithItem, inside=function)
-        )
-        or "prof" in name
-    )
+def _is_profiler(source: Source, step: cst.CSTNode, name: str) -> bool:
+    items = source.walk(cst.WithItem, inside=source.function(step))
+    opened = {source.code(item.asname.name) for item in items if item.asname is not None}
+    return name in opened or "prof" in name
 
 
 def touches(source: Source, statement: cst.CSTNode, receivers: set[str]) -> bool:

@@ -82,6 +82,20 @@ def index_of(node: cst.Subscript) -> list[cst.BaseSlice]:
     return [element.slice for element in node.slice]
 
 
+def last_slice(node: cst.CSTNode) -> cst.Slice | None:
+    """The slice that a subscript ends with: `b:c` of `x[a, b:c]`."""
+    last = index_of(node)[-1] if isinstance(node, cst.Subscript) else None
+    return last if isinstance(last, cst.Slice) else None
+
+
+def calls_to(source: Source, name: str) -> Iterator[cst.Call]:
+    """The calls of a function, by its own name or through a module: `f(x)`, `m.f(x)`."""
+    for call in source.walk(cst.Call):
+        is_named = isinstance(call.func, (cst.Name, cst.Attribute))
+        if is_named and source.code(call.func).split(".")[-1] == name:
+            yield call
+
+
 def elements(node: cst.CSTNode | None) -> list[cst.BaseExpression]:
     """The members of a tuple or list display."""
     if not isinstance(node, (cst.Tuple, cst.List)):

@@ -29,7 +29,7 @@ from .loops import (
     update_parts,
     used_outside,
 )
-from .matchers import elements, followed, is_alone, is_method
+from .matchers import calls_to, elements, followed, is_alone, is_method
 from .source import Source, SourceTree
 from .task import Contract, Finding, Task, mend, mended, near_miss
 
@@ -75,9 +75,8 @@ def _command_line(source: Source, given: Source) -> Iterator[Finding]:
         yield from [*options, *forwards]
         return
     lacking = "it is not forwarded from a parsed command line" if options else "its options are added elsewhere"
-    for call in source.walk(cst.Call):
-        if source.code(call.func).split(".")[-1] == "train_loop":
-            yield near_miss(source.site(call, f"call of train_loop that --{STEPS} must reach, but {lacking}"))
+    for call in calls_to(source, "train_loop"):
+        yield near_miss(source.site(call, f"call of train_loop that --{STEPS} must reach, but {lacking}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from .matchers import (
     is_loop_target,
     is_number,
     last_setting,
+    last_slice,
     map_writes,
     operations,
     padded_windows,
@@ -87,8 +88,8 @@ def _clamps(source: Source, write: MapWrite, start: cst.BaseExpression) -> Itera
 
 def _starts_late(window: cst.BaseExpression) -> bool:
     """Whether a window's columns are cut from elsewhere than its first."""
-    last = index_of(window)[-1] if isinstance(window, cst.Subscript) else None
-    return isinstance(last, cst.Slice) and last.lower is not None and not is_number(last.lower, 0)
+    last = last_slice(window)
+    return last is not None and last.lower is not None and not is_number(last.lower, 0)
 
 
 def _problem(
@@ -97,11 +98,11 @@ def _problem(
     if not isinstance(offset, cst.BinaryOperation) or not isinstance(offset.operator, cst.Subtract):
         return "that cannot be read: make it a difference"
     if is_padded:
-        last = index_of(window)[-1] if isinstance(window, cst.Subscript) else None
+        last = last_slice(window)
         rows = index_of(write.map)[-2]
         assert isinstance(rows, cst.Slice)
         extent = [source.code(bound) for bound in (rows.upper, rows.lower) if bound is not None]
-        if isinstance(last, cst.Slice) and last.upper is not None and source.code(last.upper) == " - ".join(extent):
+        if last is not None and last.upper is not None and source.code(last.upper) == " - ".join(extent):
             return "the window's last index cuts rows: index its columns too"
         return f"the name {ORIGIN} is taken: rename yours" if source.names.is_bound(ORIGIN, write.assign) else ""
     subscripts = source.walk(cst.Subscript, inside=source.function(write.assign))
@@ -117,11 +118,10 @@ def _moved_origin(
 ) -> Iterator[Edit]:
     """Take the window's columns from the one that stands for the first column written."""
     left, right = operand(source, offset.left), operand(source, offset.right)
-    last = index_of(window)[-1] if isinstance(window, cst.Subscript) else None
-    is_cut = isinstance(window, cst.Subscript) and isinstance(last, cst.Slice)
-    cut = window if is_cut else write.assign.value
+    last = last_slice(window)
+    cut = window if last is not None else write.assign.value
     yield insert_before(source, source.statement(cut), f"{ORIGIN} = max({right} - {left}, 0)")
-    if not isinstance(window, cst.Subscript) or not isinstance(last, cst.Slice):
+    if not isinstance(window, cst.Subscript) or last is None:
         yield rewrite(source, cut, lambda code: f"{code}[..., {ORIGIN}:]")
         return
     width = source.code(last.upper) if last.upper is not None else ""
