@@ -221,6 +221,12 @@ class SourceTree:
             if os.path.dirname(path) == folder and re.search(having, self.raw(path)):
                 yield self.source(path)
 
+    def files(self, having: bytes) -> Iterator[Source]:
+        """The parsed files of the whole tree in which a pattern is found."""
+        for path in self.paths:
+            if re.search(having, self.raw(path)):
+                yield self.source(path)
+
     def raw(self, path: str) -> bytes:
         """A file's bytes, as the plan has them."""
         return self.sources[path].raw if path in self.sources else read_bytes(self.root / path)

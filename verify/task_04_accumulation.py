@@ -1,27 +1,16 @@
 """Task-4, gradient accumulation: the ledger of a training loop against the list that its arguments imply."""
 
-import contextlib
-import functools
-import inspect
-import io
 import math
-import random
-import string
-import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .evidence import Evidence, at_most, check, failed, passed, unproven
-from .spies import Event, Ledger, Update, updates
+from .spies import Ledger, updates
+from .training_runs import LENGTH, Run, all_close, distance, limit, mean_gradient, run_command, train, watching
 from .tree import Tree
 
-LENGTH = 18  # bits a row
 # (rows, accum_steps): with micro-batches of 8 rows, last groups and last micro-batches that are whole, short and alone.
 WHOLE = [(40, 1), (40, 2), (40, 3), (40, 4), (32, 2), (16, 5)]
 SHAPES = [*WHOLE, (37, 2), (37, 3), (29, 4), (3, 4)]
@@ -29,44 +18,8 @@ SETTINGS = ("max_lr", "initial_lr", "min_lr", "weight_decay", "eps")  # OneCycle
 REPORTED = ("loss", "acc", "accuracy")  # last words of the keys of a history that no grouping may change
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one call of train_loop did."""
-
-    call: str
-    model: nn.Module
-    data: Tensor
-    events: list[Event]
-    totals: list[int]
-    history: Any
-    forward_kwargs: dict[str, Any]
-
-    @property
-    def updates(self) -> list[Update]:
-        return updates(self.events)
-
-    @property
-    def micro_batches(self) -> list[Tensor]:
-        return [event.bits for event in self.events if event.bits is not None]
-
-
-def accumulating(function: Callable[[Tree, Ledger], Evidence]) -> Callable[[Tree], Evidence]:
-    """Give the check a ledger that was made before the tree was imported; fail where the task is missing."""
-
-    @functools.wraps(function)
-    def judge(tree: Tree) -> Evidence:
-        ledger = Ledger()
-        ledger.watch_tree(tree)
-        parameters = inspect.signature(tree.module("training").train_loop).parameters.values()
-        if not any(each.name == "accum_steps" or each.kind is each.VAR_KEYWORD for each in parameters):
-            return failed("train_loop takes no accum_steps")
-        return function(tree, ledger)
-
-    return judge
-
-
 @check(task=4, prop="an epoch makes ceil(micro-batches / accum_steps) updates, none empty, and each row is in one")
-@accumulating
+@watching("accum_steps")
 def groups_partition_each_epoch(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr = 0.1
     epochs, seen = 2, 0
@@ -83,7 +36,7 @@ def groups_partition_each_epoch(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="the gradient at each step is that of the mean loss over its group's rows")
-@accumulating
+@watching("accum_steps")
 def steps_along_the_group_mean(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr, ledger.clips = 0.5, False
     runs = [train(tree, ledger, rows, epochs=2, accum_steps=accum_steps) for rows, accum_steps in SHAPES]
@@ -91,7 +44,7 @@ def steps_along_the_group_mean(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="an update is (micro-batch, backward) for each, then clip, step and scheduler, from no gradient")
-@accumulating
+@watching("accum_steps")
 def ledger_is_the_planned_list(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr = 0.1
     epochs, seen = 2, 0
@@ -113,7 +66,7 @@ def ledger_is_the_planned_list(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="one clip an update, of the group's mean gradient, between its last backward and its step")
-@accumulating
+@watching("accum_steps")
 def clips_the_group_mean_once(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr = 0.5
     clipped = []
@@ -129,7 +82,7 @@ def clips_the_group_mean_once(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="the scheduler steps once an update, for as many as its total says, and ends at its floor")
-@accumulating
+@watching("accum_steps")
 def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger) -> Evidence:
     gaps = []
     for rows, accum_steps in WHOLE:
@@ -149,7 +102,7 @@ def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="accum_steps=1 is the default, bit for bit, and is the plain loop")
-@accumulating
+@watching("accum_steps")
 def one_is_the_plain_loop(tree: Tree, ledger: Ledger) -> Evidence:
     options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "dtype": torch.float32, "compress_prob": 0.5}
     for rows in (37, 40):
@@ -171,7 +124,7 @@ def one_is_the_plain_loop(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="compressed and direct micro-batches have their share too, and forward_kwargs reach them all")
-@accumulating
+@watching("accum_steps")
 def every_form_has_its_share(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr, ledger.clips = 0.5, False
     forms: list[dict[str, Any]] = [{"compress_prob": 1.0}, {"direct_prob": 1.0}, {"forward_kwargs": {"causal": False}}]
@@ -180,7 +133,7 @@ def every_form_has_its_share(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="rates, decay and the clip's bound are those of accum_steps=1; the whole gradient is clipped")
-@accumulating
+@watching("accum_steps")
 def settings_do_not_know_the_group(tree: Tree, ledger: Ledger) -> Evidence:
     settings = []
     for accum_steps in (1, 3):
@@ -200,7 +153,7 @@ def settings_do_not_know_the_group(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="draws, dropout, and the losses and accuracies that are reported are those of accum_steps=1")
-@accumulating
+@watching("accum_steps")
 def forward_does_not_know_its_group(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr = 0.0
     options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "compress_prob": 0.5, "direct_prob": 0.25}
@@ -220,7 +173,7 @@ def forward_does_not_know_its_group(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="extra steps are micro-batches of their epoch, and are grouped with it")
-@accumulating
+@watching("accum_steps")
 def extra_steps_join_their_epoch(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr, ledger.clips = 0.5, False
     taken = []
@@ -237,7 +190,7 @@ def extra_steps_join_their_epoch(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="accum_steps below 1 is refused with an error that names it, before anything is trained")
-@accumulating
+@watching("accum_steps")
 def refuses_less_than_one(tree: Tree, ledger: Ledger) -> Evidence:
     for accum_steps in (0, -1, -3):
         call = f"train_loop(model, bits(24, {LENGTH}), accum_steps={accum_steps})"
@@ -254,7 +207,7 @@ def refuses_less_than_one(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="--accum_steps on the command line reaches the loop; without it, each micro-batch is an update")
-@accumulating
+@watching("accum_steps")
 def command_line_reaches_the_loop(tree: Tree, ledger: Ledger) -> Evidence:
     for flag in ([], ["--accum_steps", "1"], ["--accum_steps", "3"]):
         accum_steps = int(flag[1]) if flag else 1
@@ -270,7 +223,7 @@ def command_line_reaches_the_loop(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="every gradient of a reversible model with halting exists, and is the group's mean")
-@accumulating
+@watching("accum_steps")
 def reversible_gradients_exist(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.sgd_lr, ledger.clips = 0.5, False
     config = {"reversible": True, "use_act": True, "use_checkpoint": True, "num_layers": 2}
@@ -281,51 +234,6 @@ def reversible_gradients_exist(tree: Tree, ledger: Ledger) -> Evidence:
         if missing:
             return failed(f"no gradient of {', '.join(missing)} at a step", run.call)
     return all_close([(run, update, update.step) for update in run.updates])
-
-
-def train(
-    tree: Tree,
-    ledger: Ledger,
-    rows: int,
-    *,
-    config: dict[str, Any] | None = None,
-    alike: bool = False,
-    scale: float = 1.0,
-    dropout: float = 0.0,
-    dtype: torch.dtype = torch.float64,
-    **options: Any,
-) -> Run:
-    """Call the tree's train_loop on random rows, or one row repeated, with the ledger open and the weights scaled."""
-    model = tree.model(dtype=dtype, **config or {})
-    for weight in model.parameters():
-        weight.data.mul_(scale)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = dropout
-    data = tree.bits(1, LENGTH).repeat(rows, 1) if alike else tree.bits(rows, LENGTH)
-    arguments = ", ".join(f"{name}={value}" for name, value in options.items())
-    torch.manual_seed(1)
-    random.seed(1)
-    ledger.take()
-    history = tree.module("training").train_loop(model, data, **{"compress_prob": 0.0, "direct_prob": 0.0} | options)
-    shown = f"bits(1, {LENGTH}).repeat({rows}, 1)" if alike else f"bits({rows}, {LENGTH})"
-    call = f"train_loop(model, {shown}, {arguments})"
-    return Run(call, model, data, *ledger.take(), history, options.get("forward_kwargs", {}))
-
-
-def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | None:
-    """Run `python -m bit_transformer.training` on 39 short rows of text, here; return its exit status."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        text = Path(folder, "text.txt")
-        text.write_text(3 * string.ascii_letters, encoding="utf-8")
-        small = ["--layers", "1", "--d_model", "8", "--nhead", "2", "--max_seq_len", "36"]
-        sys.argv = ["bit_transformer.training", "--data", str(text), *small, *flags]
-        ledger.take()
-        try:
-            tree.module("training").main()
-        except SystemExit as end:
-            return end.code
-    return None
 
 
 def group_sizes(micro_batches: int, accum_steps: int) -> list[int]:
@@ -354,45 +262,3 @@ def first_difference(found: list[str], planned: list[str]) -> str:
     if at is None:
         return f"{len(found)} events, not {len(planned)}"
     return f"event {at} is {found[at]}, not {planned[at]}, after {' '.join(found[max(0, at - 4) : at]) or 'none'}"
-
-
-def mean_gradient(model: nn.Module, rows: Tensor, **kwargs: Any) -> dict[str, Tensor]:
-    """The gradient of the mean cross-entropy of each next bit of rows [B, T]."""
-    model.train()
-    model.zero_grad(set_to_none=True)
-    logits = model(rows, **kwargs)[0].double()  # [B, T, 2]
-    (-logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long()).mean()).backward()
-    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-
-
-def all_close(cases: list[tuple[Run, Update, Event]]) -> Evidence:
-    """Compare the gradients that an event saw with those of its update's mean loss, at the weights of its step."""
-    if not cases:
-        return failed("train_loop makes no update")
-    worst, reproduce = 0.0, ""
-    for run, update, event in cases:
-        if not update.micro_batches:
-            return failed("a step without a micro-batch", run.call)
-        run.model.load_state_dict(update.step.weights or {}, strict=False)
-        wanted = mean_gradient(run.model, update.rows, **run.forward_kwargs)
-        if not any(grad.any() for grad in wanted.values()):
-            return unproven("the mean loss of a group has no gradient")
-        gap = distance(event.grads or {}, wanted)
-        if not (gap <= worst or math.isnan(worst)):
-            worst, reproduce = gap, run.call
-    detail = f"relative error of the worst of {len(cases)} updates"
-    return at_most(worst, max(limit(run) for run, _, _ in cases), detail, reproduce)
-
-
-def distance(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """The largest difference, relative to the largest value wanted; what is missing counts as zero."""
-    scale = max(value.abs().max().item() for value in wanted.values())
-    zero = torch.zeros(())
-    pairs = [(found.get(name, zero), wanted.get(name, zero)) for name in {*found, *wanted}]
-    return max((a - b).abs().max().item() for a, b in pairs) / scale
-
-
-def limit(run: Run) -> float:
-    """What rounding may amount to: forks that compute the loss in float32 round more."""
-    losses = [event.loss for event in run.events if event.loss is not None]
-    return 1e-10 if all(loss.dtype is torch.float64 for loss in losses) else 1e-5

@@ -74,19 +74,20 @@ class SelfAttention(nn.Module):
         B, H, T, D = q.shape
         chunk, overlap = self.chunk_size, self.overlap
         width, tail = overlap + chunk, -T % chunk
-        q = F.pad(q, (0, 0, 0, tail)).unflatten(2, (-1, chunk))  # [B, H, N, chunk, D]
-        k = F.pad(k, (0, 0, overlap, tail)).unfold(2, width, chunk)  # [B, H, N, D, W]
-        v = F.pad(v, (0, 0, overlap, tail)).unfold(2, width, chunk)
+        # Windows have four dimensions, B and H in one: fast kernels take no more.
+        q = F.pad(q, (0, 0, 0, tail)).unflatten(2, (-1, chunk)).flatten(0, 1)  # [B * H, N, chunk, D]
+        k = F.pad(k, (0, 0, overlap, tail)).unfold(2, width, chunk).flatten(0, 1)  # [B * H, N, D, W]
+        v = F.pad(v, (0, 0, overlap, tail)).unfold(2, width, chunk).flatten(0, 1)
         hidden = torch.zeros(chunk, width, dtype=torch.bool, device=q.device)
         if causal:
             future = torch.triu(torch.ones(width, width, dtype=torch.bool, device=q.device), diagonal=1)
             hidden = future[overlap:]
-        scores = q @ k / math.sqrt(D)  # [B, H, N, chunk, W]
+        scores = q @ k / math.sqrt(D)  # [B * H, N, chunk, W]
         scores = scores.masked_fill(hidden, float("-inf"))
         weights = torch.softmax(scores, dim=-1)
         out = self.dropout(weights) @ v.transpose(-2, -1)
-        out = out.flatten(2, 3)[:, :, :T]
-        return out, self._stitch(weights.detach(), T) if self.full_attn_logging else None
+        out = out.unflatten(0, (B, H)).flatten(2, 3)[:, :, :T]
+        return out, self._stitch(weights.detach().unflatten(0, (B, H)), T) if self.full_attn_logging else None
 
     def _stitch(self, weights: Tensor, T: int) -> Tensor:
         """Lay the windows' weights [B, H, N, chunk, W] on one map [B, H, T, T]."""

@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
         dropout: float = 0.1,
         chunk_size: int | None = None,
         overlap: int = 0,
-        full_attn_logging: bool = True,
+        full_attn_logging: bool | None = None,
     ) -> None:
         super().__init__()
         if d_model % nhead:
@@ -72,7 +72,7 @@ class SelfAttention(nn.Module):
         self.nhead = nhead
         self.chunk_size = chunk_size
         self.overlap = overlap
-        self.full_attn_logging = full_attn_logging
+        self.full_attn_logging = chunk_size is None if full_attn_logging is None else full_attn_logging
         self.q_proj = nn.Linear(d_model, d_model)
         self.k_proj = nn.Linear(d_model, d_model)
         self.v_proj = nn.Linear(d_model, d_model)
@@ -91,32 +91,41 @@ class SelfAttention(nn.Module):
 
     def _dense(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor | None]:
         B, H, T, D = q.shape
-        scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # [B, H, T, T]
-        if causal:
-            future = get_tri_mask(T, q.device)
-            scores = scores.masked_fill(future, float("-inf"))
-        weights = torch.softmax(scores, dim=-1)
-        out = self.dropout(weights) @ v
+        dropout_p = self.dropout.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=causal)
+        if self.full_attn_logging:
+            with torch.no_grad():
+                scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # [B, H, T, T]
+                if causal:
+                    future = get_tri_mask(T, q.device)
+                    scores = scores.masked_fill(future, float("-inf"))
+                weights = torch.softmax(scores, dim=-1)
         return out, weights.detach() if self.full_attn_logging else None
 
     def _chunked(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor | None]:
         B, H, T, D = q.shape
         chunk, overlap = self.chunk_size, self.overlap
         width, tail = overlap + chunk, -T % chunk
-        q = F.pad(q, (0, 0, 0, tail)).unflatten(2, (-1, chunk))  # [B, H, N, chunk, D]
-        k = F.pad(k, (0, 0, overlap, tail)).unfold(2, width, chunk)  # [B, H, N, D, W]
-        v = F.pad(v, (0, 0, overlap, tail)).unfold(2, width, chunk)
+        # Windows have four dimensions, B and H in one: fast kernels take no more.
+        q = F.pad(q, (0, 0, 0, tail)).unflatten(2, (-1, chunk)).flatten(0, 1)  # [B * H, N, chunk, D]
+        k = F.pad(k, (0, 0, overlap, tail)).unfold(2, width, chunk).flatten(0, 1)  # [B * H, N, D, W]
+        v = F.pad(v, (0, 0, overlap, tail)).unfold(2, width, chunk).flatten(0, 1)
         hidden = torch.zeros(chunk, width, dtype=torch.bool, device=q.device)
         if causal:
             future = get_tri_mask(width, q.device)
             hidden = future[overlap:]
         hidden = hidden | window_padding(T, chunk, overlap, hidden.device)
-        scores = q @ k / math.sqrt(D)  # [B, H, N, chunk, W]
-        scores = scores.masked_fill(hidden, float("-inf"))
-        weights = torch.softmax(scores, dim=-1)
-        out = self.dropout(weights) @ v.transpose(-2, -1)
-        out = out.flatten(2, 3)[:, :, :T]
-        return out, self._stitch(weights.detach(), T) if self.full_attn_logging else None
+        dropout_p = self.dropout.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(
+            q, k.transpose(-2, -1), v.transpose(-2, -1), attn_mask=~hidden, dropout_p=dropout_p
+        )
+        if self.full_attn_logging:
+            with torch.no_grad():
+                scores = q @ k / math.sqrt(D)  # [B * H, N, chunk, W]
+                scores = scores.masked_fill(hidden, float("-inf"))
+                weights = torch.softmax(scores, dim=-1)
+        out = out.unflatten(0, (B, H)).flatten(2, 3)[:, :, :T]
+        return out, self._stitch(weights.detach().unflatten(0, (B, H)), T) if self.full_attn_logging else None
 
     def _stitch(self, weights: Tensor, T: int) -> Tensor:
         """Lay the windows' weights [B, H, N, chunk, W] on one map [B, H, T, T]."""
@@ -187,7 +196,7 @@ class BitTransformerLM(nn.Module):
         act_threshold: float = 0.9,
         chunk_size: int | None = None,
         overlap: int = 0,
-        full_attn_logging: bool = True,
+        full_attn_logging: bool | None = None,
     ) -> None:
         super().__init__()
         self.config = {

@@ -19,27 +19,40 @@ class SafetyGate:
     A gate that has tripped stays so until it is reset.
     """
 
-    def __init__(self, threshold: float = 2.0) -> None:
+    def __init__(self, threshold: float = 2.0, decay: float = 0.9, burn_in_steps: int = 10) -> None:
         self.threshold = threshold
+        self.decay = decay
+        self.burn_in_steps = burn_in_steps
+        self.ema_val: float | None = None
+        self.steps = 0
         self.tripped = False
 
     def allows(self, val_loss: float) -> bool:
         """Whether training may go on, given the latest validation loss."""
-        if not val_loss <= self.threshold:  # not a number trips too
+        self.ema_val = ema(self.ema_val, val_loss, self.decay)
+        self.steps += 1
+        if self.steps > self.burn_in_steps and not self.ema_val <= self.threshold:  # not a number trips too
             self.tripped = True
         return not self.tripped
 
     def reset(self) -> None:
         """Let training go on: a human has looked."""
         self.tripped = False
+        self.ema_val, self.steps = None, 0
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the gate."""
-        return {"tripped": self.tripped}
+        return {"tripped": self.tripped, "ema_val": self.ema_val, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what state_dict returned."""
         self.tripped = state["tripped"]
+        self.ema_val, self.steps = state.get("ema_val"), state.get("steps", 0)
+
+
+def ema(average: float | None, value: float, decay: float = 0.9) -> float:
+    """The exponential moving average after another value; None is that of no values yet."""
+    return value if average is None else decay * average + (1 - decay) * value
 
 
 def hil_safe_inference(

@@ -5,15 +5,20 @@ python -m bit_transformer.training --data corpus.txt --layers 4 --d_model 128 --
 
 import argparse
 import math
+import platform
 import random
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from .bit_io import bits_to_rows, text_to_bits
 from .checkpoint import save_checkpoint
@@ -22,6 +27,10 @@ from .model import BitTransformerLM
 from .optimization import configure_optimizer
 
 IGNORED = -100  # the target of a position that is padding
+AMP = ("off", "bf16")
+COMPILE_POLICIES = ("strict", "table")
+# What torch.compile supports: the first Python that is too new, by the first release of torch it holds for.
+PYTHON_BELOW = {(2, 1): (3, 12), (2, 4): (3, 13), (2, 6): (3, 14), (2, 10): (3, 15)}
 
 
 def train_loop(
@@ -36,7 +45,14 @@ def train_loop(
     forward_kwargs: dict[str, Any] | None = None,
     lr: float = 1e-3,
     weight_decay: float = 0.01,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    amp: str = "off",
     accum_steps: int = 1,
+    compile: bool = False,
+    compile_policy: str = "strict",
+    warmup_steps: int = 1000,
+    global_step: int = 0,
 ) -> list[dict[str, float]]:
     """Train on rows of bits [rows, T] and return one record of metrics an epoch.
 
@@ -45,24 +61,30 @@ def train_loop(
     run-length stream with probability direct_prob.
     """
     device = next(model.parameters()).device
-    steps_per_epoch = max(1, len(data) // 8)
-    total_updates = epochs * count_updates(steps_per_epoch, accum_steps)
+    loader = row_loader(data, batch_size, num_workers)
+    steps_per_epoch = len(loader)
+    total_updates = planned_updates(epochs, steps_per_epoch, extra_steps=extra_steps, accum_steps=accum_steps)
     optimizer, scheduler = configure_optimizer(model, lr=lr, weight_decay=weight_decay, total_steps=total_updates)
+    if compile:
+        compile_where_supported(model, compile_policy)
     history = []
     model.train()
+    draws = random.Random(torch.initial_seed())
     for epoch in range(epochs):
         losses, accuracies = [], []
-        for batch, share, closes in accumulation_groups(with_extra_steps(data.split(8), extra_steps), accum_steps):
+        for batch, share, closes in accumulation_groups(with_extra_steps(loader, extra_steps), accum_steps):
             batch = batch.to(device)
-            form = draw_form(compress_prob, direct_prob)
-            logits, targets = predict(model, batch, form, forward_kwargs or {})
-            loss = next_bit_loss(logits, targets)
+            ramped_prob = cosine_ramp(global_step, start=0.0, end=compress_prob, total_steps=warmup_steps)
+            form = draw_form(ramped_prob, direct_prob, draws.random)
+            with autocast(device, amp):
+                logits, targets = predict(model, batch, form, forward_kwargs or {})
+                loss = next_bit_loss(at_least_float32(logits), targets)
             (loss * share).backward()
             if closes:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
-                if scheduler.last_epoch < total_updates:
-                    scheduler.step()
+                global_step += 1
+                scheduler.step()
                 optimizer.zero_grad()
             losses.append(loss.detach())
             accuracies.append(next_bit_accuracy(logits.detach(), targets))
@@ -77,6 +99,89 @@ def train_loop(
         if log:
             print("epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.3f}, lr {lr:.2e}".format(**history[-1]))
     return history
+
+
+def row_loader(rows: Tensor | Dataset, batch_size: int, num_workers: int = 0) -> DataLoader:
+    """The micro-batches of rows, in another order each epoch; torch's seed and the epoch fix the order."""
+    order = torch.Generator().manual_seed(torch.initial_seed())
+    loader = DataLoader(
+        rows,
+        batch_size=batch_size,
+        shuffle=True,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        generator=order,
+    )
+    loader.generator = torch.Generator()  # the seeds of workers, drawn from the order's generator, would change it
+    return loader
+
+
+def planned_updates(epochs: int, micro_batches: int, extra_steps: int = 0, accum_steps: int = 1) -> int:
+    """The optimizer updates of a run, given the micro-batches of an epoch and how often its last is repeated.
+
+    The last group of an epoch makes an update, however small. Raises ValueError on accum_steps < 1.
+    """
+    if accum_steps < 1:
+        raise ValueError(f"accum_steps must be at least 1, got {accum_steps}")
+    return epochs * math.ceil((micro_batches + extra_steps) / accum_steps)
+
+
+def compile_where_supported(model: nn.Module, policy: str = "strict") -> nn.Module:
+    """Compile a model in place where compile_support says so, else warn; return the same model.
+
+    What cannot be compiled after all, which shows at a forward, runs eagerly, with a warning.
+    """
+    supported, reason = compile_support(torch.__version__, platform.python_version(), policy)
+    if not supported:
+        warnings.warn(f"not compiled: {reason}", stacklevel=2)
+    elif model._compiled_call_impl is None:
+        model.compile()
+        model._compiled_call_impl = EagerFallback(model, model._compiled_call_impl)
+    return model
+
+
+class EagerFallback:
+    """The compiled call of a model, until it fails where the eager one does not."""
+
+    def __init__(self, model: nn.Module, compiled: Callable[..., Any]) -> None:
+        self.model = model
+        self.compiled = compiled
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.compiled(*args, **kwargs)
+        except Exception as error:
+            result = self.model._call_impl(*args, **kwargs)  # what is wrong with the input, raises here too
+            self.model._compiled_call_impl = None
+            warnings.warn(f"running eagerly: torch.compile failed with {type(error).__name__}: {error}", stacklevel=2)
+            return result
+
+
+def compile_support(torch_version: str, python_version: str, policy: str = "strict") -> tuple[bool, str]:
+    """Whether torch.compile is to be used, and why or why not.
+
+    The policy "strict" wants torch 2.1 and Python below 3.12; "table" goes by what each release of
+    torch supports. Raises ValueError on another policy.
+    """
+    if policy not in COMPILE_POLICIES:
+        raise ValueError(f"compile_policy must be one of {', '.join(COMPILE_POLICIES)}, got {policy!r}")
+    versions = f"torch {torch_version} on Python {python_version}"
+    torch_release, python_release = release(torch_version), release(python_version)
+    below = max((below for since, below in PYTHON_BELOW.items() if torch_release >= since), default=(0, 0))
+    in_table, in_strict = python_release < below, torch_release >= (2, 1) and python_release < (3, 12)
+    if policy == "table":
+        known = f"Python below {below[0]}.{below[1]}" if below > (0, 0) else "no Python yet"
+        return in_table, f"{versions}: this release of torch compiles on {known}"
+    reason = f"{versions}: the strict policy wants torch 2.1 or later and Python below 3.12"
+    return in_strict, f"{reason}; the policy 'table' would compile" if in_table and not in_strict else reason
+
+
+def release(version: str) -> tuple[int, int]:
+    """Major and minor number of a version such as "2.13.0+cpu", "2.1.0a0" or "2.10.1"."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None:
+        raise ValueError(f"expected a version such as 2.13.0, got {version!r}")
+    return int(found[1]), int(found[2])
 
 
 def with_extra_steps(batches: Iterable[Tensor], extra_steps: int) -> Iterator[Tensor]:
@@ -101,18 +206,31 @@ def accumulation_groups(batches: Iterable[Tensor], accum_steps: int) -> Iterator
             yield batch, len(batch) / rows, position == len(group)
 
 
-def count_updates(micro_batches: int, accum_steps: int) -> int:
-    """The updates that an epoch of so many micro-batches makes. Raises ValueError on accum_steps < 1."""
-    if accum_steps < 1:
-        raise ValueError(f"accum_steps must be at least 1, got {accum_steps}")
-    return math.ceil(micro_batches / accum_steps)
+def cosine_ramp(step: int, start: float, end: float, total_steps: int) -> float:
+    """Half a cosine from start at step 0 to end at total_steps, and end from there on."""
+    if step >= total_steps:
+        return end
+    return start + (end - start) * (1 - math.cos(math.pi * step / total_steps)) / 2
 
 
-def draw_form(compress_prob: float, direct_prob: float) -> str:
+def draw_form(compress_prob: float, direct_prob: float, draw: Callable[[], float] = random.random) -> str:
     """Draw the form in which a micro-batch enters the model: direct, compressed or raw."""
-    if random.random() < direct_prob:
+    if draw() < direct_prob:
         return "direct"
-    return "compressed" if random.random() < compress_prob else "raw"
+    return "compressed" if draw() < compress_prob else "raw"
+
+
+def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
+    """The context of forward and loss: bfloat16 where amp is "bf16", nothing where it is "off".
+
+    bfloat16 has the exponents of float32, so that no gradient needs scaling. Raises ValueError on
+    another amp.
+    """
+    if amp not in AMP:
+        raise ValueError(f"amp must be one of {', '.join(AMP)}, got {amp!r}")
+    if amp == "off":
+        return nullcontext()
+    return torch.amp.autocast(device_type=device.type, dtype=torch.bfloat16)
 
 
 def predict(model: BitTransformerLM, batch: Tensor, form: str, forward_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -125,6 +243,12 @@ def predict(model: BitTransformerLM, batch: Tensor, form: str, forward_kwargs: d
     rows, is_padding = pad_rows(compressed, model.max_seq_len)
     rows, is_padding = rows.to(batch.device), is_padding.to(batch.device)
     return model(rows, **forward_kwargs)[0], rows.masked_fill(is_padding, IGNORED)
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Logits as a loss needs them: what autocast left in bfloat16 becomes float32, all else stays."""
+    is_autocast = torch.is_autocast_enabled(logits.device.type)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)) if is_autocast else logits
 
 
 def next_bit_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -153,11 +277,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--act", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--reversible", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--full_attn_logging", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--full_attn_logging", action=argparse.BooleanOptionalAction, default=None)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--extra_steps", type=int, default=0, help="repeats of an epoch's last micro-batch")
+    parser.add_argument("--batch_size", type=int, default=8, help="rows a micro-batch")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that load rows")
+    parser.add_argument("--amp", choices=AMP, default="off", help="bf16 runs forward and loss in bfloat16")
     parser.add_argument("--accum_steps", type=int, default=1, help="micro-batches an optimizer update")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile where it is supported")
+    parser.add_argument(
+        "--compile_policy", choices=COMPILE_POLICIES, default="strict", help="table goes by what each torch supports"
+    )
     parser.add_argument("--compress_prob", type=float, default=0.5)
+    parser.add_argument("--warmup_steps", type=int, default=1000, help="updates until compress_prob is reached")
     parser.add_argument("--direct_prob", type=float, default=0.0)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight_decay", type=float, default=0.01)
@@ -195,7 +327,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         forward_kwargs={"causal": args.causal},
         lr=args.lr,
         weight_decay=args.weight_decay,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        amp=args.amp,
         accum_steps=args.accum_steps,
+        compile=args.compile,
+        compile_policy=args.compile_policy,
+        warmup_steps=args.warmup_steps,
     )
     if args.out is not None:
         save_checkpoint(args.out, model)

@@ -1,5 +1,6 @@
 """One model, trained and asked on request: what the dashboard and the MCP server share."""
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from bit_transformer.model import BitTransformerLM
 from bit_transformer.optimization import configure_optimizer
 from bit_transformer.safety import SafetyError, SafetyGate, hil_safe_inference
 from bit_transformer.scale import double_layers, double_length, double_width
-from bit_transformer.training import next_bit_loss, with_extra_steps
+from bit_transformer.training import next_bit_loss, planned_updates, with_extra_steps
 
 DOUBLE: dict[str, Callable[[BitTransformerLM], BitTransformerLM]] = {
     "width": double_width,
@@ -44,6 +45,11 @@ class TrainingPlan:
         for name, least in {"rows": 1, "batch_size": 1, "epochs": 1, "extra_steps": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def updates(self) -> int:
+        """The optimizer updates that carry the plan out."""
+        return planned_updates(self.epochs, math.ceil(self.rows / self.batch_size), extra_steps=self.extra_steps)
 
 
 class ModelManager:
@@ -87,7 +93,7 @@ class ModelManager:
             self.model = BitTransformerLM(**config)
             self.data, self.validation, self.plan = data, validation, plan
             self.optimizer, self.scheduler = configure_optimizer(
-                self.model, lr=plan.lr, weight_decay=plan.weight_decay, total_steps=100
+                self.model, lr=plan.lr, weight_decay=plan.weight_decay, total_steps=plan.updates
             )
             self.step = 0
             self.history.clear()
@@ -111,7 +117,8 @@ class ModelManager:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             lr = self.scheduler.get_last_lr()[0]
             self.optimizer.step()
-            self.scheduler.step()
+            if self.scheduler.last_epoch + 1 < self.plan.updates:  # the plan ends at the floor, and stays there
+                self.scheduler.step()
             self.optimizer.zero_grad()
             self.step += 1
             scores = {name: telemetry[name].mean().item() for name in ("negentropy", "lz_complexity", "symbiosis")}
@@ -139,7 +146,7 @@ class ModelManager:
             plan = replace(self.plan, **{**(plan or {}), "rows": self.plan.rows})
             self.model, self.plan = DOUBLE[dimension](model), plan
             self.optimizer, self.scheduler = configure_optimizer(
-                self.model, lr=plan.lr, weight_decay=plan.weight_decay, total_steps=100
+                self.model, lr=plan.lr, weight_decay=plan.weight_decay, total_steps=plan.updates
             )
             return self.status()
 
@@ -164,7 +171,7 @@ class ModelManager:
             plan = TrainingPlan(**{**extra["plan"], **changes})
             self.model, self.data, self.validation, self.plan = snapshot["model"], data, None, plan
             self.optimizer, self.scheduler = configure_optimizer(
-                self.model, lr=plan.lr, weight_decay=plan.weight_decay, total_steps=100
+                self.model, lr=plan.lr, weight_decay=plan.weight_decay, total_steps=plan.updates
             )
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": snapshot["optimizer"]["state"], "param_groups": groups})

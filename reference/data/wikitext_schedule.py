@@ -7,26 +7,163 @@ in turn, up to the limits that are given.
 """
 
 import argparse
+import codecs
+import hashlib
+import os
 import random
+import shutil
+import tempfile
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from bit_transformer.bit_io import bits_to_rows, text_to_bits
+from bit_transformer.bit_io import BITS_PER_BYTE, CODEWORDS
 from bit_transformer.checkpoint import save_checkpoint
 from bit_transformer.model import BitTransformerLM
 from bit_transformer.training import next_bit_loss, train_loop
 
+CACHE_VERSION = 1
+HEADER_SIZE = 256  # bytes of a cache before its first row
+BLOCK_ROWS = 4096  # rows that are encoded or checked at a time
 
-def load_rows(path: Path, max_seq_len: int) -> Tensor:
+
+class BitRows(Dataset):
+    """Rows of bits in a file that is mapped into memory row by row; nothing of it is held.
+
+    A row [length] is a LongTensor of whole codewords. In the file each row is packed, most significant
+    bit first, and starts at a byte of its own. Slices are views, of the same file.
+    """
+
+    def __init__(self, file: Path, length: int, rows: range, num_workers: int = 2) -> None:
+        self.file = file
+        self.length = length
+        self.rows = rows
+        self.num_workers = num_workers
+        self._loader: DataLoader | None = None
+
+    @classmethod
+    def of_text(cls, path: Path, max_seq_len: int, num_workers: int = 2) -> "BitRows":
+        """The rows of a UTF-8 text, encoded once and kept in a file: beside the text, or in the user's cache.
+
+        Rows have as many bits as whole codewords fit into max_seq_len; the tail that fills no row is
+        dropped. Raises ValueError where the text is not UTF-8, or fills no row, and OSError where the
+        file cannot be written.
+        """
+        length = max_seq_len - max_seq_len % BITS_PER_BYTE
+        if length < BITS_PER_BYTE:
+            raise ValueError(f"a row must hold a codeword of {BITS_PER_BYTE} bits, got max_seq_len={max_seq_len}")
+        if length != max_seq_len:
+            warnings.warn(f"rows have {length} bits, the most whole codewords in {max_seq_len}", stacklevel=3)
+        if path.stat().st_size * BITS_PER_BYTE < length:
+            raise ValueError(f"{path} does not fill one row of {length} bits: give more text or shorter rows")
+        file = cache_folder(path) / f"{path.name}.{length}.bits"
+        if not is_whole_cache(file, path, length):
+            write_cache(file, path, length)
+        count = (file.stat().st_size - HEADER_SIZE) // row_size(length)
+        return cls(file, length, range(count), num_workers)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and bits a row."""
+        return len(self), self.length
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice) -> "Tensor | BitRows":
+        if isinstance(index, slice):
+            return BitRows(self.file, self.length, self.rows[index], self.num_workers)
+        size = row_size(self.length)
+        # A map that is kept would hold every page that was ever read: make one for the row, and let it go.
+        packed = np.memmap(self.file, np.uint8, "r", HEADER_SIZE + self.rows[index] * size, size)
+        return torch.from_numpy(np.unpackbits(packed, count=self.length)).long()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_loader": None}  # its workers are this process's own
+
+    def split(self, batch_size: int) -> DataLoader:
+        """The rows in order, in batches [B, length], read by workers that stay for the next pass."""
+        if self._loader is None or self._loader.batch_size != batch_size:
+            workers = self.num_workers
+            self._loader = DataLoader(self, batch_size, num_workers=workers, persistent_workers=workers > 0)
+        return self._loader
+
+
+def row_size(length: int) -> int:
+    """The bytes of a packed row of so many bits."""
+    return -(-length // 8)
+
+
+def cache_folder(path: Path) -> Path:
+    """Where the rows of a text are kept: beside it if that can be written, else in the user's cache."""
+    if os.access(path.parent, os.W_OK):
+        return path.parent
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bit_transformer"
+    folder = folder / hashlib.sha256(os.fsencode(path.parent.resolve())).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def is_whole_cache(file: Path, path: Path, length: int) -> bool:
+    """Whether a file holds the rows of just this text, at this length, undamaged."""
+    with suppress(FileNotFoundError), file.open("rb") as cache:
+        header = cache.read(HEADER_SIZE)
+        return header == cache_header(length, digest(path), hashlib.file_digest(cache, "sha256").hexdigest())
+    return False
+
+
+def write_cache(file: Path, path: Path, length: int) -> None:
+    """Encode a text; the file is whole or absent, whoever else writes it and whenever this one is stopped."""
+    table = np.array(CODEWORDS, dtype=np.uint8)  # [256, 9]
+    row_bytes = length // BITS_PER_BYTE
+    decoder, text_hash, rows_hash = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256(), hashlib.sha256()
+    handle, part = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as cache, path.open("rb") as text:
+            cache.write(bytes(HEADER_SIZE))
+            while block := text.read(BLOCK_ROWS * row_bytes):
+                decoder.decode(block)
+                text_hash.update(block)
+                whole = np.frombuffer(block, np.uint8)[: len(block) // row_bytes * row_bytes]
+                packed = np.packbits(table[whole].reshape(-1, length), axis=1)
+                rows_hash.update(packed)
+                cache.write(packed)
+            decoder.decode(b"", final=True)
+            cache.seek(0)
+            cache.write(cache_header(length, text_hash.hexdigest(), rows_hash.hexdigest()))
+            cache.flush()
+            os.fsync(cache.fileno())
+        shutil.copymode(path, part)
+        os.replace(part, file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error
+    except OSError as error:
+        raise OSError(error.errno, f"the rows of {path} cannot be written: {error.strerror}", str(file)) from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(part)
+
+
+def cache_header(length: int, text_hash: str, rows_hash: str) -> bytes:
+    """The first HEADER_SIZE bytes of a cache; written last."""
+    return f"bits {CACHE_VERSION} {length} {text_hash} {rows_hash}\n".encode().ljust(HEADER_SIZE)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_rows(path: Path, max_seq_len: int) -> BitRows:
     """The rows [rows, max_seq_len] of a text file's bits; the tail that fills no row is dropped."""
-    bits: list[int] = []
-    with path.open(encoding="utf-8", newline="") as lines:
-        for line in lines:
-            bits.extend(text_to_bits(line))
-    return bits_to_rows(bits, max_seq_len)
+    return BitRows.of_text(path, max_seq_len)
 
 
 def split_rows(rows: Tensor, share: float = 0.1) -> tuple[Tensor, Tensor]:
