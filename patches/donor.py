@@ -13,7 +13,7 @@ from pathlib import Path
 
 import libcst as cst
 
-from .edits import expression, insert_after, insert_before, insert_item
+from .edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
 from .matchers import calls_to
 from .source import Source, read_bytes
 from .task import Edit, Finding, Site, mend, mended, near_miss
@@ -45,7 +45,8 @@ def definitions(target: Source, given: Source, *names: str) -> Finding:
     """
     wanted = _closure(target, given, names)
     try:
-        edits = [*_import_edits(target, given, wanted), *_definition_edits(target, given, wanted)]
+        missing = [_definition(given, name) for name in wanted if not has_definition(target, name)]
+        edits = [*_import_edits(target, given, missing), *_definition_edits(target, given, wanted)]
     except _TakenError as taken:
         return near_miss(taken.site)
     place = edits[-1].node if edits else _definition(target, names[0])
@@ -59,8 +60,9 @@ def parameter(target: Source, given: Source, function: str, name: str) -> Findin
     site = target.site(own.name, f"parameter {name} of {function}")
     if any(param.name.value == name for param in (*own.params.params, *own.params.kwonly_params)):
         return mended(site)
-    order = [param.name.value for param in (*ours.params.params, *ours.params.kwonly_params)]
-    new = next(param for param in ours.params.kwonly_params if param.name.value == name)
+    both = (*ours.params.params, *ours.params.kwonly_params)
+    order = [param.name.value for param in both]
+    new = next(param for param in both if param.name.value == name)
     section = "kwonly_params" if own.params.kwonly_params else "params"
 
     def change(updated: cst.CSTNode) -> cst.CSTNode:
@@ -71,15 +73,18 @@ def parameter(target: Source, given: Source, function: str, name: str) -> Findin
         params = insert_item(params, index, new, enclosed=updated.whitespace_before_params)
         return updated.with_changes(params=updated.params.with_changes(**{section: params}))
 
-    return mend(site, [Edit(target, own, change)])
+    try:
+        return mend(site, [*_import_edits(target, given, [new]), Edit(target, own, change)])
+    except _TakenError as taken:
+        return near_miss(taken.site)
 
 
 def option(target: Source, given: Source, flag: str) -> Iterator[Finding]:
     """Bring a command-line option behind the nearest one before it that the target has; nothing without a parser."""
-    own = {_flag(call): call for call in target.walk(cst.Call) if _flag(call)}
+    own = {flag_of(call): call for call in target.walk(cst.Call) if flag_of(call)}
     if not own:
         return
-    ours = {_flag(call): call for call in given.walk(cst.Call) if _flag(call)}
+    ours = {flag_of(call): call for call in given.walk(cst.Call) if flag_of(call)}
     if flag in own:
         yield mended(target.site(own[flag], f"option {flag}"))
         return
@@ -113,11 +118,8 @@ def forwarded(target: Source, given: Source, function: str, name: str) -> Iterat
         ):
             yield mended(site)
             continue
-        new = cst.Arg(keyword=cst.Name(name), value=expression(target, f"{parsed}.{name}"), equal=_BARE_EQUAL)
+        new = cst.Arg(keyword=cst.Name(name), value=expression(target, f"{parsed}.{name}"), equal=BARE_EQUAL)
         yield mend(site, [Edit(target, call, _with_argument(new, order[: order.index(name)]))])
-
-
-_BARE_EQUAL = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
 
 
 def _with_argument(new: cst.Arg, earlier: Sequence[str]) -> Callable[[cst.CSTNode], cst.CSTNode]:
@@ -143,7 +145,7 @@ def _namespace(target: Source, value: cst.BaseExpression) -> str | None:
     return value.value.value if is_parsed else None
 
 
-def _flag(call: cst.Call) -> str:
+def flag_of(call: cst.Call) -> str:
     """The long flag that an add_argument call adds."""
     if not isinstance(call.func, cst.Attribute) or call.func.attr.value != "add_argument":
         return ""
@@ -267,12 +269,11 @@ class _Restyle(cst.CSTTransformer):
         return self._indent * (len(spaces) // 4) + " " * (len(spaces) % 4)
 
 
-def _import_edits(target: Source, given: Source, wanted: Sequence[str]) -> Iterator[Edit]:
+def _import_edits(target: Source, given: Source, inserted: Sequence[cst.CSTNode]) -> Iterator[Edit]:
+    """Import what nodes of the reference use that are inserted."""
     missing: dict[str, Import] = {}
-    for name in wanted:
-        if has_definition(target, name):
-            continue
-        for node in given.uses(_definition(given, name)):
+    for new in inserted:
+        for node in given.uses(new):
             imported = [binding for binding in given.names.bindings(node.value, node) if binding.imported]
             if imported and node.value not in missing and not _imports(target, node.value, imported[0].imported):
                 statement = imported[0].node

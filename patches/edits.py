@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import libcst as cst
@@ -15,6 +16,7 @@ from .task import BitpatchError, Edit
 Changed = cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode]
 Item = TypeVar("Item", cst.Arg, cst.Param, cst.ImportAlias)
 
+BARE_EQUAL = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
 _ATOMS = (cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.BaseNumber, cst.BaseString)
 
 
@@ -46,37 +48,72 @@ def insert_after(source: Source, statement: cst.CSTNode, *texts: str) -> Edit:
 
 
 def move_under(
-    source: Source, head: str, statements: Sequence[cst.CSTNode], tail: Sequence[cst.CSTNode] = ()
+    source: Source, heads: Sequence[str], statements: Sequence[cst.CSTNode], tail: Sequence[cst.CSTNode] = ()
 ) -> Iterator[Edit]:
-    """Put neighbouring statements under a compound statement, `if x:` say, and some from elsewhere at their end.
+    """Put neighbouring statements under compound statements, `if x:` say, and some from elsewhere at their end.
 
-    Comments above the first stay above the compound statement; those of the tail go.
+    Of several heads each stands under the one before. Comments above the first statement stay above
+    the heads; those of the tail go. Edits inside the statements are made too.
     """
-    first, *others = statements
-    lines = getattr(first, "leading_lines", ())
-    body = [first.with_changes(leading_lines=()), *others, *(s.with_changes(leading_lines=()) for s in tail)]
+    first = statements[0]
+    moved: list[cst.CSTNode] = []
+    ends: list[cst.CSTNode] = []
+    opened = parse_statement(source, f"{heads[0]}\n    pass")
 
-    def change(_: cst.CSTNode) -> cst.CSTNode:
-        compound = parse_statement(source, f"{head}\n    pass")
-        assert isinstance(compound, cst.BaseCompoundStatement)
-        return compound.with_changes(leading_lines=lines, body=compound.body.with_changes(body=body))
+    def open_(updated: cst.CSTNode) -> cst.CSTNode:
+        moved.append(updated.with_changes(leading_lines=()))
+        return opened.with_changes(leading_lines=getattr(updated, "leading_lines", ()))
 
-    yield Edit(source, first, change)
-    for statement in [*others, *tail]:
-        yield Edit(source, statement, lambda _: cst.RemoveFromParent())
+    def take(place: list[cst.CSTNode], updated: cst.CSTNode) -> cst.RemovalSentinel:
+        place.append(updated)
+        return cst.RemoveFromParent()
+
+    def fill(block: cst.CSTNode) -> cst.CSTNode:
+        body = [*moved, *(end.with_changes(leading_lines=()) for end in ends)]
+        for head in reversed(heads[1:]):
+            inner = parse_statement(source, f"{head}\n    pass")
+            body = [inner.with_changes(body=inner.body.with_changes(body=body))]  # type: ignore[union-attr]
+        filled = opened.body.with_changes(body=body)  # type: ignore[union-attr]
+        lines = [s.with_changes(body=filled) if getattr(s, "body", 0) is opened.body else s for s in block.body]  # type: ignore
+        return block.with_changes(body=lines)
+
+    yield Edit(source, first, open_)
+    for statement in statements[1:]:
+        yield Edit(source, statement, partial(take, moved))
+    for statement in tail:
+        yield Edit(source, statement, partial(take, ends))
+    yield Edit(source, source.parents[first], fill)
+
+
+def unwrap(source: Source, compound: cst.If) -> Edit:
+    """Put the body of an `if` in its place; comments above it stay above."""
+
+    def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
+        assert isinstance(updated, cst.If)
+        if isinstance(updated.body, cst.SimpleStatementSuite):
+            lines = [cst.SimpleStatementLine(updated.body.body, trailing_whitespace=updated.body.trailing_whitespace)]
+        else:
+            lines = list(updated.body.body)  # type: ignore[arg-type]
+        above = [*updated.leading_lines, *lines[0].leading_lines]
+        return cst.FlattenSentinel([lines[0].with_changes(leading_lines=above), *lines[1:]])
+
+    return Edit(source, compound, change)
 
 
 def expression(source: Source, text: str) -> cst.BaseExpression:
-    """Parse an expression in the style of a file."""
-    return cst.parse_expression(text, config=source.module.config_for_parsing)
+    """Parse an expression, its further lines written with four spaces an indent, in the style of a file."""
+    return cst.parse_expression(_in_style(source, text), config=source.module.config_for_parsing)
 
 
 def parse_statement(source: Source, text: str) -> cst.SimpleStatementLine | cst.BaseCompoundStatement:
     """Parse a statement, written with four spaces an indent, in the style of a file."""
-    lines = re.sub(
-        r"^(?:    )+", lambda run: source.module.default_indent * (len(run[0]) // 4), text, flags=re.MULTILINE
-    )
-    return cst.parse_statement(lines, config=source.module.config_for_parsing)
+    return cst.parse_statement(_in_style(source, text), config=source.module.config_for_parsing)
+
+
+def _in_style(source: Source, text: str) -> str:
+    indent, newline = source.module.default_indent, source.module.default_newline
+    text = re.sub(r"^(?:    )+", lambda run: indent * (len(run[0]) // 4), text, flags=re.MULTILINE)
+    return text.replace("\n", newline)
 
 
 def operand(source: Source, node: cst.CSTNode) -> str:
@@ -172,8 +209,10 @@ class _Editor(cst.CSTTransformer):
                 return result if not before and not after else cst.FlattenSentinel([*before, *after])
             if isinstance(result, cst.FlattenSentinel):
                 nodes = list(result)
-                place = next(index for index, node in enumerate(nodes) if node is updated)
-                before, after = [*before, *nodes[:place]], [*nodes[place + 1 :], *after]
+                place = next((index for index, node in enumerate(nodes) if node is updated), None)
+                if place is None:
+                    return result
+                before, after = [*before, *nodes[:place]], [*after, *nodes[place + 1 :]]
             else:
                 updated = result
         return cst.FlattenSentinel(_blank_lines_first([*before, updated]) + after) if before or after else updated

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
+from .edits import BARE_EQUAL, expression, insert_item
 from .matchers import calls_builtin, elements, followed, is_inside, is_method, operation
 from .source import Source
+from .task import Edit, Finding, mend, mended, near_miss
+
+CLOCK = "global_step"  # counts optimizer updates
+PLANNED = "planned_updates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ def is_update(source: Source, statement: cst.CSTNode, receivers: set[str]) -> bo
 
 
 def _is_part(source: Source, small: cst.CSTNode, receivers: set[str]) -> bool:
+    if isinstance(small, cst.AugAssign):
+        return source.code(small.target) == CLOCK
     if not isinstance(small, (cst.Expr, cst.Assign, cst.AnnAssign)) or small.value is None:
         return False
     if _clips(source, small.value):
@@ -147,6 +154,8 @@ def used_outside(source: Source, statements: list[cst.CSTNode]) -> cst.Name | No
 def schedule_totals(source: Source, function: cst.FunctionDef) -> Iterator[tuple[cst.BaseExpression, bool]]:
     """The totals that a function gives to schedules, and whether each is that of one epoch."""
     for call in source.walk(cst.Call, inside=function):
+        if source.enclosing(call, cst.For, cst.While) is not None:
+            continue
         for argument in call.args:
             name = argument.keyword.value if argument.keyword is not None else ""
             if name in ("total_steps", "T_max", "steps_per_epoch"):
@@ -156,24 +165,115 @@ def schedule_totals(source: Source, function: cst.FunctionDef) -> Iterator[tuple
             yield call.args[3].value, False
 
 
-def factor_beside_range(
-    source: Source, function: cst.FunctionDef, product: cst.BaseExpression
-) -> cst.BaseExpression | None:
-    """The other factor of a product with the length of one of the function's ranges: `steps` of `epochs * steps`.
+def planned_totals(source: Source, given: Source, function: cst.FunctionDef, option: str) -> Iterator[Finding]:
+    """Let the totals of a function's schedules be planned_updates(epochs, micro-batches, ...) that knows an option."""
+    totals = list(schedule_totals(source, function))
+    for total, is_of_an_epoch in totals:
+        made = total if is_of_an_epoch else followed(source, total)
+        site = source.site(made, "total of the schedule")
+        planned = next((call for call in source.walk(cst.Call, inside=made) if source.code(call.func) == PLANNED), None)
+        product = made if is_of_an_epoch else _product_with_range(source, function, made)
+        if planned is not None:
+            yield _told(source, given, planned, option)
+        elif any(use.value == option for use in source.uses(made)):
+            yield mended(site)
+        elif product is None:
+            yield near_miss(replace(site, note=f"{site.note}, but no product of epochs and steps of an epoch"))
+        else:
+            yield mend(
+                site, [Edit(source, product, _planning(source, product, option, _range_lengths(source, function)))]
+            )
+    schedules = [call for call in source.walk(cst.Call, inside=function) if "sched" in source.code(call.func).lower()]
+    if not totals:
+        place = schedules[0] if schedules else function.name
+        yield near_miss(source.site(place, "schedule, but no total of it that could be planned"))
 
-    `max(1, epochs * steps)` is seen through.
-    """
-    if isinstance(product, cst.Call) and (
-        calls_builtin(source, product, "max") or calls_builtin(source, product, "int")
-    ):
-        inner = [argument.value for argument in product.args if not isinstance(argument.value, cst.Integer)]
-        return factor_beside_range(source, function, inner[0]) if len(inner) == 1 else None
+
+def _told(source: Source, given: Source, planned: cst.Call, option: str) -> Finding:
+    """Tell planned_updates an option, in the order of its parameters."""
+    site = source.site(planned, f"planned updates, {option}")
+    order = [param.name.value for param in function_named(given, PLANNED).params.params]
+    named = [argument.keyword.value if argument.keyword is not None else "" for argument in planned.args]
+    if option in named or named.count("") > order.index(option):
+        return mended(site)
+    later = [at for at, name in enumerate(named) if name in order[order.index(option) :]]
+    new = cst.Arg(keyword=cst.Name(option), value=cst.Name(option), equal=BARE_EQUAL)
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(updated, cst.Call)
+        place = later[0] if later else len(updated.args)
+        args = insert_item(updated.args, place, new, enclosed=updated.whitespace_before_args)
+        return updated.with_changes(args=args)
+
+    return mend(site, [Edit(source, planned, change)])
+
+
+def function_named(source: Source, name: str) -> cst.FunctionDef:
+    """The function of a name at a file's top."""
+    found = source.statement(source.names.top_level(name)[-1].node)
+    assert isinstance(found, cst.FunctionDef)
+    return found
+
+
+def _planning(
+    source: Source, product: cst.BaseExpression, option: str, lengths: set[str]
+) -> Callable[[cst.CSTNode], cst.CSTNode]:
+    """Make planned_updates(epochs, steps, option=option) of `epochs * steps`, or of the steps of one epoch."""
+    is_first = isinstance(product, cst.BinaryOperation) and source.code(product.left) in lengths
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        epochs, steps = "1", updated
+        if isinstance(updated, cst.BinaryOperation) and (is_first or source.code(updated.right) in lengths):
+            epochs = source.code(updated.left if is_first else updated.right)
+            steps = updated.right if is_first else updated.left
+        bare = source.code(steps.with_changes(lpar=(), rpar=()))
+        return expression(source, f"{PLANNED}({epochs}, {bare}, {option}={option})")
+
+    return change
+
+
+def _range_lengths(source: Source, function: cst.FunctionDef) -> set[str]:
+    """The ends of the ranges that a function's loops go through, as they are written."""
     ranges = [c for loop in source.walk(cst.For, inside=function) for c in source.walk(cst.Call, inside=loop.iter)]
-    ends = [c.args[:2][-1].value for c in ranges if calls_builtin(source, c, "range") and c.args]
-    lengths = {source.code(end) for end in ends}
-    if isinstance(product, cst.BinaryOperation) and isinstance(product.operator, cst.Multiply):
-        if source.code(product.left) in lengths:
-            return product.right
-        if source.code(product.right) in lengths:
-            return product.left
+    return {source.code(c.args[:2][-1].value) for c in ranges if calls_builtin(source, c, "range") and c.args}
+
+
+def _product_with_range(
+    source: Source, function: cst.FunctionDef, node: cst.BaseExpression
+) -> cst.BinaryOperation | None:
+    """A product with the length of one of the function's ranges; `max(1, epochs * steps)` is seen through."""
+    if isinstance(node, cst.Call) and (calls_builtin(source, node, "max") or calls_builtin(source, node, "int")):
+        inner = [argument.value for argument in node.args if not isinstance(argument.value, cst.Integer)]
+        return _product_with_range(source, function, inner[0]) if len(inner) == 1 else None
+    if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Multiply):
+        is_with_range = _range_lengths(source, function) & {source.code(node.left), source.code(node.right)}
+        return node if is_with_range else None
     return None
+
+
+def training_loop(source: Source, function: cst.FunctionDef) -> tuple[cst.For, cst.Call] | None:
+    """The loop over micro-batches of a function, and its one backward call; None where there is not one."""
+    calls = [call for call in source.walk(cst.Call, inside=function) if is_method(call, "backward")]
+    loop = source.enclosing(calls[0], cst.For) if len(calls) == 1 else None
+    return (loop, calls[0]) if loop is not None else None
+
+
+def outermost_loop(source: Source, loop: cst.For) -> cst.For:
+    """The loop over epochs around a loop over micro-batches, or that loop itself."""
+    return [each for each in (loop, *source.ancestors(loop)) if isinstance(each, cst.For)][-1]
+
+
+def assigned_names(source: Source, statement: cst.CSTNode) -> set[str]:
+    """The plain names that a statement sets, anywhere in it."""
+    targets = [target.target for assign in source.walk(cst.Assign, inside=statement) for target in assign.targets]
+    parts = [part for target in targets for part in (elements(target) or [target])]
+    return {part.value for part in parts if isinstance(part, cst.Name)}
+
+
+def optimizer_step(source: Source, loop: cst.For) -> cst.Call | None:
+    """The call in a loop that makes an optimizer update, and not a scheduler's step."""
+    calls = [call for call in source.walk(cst.Call, inside=loop) if is_method(call, "step")]
+    zeroed = {source.code(c.func.value) for c in source.walk(cst.Call) if is_method(c, "zero_grad")}  # type: ignore[attr-defined]
+    steps = [call for call in calls if source.code(call.func.value) in zeroed]  # type: ignore[attr-defined]
+    steps = steps or [call for call in calls if "opt" in source.code(call.func.value)]  # type: ignore[attr-defined]
+    return steps[0] if len(steps) == 1 else None

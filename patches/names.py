@@ -63,6 +63,16 @@ class Names:
         """The bindings of a name at the top of the file."""
         return self._bindings[self._source.module].get(name, [])
 
+    def spelled(self, qualified: str) -> str | None:
+        """How a file writes a dotted name, by the longest part of it that it imports at its top."""
+        parts = qualified.split(".")
+        for length in range(len(parts), 0, -1):
+            imported = ".".join(parts[:length])
+            for name, bindings in self._bindings[self._source.module].items():
+                if bindings and all(binding.imported == imported for binding in bindings):
+                    return ".".join([name, *parts[length:]])
+        return None
+
     def is_bound(self, name: str, at: cst.CSTNode) -> bool:
         """Whether a name means anything yet where a node stands."""
         return bool(self.bindings(name, at)) or hasattr(builtins, name)

@@ -87,12 +87,16 @@ class Source:
             if not is_label:
                 yield name
 
+    def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """Whatever encloses a node, from the inside out."""
+        parent = self.parents.get(node)
+        while parent is not None:
+            yield parent
+            parent = self.parents.get(parent)
+
     def enclosing(self, node: cst.CSTNode, *kinds: Any) -> Any:
         """The nearest ancestor of one of the kinds."""
-        parent = self.parents.get(node)
-        while parent is not None and not isinstance(parent, kinds):
-            parent = self.parents.get(parent)
-        return parent
+        return next((each for each in self.ancestors(node) if isinstance(each, kinds)), None)
 
     def statement(self, node: cst.CSTNode) -> cst.CSTNode:
         """The statement that holds a node: a line, or a compound statement."""

@@ -17,23 +17,23 @@ import libcst as cst
 from .donor import definitions, donor, forwarded, option, parameter
 from .edits import insert_before, move_under, operand, rewrite
 from .loops import (
+    PLANNED,
     counts,
-    factor_beside_range,
     is_only_indexed,
     is_update,
     iteration,
     leaves,
-    schedule_totals,
+    planned_totals,
     steppers,
     touches,
     update_parts,
     used_outside,
 )
-from .matchers import calls_to, elements, followed, is_alone, is_method
+from .matchers import calls_to, elements, is_alone, is_method
 from .source import Source, SourceTree
 from .task import Contract, Finding, Task, mend, mended, near_miss
 
-STEPS, GROUPS, UPDATES = "accum_steps", "accumulation_groups", "count_updates"
+STEPS, GROUPS = "accum_steps", "accumulation_groups"
 SHARE, CLOSES = "share", "closes"
 
 
@@ -48,7 +48,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     assert isinstance(function, cst.FunctionDef)
     used = [use for use in source.uses(function.body) if not isinstance(source.parents[use], cst.AssignTarget)]
     names = {use.value for use in used}
-    if STEPS in names and not names & {GROUPS, UPDATES}:
+    if STEPS in names and not names & {GROUPS, PLANNED}:
         yield mended(source.site(function.name, f"train_loop uses {STEPS} in an idiom of its own"))
         return
     backwards = [call for call in source.walk(cst.Call) if is_method(call, "backward")]
@@ -57,9 +57,9 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield from _strays(source, backwards, len(inside))
         return
     yield from _loop(source, inside[0], steppers(source, function))
-    yield from _total(source, function)
+    yield from planned_totals(source, given, function, STEPS)
     yield parameter(source, given, "train_loop", STEPS)
-    yield definitions(source, given, GROUPS, UPDATES)
+    yield definitions(source, given, GROUPS, PLANNED)
     yield from _command_line(source, given)
 
 
@@ -173,30 +173,10 @@ def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Head
         return near_miss(source.site(leftover, f"use of {leftover.value}, which only an update sets: move it into it"))
     if any("zero_grad" not in source.code(statement) for statement in zeroing):
         return near_miss(source.site(zeroing[0], "part of an update before the backward call: move it behind"))
-    edits = list(move_under(source, f"if {header.closes}:", update, tail=zeroing))
+    edits = list(move_under(source, [f"if {header.closes}:"], update, tail=zeroing))
     if zeroing:  # what was zeroed before each backward is zeroed before the loop, then once a group
         edits.append(insert_before(source, loop, *(source.code(statement) for statement in zeroing)))
     return mend(source.site(update[0], "update after every micro-batch"), edits)
-
-
-def _total(source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
-    """Count updates, not micro-batches, in the schedule's total: epochs * updates an epoch."""
-    totals = list(schedule_totals(source, function))
-    for total, is_of_an_epoch in totals:
-        product = total if is_of_an_epoch else followed(source, total)
-        site = source.site(product, "total of the schedule")
-        steps = product if is_of_an_epoch else factor_beside_range(source, function, product)
-        if any(use.value == UPDATES for use in source.uses(product)):
-            yield mended(site)
-        elif steps is None:
-            yield near_miss(
-                source.site(product, "total of the schedule, but no product of epochs and steps of an epoch")
-            )
-        else:
-            yield mend(site, [rewrite(source, steps, lambda code: f"{UPDATES}({code}, {STEPS})")])
-    schedules = [call for call in source.walk(cst.Call, inside=function) if "sched" in source.code(call.func).lower()]
-    if schedules and not totals:
-        yield near_miss(source.site(schedules[0], "schedule, but its total was not found: give it as total_steps"))
 
 
 task = Task(

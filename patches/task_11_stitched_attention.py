@@ -139,26 +139,36 @@ def _hide_padding(source: Source, windows: PaddedWindows) -> Finding:
     if any(use.value == PADDING for use in source.uses(function)):
         return mended(source.site(function.name, "padding of the windows hidden"))
     length = sequence_length(source, function)
-    softmax = next(operations(source, "softmax", inside=function), None)
-    if length is None or softmax is None:
-        lacking = "no name for the sequence length" if softmax is not None else "no softmax over them"
+    weighed = next(operations(source, "softmax", "scaled_dot_product_attention", inside=function), None)
+    if length is None or weighed is None:
+        lacking = "no name for the sequence length" if weighed is not None else "no softmax over them"
         return near_miss(source.site(function.name, f"padded windows, but {lacking}"))
-    site = source.site(softmax.call, "softmax over windows whose padding is not hidden")
+    site = source.site(weighed.call, "softmax over windows whose padding is not hidden")
     padding = f"{PADDING}({length}, {source.code(windows.chunk)}, {source.code(windows.overlap)}, {{0}}.device)"
+    mask = _mask(source, function)
+    setting = last_setting(source, function, mask) if mask is not None else None
+    if mask is not None and setting is not None:
+        text = f"{mask.value} = {mask.value} | {padding.format(mask.value)}"
+        return mend(site, [insert_after(source, setting, text)])
+    scores = weighed.operands[0]
+    if weighed.name != "softmax" or not isinstance(scores, cst.Name):
+        return near_miss(
+            source.site(weighed.call, "softmax over padded windows, but of no name: name the mask or the scores first")
+        )
+    text = f'{scores.value} = {scores.value}.masked_fill({padding.format(scores.value)}, float("-inf"))'
+    return mend(site, [insert_before(source, source.statement(weighed.call), text)])
+
+
+def _mask(source: Source, function: cst.FunctionDef) -> cst.Name | None:
+    """The name of the mask that hides keys in all cases: that of `masked_fill(mask, ...)` or of `attn_mask=~mask`."""
+    for attention in operations(source, "scaled_dot_product_attention", inside=function):
+        kept = attention.keywords.get("attn_mask")
+        is_turned = isinstance(kept, cst.UnaryOperation) and isinstance(kept.operator, cst.BitInvert)
+        return kept.expression if is_turned and isinstance(kept.expression, cst.Name) else None  # type: ignore[union-attr]
     fills = list(operations(source, "masked_fill", "masked_fill_", inside=function))
     mask = fills[0].argument(1, "mask") if len(fills) == 1 else None
     is_always_filled = bool(fills) and source.parents[source.statement(fills[0].call)] is function.body
-    setting = last_setting(source, function, mask) if isinstance(mask, cst.Name) and is_always_filled else None
-    if isinstance(mask, cst.Name) and setting is not None:
-        text = f"{mask.value} = {mask.value} | {padding.format(mask.value)}"
-        return mend(site, [insert_after(source, setting, text)])
-    scores = softmax.operands[0]
-    if not isinstance(scores, cst.Name):
-        return near_miss(
-            source.site(softmax.call, "softmax over padded windows, but of no name: name the scores first")
-        )
-    text = f'{scores.value} = {scores.value}.masked_fill({padding.format(scores.value)}, float("-inf"))'
-    return mend(site, [insert_before(source, source.statement(softmax.call), text)])
+    return mask if isinstance(mask, cst.Name) and is_always_filled else None
 
 
 task = Task(

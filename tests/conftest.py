@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from samples import BASELINE, CODE_ONLY
 
-from bitpatch.patches.engine import plan, task_named
-from bitpatch.patches.source import open_tree
+from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.source import SourceTree, open_tree
+from bitpatch.patches.task import State
 
 
 @pytest.fixture
@@ -44,3 +45,51 @@ def model_of(tmp_path: Path) -> Callable[[str], Path]:
         return package.parent
 
     return make
+
+
+@pytest.fixture
+def loop_of(model_of: Callable[[str], Path]) -> Callable[[str], SourceTree]:
+    """A tree that is a model file and this training file."""
+
+    def make(text: str) -> SourceTree:
+        root = model_of("")
+        (root / "bit_transformer/training.py").write_text(text)
+        return open_tree(root)
+
+    return make
+
+
+@pytest.fixture
+def after() -> Callable[..., str]:
+    """The one file that a task changes, as the task leaves it."""
+
+    def text(tree: SourceTree, name: str) -> str:
+        planned = plan(tree, [task_named(name)])
+        assert not planned.refused, planned.outcomes[0].reason
+        (change,) = planned.changes
+        return change.after.decode()
+
+    return text
+
+
+@pytest.fixture
+def refusal() -> Callable[..., str]:
+    """Why a task is refused."""
+
+    def reason(tree: SourceTree, name: str) -> str:
+        planned = plan(tree, [task_named(name)])
+        assert (planned.refused, planned.changes) == (True, ()), planned.outcomes[0].outcome
+        return planned.outcomes[0].reason
+
+    return reason
+
+
+@pytest.fixture
+def state() -> Callable[..., State]:
+    """How far a tree holds a task."""
+
+    def look(tree: SourceTree, name: str) -> State:
+        (found,) = status(tree, [task_named(name)])
+        return found.state
+
+    return look

@@ -27,3 +27,27 @@ def contents(tree: Path) -> dict[str, bytes]:
 def source(text: str | bytes) -> Source:
     """A file of its own."""
     return Source("file.py", text if isinstance(text, bytes) else text.encode())
+
+
+LOOP = """\
+import random
+
+import torch
+
+
+def train_loop(model, data, *, epochs=1, extra_steps=0, compress_prob=0.5):
+    total = epochs * max(1, len(data) // 8)
+    optimizer, scheduler = configure_optimizer(model, total_steps=total)
+    for epoch in range(epochs):
+        for batch in data.split(8):
+            if random.random() < compress_prob:
+                logits = model.forward_compressed(batch)
+            else:
+                logits = model(batch)
+            loss = loss_of(logits, batch)
+            loss.backward()
+            optimizer.step()
+            if scheduler.last_epoch < total:
+                scheduler.step()
+            optimizer.zero_grad()
+"""

@@ -91,8 +91,6 @@ class SelfAttention(nn.Module):
 
     def _dense(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor | None]:
         B, H, T, D = q.shape
-        dropout_p = self.dropout.p if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=causal)
         if self.full_attn_logging:
             with torch.no_grad():
                 scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # [B, H, T, T]
@@ -100,6 +98,8 @@ class SelfAttention(nn.Module):
                     future = get_tri_mask(T, q.device)
                     scores = scores.masked_fill(future, float("-inf"))
                 weights = torch.softmax(scores, dim=-1)
+        dropout_p = self.dropout.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout_p)
         return out, weights.detach() if self.full_attn_logging else None
 
     def _chunked(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor | None]:
@@ -115,15 +115,15 @@ class SelfAttention(nn.Module):
             future = get_tri_mask(width, q.device)
             hidden = future[overlap:]
         hidden = hidden | window_padding(T, chunk, overlap, hidden.device)
-        dropout_p = self.dropout.p if self.training else 0.0
-        out = F.scaled_dot_product_attention(
-            q, k.transpose(-2, -1), v.transpose(-2, -1), attn_mask=~hidden, dropout_p=dropout_p
-        )
         if self.full_attn_logging:
             with torch.no_grad():
                 scores = q @ k / math.sqrt(D)  # [B * H, N, chunk, W]
                 scores = scores.masked_fill(hidden, float("-inf"))
                 weights = torch.softmax(scores, dim=-1)
+        dropout_p = self.dropout.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(
+            q, k.transpose(-2, -1), v.transpose(-2, -1), attn_mask=~hidden, dropout_p=dropout_p
+        )
         out = out.unflatten(0, (B, H)).flatten(2, 3)[:, :, :T]
         return out, self._stitch(weights.detach().unflatten(0, (B, H)), T) if self.full_attn_logging else None
 

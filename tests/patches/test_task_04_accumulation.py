@@ -37,7 +37,7 @@ def after(tree):
     planned = plan(tree, [TASK])
     assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
     text = planned.changes[0].after.decode()
-    return text[text.index("def train_loop") : text.index("def accumulation_groups")].rstrip() + "\n"
+    return text[text.index("def train_loop") : text.index("def planned_updates")].rstrip() + "\n"
 
 
 def refusal(tree):
@@ -72,7 +72,7 @@ def test_the_plain_loop(loop):
         == """\
 def train_loop(model, data, *, epochs=1, accum_steps: int = 1):
     steps = len(data) // 8
-    optimizer, scheduler = configure_optimizer(model, total_steps=epochs * count_updates(steps, accum_steps))
+    optimizer, scheduler = configure_optimizer(model, total_steps=planned_updates(epochs, steps, accum_steps=accum_steps))
     for epoch in range(epochs):
         for batch, share, closes in accumulation_groups(data.split(8), accum_steps):
             loss = loss_of(model, batch)
@@ -122,13 +122,13 @@ def train_loop(model, data, *, epochs=1, accum_steps: int = 1):
         pytest.param(
             "total_steps=epochs * steps)",
             "total_steps=max(1, steps * epochs))",
-            "max(1, count_updates(steps, accum_steps) * epochs)",
+            "max(1, planned_updates(epochs, steps, accum_steps=accum_steps))",
             id="guarded total",
         ),
         pytest.param(
             "configure_optimizer(model, total_steps=epochs * steps)",
             "configure_optimizer(model, 1e-3, 0.01, epochs * steps)",
-            "configure_optimizer(model, 1e-3, 0.01, epochs * count_updates(steps, accum_steps))",
+            "configure_optimizer(model, 1e-3, 0.01, planned_updates(epochs, steps, accum_steps=accum_steps))",
             id="positional total",
         ),
     ],
@@ -292,13 +292,13 @@ def test_what_would_go_wrong_in_silence_is_refused(loop, old, new):
         pytest.param(
             "total_steps=epochs * steps)",
             "total_steps=int(epochs * steps))",
-            "int(epochs * count_updates(steps, accum_steps))",
+            "int(planned_updates(epochs, steps, accum_steps=accum_steps))",
             id="int of a product",
         ),
         pytest.param(
             "total_steps=epochs * steps)",
             "epochs=epochs, steps_per_epoch=steps)",
-            "steps_per_epoch=count_updates(steps, accum_steps))",
+            "steps_per_epoch=planned_updates(1, steps, accum_steps=accum_steps))",
             id="steps of an epoch",
         ),
     ],

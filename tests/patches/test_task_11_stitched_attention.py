@@ -234,7 +234,9 @@ def test_truncated_windows_keep_their_origin_and_get_no_mask(model_of):
             PADDED.replace("B, H, T, D = q.shape", "T = length(q)"), "no name for the sequence length", id="no length"
         ),
         pytest.param(
-            PADDED.replace("softmax(scores,", "softmax(q @ k,"), "name the scores first", id="softmax of an expression"
+            PADDED.replace("softmax(scores,", "softmax(q @ k,"),
+            "name the mask or the scores first",
+            id="softmax of an expression",
         ),
     ],
 )

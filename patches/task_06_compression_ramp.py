@@ -1,0 +1,141 @@
+"""Raise the share of compressed micro-batches along half a cosine.
+
+A model that has learned nothing yet gets half of its micro-batches run-length encoded. With the
+patch the probability rises from 0 to compress_prob over `--warmup_steps` optimizer updates, and the
+draws come from a generator of their own, so that they shift no other random numbers.
+
+Contract: fixes. From warmup_steps on, the probability is what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from .donor import definitions, donor, forwarded, option, parameter
+from .edits import BARE_EQUAL, insert_after, insert_before, insert_item, rewrite
+from .loops import CLOCK, function_named, optimizer_step, outermost_loop, training_loop
+from .matchers import is_method
+from .source import Source, SourceTree
+from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+
+RAMP, PROBABILITY, RAMPED, WARMUP = "cosine_ramp", "compress_prob", "ramped_prob", "warmup_steps"
+DRAWS, DRAW = "draws", "draw"
+UNIFORM = ("random.random", "torch.rand", "numpy.random.rand", "numpy.random.random")
+
+
+def find(tree: SourceTree) -> Iterator[Finding]:
+    """Where the loop uses the probability, where it draws, and where an update ends."""
+    source, given = tree.training, donor("bit_transformer/training.py")
+    if source is None:
+        return
+    function = function_named(source, "train_loop")
+    found = training_loop(source, function)
+    step = optimizer_step(source, found[0]) if found is not None else None
+    if found is None or step is None:
+        yield near_miss(source.site(function.name, "train_loop, but without one backward and one step in a loop"))
+        return
+    calls = [call for call in source.walk(cst.Call, inside=found[0]) if source.code(call.func) == RAMP]
+    if calls:
+        yield mended(source.site(calls[0], "probability on a ramp"))
+    else:
+        yield from _ramped(source, found[0], source.statement(step))
+    for name in (WARMUP, CLOCK):
+        yield parameter(source, given, "train_loop", name)
+    yield from option(source, given, f"--{WARMUP}")
+    yield from forwarded(source, given, "train_loop", WARMUP)
+    yield definitions(source, given, RAMP)
+
+
+def _ramped(source: Source, loop: cst.For, step: cst.CSTNode) -> Iterator[Finding]:
+    uses = [use for use in source.uses(loop.body) if use.value == PROBABILITY]
+    random, torch = source.names.spelled("random.Random"), source.names.spelled("torch.initial_seed")
+    taken = [name for name in (RAMPED, DRAWS, CLOCK) if source.names.is_bound(name, loop)]
+    if not uses or random is None or torch is None or taken:
+        lacking = f"but the name {taken[0]} is taken: rename yours" if taken else f"but no use of {PROBABILITY} in it"
+        lacking = lacking if uses else f"but no use of {PROBABILITY} in it"
+        lacking = "import random and torch by name first" if uses and not taken else lacking
+        yield near_miss(source.site(loop, f"loop over micro-batches, {lacking}"))
+        return
+    draws = list(_own_draws(source, loop, uses))
+    first = next(s for s in loop.body.body if any(use is s or s in source.ancestors(use) for use in uses))
+    ramp = f"{RAMPED} = {RAMP}({CLOCK}, start=0.0, end={PROBABILITY}, total_steps={WARMUP})"
+    outer = outermost_loop(source, loop)
+    edits = [
+        insert_before(source, first, ramp),
+        *(rewrite(source, use, lambda _: RAMPED) for use in uses),
+        insert_before(source, outer, f"{DRAWS} = {random}({torch}())"),
+        insert_after(source, step, f"{CLOCK} += 1"),
+    ]
+    yield mend(source.site(first, f"micro-batches compressed with a probability that is always {PROBABILITY}"), edits)
+    yield from draws
+
+
+def _own_draws(source: Source, loop: cst.For, uses: list[cst.Name]) -> Iterator[Finding]:
+    """Draw from a generator of its own: here, or in the function that is given the probability."""
+    inside = [node for use in uses for node in source.ancestors(use) if isinstance(node, cst.Comparison)]
+    drawn = [draw for comparison in inside for draw in _uniform(source, comparison)]
+    if drawn:
+        for draw in drawn:
+            yield mend(
+                source.site(draw, "draw from a generator that others use"),
+                [rewrite(source, draw, lambda _: f"{DRAWS}.random()")],
+            )
+        return
+    for use in uses:
+        call = source.enclosing(use, cst.Call)
+        helper = source.names.top_level(source.code(call.func)) if call is not None else []
+        function = helper[-1].node if helper and isinstance(helper[-1].node, cst.FunctionDef) else None
+        drawn = list(_uniform(source, function)) if function is not None else []
+        if call is None or function is None or not drawn:
+            yield near_miss(source.site(use, f"use of {PROBABILITY}, but no draw that it is compared with"))
+            return
+        yield mend(source.site(call, "draws handed over"), [Edit(source, call, _handing)])
+        yield from _drawing(source, function, drawn)
+
+
+def _uniform(source: Source, inside: cst.CSTNode) -> Iterator[cst.Call]:
+    """The draws of a uniform number: random.random(), torch.rand(1).item()."""
+    for call in source.walk(cst.Call, inside=inside):
+        inner = call.func.value if is_method(call, "item") else call  # type: ignore[attr-defined]
+        if isinstance(inner, cst.Call) and source.names.qualified(inner.func) in UNIFORM:
+            wrapped = source.parents.get(source.parents[inner])
+            if not (inner is call and is_method(wrapped, "item")):
+                yield call
+
+
+def _handing(call: cst.CSTNode) -> cst.CSTNode:
+    assert isinstance(call, cst.Call)
+    named = any(argument.keyword is not None for argument in call.args)
+    value = cst.Attribute(cst.Name(DRAWS), cst.Name("random"))
+    new = cst.Arg(value, keyword=cst.Name(DRAW), equal=BARE_EQUAL) if named else cst.Arg(value)
+    return call.with_changes(args=insert_item(call.args, len(call.args), new, enclosed=call.whitespace_before_args))
+
+
+def _drawing(source: Source, function: cst.FunctionDef, drawn: list[cst.Call]) -> Iterator[Finding]:
+    """Give a function the generator to draw from."""
+    given = donor("bit_transformer/training.py")
+    yield (
+        parameter(source, given, "draw_form", DRAW)
+        if function.name.value == "draw_form"
+        else near_miss(
+            source.site(function.name, "function that draws, but not called draw_form: hand it the draws by hand")
+        )
+    )
+    for draw in drawn:
+        yield mend(
+            source.site(draw, "draw from a generator that others use"), [rewrite(source, draw, lambda _: f"{DRAW}()")]
+        )
+
+
+task = Task(
+    number=6,
+    slug="compression-ramp",
+    title="Compression probability on a cosine ramp",
+    contract=Contract.FIXES,
+    summary="compress_prob is reached along half a cosine of warmup_steps updates; its draws are its own",
+    why=__doc__,
+    sought="a use of compress_prob in the loop over micro-batches of train_loop, and the draw it is compared with",
+    find=find,
+)

@@ -1,0 +1,102 @@
+"""Which ways to cut rows into micro-batches are taken for a loader's, and which are named and left."""
+
+import pytest
+from samples import LOOP
+
+from bitpatch.patches.task import State
+
+CUT = "        for batch in data.split(8):\n"
+GUESS = "    total = epochs * max(1, len(data) // 8)\n"
+GUARD = "            if scheduler.last_epoch < total:\n                scheduler.step()\n"
+LOADED = "    loader = row_loader(data, batch_size, num_workers)\n"
+PLANNED = "    total = planned_updates(epochs, len(loader), extra_steps=extra_steps)\n"
+
+
+def test_a_loop_without_a_backward_call_is_named(loop_of, refusal):
+    assert "without one backward call" in refusal(loop_of(LOOP.replace("loss.backward()", "pass")), "task-1")
+
+
+def test_right_words_in_a_comment_are_no_loader(loop_of, state):
+    text = LOOP.replace(CUT, "        # row_loader(data, batch_size, num_workers)\n" + CUT)
+    assert state(loop_of(text), "task-1") is State.MISSING
+
+
+def test_the_plain_loop(loop_of, after):
+    text = after(loop_of(LOOP), "task-1")
+    assert LOADED + PLANNED in text
+    assert "        for batch in loader:\n" in text
+    assert "            optimizer.step()\n            scheduler.step()\n            optimizer.zero_grad()\n" in text
+    assert "compress_prob=0.5, batch_size: int = 8, num_workers: int = 0):" in text
+    assert "from torch.utils.data import DataLoader, Dataset\n" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(CUT, "        for batch in torch.split(data, 8):\n", "for batch in loader:", id="function"),
+        pytest.param(CUT, "        for i, batch in enumerate(data.split(8)):\n", "enumerate(loader):", id="counted"),
+        pytest.param(
+            CUT,
+            "        for start in range(0, len(data), 8):\n            batch = data[start : start + 8]\n",
+            "        for batch in loader:\n            if random",
+            id="slices of a range",
+        ),
+        pytest.param(
+            GUESS, GUESS.replace("max(1, len(data) // 8)", "-(-len(data) // 8)"), PLANNED, id="guess rounded up"
+        ),
+        pytest.param(
+            GUESS,
+            GUESS.replace("max(1, len(data) // 8)", "((len(data) + 8 - 1) // 8)"),
+            PLANNED,
+            id="guess rounded up by hand",
+        ),
+        pytest.param(
+            GUARD,
+            "            if scheduler.last_epoch < total: scheduler.step()\n",
+            "scheduler.step()\n",
+            id="one line",
+        ),
+        pytest.param(
+            GUARD,
+            "            # stop in time\n" + GUARD,
+            "            # stop in time\n            scheduler.step()\n",
+            id="comment above the guard",
+        ),
+    ],
+)
+def test_idioms(loop_of, after, old, new, expected):
+    assert old in LOOP
+    assert expected in after(loop_of(LOOP.replace(old, new)), "task-1")
+
+
+def test_a_loader_of_ones_own_keeps_its_name(loop_of, after):
+    text = "from torch.utils.data import DataLoader\n" + LOOP.replace(
+        GUESS, "    batches = DataLoader(data, batch_size=8)\n    total = epochs * len(batches)\n"
+    ).replace("data.split(8)", "batches")
+    patched = after(loop_of(text), "task-1")
+    assert "    batches = row_loader(data, batch_size, num_workers)\n" in patched
+    assert "planned_updates(epochs, len(batches), extra_steps=extra_steps)" in patched
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param("data.split(8)", "data", "where the rows are cut", id="rows of unknown origin"),
+        pytest.param("data.split(8)", "prepare(data).split(8)", "where the rows are cut", id="rows without a name"),
+        pytest.param("    total = ", "    loader = 1\n    total = ", "name loader is taken", id="name taken"),
+        pytest.param("epochs * max(", "3 * max(", "no product of epochs", id="total of something else"),
+        pytest.param("total_steps=total", "", "no total of it", id="no total"),
+    ],
+)
+def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
+    assert old in LOOP
+    assert reason in refusal(loop_of(LOOP.replace(old, new)), "task-1")
+
+
+def test_what_accumulation_has_planned_is_told_the_extra_steps(loop_of, patched):
+    tree = loop_of(LOOP)
+    for name in ("task-4", "task-1"):
+        patched(tree.root, name)
+    text = (tree.root / "bit_transformer/training.py").read_text()
+    assert "planned_updates(epochs, len(loader), extra_steps=extra_steps, accum_steps=accum_steps)" in text
+    assert "in accumulation_groups(loader, accum_steps):" in text

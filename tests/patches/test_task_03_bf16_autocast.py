@@ -1,0 +1,95 @@
+"""Which forwards and losses go under autocast, and which are named and left."""
+
+import pytest
+from samples import LOOP
+
+from bitpatch.patches.task import State
+
+FORWARD = LOOP[LOOP.index("            if random") : LOOP.index("            loss = ")]
+
+
+@pytest.fixture
+def plain():
+    return LOOP.replace(FORWARD, "            logits, telemetry = model(batch)\n")
+
+
+def test_autocast_by_hand_is_left_alone(loop_of, state, plain):
+    text = plain.replace(
+        "            loss.back", "            with torch.autocast('cpu'):\n                pass\n            loss.back"
+    )
+    assert state(loop_of(text), "task-3") is State.PARTIAL
+
+
+def test_right_words_in_a_comment_are_no_autocast(loop_of, state, plain):
+    assert state(loop_of(plain + "# with autocast(device, amp):\n"), "task-3") is State.MISSING
+
+
+def test_forward_and_loss_go_under_autocast_and_backward_stays_outside(loop_of, after, plain):
+    text = after(loop_of(plain), "task-3")
+    assert (
+        """\
+            with autocast(next(model.parameters()).device, amp):
+                logits, telemetry = model(batch)
+                loss = loss_of(at_least_float32(logits), batch)
+            loss.backward()
+"""
+        in text
+    )
+    assert 'compress_prob=0.5, amp: str = "off"):' in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(
+            "", "", "                else:\n                    logits = model(batch)\n", id="forward in branches"
+        ),
+        pytest.param(
+            "            loss = loss_of(logits, batch)\n",
+            "            # the loss\n            loss = loss_of(logits, batch)\n",
+            "                # the loss\n                loss = loss_of(at_least",
+            id="comment",
+        ),
+        pytest.param(
+            "            loss = loss_of(logits, batch)\n",
+            "            flat = logits.flatten(0, 1)\n            loss = loss_of(flat, batch)\n",
+            "loss_of(at_least_float32(flat), batch)",
+            id="logits reshaped first",
+        ),
+        pytest.param(
+            "    total =",
+            "    where = next(model.parameters()).device\n    total =",
+            "with autocast(where, amp):",
+            id="device of another name",
+        ),
+        pytest.param(
+            "loss.backward()", "(loss / 2).backward()", "            (loss / 2).backward()\n", id="scaled loss"
+        ),
+    ],
+)
+def test_idioms(loop_of, after, old, new, expected):
+    assert expected in after(loop_of(LOOP.replace(old, new) if old else LOOP), "task-3")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param(
+            "loss = loss_of(logits, batch)",
+            "loss = loss_of(model, batch)",
+            "the logits cannot be told",
+            id="loss of the model",
+        ),
+        pytest.param("            loss = loss_of(logits, batch)\n", "", "no forward and loss", id="no loss"),
+    ],
+)
+def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
+    assert old in LOOP
+    assert reason in refusal(loop_of(LOOP.replace(old, new)), "task-3")
+
+
+def test_a_name_that_is_taken_is_named(loop_of, refusal):
+    text = "from torch.cuda.amp import autocast\n" + LOOP
+    assert "stands for something else" in refusal(loop_of(text), "task-3") or "autocast" in refusal(
+        loop_of(text), "task-3"
+    )

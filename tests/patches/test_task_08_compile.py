@@ -1,0 +1,34 @@
+"""Where the model is compiled, and what is left alone."""
+
+from samples import LOOP
+
+from bitpatch.patches.task import State
+
+CONFIGURED = "    optimizer, scheduler = configure_optimizer(model, total_steps=total)\n"
+COMPILED = "    if compile:\n        compile_where_supported(model, compile_policy)\n"
+
+
+def test_compiling_by_hand_is_left_alone(loop_of, state):
+    text = LOOP.replace(CONFIGURED, "    model = torch.compile(model)\n" + CONFIGURED)
+    assert state(loop_of(text), "task-8") is State.APPLIED
+
+
+def test_right_words_in_a_comment_do_not_compile(loop_of, state):
+    assert state(loop_of(LOOP + "# torch.compile(model)\n"), "task-8") is State.MISSING
+
+
+def test_the_model_is_compiled_once_the_optimizer_has_it(loop_of, after):
+    text = after(loop_of(LOOP), "task-8")
+    assert CONFIGURED + COMPILED + "    for epoch" in text
+    assert 'compress_prob=0.5, compile: bool = False, compile_policy: str = "strict"):' in text
+    assert "class EagerFallback:" in text
+    assert "import platform\n" in text
+
+
+def test_without_an_optimizer_of_that_name_it_is_compiled_before_the_epochs(loop_of, after):
+    text = after(loop_of(LOOP.replace("= configure_optimizer(", "= made_elsewhere(")), "task-8")
+    assert COMPILED + "    for epoch" in text
+
+
+def test_a_loop_without_a_backward_call_is_named(loop_of, refusal):
+    assert "without one backward call" in refusal(loop_of(LOOP.replace("loss.backward()", "pass")), "task-8")
