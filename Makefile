@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export MYPYPATH = build/typing
 
-.PHONY: demo test lint types tests trees bench clean
+.PHONY: demo test lint types tests trees mutants bench clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh .ci/demo $(DEMO)
@@ -32,6 +32,10 @@ tests: $(READY)
 trees: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree baseline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree reference
+
+# Every check on every mutant: half an hour on two cores. Writes docs/mutants.md, and which checks tests are to try on each.
+mutants: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/matrix.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py

@@ -1,4 +1,4 @@
-"""The door: `bitpatch list | explain | new | status | diff | apply | verify`."""
+"""The door: `bitpatch list | explain | new | status | diff | apply | revert | verify`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
 if TYPE_CHECKING:
     from .patches.source import SourceTree
     from .patches.task import Plan, Task
-    from .verify.report import Report
     from .verify.runner import Progress
 
 EXIT_CHANGES, EXIT_USAGE, EXIT_REFUSED, EXIT_UNPROVEN, EXIT_IO, EXIT_INTERRUPTED = 1, 2, 3, 5, 6, 130
@@ -49,11 +48,13 @@ class DiffFormat(StrEnum):
 
 
 Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK...", help="task-11, 11 or stitched-attention")]
+OneTask = Annotated[str, typer.Argument(metavar="TASK", help="task-11, 11 or stitched-attention")]
 All = Annotated[bool, typer.Option("--all", help="Every task.")]
 Tree = Annotated[Path, typer.Option("--tree", metavar="DIR", help="The BitTransformerLM tree.")]
 Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 AsFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
-Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if anything is missing.")]
+Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if there is anything to do.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and write nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Jobs = Annotated[int, typer.Option("-j", min=1, help="Checks at once; only verify runs any.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -67,6 +68,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         from .patches.task import BitpatchError
 
+        if kwargs.get("as_json"):
+            kwargs["as_format"] = Format.JSON
         try:
             command(*args, **kwargs)
             sys.stdout.flush()
@@ -103,13 +106,18 @@ def say(text: str, **style: Any) -> None:
     typer.secho(text, color=False if os.environ.get("NO_COLOR") else None, **style)
 
 
+def warn(text: str) -> None:
+    """Print a message to standard error."""
+    say(text, err=True)
+
+
 @app.command("list")
 @guarded
 def list_tasks(as_format: AsFormat = Format.TEXT, as_json: Json = False, debug: Debug = False) -> None:
     """List the tasks."""
     from .patches.engine import all_tasks
 
-    if as_json or as_format is Format.JSON:
+    if as_format == Format.JSON:
         show_json({"tasks": [task.to_json() for task in all_tasks()]})
     else:
         rows = [(task.id, task.slug, str(task.contract), task.summary) for task in all_tasks()]
@@ -118,15 +126,10 @@ def list_tasks(as_format: AsFormat = Format.TEXT, as_json: Json = False, debug: 
 
 @app.command()
 @guarded
-def explain(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="task-11, 11 or stitched-attention")],
-    as_format: AsFormat = Format.TEXT,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+def explain(task: OneTask, as_format: AsFormat = Format.TEXT, as_json: Json = False, debug: Debug = False) -> None:
     """Say what a task changes, why, and what it promises."""
     (chosen,) = choose([task], every=False)
-    if as_json or as_format is Format.JSON:
+    if as_format == Format.JSON:
         show_json({**chosen.to_json(), "why": chosen.why, "sought": chosen.sought})
         return
     say(f"{chosen.id} {chosen.slug}: {chosen.title} ({chosen.contract})", bold=True)
@@ -168,7 +171,7 @@ def status(
     chosen = choose(tasks, every=not tasks)
     with opened(tree, shared=True) as source_tree:
         found = engine.status(source_tree, chosen)
-    if as_json or as_format is Format.JSON:
+    if as_format == Format.JSON:
         show_json({"tree": str(tree), "tasks": [one.to_json() for one in found]})
     elif not quiet:
         for one in found:
@@ -201,10 +204,10 @@ def diff(
     lines = [line for change in planned.changes for line in unified(change)]
     if quiet:
         return
-    if as_json or as_format is DiffFormat.JSON:
+    if as_format == DiffFormat.JSON:
         text = b"".join(lines).decode(errors="replace")
         show_json({"tree": str(tree), "written": False, **planned.to_json(), "diff": text})
-    elif as_format is DiffFormat.PATCH:
+    elif as_format == DiffFormat.PATCH:
         sys.stdout.buffer.write(b"".join(lines))
     else:
         colours = {b"+": "green", b"-": "red", b"@": "cyan"}
@@ -213,13 +216,15 @@ def diff(
             say(text, fg=colours.get(line[:1]), bold=line.startswith((b"+++", b"---")) or None)
 
 
-@app.command()
+@app.command("apply", help="Apply tasks to a tree: all of them, or none.")
+@app.command("revert", help="Take back tasks that bitpatch applied, and keep what was edited by hand since.")
 @guarded
-def apply(
+def enact(
+    context: typer.Context,
     tasks: Tasks = None,
     every: All = False,
     tree: Tree = Path(),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and write nothing.")] = False,
+    dry_run: DryRun = False,
     check: Check = False,
     as_format: AsFormat = Format.TEXT,
     as_json: Json = False,
@@ -227,17 +232,21 @@ def apply(
     jobs: Jobs = 1,
     debug: Debug = False,
 ) -> None:
-    """Apply tasks to a tree: all of them, or none."""
-    from .patches.engine import plan
+    """Plan under the tree's lock, write unless asked not to, and say what was done."""
+    from .patches.originals import load
+    from .patches.revert import plan_apply, plan_revert
     from .patches.transaction import write
 
     chosen = choose(tasks, every)
     with opened(tree) as source_tree:
-        planned = plan(source_tree, chosen)
+        if context.info_name == "apply":
+            planned, originals = plan_apply(source_tree, chosen, tell=warn)
+        else:
+            planned, originals = plan_revert(source_tree, load(tree), chosen, every=every)
         writes = not (dry_run or check or planned.refused)
         if writes:
-            write(tree, planned.changes)
-    if as_json or as_format is Format.JSON:
+            write(tree, planned.changes, originals, tell=warn)
+    if as_format == Format.JSON:
         show_json({"tree": str(tree), "written": writes and bool(planned.changes), **planned.to_json()})
     elif not quiet and not planned.refused:
         show_outcomes(planned, written=writes)
@@ -283,22 +292,13 @@ def verify(
             )
     except runner.VerifyUnavailable as error:
         fail(str(error), EXIT_UNPROVEN)
-    wants_json = as_json or as_format is Format.JSON
-    if output is not None:
-        with output.open("w", encoding="utf-8") as file:
-            write_report(report, file, as_json=wants_json)
-    elif wants_json or not quiet:
-        write_report(report, sys.stdout, as_json=wants_json)
+    if output is not None or as_format == Format.JSON or not quiet:
+        with output.open("w", encoding="utf-8") if output is not None else nullcontext(sys.stdout) as stream:
+            if as_format == Format.JSON:
+                stream.write(json.dumps(report.to_json(), indent=2) + "\n")
+            else:
+                reports.write_text(report, stream)
     raise typer.Exit(reports.exit_code(report))
-
-
-def write_report(report: Report, stream: TextIO, *, as_json: bool) -> None:
-    from .verify.report import write_text
-
-    if as_json:
-        stream.write(json.dumps(report.to_json(), indent=2) + "\n")
-    else:
-        write_text(report, stream)
 
 
 def here_or_reference() -> Path:
@@ -321,7 +321,7 @@ def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
     from .patches.transaction import locked
 
     require_folder(tree)
-    with locked(tree, shared=shared, on_wait=lambda: say(f"waiting for another run on {tree}", err=True)):
+    with locked(tree, shared=shared, tell=warn):
         yield open_tree(tree)
 
 
@@ -339,7 +339,7 @@ def choose(names: Sequence[str] | None, every: bool) -> list[Task]:
 
 def require_accepted(planned: Plan) -> None:
     """Leave with the reasons if a task was refused."""
-    reasons = [outcome.reason for outcome in planned.outcomes if outcome.reason]
+    reasons = dict.fromkeys(outcome.reason for outcome in planned.outcomes if outcome.outcome == "refused")
     if planned.refused:
         fail("\n".join(["refused, and nothing was written", *reasons]), EXIT_REFUSED)
 
@@ -365,14 +365,13 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def show_outcomes(planned: Plan, *, written: bool) -> None:
-    """What an apply did, or would do, task by task."""
+    """What was done, or would be, task by task."""
     for outcome in planned.outcomes:
-        would = "would be " if outcome.outcome == "applied" and not written else ""
+        acted = outcome.outcome in ("applied", "reverted")
         say(f"{outcome.task.id} {outcome.task.slug}: ", nl=False, bold=True)
-        say(f"{would}{outcome.outcome}", fg="green" if outcome.outcome == "applied" else None)
-        if outcome.outcome == "applied":
-            for site in outcome.sites:
-                say(f"  {site}")
+        say(f"{'would be ' * (acted and not written)}{outcome.outcome}", fg="green" if acted else None)
+        for site in outcome.sites if acted else ():
+            say(f"  {site}")
     for change in planned.changes:
         say(f"{'wrote' if written else 'would write'} {change.path}")
 

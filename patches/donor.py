@@ -19,7 +19,7 @@ from .source import Source, read_bytes
 from .task import Edit, Finding, Site, mend, mended, near_miss
 
 
-class _TakenError(Exception):
+class TakenError(Exception):
     """A name that is to be inserted means something else in the target already."""
 
     def __init__(self, site: Site) -> None:
@@ -46,8 +46,8 @@ def definitions(target: Source, given: Source, *names: str) -> Finding:
     wanted = _closure(target, given, names)
     try:
         missing = [_definition(given, name) for name in wanted if not has_definition(target, name)]
-        edits = [*_import_edits(target, given, missing), *_definition_edits(target, given, wanted)]
-    except _TakenError as taken:
+        edits = [*import_edits(target, given, missing), *_definition_edits(target, given, wanted)]
+    except TakenError as taken:
         return near_miss(taken.site)
     place = edits[-1].node if edits else _definition(target, names[0])
     site = target.site(place, f"definition of {', '.join(names)}")
@@ -74,8 +74,8 @@ def parameter(target: Source, given: Source, function: str, name: str) -> Findin
         return updated.with_changes(params=updated.params.with_changes(**{section: params}))
 
     try:
-        return mend(site, [*_import_edits(target, given, [new]), Edit(target, own, change)])
-    except _TakenError as taken:
+        return mend(site, [*import_edits(target, given, [new]), Edit(target, own, change)])
+    except TakenError as taken:
         return near_miss(taken.site)
 
 
@@ -237,9 +237,7 @@ def _refuse_other(target: Source, given: Source, name: str) -> None:
     """Refuse where the target's own definition of a name is not the one that would be inserted."""
     own, ours = _definition(target, name), _definition(given, name)
     if not _styled(target, ours).deep_equals(own.with_changes(leading_lines=())):
-        raise _TakenError(
-            target.site(own, f"another definition of {name}: rename it, or make it that of the reference")
-        )
+        raise TakenError(target.site(own, f"another definition of {name}: rename it, or make it that of the reference"))
 
 
 def _styled(target: Source, node: cst.CSTNode) -> cst.CSTNode:
@@ -269,7 +267,7 @@ class _Restyle(cst.CSTTransformer):
         return self._indent * (len(spaces) // 4) + " " * (len(spaces) % 4)
 
 
-def _import_edits(target: Source, given: Source, inserted: Sequence[cst.CSTNode]) -> Iterator[Edit]:
+def import_edits(target: Source, given: Source, inserted: Sequence[cst.CSTNode]) -> Iterator[Edit]:
     """Import what nodes of the reference use that are inserted."""
     missing: dict[str, Import] = {}
     for new in inserted:
@@ -289,7 +287,8 @@ def _import_edits(target: Source, given: Source, inserted: Sequence[cst.CSTNode]
         if same is not None:
             yield Edit(target, same, _more_aliases(statement, names))
         else:
-            place = _import_place(target, order, statement)
+            starts_group = bool(given.statement(statement).leading_lines)  # type: ignore[attr-defined]
+            place = _import_place(target, order, statement, starts_group=starts_group)
             places.setdefault(place, []).append(_import_of(statement, names))
     for (anchor, behind), nodes in places.items():
         yield Edit(target, anchor, _neighbours(nodes, behind))
@@ -304,7 +303,7 @@ def _imports(target: Source, name: str, imported: str) -> bool:
     meanings |= {meaning.replace("typing.", "collections.abc.", 1) for meaning in meanings}
     if imported not in meanings:
         place = target.statement(bindings[0].node)
-        raise _TakenError(
+        raise TakenError(
             target.site(place, f"the name {name}, which is to be {imported}, stands for something else: rename it")
         )
     return True
@@ -368,16 +367,18 @@ def _import_of(given: cst.CSTNode, names: Sequence[str]) -> cst.SimpleStatementL
     return cst.SimpleStatementLine([node])  # type: ignore[list-item]
 
 
-def _import_place(target: Source, order: Sequence[Import], wanted: cst.CSTNode) -> tuple[cst.CSTNode, bool]:
+def _import_place(
+    target: Source, order: Sequence[Import], wanted: cst.CSTNode, *, starts_group: bool
+) -> tuple[cst.CSTNode, bool]:
     """The nearest import before it in reference order that the target has, else the nearest behind it."""
     present = {_module_of(node): target.statement(node) for node in _top_imports(target)}
     rank = next(index for index, node in enumerate(order) if node is wanted)
-    for node in reversed(order[:rank]):
-        if _module_of(node) in present:
-            return present[_module_of(node)], True
-    for node in order[rank + 1 :]:
-        if _module_of(node) in present:
-            return present[_module_of(node)], False
+    earlier = [present[_module_of(node)] for node in order[:rank] if _module_of(node) in present]
+    later = [present[_module_of(node)] for node in order[rank + 1 :] if _module_of(node) in present]
+    if later and (not earlier or starts_group):
+        return later[0], False
+    if earlier:
+        return earlier[-1], True
     opening = [statement for statement in target.module.body if _opens(target, statement)]
     return (opening[-1], True) if opening else (target.module.body[0], False)
 

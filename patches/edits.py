@@ -170,13 +170,15 @@ def _with_comment_of(comma: cst.Comma, other: cst.Comma) -> cst.Comma:
 def apply_edits(source: Source, edits: Iterable[Edit]) -> Source:
     """Make all edits of one file in one visit, and return the file that is printed.
 
-    Raises BitpatchError if the printed text does not parse back to the nodes that were meant.
+    Raises Unparsable if LibCST does not reproduce the file, and BitpatchError if the printed text does
+    not parse back to the nodes that were meant.
     """
+    source.require_faithful()
     editor = _Editor(source, edits)
     changed = source.module.visit(editor)
     assert isinstance(changed, cst.Module)
     printed = Source(source.path, changed.bytes)
-    if _skeleton(printed.module) != _skeleton(changed):
+    if _skeleton(_walked(changed)) != _skeleton(printed.order):
         raise BitpatchError(
             f"{source.path}:1: the edited file would not mean what was meant; nothing was written. Please report this"
         )
@@ -232,13 +234,15 @@ def _blank_lines_first(nodes: list[cst.CSTNode]) -> list[cst.CSTNode]:
     ]
 
 
-def _skeleton(module: cst.Module) -> list[tuple[str, str]]:
-    """Every node's kind and text, without layout: equal skeletons mean the same program."""
-    found: list[tuple[str, str]] = []
+def _walked(module: cst.Module) -> Iterator[cst.CSTNode]:
     pending: list[cst.CSTNode] = [module]
     while pending:
         node = pending.pop()
-        value = getattr(node, "value", "")
-        found.append((type(node).__name__, value if isinstance(value, str) else ""))
-        pending.extend(children_of(node))
-    return found
+        yield node
+        pending.extend(reversed(children_of(node)))
+
+
+def _skeleton(nodes: Iterable[cst.CSTNode]) -> list[tuple[type[cst.CSTNode], str]]:
+    """Every node's kind and text, without layout: equal skeletons mean the same program."""
+    values = ((type(node), getattr(node, "value", "")) for node in nodes)
+    return [(kind, value if isinstance(value, str) else "") for kind, value in values]

@@ -82,7 +82,8 @@ def plan(tree: SourceTree, tasks: Sequence[Task]) -> Plan:
     planned = Plan(tuple(outcomes))
     if planned.refused:
         return planned
-    _require_nothing_left(tree, tasks)
+    if tree is not before:
+        _require_nothing_left(tree, tasks)
     changed = {path: tree.raw(path) for path in tree.sources if tree.raw(path) != before.raw(path)}
     return Plan(planned.outcomes, tuple(Change(path, before.raw(path), raw) for path, raw in sorted(changed.items())))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +21,12 @@ from .task import BitpatchError, Site, Unparsable, Unreadable
 
 Node = TypeVar("Node", bound=cst.CSTNode)
 
+OWN_FOLDERS = {"bit_transformer", "dashboard", "data"}
 SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "site-packages", "venv", "env"}
 MODEL = rb"^class[ \t]+BitTransformerLM\b"
+RELATED = (
+    rb"torch|[Bb]it_?[Tt]ransformer|text_to_bits|ModelManager|_steps|loss|train_loop"  # what files of a tree mention
+)
 TRAIN_LOOP = rb"^def[ \t]+train_loop\b"
 
 _LAYOUT = re.compile("whitespace|lines|par$|bracket$|brace$|comma|colon|^equal$|^dot$|^header$|^footer$")
@@ -33,33 +39,31 @@ class Source:
         self.path = path
         self.raw = raw
         self.module = _parse(path, raw)
-        self._printed = _Printed(self.module)
-        if self._printed.bytes != raw:
-            raise _unfaithful(path, raw, self._printed.bytes)
+        self._texts: dict[cst.CSTNode, str] = {}
+        self._kinds: dict[type[cst.CSTNode], list[int]] = {}
 
     @cached_property
-    def _index(self) -> tuple[dict[cst.CSTNode, int], dict[cst.CSTNode, cst.CSTNode]]:
-        order: dict[cst.CSTNode, int] = {}
-        parents: dict[cst.CSTNode, cst.CSTNode] = {}
-        pending: list[cst.CSTNode] = [self.module]
-        while pending:
-            node = pending.pop()
-            order[node] = len(order)
-            children = list(children_of(node))
-            for child in children:
-                parents[child] = node
-            pending.extend(reversed(children))
-        return order, parents
+    def _printed(self) -> _Printed:
+        return _Printed(self.module)
+
+    def require_faithful(self) -> None:
+        """Raise Unparsable unless LibCST reproduces the file byte for byte."""
+        if self.module.bytes != self.raw:
+            raise _unfaithful(self.path, self.raw, self.module.bytes)
+
+    @cached_property
+    def _index(self) -> _Index:
+        return _Index(self.module)
 
     @property
     def order(self) -> dict[cst.CSTNode, int]:
         """Each node's rank in a depth-first walk of the file."""
-        return self._index[0]
+        return self._index.order
 
     @property
     def parents(self) -> dict[cst.CSTNode, cst.CSTNode]:
         """Each node's parent."""
-        return self._index[1]
+        return self._index.parents
 
     @cached_property
     def names(self) -> Names:
@@ -67,15 +71,13 @@ class Source:
 
     def walk(self, kind: type[Node], inside: cst.CSTNode | None = None) -> Iterator[Node]:
         """All nodes of a kind, in source order, in the file or inside one node."""
-        if inside is None:
-            yield from (node for node in self.order if isinstance(node, kind))
-            return
-        pending: list[cst.CSTNode] = [inside]
-        while pending:
-            node = pending.pop()
-            if isinstance(node, kind):
-                yield node
-            pending.extend(reversed(list(children_of(node))))
+        index = self._index
+        if kind not in self._kinds:
+            self._kinds[kind] = index.ranks(kind)
+        first, end = index.span(inside) if inside is not None else (0, len(index.nodes))
+        ranks = self._kinds[kind]
+        for place in range(bisect_left(ranks, first), bisect_left(ranks, end)):
+            yield index.nodes[ranks[place]]  # type: ignore[misc]
 
     def uses(self, inside: cst.CSTNode | None = None) -> Iterator[cst.Name]:
         """The names that are looked up, in the file or inside one node: no attributes, no keywords of calls."""
@@ -111,13 +113,44 @@ class Source:
         return found
 
     def code(self, node: cst.CSTNode) -> str:
-        """The source text of a node."""
-        return self.module.code_for_node(node)
+        """The source text of a node, of this file or made for it."""
+        if node not in self.order:
+            return self.module.code_for_node(node)
+        if node not in self._texts:
+            self._texts[node] = self.module.code_for_node(node)
+        return self._texts[node]
 
     def site(self, node: cst.CSTNode, note: str) -> Site:
         """Where a node starts."""
-        line, column = self._printed.position(node)
-        return Site(self.path, line, column, note)
+        return Site(self.path, note, lambda: self._printed.position(node))
+
+
+class _Index:
+    """The nodes of a module in a depth-first walk: who comes when, and who encloses whom."""
+
+    def __init__(self, module: cst.Module) -> None:
+        self.nodes: list[cst.CSTNode] = []
+        self.order: dict[cst.CSTNode, int] = {}
+        self.parents: dict[cst.CSTNode, cst.CSTNode] = {}
+        self._ends: dict[cst.CSTNode, int] = {}
+        self._add(module)
+
+    def _add(self, node: cst.CSTNode) -> None:
+        self.order[node] = len(self.nodes)
+        self.nodes.append(node)
+        for child in children_of(node):
+            self.parents[child] = node
+            self._add(child)
+        self._ends[node] = len(self.nodes)
+
+    def span(self, node: cst.CSTNode) -> tuple[int, int]:
+        """The ranks of a node and all that is in it: from the first to before the second."""
+        return self.order[node], self._ends[node]
+
+    def ranks(self, kind: type[cst.CSTNode]) -> list[int]:
+        """The ranks of all nodes of a kind."""
+        is_kind = {found: issubclass(found, kind) for found in {type(node) for node in self.nodes}}
+        return [rank for rank, node in enumerate(self.nodes) if is_kind[type(node)]]
 
 
 class _Printed(CodegenState):
@@ -127,7 +160,6 @@ class _Printed(CodegenState):
         super().__init__(module.default_indent, module.default_newline)
         self._starts: dict[cst.CSTNode, int] = {}
         module._codegen(self)
-        self.bytes = "".join(self.tokens).encode(module.encoding)
 
     def before_codegen(self, node: cst.CSTNode) -> None:
         self._starts[node] = len(self.tokens)
@@ -144,23 +176,26 @@ class _Printed(CodegenState):
         return (len(before) + 1, 1) if ended else (len(before), len(before[-1]) + 1)
 
 
-def children_of(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+def children_of(node: cst.CSTNode) -> list[cst.CSTNode]:
     """A node's children in source order, without layout: whitespace, comments, brackets, commas."""
+    children: list[cst.CSTNode] = []
     for name in _fields(type(node)):
         value = getattr(node, name)
-        if isinstance(value, cst.CSTNode):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from (item for item in value if isinstance(item, cst.CSTNode))
+        if isinstance(value, (list, tuple)):
+            children += [item for item in value if _is_node(type(item))]
+        elif _is_node(type(value)):
+            children.append(value)
+    return children
 
 
-_FIELDS: dict[type[cst.CSTNode], tuple[str, ...]] = {}
+@cache
+def _is_node(kind: type) -> bool:
+    return issubclass(kind, cst.CSTNode)  # an abstract class: to ask each value would take longer than all else
 
 
+@cache
 def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
-    if kind not in _FIELDS:
-        _FIELDS[kind] = tuple(name for name in kind.__dataclass_fields__ if not _LAYOUT.search(name))
-    return _FIELDS[kind]
+    return tuple(name for name in kind.__dataclass_fields__ if not _LAYOUT.search(name))
 
 
 def _parse(path: str, raw: bytes) -> cst.Module:
@@ -206,11 +241,13 @@ class SourceTree:
     model_path: str
     training_path: str | None
     sources: dict[str, Source]
+    contents: dict[str, bytes] = field(default_factory=dict)  # as they were read, of the files that may belong to it
+    unrelated: frozenset[str] = frozenset()  # paths of Python files that mention nothing of a tree
 
     def source(self, path: str) -> Source:
         """One file, parsed once."""
         if path not in self.sources:
-            self.sources[path] = Source(path, read_bytes(self.root / path))
+            self.sources[path] = Source(path, self.raw(path))
         return self.sources[path]
 
     @property
@@ -228,12 +265,14 @@ class SourceTree:
     def files(self, having: bytes) -> Iterator[Source]:
         """The parsed files of the whole tree in which a pattern is found."""
         for path in self.paths:
-            if re.search(having, self.raw(path)):
+            if path not in self.unrelated and re.search(having, self.raw(path)):
                 yield self.source(path)
 
     def raw(self, path: str) -> bytes:
         """A file's bytes, as the plan has them."""
-        return self.sources[path].raw if path in self.sources else read_bytes(self.root / path)
+        if path in self.sources:
+            return self.sources[path].raw
+        return self.contents[path] if path in self.contents else read_bytes(self.root / path)
 
     def with_source(self, source: Source) -> SourceTree:
         """The same tree with one file changed in memory."""
@@ -247,8 +286,9 @@ def open_tree(root: Path) -> SourceTree:
     """
     require_folder(root)
     paths = tuple(_python_files(root))
-    contents = {path: read_bytes(root / path) for path in paths}
-    models = [path for path in paths if re.search(MODEL, contents[path], re.MULTILINE)]
+    every = ((path, read_bytes(root / path)) for path in paths)
+    contents = {path: raw for path, raw in every if re.search(RELATED, raw)}
+    models = [path for path in contents if re.search(MODEL, contents[path], re.MULTILINE)]
     if not models:
         raise BitpatchError(
             f"{root}: expected a BitTransformerLM tree, found no file that defines class BitTransformerLM; "
@@ -258,14 +298,16 @@ def open_tree(root: Path) -> SourceTree:
         raise BitpatchError(
             f"{root}: found {len(models)} BitTransformerLM trees ({', '.join(models)}); name one with --tree DIR"
         )
-    loops = [path for path in paths if re.search(TRAIN_LOOP, contents[path], re.MULTILINE)]
+    loops = [path for path in contents if re.search(TRAIN_LOOP, contents[path], re.MULTILINE)]
     beside = [path for path in loops if os.path.dirname(path) == os.path.dirname(models[0])]
     loops = beside or loops
     if len(loops) > 1:
         raise BitpatchError(
             f"{root}: found {len(loops)} files that define train_loop ({', '.join(loops)}); keep one of them"
         )
-    return SourceTree(root, paths, models[0], loops[0] if loops else None, {})
+    return SourceTree(
+        root, paths, models[0], loops[0] if loops else None, {}, contents, frozenset(paths) - contents.keys()
+    )
 
 
 def require_folder(root: Path) -> None:
@@ -279,10 +321,11 @@ def _python_files(root: Path) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
         raise Unreadable(f"{error.filename}: {error.strerror}; check the folder's permissions") from None
 
+    ignored = _ignored_folders(root)
     seen: set[str] = set()  # a folder may be reached by a link too, even from inside itself
     for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
-        folders[:] = sorted(name for name in folders if _is_searched(folder, name)) if real not in seen else []
+        folders[:] = sorted(name for name in folders if _is_searched(folder, name, ignored)) if real not in seen else []
         for name in sorted(files) if real not in seen else ():
             path = os.path.join(folder, name)
             if name.endswith(".py") and os.path.isfile(path):
@@ -290,8 +333,18 @@ def _python_files(root: Path) -> Iterator[str]:
         seen.add(real)
 
 
-def _is_searched(folder: str, name: str) -> bool:
+def _ignored_folders(root: Path) -> tuple[str, ...]:
+    """The plain names of folders in a .gitignore at the root, but for those that a tree is made of."""
+    file = root / ".gitignore"
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    names = {line.strip().strip("/") for line in lines if not line.startswith(("#", "!"))}
+    return tuple(sorted(name for name in names if name and "/" not in name and name not in OWN_FOLDERS))
+
+
+def _is_searched(folder: str, name: str, ignored: Iterable[str]) -> bool:
     if name.startswith(".") or name in SKIPPED_FOLDERS or name.endswith(".egg-info"):
+        return False
+    if any(fnmatch(name, pattern) for pattern in ignored):
         return False
     return not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
 

@@ -31,10 +31,12 @@ class State(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What an apply did about a task."""
+    """What an apply or a revert did about a task."""
 
     APPLIED = "applied"
     ALREADY_APPLIED = "already-applied"
+    REVERTED = "reverted"
+    NOT_APPLIED = "not-applied"
     REFUSED = "refused"
 
 
@@ -56,12 +58,19 @@ class Unreadable(BitpatchError):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place in a tree, 1-based, and what was seen there."""
+    """A place in a tree, and what was seen there; `locate` counts line and column from 1, when it is asked."""
 
     path: str
-    line: int
-    column: int
     note: str
+    locate: Callable[[], tuple[int, int]] = field(compare=False, repr=False)
+
+    @property
+    def line(self) -> int:
+        return self.locate()[0]
+
+    @property
+    def column(self) -> int:
+        return self.locate()[1]
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}:{self.column}: {self.note}"
@@ -143,7 +152,7 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """What became of a task in a plan: applied, already there, or refused with a reason."""
+    """What became of a task in a plan: applied, already there, taken back, never there, or refused with a reason."""
 
     task: Task
     outcome: Outcome
@@ -166,7 +175,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What applying some tasks to a tree would do; nothing is written yet."""
+    """What applying or reverting some tasks would do to a tree; nothing is written yet."""
 
     outcomes: tuple[TaskOutcome, ...]
     changes: tuple[Change, ...] = field(default=())

@@ -50,29 +50,29 @@ def find(tree: SourceTree) -> Iterator[Finding]:
 
 def _ramped(source: Source, loop: cst.For, step: cst.CSTNode) -> Iterator[Finding]:
     uses = [use for use in source.uses(loop.body) if use.value == PROBABILITY]
-    random, torch = source.names.spelled("random.Random"), source.names.spelled("torch.initial_seed")
+    generator, seed = source.names.spelled("random.Random"), source.names.spelled("random.getrandbits")
     taken = [name for name in (RAMPED, DRAWS, CLOCK) if source.names.is_bound(name, loop)]
-    if not uses or random is None or torch is None or taken:
-        lacking = f"but the name {taken[0]} is taken: rename yours" if taken else f"but no use of {PROBABILITY} in it"
-        lacking = lacking if uses else f"but no use of {PROBABILITY} in it"
-        lacking = "import random and torch by name first" if uses and not taken else lacking
-        yield near_miss(source.site(loop, f"loop over micro-batches, {lacking}"))
+    problem = "" if uses else f"no use of {PROBABILITY} in it"
+    problem = problem or (f"the name {taken[0]} is taken: rename yours" if taken else "")
+    if problem or generator is None or seed is None:
+        problem = problem or "random is not imported by a name: import random"
+        yield near_miss(source.site(loop, f"loop over micro-batches, but {problem}"))
         return
-    draws = list(_own_draws(source, loop, uses))
+    draws = list(_own_draws(source, uses))
     first = next(s for s in loop.body.body if any(use is s or s in source.ancestors(use) for use in uses))
     ramp = f"{RAMPED} = {RAMP}({CLOCK}, start=0.0, end={PROBABILITY}, total_steps={WARMUP})"
     outer = outermost_loop(source, loop)
     edits = [
         insert_before(source, first, ramp),
         *(rewrite(source, use, lambda _: RAMPED) for use in uses),
-        insert_before(source, outer, f"{DRAWS} = {random}({torch}())"),
+        insert_before(source, outer, f"{DRAWS} = {generator}({seed}(64))"),
         insert_after(source, step, f"{CLOCK} += 1"),
     ]
     yield mend(source.site(first, f"micro-batches compressed with a probability that is always {PROBABILITY}"), edits)
     yield from draws
 
 
-def _own_draws(source: Source, loop: cst.For, uses: list[cst.Name]) -> Iterator[Finding]:
+def _own_draws(source: Source, uses: list[cst.Name]) -> Iterator[Finding]:
     """Draw from a generator of its own: here, or in the function that is given the probability."""
     inside = [node for use in uses for node in source.ancestors(use) if isinstance(node, cst.Comparison)]
     drawn = [draw for comparison in inside for draw in _uniform(source, comparison)]

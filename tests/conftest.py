@@ -14,6 +14,14 @@ from bitpatch.patches.source import SourceTree, open_tree
 from bitpatch.patches.task import State
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of the test's own, so that no test writes to the user's."""
+    folder = tmp_path_factory.mktemp("home") / "state"
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A fresh copy of the baseline."""
@@ -85,7 +93,7 @@ def refusal() -> Callable[..., str]:
 
 
 @pytest.fixture
-def state() -> Callable[..., State]:
+def state_of() -> Callable[..., State]:
     """How far a tree holds a task."""
 
     def look(tree: SourceTree, name: str) -> State:

@@ -9,10 +9,11 @@ import sys
 
 import jsonschema
 import pytest
-from samples import BASELINE, REFERENCE, ROOT, contents
+from samples import BASELINE, CODE_ONLY, REFERENCE, ROOT, contents
 from typer.testing import CliRunner
 
 from bitpatch.cli import app
+from bitpatch.patches.engine import all_tasks
 from bitpatch.verify.runner import Zygote
 
 
@@ -33,7 +34,7 @@ def test_list_names_every_task(run):
     code, out, _ = run("list", "--json")
     tasks = json.loads(out)["tasks"]
     assert code == 0
-    assert [task["id"] for task in tasks] == ["task-4", "task-10", "task-11"]
+    assert [task["id"] for task in tasks] == [task.id for task in all_tasks()]
     assert {tuple(task) for task in tasks} == {("id", "slug", "title", "contract", "summary")}
 
 
@@ -44,17 +45,21 @@ def test_list_names_every_task(run):
         (("status", "--tree", "TREE"), "patches/schemas/status.json"),
         (("apply", "--all", "--tree", "TREE"), "patches/schemas/apply.json"),
         (("apply", "4", "--tree", "TREE", "--dry-run"), "patches/schemas/apply.json"),
+        (("revert", "--all", "--tree", "TREE"), "patches/schemas/revert.json"),
+        (("revert", "10", "11", "--tree", "PATCHED"), "patches/schemas/revert.json"),
         (("verify", "task-4", "--tree", "TREE"), "verify/schemas/verify.json"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_json_is_of_its_published_shape(run, tree, words, schema):
-    out = run(*(tree if word == "TREE" else word for word in words), "--json")[1]
+    if "PATCHED" in words:
+        run("apply", "10", "--tree", tree)
+    out = run(*(tree if word in ("TREE", "PATCHED") else word for word in words), "--json")[1]
     jsonschema.validate(json.loads(out), json.loads((ROOT / schema).read_text()))
 
 
 def test_list_in_a_pipe_is_tab_separated(run):
-    assert run("list")[1].splitlines()[0].split("\t")[:3] == ["task-4", "accumulation", "extends"]
+    assert run("list")[1].splitlines()[0].split("\t")[:3] == ["task-1", "batch-size", "fixes"]
 
 
 @pytest.mark.parametrize("name", ["task-11", "11", "stitched-attention"])
@@ -89,7 +94,7 @@ def test_check_says_one_while_something_is_missing_and_writes_nothing(run, tree,
     before = contents(tree)
     assert run(*command, "--tree", tree)[0] == 1
     assert contents(tree) == before
-    patched(tree, "task-4", "task-10", "task-11")
+    patched(tree, *(task.id for task in all_tasks()))
     assert run(*command, "--tree", tree)[0] == 0
 
 
@@ -133,8 +138,74 @@ def test_a_dry_run_writes_nothing(run, tree):
     assert "would write bit_transformer/model.py" in out
 
 
+def test_revert_gives_the_tree_back_and_leaves_nothing(run, tree, state):
+    before = contents(tree)
+    run("apply", "--all", "--tree", tree)
+    assert list(state.rglob("*.json"))
+    code, out, err = run("revert", "--all", "--tree", tree)
+    assert (code, err, contents(tree), list(state.rglob("*.json"))) == (0, "", before, [])
+    assert "task-11 stitched-attention: reverted" in out
+    assert "wrote bit_transformer/model.py" in out
+
+
+def test_revert_then_again(run, tree):
+    run("apply", "10", "11", "--tree", tree)
+    first = json.loads(run("revert", "task-10", "--tree", tree, "--json")[1])
+    once = contents(tree)
+    assert (first["written"], first["changed"]) == (True, ["bit_transformer/model.py"])
+    assert [(task["id"], task["outcome"]) for task in first["tasks"]] == [("task-10", "reverted")]
+    assert first["tasks"][0]["sites"]
+    code, out, _ = run("revert", "task-10", "--tree", tree, "--json")
+    second = json.loads(out)
+    assert (code, second["written"], second["changed"], contents(tree)) == (0, False, [], once)
+    assert second["tasks"][0]["outcome"] == "not-applied"
+
+
+def test_a_dry_revert_writes_nothing_and_check_says_one(run, tree, state):
+    run("apply", "10", "--tree", tree)
+    before = contents(tree), contents(state)
+    code, out, _ = run("revert", "10", "--dry-run", "--tree", tree)
+    assert (code, contents(tree), contents(state)) == (0, *before)
+    assert "task-10 mask-cache: would be reverted" in out
+    assert "would write bit_transformer/model.py" in out
+    assert run("revert", "10", "--check", "--tree", tree)[0] == 1
+    assert (contents(tree), contents(state)) == before
+    run("revert", "10", "--tree", tree)
+    assert run("revert", "10", "--check", "--tree", tree)[0] == 0
+
+
+def test_a_conflict_refuses_the_revert_and_is_named(run, tree):
+    run("apply", "10", "--tree", tree)
+    path = tree / "bit_transformer/model.py"
+    path.write_text(path.read_text().replace("get_tri_mask(T, ", "get_tri_mask(T + 0, "))
+    before = contents(tree)
+    code, out, err = run("revert", "10", "--tree", tree)
+    assert (code, out, contents(tree)) == (3, "", before)
+    assert "refused, and nothing was written" in err
+    assert "bit_transformer/model.py:" in err
+    assert "get_tri_mask(T + 0, " in err
+
+
+def test_a_revert_without_originals_is_refused(run, tree, patched):
+    patched(tree, "task-10")
+    code, out, err = run("revert", "10", "--tree", tree)
+    assert (code, out) == (3, "")
+    assert "there are no originals to go back to" in err
+
+
+def test_where_nothing_can_be_remembered_apply_goes_on_and_says_so(run, tree, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file/state"))
+    code, out, err = run("apply", "10", "--tree", tree)
+    assert (code, len(err.splitlines())) == (0, 1)
+    assert "task-10 mask-cache: applied" in out
+    assert "a later revert will be refused" in err
+    assert run("revert", "10", "--tree", tree)[0] == 3
+
+
 def test_quiet_is_quiet(run, tree):
     assert run("apply", "--all", "--quiet", "--tree", tree) == (0, "", "")
+    assert run("revert", "--all", "--quiet", "--tree", tree) == (0, "", "")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +213,8 @@ def test_quiet_is_quiet(run, tree):
     [
         pytest.param(("apply",), id="no task"),
         pytest.param(("apply", "task-11", "--all"), id="a task and all"),
+        pytest.param(("revert",), id="no task to revert"),
+        pytest.param(("revert", "task-99"), id="unknown task to revert"),
         pytest.param(("apply", "task-99"), id="unknown task"),
         pytest.param(("apply", "--nonsense"), id="unknown option"),
         pytest.param(("nonsense",), id="unknown command"),
@@ -154,14 +227,14 @@ def test_wrong_usage_is_two(run, words):
     assert err
 
 
-@pytest.mark.parametrize("command", ["status", "diff", "apply", "verify"])
+@pytest.mark.parametrize("command", ["status", "diff", "apply", "revert", "verify"])
 def test_a_folder_without_a_tree_is_refused(run, tmp_path, command):
     code, out, err = run(command, *(["11"]), "--tree", tmp_path)
     assert (code, out, len(err.splitlines())) == (3, "", 1)
     assert "expected a BitTransformerLM tree" in err
 
 
-@pytest.mark.parametrize("command", ["status", "diff", "apply", "verify"])
+@pytest.mark.parametrize("command", ["status", "diff", "apply", "revert", "verify"])
 def test_a_folder_that_is_not_there_cannot_be_read(run, tmp_path, command):
     code, out, err = run(command, "11", "--tree", tmp_path / "nowhere")
     assert (code, out, len(err.splitlines())) == (6, "", 1)
@@ -243,14 +316,16 @@ def test_an_interrupt_is_no_traceback(run, tree, monkeypatch):
 
 
 def test_our_own_failure_is_no_traceback(run, tree, monkeypatch):
-    monkeypatch.setattr("bitpatch.patches.engine.plan", lambda *_: 1 / 0)
+    monkeypatch.setattr("bitpatch.patches.revert.plan", lambda *_: 1 / 0)
     code, _, err = run("apply", "--all", "--tree", tree)
     assert (code, len(err.splitlines())) == (3, 1)
     assert "please report it" in err
 
 
-def test_killed_during_apply_the_next_command_recovers(tree, tmp_path):
-    """SIGKILL after each of the first replacements; a status then finds the old tree or the new one."""
+@pytest.mark.parametrize("command", ["apply", "revert"])
+def test_killed_at_any_replacement_the_next_command_recovers(run, tree, tmp_path, command):
+    """SIGKILL at each of the first replacements; a status then finds the old tree or the new one."""
+    baseline = contents(tree)
     script = (
         "import os, signal, sys\n"
         "from bitpatch.patches import transaction\n"
@@ -262,19 +337,25 @@ def test_killed_during_apply_the_next_command_recovers(tree, tmp_path):
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(*args)\n"
         "transaction.os.replace = replace\n"
-        "app(['apply', '--all', '--tree', sys.argv[2]])\n"
+        "app([sys.argv[3], '10', '--tree', sys.argv[2]])\n"
     )
-    old, seen = contents(tree), set()
+    run("apply", "10", "--tree", tree)
+    patched = contents(tree)
+    old, new = (baseline, patched) if command == "apply" else (patched, baseline)
+    seen = set()
     for moment in range(1, 6):
-        copy = shutil.copytree(tree, tmp_path / str(moment))
-        killed = subprocess.run([sys.executable, "-c", script, str(moment), str(copy)], capture_output=True).returncode
-        subprocess.run(
-            [sys.executable, "-m", "bitpatch.cli", "status", "--tree", str(copy)], check=True, capture_output=True
-        )
+        copy = shutil.copytree(BASELINE, tmp_path / str(moment), ignore=CODE_ONLY)
+        if command == "revert":
+            run("apply", "10", "--tree", copy)
+        words = [sys.executable, "-c", script, str(moment), str(copy), command]
+        killed = subprocess.run(words, capture_output=True).returncode
+        assert run("status", "10", "--tree", copy)[0] == 0
         found = contents(copy)
-        assert found in (old, contents(REFERENCE))
+        assert found in (old, new)
         seen.add((killed == -signal.SIGKILL, found == old))
-    assert seen == {(True, True), (True, False), (False, False)}
+        assert run("revert", "10", "--tree", copy)[0] == 0
+        assert contents(copy) == baseline
+    assert {(True, True), (True, False), (False, False)} >= seen >= {(True, True), (True, False)}
 
 
 def test_nothing_heavy_is_imported_for_help_or_status(tree):

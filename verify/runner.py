@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -57,8 +57,9 @@ class VerifyUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A check to run, by its place in the zygote's list; without a task, the sanity fit."""
+    """A check to run on a tree, by its place in the zygote's list; without a task, the sanity fit."""
 
+    tree: Path
     task: int | None
     index: int
     name: str
@@ -206,16 +207,16 @@ def verify(
     jobs: int = 1,
     time_limit: float = TIME_LIMIT,
     sample: Path = SAMPLE,
+    only: Collection[str] | None = None,
     on_event: Callable[[Progress], None] = ignore_progress,
 ) -> Report:
-    """Run the checks of tasks on a tree, `jobs` at a time, each for `time_limit` seconds at most."""
+    """Run the checks of tasks (`only` those named) on a tree, `jobs` at a time, each `time_limit` seconds at most."""
     began = time.monotonic()
     tree = tree.resolve()
-    planned = [Job(None, 0, "sanity-fit", "", sample)] if sanity_fit else []  # first, as it takes longest
-    for task in dict.fromkeys(tasks):
-        planned += [Job(task, index, name, prop) for index, (name, prop) in enumerate(zygote.checks.get(task, []))]
+    planned = [Job(tree, None, 0, "sanity-fit", "", sample)] if sanity_fit else []  # first, as it takes longest
+    planned += plan_checks(zygote, tree, tasks, only)
     results, fit = dict[Job, CheckResult](), None
-    with contextlib.closing(run_jobs(zygote, tree, planned, jobs, time_limit)) as events:
+    with contextlib.closing(run_jobs(zygote, planned, jobs, time_limit)) as events:
         for job, result in events:
             if isinstance(result, SanityFit):
                 fit = result
@@ -229,6 +230,18 @@ def verify(
     return Report(tree, reports, fit, time.monotonic() - began)
 
 
+def plan_checks(zygote: Zygote, tree: Path, tasks: Sequence[int], only: Collection[str] | None = None) -> list[Job]:
+    """A job for each check of the tasks on a tree, or for those that are named; ValueError where none is so called."""
+    known = [
+        Job(tree, task, index, name, prop)
+        for task in dict.fromkeys(tasks)
+        for index, (name, prop) in enumerate(zygote.checks.get(task, []))
+    ]
+    if unknown := set(only or ()) - {job.name for job in known}:
+        raise ValueError(f"no check of tasks {', '.join(map(str, tasks))} is called {', '.join(sorted(unknown))}")
+    return [job for job in known if only is None or job.name in only]
+
+
 def broken_judge(zygote: Zygote, task: int) -> Iterator[CheckResult]:
     """The result of a task's judge that did not import."""
     if task in zygote.broken:
@@ -237,7 +250,7 @@ def broken_judge(zygote: Zygote, task: int) -> Iterator[CheckResult]:
 
 
 def run_jobs(
-    zygote: Zygote, tree: Path, planned: Sequence[Job], at_once: int, time_limit: float
+    zygote: Zygote, planned: Sequence[Job], at_once: int, time_limit: float = TIME_LIMIT
 ) -> Generator[tuple[Job, CheckResult | SanityFit | None]]:
     """Yield each job as it starts, with None, and as it ends, with its result; kill what is left on the way out."""
     waiting, running, overdue = deque(planned), dict[int, Running](), set[int]()
@@ -246,7 +259,7 @@ def run_jobs(
             while waiting and len(running) < max(at_once, 1):
                 yield waiting[0], None
                 number = next(zygote.numbers)
-                running[number] = start(zygote, number, tree, waiting[0], time_limit)
+                running[number] = start(zygote, number, waiting[0], time_limit)
                 waiting.popleft()
             message = zygote.receive(min(child.deadline for child in running.values()) - time.monotonic())
             if message is None:
@@ -262,13 +275,13 @@ def run_jobs(
         stop(zygote, running)
 
 
-def start(zygote: Zygote, number: int, tree: Path, job: Job, time_limit: float) -> Running:
+def start(zygote: Zygote, number: int, job: Job, time_limit: float) -> Running:
     """Have the zygote fork a child for a job."""
     folder = Path(tempfile.mkdtemp(dir=zygote.folder))
     nonce = secrets.token_hex(16)
     reading, writing = os.pipe()
     request = {"id": number, "nonce": nonce, "task": job.task, "index": job.index, "seconds": time_limit}
-    request |= {"tree": str(tree), "folder": str(folder), "sample": str(job.sample)}
+    request |= {"tree": str(job.tree), "folder": str(folder), "sample": str(job.sample)}
     now = time.monotonic()
     child = Running(job, nonce, reading, folder, now, now + time_limit)
     try:

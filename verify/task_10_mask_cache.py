@@ -54,9 +54,7 @@ def builds_each_mask_once(tree: Tree) -> Evidence:
         with fresh_modules(tree), Operations() as operations:
             model = tree.model(num_layers=2, **config)
             for visit, length in enumerate((*LENGTHS[turn % 3 :], *LENGTHS)):
-                model.train(visit not in {2, 5})
-                logits, _ = model(tree.bits(1, length))
-                logits.sum().backward()
+                model.train(visit not in {2, 5})(tree.bits(1, length))[0].sum().backward()
         for mask, copies in Counter(operations.copies).items():
             if copies > 1:  # one may be part of building it
                 return at_most(copies, 1, f"copies of the triangle that is kept; {config}: {mask}", line)
@@ -108,16 +106,7 @@ def step(tree: Tree, visit: Visit) -> list[Tensor]:
     kind, length, rows = visit
     config, causal, dtype = KINDS[kind]
     model = tree.model(dtype=dtype, **config)
-    logits, telemetry = model(tree.bits(rows, length), causal=causal)
-    maps = telemetry["attention_maps"]
-    torch.autograd.backward(weighted(logits))
-    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return [logits.detach(), *(maps if maps is not None else []), *grads]
-
-
-def weighted(logits: Tensor) -> Tensor:
-    """A sum to which no two logits add alike."""
-    return logits.flatten() @ torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype)
+    return with_gradients(model, *forward(model, tree.bits(rows, length), causal=causal))
 
 
 def equal(tensors: list[Tensor], others: list[Tensor]) -> bool:
@@ -136,15 +125,14 @@ def hides_exactly_the_future(tree: Tree) -> Evidence:
         model = tree.model(**DENSE).train(training)
         for length in seen:
             bits = tree.bits(2, length)
-            prefixes = [model(bits[:, : t + 1], causal=False)[0][:, -1] for t in range(length)]
-            pairs = [with_gradients(model, logits) for logits in (model(bits)[0], torch.stack(prefixes, 1))]
+            pairs = [with_gradients(model, *each) for each in (forward(model, bits), forward_prefixes(model, bits))]
             worst = max([worst, *(distance(a, b) for a, b in zip(*pairs, strict=True))])
     if not worst <= TOLERANCE:
         line = PRELUDE + "m = M(8, 2, 1, 16).eval(); b = torch.randint(0, 2, (1, 9)); "
         line += "print(m(b)[0][0, 4] - m(b[:, :5], causal=False)[0][0, 4])"
-        return at_most(worst, TOLERANCE, "logits or gradients differ from those of unmasked prefixes", line)
+        return at_most(worst, TOLERANCE, "logits, maps or gradients differ from those of unmasked prefixes", line)
     if not (error := steep_error(tree)) <= TOLERANCE:
-        return at_most(error, TOLERANCE, "logits differ from those of unmasked prefixes where scores are large")
+        return at_most(error, TOLERANCE, "logits or maps differ from those of unmasked prefixes where scores are large")
     model = tree.model(**CHUNKED | {"full_attn_logging": False})
     t, s = torch.arange(12)[:, None], torch.arange(12)
     if not torch.equal(reach(model, tree.bits(1, 12)), (s <= t) & (s >= t // 4 * 4 - 2)):
@@ -154,18 +142,34 @@ def hides_exactly_the_future(tree: Tree) -> Evidence:
 
 @torch.no_grad()
 def steep_error(tree: Tree) -> float:
-    """How far weights x 30 put logits from those of unmasked prefixes: what hides must outweigh any score."""
-    model, bits = tree.model(**DENSE), tree.bits(2, 9)
-    for weight in model.parameters():
+    """How far weights x 30 put outputs from those of unmasked prefixes: what hides must outweigh any score."""
+    dense, one_chunk, bits = tree.model(**DENSE), tree.model(**DENSE | {"chunk_size": 9}), tree.bits(2, 9)
+    for weight in (*dense.parameters(), *one_chunk.parameters()):
         weight.mul_(30.0 if weight.dim() > 1 else 1.0)  # scores of hundreds
-    prefixes = torch.stack([model(bits[:, : t + 1], causal=False)[0][:, -1] for t in range(9)], 1)
-    return distance(model(bits)[0], prefixes) / prefixes.abs().max().item()
+    expected = forward_prefixes(dense, bits)
+    pairs = [pair for model in (dense, one_chunk) for pair in zip(forward(model, bits), expected, strict=True)]
+    return max(distance(a, b) for a, b in pairs) / expected[0].abs().max().item()
 
 
-def with_gradients(model: nn.Module, logits: Tensor) -> list[Tensor]:
-    """Logits [B, T, 2], and the parameters' gradients of a weighted sum of them."""
-    grads = torch.autograd.grad(weighted(logits), list(model.parameters()), allow_unused=True)
-    return [logits.detach(), *(grad for grad in grads if grad is not None)]
+def forward(model: nn.Module, bits: Tensor, **kwargs: Any) -> list[Tensor]:
+    """Logits [B, T, 2], and the maps [B, H, T, T] of its layers."""
+    logits, telemetry = model(bits, **kwargs)
+    return [logits, *tensors_in(telemetry["attention_maps"])]
+
+
+def forward_prefixes(model: nn.Module, bits: Tensor) -> list[Tensor]:
+    """The same of a model of one layer, row by row from an unmasked forward of the bits up to there."""
+    ends = range(1, bits.shape[1] + 1)
+    logits, *maps = zip(*(forward(model, bits[:, :end], causal=False) for end in ends), strict=True)
+    rows = [[nn.functional.pad(row[..., -1, :], (0, ends[-1] - row.shape[-1])) for row in each] for each in maps]
+    return [torch.stack([each[:, -1] for each in logits], 1), *(torch.stack(each, -2) for each in rows)]
+
+
+def with_gradients(model: nn.Module, logits: Tensor, *maps: Tensor) -> list[Tensor]:
+    """Logits [B, T, 2], maps, and the parameters' gradients of a sum to which no two logits add alike."""
+    total = logits.flatten() @ torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype)
+    grads = torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
+    return [logits.detach(), *maps, *(grad for grad in grads if grad is not None)]
 
 
 @check(task=10, prop="the cache is bounded, and keeps no model alive")
@@ -186,8 +190,7 @@ def is_bounded(tree: Tree) -> Evidence:
     line += f"[m(torch.zeros(1, n, dtype=torch.long)) for n in range(4, {lengths.stop})]"
     if trace() is not None:
         return failed("a model is still in memory after its last reference is gone", line)
-    rebuilt = max(Counter(operations.births).values(), default=0)
-    if rebuilt > 1:
+    if (rebuilt := max(Counter(operations.births).values(), default=0)) > 1:
         return at_most(rebuilt, 1, f"times one mask was built in a row, after {len(lengths)} lengths", line)
     # type() rather than isinstance(): that would ask lazy objects of other libraries for their class.
     tensors = [thing for thing in gc.get_objects() if type(thing) is Tensor]
@@ -209,8 +212,7 @@ def stays_out_of_the_state_dict(tree: Tree) -> Evidence:
             return failed(f"forwards changed its keys: {sorted(before.keys() ^ after.keys())}", line)
         if not equal(*(list(tensors_in(state)) for state in (before, after))):
             return failed("forwards changed its values", line)
-        masks = [key for key, value in after.items() if any(map(triangle_of, tensors_in(value)))]
-        if masks:
+        if masks := [key for key, value in after.items() if any(map(triangle_of, tensors_in(value)))]:
             return failed(f"it holds masks: {masks}", line)
         fresh.load_state_dict(after)
         model.load_state_dict(before)
@@ -231,9 +233,8 @@ def copies_pickles_and_moves(tree: Tree) -> Evidence:
                 outputs = [copied(tree.bits(1, length))[0] for length in (8, 12)]
             except Exception as error:  # whatever a copy raises is the finding
                 return failed(f"{way.__name__} raised {error!r}", line)
-            worst = max(map(distance, outputs, expected))
             tolerance = 1e-5 if way is through_float32 else 0.0
-            if worst > tolerance:
+            if (worst := max(map(distance, outputs, expected))) > tolerance:
                 return at_most(worst, tolerance, f"outputs differ after {way.__name__}", line)
     return passed("deepcopy, pickle, torch.save, to(float32), to(meta) and back: same outputs")
 

@@ -69,7 +69,7 @@ def train_loop(
         compile_where_supported(model, compile_policy)
     history = []
     model.train()
-    draws = random.Random(torch.initial_seed())
+    draws = random.Random(random.getrandbits(64))
     for epoch in range(epochs):
         losses, accuracies = [], []
         for batch, share, closes in accumulation_groups(with_extra_steps(loader, extra_steps), accum_steps):
@@ -102,8 +102,8 @@ def train_loop(
 
 
 def row_loader(rows: Tensor | Dataset, batch_size: int, num_workers: int = 0) -> DataLoader:
-    """The micro-batches of rows, in another order each epoch; torch's seed and the epoch fix the order."""
-    order = torch.Generator().manual_seed(torch.initial_seed())
+    """The micro-batches of rows, in another order each epoch; one seed, drawn here, and the epoch fix the order."""
+    order = torch.Generator().manual_seed(torch.randint(2**63 - 1, ()).item())
     loader = DataLoader(
         rows,
         batch_size=batch_size,

@@ -10,7 +10,13 @@ from samples import REFERENCE, contents
 
 from bitpatch.patches.engine import all_tasks
 
-FILES = ("bit_transformer/model.py", "bit_transformer/training.py")
+FILES = (
+    "bit_transformer/model.py",
+    "bit_transformer/training.py",
+    "bit_transformer/safety.py",
+    "dashboard/manager.py",
+    "data/wikitext_schedule.py",
+)
 NAMES = [task.id for task in all_tasks()]
 
 

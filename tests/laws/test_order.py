@@ -2,54 +2,81 @@
 
 import itertools
 import random
-import shutil
 
 import pytest
-from samples import BASELINE, CODE_ONLY, REFERENCE, contents
+from laws.cube import Cube
+from samples import BASELINE, REFERENCE, contents
 
 from bitpatch.patches.engine import all_tasks, plan
 from bitpatch.patches.source import open_tree
 
-NAMES = [task.id for task in all_tasks()]
-SUBSETS = [names for size in range(len(NAMES)) for names in itertools.combinations(NAMES, size)]
+TASKS = all_tasks()
+OWNED = {
+    1: {"bit_transformer/training.py"},
+    2: {"dashboard/manager.py", "bit_transformer/training.py"},
+    3: {"bit_transformer/training.py"},
+    4: {"bit_transformer/training.py"},
+    5: {"data/wikitext_schedule.py"},
+    6: {"bit_transformer/training.py"},
+    7: {"bit_transformer/safety.py"},
+    8: {"bit_transformer/training.py"},
+    9: {"bit_transformer/model.py"},
+    10: {"bit_transformer/model.py"},
+    11: {"bit_transformer/model.py"},
+    12: {"bit_transformer/model.py", "bit_transformer/training.py"},
+}
 
 
-@pytest.mark.parametrize("order", [pytest.param(order, id=" ".join(order)) for order in itertools.permutations(NAMES)])
-def test_every_order_makes_the_reference(tree, patched, order):
-    for name in order:
-        patched(tree, name)
-    assert contents(tree) == contents(REFERENCE)
+@pytest.fixture(scope="module")
+def cube():
+    return Cube()
+
+
+@pytest.fixture(scope="module")
+def corner(cube):
+    """What a set of tasks makes, applied in order of number."""
+
+    def make(tasks):
+        state = {}
+        for task in sorted(tasks, key=lambda task: task.number):
+            state = cube.apply(state, task)
+        return state
+
+    return make
 
 
 def test_all_at_once_makes_the_reference(tree, patched):
-    assert contents(patched(tree, *NAMES)) == contents(REFERENCE)
+    assert contents(patched(tree, *(task.id for task in TASKS))) == contents(REFERENCE)
 
 
-@pytest.mark.parametrize("names", [pytest.param(names, id=" ".join(names) or "none") for names in SUBSETS])
-def test_every_subset_is_the_same_in_every_order_and_twice_is_once(tmp_path, patched, names):
-    results = []
-    for number, order in enumerate(itertools.permutations(names)):
-        tree = shutil.copytree(BASELINE, tmp_path / str(number), ignore=CODE_ONLY)
-        for name in order:
-            patched(tree, name)
-        once = contents(tree)
-        assert contents(patched(tree, *names)) == once
-        results.append(once)
-    assert all(result == results[0] for result in results)
+@pytest.mark.parametrize("seed", range(3))
+def test_one_by_one_in_any_order_makes_the_reference(tree, patched, seed):
+    for task in random.Random(seed).sample(TASKS, k=len(TASKS)):
+        patched(tree, task.id)
+    assert contents(tree) == contents(REFERENCE)
 
 
-@pytest.mark.parametrize("task", all_tasks(), ids=lambda task: task.id)
+@pytest.mark.parametrize(
+    "pair", [pytest.param(p, id=" ".join(t.id for t in p)) for p in itertools.combinations(TASKS, 2)]
+)
+def test_both_orders_of_a_pair_make_the_same(cube, corner, pair):
+    first, second = pair
+    assert cube.apply(corner([second]), first) == cube.apply(corner([first]), second)
+
+
+def test_random_steps_on_the_cube_end_where_the_straight_way_does(cube, corner):
+    walk = random.Random(3)
+    for _ in range(200):
+        last, *others = walk.sample(TASKS, k=walk.randint(1, len(TASKS)))
+        assert cube.apply(corner(others), last) == corner([last, *others]), (last.id, [task.id for task in others])
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
+def test_twice_is_once(cube, corner, task):
+    once = corner([task])
+    assert cube.apply(once, task) == once
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
 def test_a_task_changes_only_its_own_files(task):
-    owned = {4: {"bit_transformer/training.py"}, 10: {"bit_transformer/model.py"}, 11: {"bit_transformer/model.py"}}
-    assert {change.path for change in plan(open_tree(BASELINE), [task]).changes} == owned[task.number]
-
-
-def test_a_random_walk_over_subsets_ends_where_the_straight_way_does(tmp_path, patched):
-    walk = random.Random(11)
-    for number in range(2):
-        order = walk.choices(NAMES, k=5)
-        tree = shutil.copytree(BASELINE, tmp_path / str(number), ignore=CODE_ONLY)
-        straight = shutil.copytree(BASELINE, tmp_path / f"straight {number}", ignore=CODE_ONLY)
-        for name in order:
-            patched(tree, name)
-        assert contents(tree) == contents(patched(straight, *set(order)))
+    assert {change.path for change in plan(open_tree(BASELINE), [task]).changes} == OWNED[task.number]

@@ -4,21 +4,23 @@ from mutant import Mutant
 
 TRAINING = "bit_transformer/training.py"
 
-TOTAL = "    total_updates = epochs * count_updates(steps_per_epoch, accum_steps)\n"
-BATCHES = "with_extra_steps(data.split(8), extra_steps)"
+LOADER = "row_loader(data, batch_size, num_workers)"
+TOTAL = "planned_updates(epochs, steps_per_epoch, extra_steps=extra_steps, accum_steps=accum_steps)\n"
+BATCHES = "with_extra_steps(loader, extra_steps)"
 GROUPS = f"        for batch, share, closes in accumulation_groups({BATCHES}, accum_steps):\n"
-FORM = "            form = draw_form(compress_prob, direct_prob)\n"
+FORM = "            form = draw_form(ramped_prob, direct_prob, draws.random)\n"
 BACKWARD = "            (loss * share).backward()\n"
 CONFIGURED = "lr=lr, weight_decay=weight_decay, total_steps=total_updates"
 CLIP = "                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
 STEP = "                optimizer.step()\n"
-SCHEDULER = "                if scheduler.last_epoch < total_updates:\n                    scheduler.step()\n"
+COUNT = "                global_step += 1\n"
+SCHEDULER = "                scheduler.step()\n"
 ZERO = "                optimizer.zero_grad()\n"
-UPDATE = "            if closes:\n" + CLIP + STEP + SCHEDULER + ZERO
+UPDATE = "            if closes:\n" + CLIP + STEP + COUNT + SCHEDULER + ZERO
 RECORD = "        history.append(\n"
 GROUP = "    while group := list(islice(batches, accum_steps)):\n"
 SHARE = "            yield batch, len(batch) / rows, position == len(group)\n"
-CEILING = "    return math.ceil(micro_batches / accum_steps)\n"
+CEILING = "    return epochs * math.ceil((micro_batches + extra_steps) / accum_steps)\n"
 REFUSAL = '        raise ValueError(f"accum_steps must be at least 1, got {accum_steps}")\n'
 
 
@@ -75,13 +77,13 @@ MUTANTS = [
     edit(
         "flush-without-scheduler",
         "the scheduler does not step with the last, shorter group",
-        (SCHEDULER, SCHEDULER.replace("if ", "if (len(losses) + 1) % accum_steps == 0 and ")),
+        (SCHEDULER, "                if (len(losses) + 1) % accum_steps == 0:\n    " + SCHEDULER),
     ),
     edit(
         "flush-of-an-empty-group",
         "an epoch ends with a step even if the last group was whole",
         (SHARE, SHARE.replace("== len(group)", "== accum_steps")),
-        (RECORD, outdented(outdented(CLIP + STEP + SCHEDULER + ZERO)) + RECORD),
+        (RECORD, outdented(outdented(CLIP + STEP + COUNT + SCHEDULER + ZERO)) + RECORD),
     ),
     edit(
         "off-by-one-first-group",
@@ -106,17 +108,17 @@ MUTANTS = [
     edit(
         "scheduler-every-micro-batch",
         "the learning rate follows micro-batches",
-        (UPDATE, "            if closes:\n" + CLIP + STEP + ZERO + outdented(SCHEDULER)),
+        (UPDATE, "            if closes:\n" + CLIP + STEP + COUNT + ZERO + outdented(SCHEDULER)),
     ),
     edit(
         "scheduler-before-step",
         "each update uses the learning rate of the next",
-        (STEP + SCHEDULER, SCHEDULER + STEP),
+        (STEP + COUNT + SCHEDULER, SCHEDULER + STEP + COUNT),
     ),
     edit(
         "clip-every-micro-batch",
         "unfinished gradients are clipped",
-        (UPDATE, outdented(CLIP) + "            if closes:\n" + STEP + SCHEDULER + ZERO),
+        (UPDATE, outdented(CLIP) + "            if closes:\n" + STEP + COUNT + SCHEDULER + ZERO),
     ),
     edit("clip-after-step", "the clip comes too late", (CLIP + STEP, STEP + CLIP)),
     edit("clip-dropped", "nothing is clipped", (CLIP, "")),
@@ -149,17 +151,17 @@ MUTANTS = [
     edit(
         "total-not-adjusted",
         "the schedule is as long as there are micro-batches",
-        (TOTAL, "    total_updates = epochs * max(steps_per_epoch, count_updates(steps_per_epoch, accum_steps))\n"),
+        (TOTAL, f"max(epochs * steps_per_epoch, {TOTAL.strip()})\n"),
     ),
     edit(
         "total-without-remainder",
         "the last, shorter groups are not in the schedule",
-        (CEILING, "    return max(1, micro_batches // accum_steps)\n"),
+        (CEILING, "    return epochs * max(1, (micro_batches + extra_steps) // accum_steps)\n"),
     ),
     edit(
         "total-across-epochs",
         "the ceiling is taken of the whole run, not of each epoch",
-        (TOTAL, "    total_updates = count_updates(epochs * steps_per_epoch, accum_steps)\n"),
+        (CEILING, "    return math.ceil(epochs * (micro_batches + extra_steps) / accum_steps)\n"),
     ),
     edit(
         "accum-steps-ignored",
@@ -169,10 +171,13 @@ MUTANTS = [
     edit(
         "micro-batches-split",
         "the batch of 8 rows is cut in accum_steps parts, and the effective batch stays what it was",
-        (GROUPS, GROUPS.replace("split(8)", "split(max(1, 8 // accum_steps))")),
-        ("max(1, len(data) // 8)", "len(data.split(max(1, 8 // accum_steps)))"),
+        (LOADER, LOADER.replace("batch_size", "max(1, batch_size // accum_steps)")),
     ),
-    edit("loop-defaults-to-2", "the default call accumulates", ("accum_steps: int = 1", "accum_steps: int = 2")),
+    edit(
+        "loop-defaults-to-2",
+        "the default call accumulates",
+        ("    accum_steps: int = 1,\n", "    accum_steps: int = 2,\n"),
+    ),
     edit(
         "flag-defaults-to-2",
         "the command accumulates without being asked",
@@ -184,8 +189,8 @@ MUTANTS = [
         "each extra step is an update of its own",
         (
             GROUPS,
-            "        groups = list(accumulation_groups(data.split(8), accum_steps))\n"
-            "        groups += accumulation_groups(extra_steps * data.split(8)[-1:], 1)\n"
+            "        groups = list(accumulation_groups(loader, accum_steps))\n"
+            "        groups += accumulation_groups(extra_steps * [groups[-1][0]], 1)\n"
             "        for batch, share, closes in groups:\n",
         ),
     ),
@@ -259,7 +264,7 @@ MUTANTS = [
     edit(
         "total-rounded",
         "the updates of an epoch are rounded to the nearest, half up",
-        (CEILING, "    return max(1, math.floor(micro_batches / accum_steps + 0.5))\n"),
+        (CEILING, "    return epochs * max(1, math.floor((micro_batches + extra_steps) / accum_steps + 0.5))\n"),
     ),
 ]
 
@@ -269,7 +274,7 @@ GOOD = [
         "a counter and a comparison with the last micro-batch, in one loop",
         (
             GROUPS,
-            "        batches = list(with_extra_steps(data.split(8), extra_steps))\n"
+            "        batches = list(with_extra_steps(loader, extra_steps))\n"
             "        for i, batch in enumerate(batches):\n"
             "            start = i - i % accum_steps\n"
             "            group_rows = sum(map(len, batches[start : start + accum_steps]))\n",
@@ -281,12 +286,12 @@ GOOD = [
         "flush-after-the-loop",
         "whole groups are closed in the loop, and the last, shorter one after it",
         (SHARE, SHARE.replace("== len(group)", "== accum_steps")),
-        (RECORD, "        if not closes:\n" + outdented(CLIP + STEP + SCHEDULER + ZERO) + RECORD),
+        (RECORD, "        if not closes:\n" + outdented(CLIP + STEP + COUNT + SCHEDULER + ZERO) + RECORD),
     ),
     edit(
-        "shuffled-loader",
-        "rows come from a DataLoader in another order each epoch",
-        (GROUPS, GROUPS.replace("data.split(8)", "torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)")),
+        "rows-in-order",
+        "rows come in slices of the data, in the same order each epoch",
+        (GROUPS, GROUPS.replace("loader", "data.split(batch_size)")),
     ),
     edit(
         "loss-in-float32",
@@ -344,7 +349,7 @@ GOOD = [
             '                "accuracy": torch.stack(accuracies).mean(),\n'
             '                "best_loss": torch.stack(losses).min(),\n'
             '                "direct_loss": math.nan,\n'
-            '                "updates": count_updates(len(losses), accum_steps),\n',
+            '                "updates": planned_updates(1, len(losses), accum_steps=accum_steps),\n',
         ),
     ),
     edit(
@@ -352,7 +357,7 @@ GOOD = [
         "a loop over groups around the loop over their micro-batches; gradients are dropped by hand",
         (
             GROUPS,
-            "        batches = list(with_extra_steps(data.split(8), extra_steps))\n"
+            "        batches = list(with_extra_steps(loader, extra_steps))\n"
             "        groups = [batches[at : at + accum_steps] for at in range(0, len(batches), accum_steps)]\n"
             "        for batch, group, closes in [(b, g, n == len(g)) for g in groups for n, b in enumerate(g, 1)]:\n",
         ),

@@ -1,6 +1,7 @@
 """Wrong and right ways to keep causal masks."""
 
 from pathlib import Path
+from textwrap import indent
 
 from mutant import Mutant
 
@@ -13,19 +14,23 @@ KEY = BODY[: BODY.index("\n") + 1]
 BUILD = "torch.triu(torch.ones(seq_len, seq_len, dtype=torch.bool, device=device), diagonal=1)"
 GUARD = "    if mask is None or mask._version != version:\n"
 INFERENCE = "torch.inference_mode(False)"
-ASK_DENSE = "            future = get_tri_mask(T, q.device)\n"
+ASK_DENSE = "                    future = get_tri_mask(T, q.device)\n"
 ASK_WINDOW = "            future = get_tri_mask(width, q.device)\n"
 FILL_DENSE = 'scores = scores.masked_fill(future, float("-inf"))'
 EVICT = "_tri_masks.popitem(last=False)"
 KEEP = "    _tri_masks[key] = (mask, mask._version)\n"
-KEPT_BY = """            {name} = _kept.setdefault({key}, {mask})
-            if {name}._version:
-                {name} = _kept[{key}] = {mask}
-            if len(_kept) > 32:
-                _kept.popitem(last=False)
+KEPT_BY = """{name} = _kept.setdefault({key}, {mask})
+if {name}._version:
+    {name} = _kept[{key}] = {mask}
+if len(_kept) > 32:
+    _kept.popitem(last=False)
 """
+KEPT = ("TRI_MASKS_KEPT = ", "_kept = OrderedDict()\nTRI_MASKS_KEPT = ")
+IN_MAP, IN_WINDOWS = 20 * " ", 12 * " "  # the columns at which masks are asked for
 CUT = "            hidden = future[overlap:]\n"
 PAD = "hidden = hidden | window_padding"
+PADDED = "        hidden = hidden | window_padding(T, chunk, overlap, hidden.device)\n"
+VISIBLE = "attn_mask=~hidden"
 DENSE = "    def _dense(self, q"
 ATTENTION_END = "        self.out_proj = nn.Linear(d_model, d_model)\n"
 MODEL_END = "        self.out = nn.Linear(d_model, 2)\n"
@@ -40,10 +45,13 @@ def buffer(persistent: bool) -> tuple[tuple[str, str], ...]:
     return (
         (
             ASK_DENSE,
-            "            if not hasattr(self, f'future_{T}'):\n"
-            "                mask = get_tri_mask(T, q.device)\n"
-            f"                self.register_buffer(f'future_{{T}}', mask, persistent={persistent})\n"
-            "            future = getattr(self, f'future_{T}')\n",
+            indent(
+                "if not hasattr(self, f'future_{T}'):\n"
+                "    mask = get_tri_mask(T, q.device)\n"
+                f"    self.register_buffer(f'future_{{T}}', mask, persistent={persistent})\n"
+                "future = getattr(self, f'future_{T}')\n",
+                IN_MAP,
+            ),
         ),
     )
 
@@ -97,10 +105,13 @@ MUTANTS = [
         "float-mask-of-the-first-dtype",
         "an additive mask is kept in the dtype of whoever came first",
         (
-            ASK_DENSE + "            " + FILL_DENSE,
-            "            bias = torch.zeros(T, T, dtype=q.dtype, device=q.device)\n"
-            "            bias = bias.masked_fill(get_tri_mask(T, q.device), float('-inf'))\n"
-            "            scores = scores + _biases.setdefault((T, q.device), bias)",
+            ASK_DENSE + IN_MAP + FILL_DENSE,
+            indent(
+                "bias = torch.zeros(T, T, dtype=q.dtype, device=q.device)\n"
+                "bias = bias.masked_fill(get_tri_mask(T, q.device), float('-inf'))\n"
+                "scores = scores + _biases.setdefault((T, q.device), bias)",
+                IN_MAP,
+            ),
         ),
         ("TRI_MASKS_KEPT = ", "_biases = {}\nTRI_MASKS_KEPT = "),
     ),
@@ -115,7 +126,7 @@ MUTANTS = [
             "    def _future(self, T, device):\n"
             "        return torch.triu(torch.ones(T, T, dtype=torch.bool, device=device), diagonal=1)\n\n" + DENSE,
         ),
-        (ASK_DENSE, "            future = self._future(T, q.device)\n"),
+        (ASK_DENSE, ASK_DENSE.replace("get_tri_mask", "self._future")),
         ("import math\n", "import functools\nimport math\n"),
     ),
     edit(
@@ -123,13 +134,16 @@ MUTANTS = [
         "each layer builds the mask again",
         (
             ASK_DENSE,
-            "            future = self._masks.setdefault((T, q.device), None)\n"
-            "            if future is None or future._version:\n"
-            "                with torch.inference_mode(False):\n"
-            "                    future = torch.ones(T, T, device=q.device).triu(1) > 0\n"
-            "                self._masks[T, q.device] = future\n"
-            "                if len(self._masks) > 32:\n"
-            "                    self._masks.pop(next(iter(self._masks)))\n",
+            indent(
+                "future = self._masks.setdefault((T, q.device), None)\n"
+                "if future is None or future._version:\n"
+                "    with torch.inference_mode(False):\n"
+                "        future = torch.ones(T, T, device=q.device).triu(1) > 0\n"
+                "    self._masks[T, q.device] = future\n"
+                "    if len(self._masks) > 32:\n"
+                "        self._masks.pop(next(iter(self._masks)))\n",
+                IN_MAP,
+            ),
         ),
         (ATTENTION_END, ATTENTION_END + "        self._masks = {}\n"),
     ),
@@ -146,10 +160,32 @@ MUTANTS = [
     ),
     edit(
         "inference-tensor",
-        "a mask built under inference_mode cannot be saved for a backward",
+        "windows keep what they show to the attention, which built under inference_mode serves no backward",
+        (
+            PADDED,
+            PADDED
+            + "        bias = q.new_zeros(hidden.shape).masked_fill(hidden, float('-inf'))\n"
+            + "        bias = _kept.setdefault((T, chunk, overlap, causal, q.dtype, q.device), bias)\n"
+            + "        if len(_kept) > 32:\n            _kept.popitem(last=False)\n",
+        ),
+        (VISIBLE, "attn_mask=bias[None]"),
+        KEPT,
+    ),
+    edit(
+        "windows-keyed-without-length",
+        "windows keep their padding with the mask, and sequences of another length get it",
+        (
+            PADDED,
+            PADDED
+            + "        key = (-(-T // chunk), chunk, overlap, causal, q.device)\n"
+            + indent(KEPT_BY.format(key="key", mask="hidden", name="hidden"), 8 * " "),
+        ),
+        KEPT,
+    ),
+    edit(
+        "inference-tensor-unguarded",
+        "a mask built under inference_mode has no version to compare",
         (INFERENCE, "torch.no_grad()"),
-        (GUARD, "    if mask is None:\n"),
-        ("    _tri_masks[key] = (mask, mask._version)\n", "    _tri_masks[key] = (mask, 0)\n"),
     ),
     edit("one-key-too-many", "each query sees the next position", (BUILD, BUILD.replace("diagonal=1", "diagonal=2"))),
     edit(
@@ -160,7 +196,7 @@ MUTANTS = [
     edit(
         "mask-for-one-more",
         "the mask of seq_len + 1 is cut at the wrong end",
-        (ASK_DENSE, "            future = get_tri_mask(T + 1, q.device)[1:, :-1]\n"),
+        (ASK_DENSE, ASK_DENSE.replace("T, q.device)", "T + 1, q.device)[1:, :-1]")),
     ),
     edit("rebuilt-each-time", "a hit is not looked for", (GUARD, "    if True:\n")),
     edit(
@@ -202,7 +238,7 @@ def future_of(seq_len, device):
 
 """,
         ),
-        (ASK_DENSE, "            future = future_of(T, q.device)\n"),
+        (ASK_DENSE, ASK_DENSE.replace("get_tri_mask", "future_of")),
         (ASK_WINDOW, "            future = future_of(width, q.device)\n"),
         ("import math\n", "import functools\nimport math\n"),
     ),
@@ -217,20 +253,29 @@ def future_of(seq_len, device):
     edit(
         "expanded-to-the-batch",
         "masks are kept for as many rows and heads as came first",
-        (ASK_DENSE, ASK_DENSE + KEPT_BY.format(key="(T, q.device)", mask="future.expand(B, H, T, T)", name="future")),
-        ("TRI_MASKS_KEPT = ", "_kept = OrderedDict()\nTRI_MASKS_KEPT = "),
+        (
+            ASK_DENSE,
+            ASK_DENSE
+            + indent(KEPT_BY.format(key="(T, q.device)", mask="future.expand(B, H, T, T)", name="future"), IN_MAP),
+        ),
+        KEPT,
     ),
     edit(
         "window-keyed-by-width",
         "a window of 4 and an overlap of 4 share a key with 6 and 2",
-        (CUT, CUT + KEPT_BY.format(key="(width, q.device)", mask="hidden", name="hidden")),
-        ("TRI_MASKS_KEPT = ", "_kept = OrderedDict()\nTRI_MASKS_KEPT = "),
+        (CUT, CUT + indent(KEPT_BY.format(key="(width, q.device)", mask="hidden", name="hidden"), IN_WINDOWS)),
+        KEPT,
     ),
     edit("keyed-by-device-type", "all GPUs share a mask", (KEY, KEY.replace("probe.device", "probe.device.type"))),
     edit(
         "weak-fill",
-        "a score of hundreds outweighs what hides the future",
+        "in the map, a score of hundreds outweighs what hides the future",
         (FILL_DENSE, FILL_DENSE.replace('float("-inf")', "-100.0")),
+    ),
+    edit(
+        "weak-fill-of-windows",
+        "in windows, a score of hundreds outweighs what hides the future",
+        (VISIBLE, "attn_mask=q.new_zeros(hidden.shape).masked_fill(hidden, -100.0)"),
     ),
 ]
 
@@ -263,7 +308,7 @@ visible_keys = VisibleKeys()
 
 """,
         ),
-        (ASK_DENSE, "            future = ~visible_keys(T, q.device)\n"),
+        (ASK_DENSE, ASK_DENSE.replace("get_tri_mask", "~visible_keys")),
         (ASK_WINDOW, "            future = ~visible_keys(width, q.device)\n"),
     ),
     edit(
@@ -291,7 +336,7 @@ visible_keys = VisibleKeys()
 
 """,
         ),
-        (ASK_DENSE, "            future = self.masks.get(T, q.device)\n"),
+        (ASK_DENSE, ASK_DENSE.replace("get_tri_mask", "self.masks.get")),
         (ASK_WINDOW, "            future = self.masks.get(width, q.device)\n"),
         (
             MODEL_END,
@@ -318,7 +363,7 @@ def causal_mask(seq_len, device):
 
 """,
         ),
-        (ASK_DENSE, "            future = causal_mask(T, q.device)\n"),
+        (ASK_DENSE, ASK_DENSE.replace("get_tri_mask", "causal_mask")),
         (ASK_WINDOW, "            future = causal_mask(width, q.device)\n"),
     ),
     edit(

@@ -21,12 +21,17 @@ CUT = "hidden = future[overlap:]"
 OUTSIDE = "(positions < 0) | (positions >= T)"
 PAD = "hidden = hidden | window_padding"
 CHOOSE = "self._dense if self.chunk_size is None else"
-LOGGED = "self._stitch(weights.detach(), T)"
+VISIBLE = "attn_mask=~hidden"
+LOGGED = "weights.detach().unflatten(0, (B, H))"
 FILL = 'scores = scores.masked_fill(hidden, float("-inf"))'
 VALUES = "F.pad(v, (0, 0, overlap, tail))"
 MAPS = "collect_telemetry(logits, x, attn_maps, self.config)"
 ASK = "        if causal:\n            future = get_tri_mask(width, q.device)\n"
-DROPOUT = "        out = self.dropout(weights) @ v.transpose(-2, -1)\n"
+ATTEND = CHUNKED[CHUNKED.index("        out = F.scaled_dot") : CHUNKED.index("        out = out.unflatten")]
+EXPLICIT = """        weights = torch.softmax((q @ k / math.sqrt(D)).masked_fill(hidden, float("-inf")), dim=-1)
+        out = self.dropout(weights) @ v.transpose(-2, -1)
+"""
+JOINED = "        out = out.unflatten(0, (B, H))"
 
 
 def edit(name: str, wrong: str, *edits: tuple[str, str]) -> Mutant:
@@ -58,10 +63,8 @@ MUTANTS = [
             "padding = window_padding(T, chunk, overlap, q.device)\n"
             "        hidden = hidden if T else hidden | window_padding",
         ),
-        (
-            "        scores = scores.masked_fill(hidden,",
-            "        scores = scores - 5 * padding\n        scores = scores.masked_fill(hidden,",
-        ),
+        (VISIBLE, "attn_mask=(padding * q.new_tensor(-5.0)).masked_fill(hidden, float('-inf'))"),
+        (FILL, FILL.replace("scores.", "(scores - 5 * padding).")),
     ),
     edit(
         "overlaps-added-up",
@@ -120,8 +123,8 @@ MUTANTS = [
         UNMASKED,
         (
             LOGGED,
-            "self._stitch((w := weights.detach() * ~window_padding(T, chunk, overlap, q.device)) "
-            "/ w.sum(-1, keepdim=True), T)",
+            "((w := weights.detach() * ~window_padding(T, chunk, overlap, q.device))"
+            " / w.sum(-1, keepdim=True)).unflatten(0, (B, H))",
         ),
     ),
     edit(
@@ -132,22 +135,23 @@ MUTANTS = [
     edit(
         "padded-queries-see-nothing",
         "a softmax over nothing: the rows are cut off, but their NaN is in every gradient",
-        (PAD, "hidden = hidden | (torch.arange(q.shape[2] * chunk).view(-1, chunk, 1) >= T) | window_padding"),
+        (PAD, "hidden = hidden | (torch.arange(q.shape[1] * chunk).view(-1, chunk, 1) >= T) | window_padding"),
+        (ATTEND, EXPLICIT),
     ),
     edit(
         "logging-rounds",
         "outputs pass through float32 where maps are logged",
-        (DROPOUT, DROPOUT + "        if self.full_attn_logging:\n            out = out.float().to(q.dtype)\n"),
+        (JOINED, "        if self.full_attn_logging:\n            out = out.float().to(q.dtype)\n" + JOINED),
     ),
     edit(
         "first-row-of-the-batch",
         "every row has the map of the first",
-        (LOGGED, LOGGED.replace("weights.", "weights[:1].expand_as(weights).")),
+        (LOGGED, f"(maps := {LOGGED})[:1].expand_as(maps)"),
     ),
     edit(
         "heads-averaged",
         "every head has the map of the mean head",
-        (LOGGED, LOGGED.replace("weights.", "weights.mean(1, keepdim=True).expand_as(weights).")),
+        (LOGGED, f"(maps := {LOGGED}).mean(1, keepdim=True).expand_as(maps)"),
     ),
     edit(
         "overlap-detached",
@@ -205,12 +209,12 @@ MUTANTS = [
     edit(
         "map-after-dropout",
         "the map has holes, and its rows do not sum to 1",
-        (
-            DROPOUT,
-            DROPOUT.replace(
-                "        out = self.dropout(weights)", "        weights = self.dropout(weights)\n        out = weights"
-            ),
-        ),
+        (LOGGED, LOGGED.replace("weights.detach()", "self.dropout(weights.detach())")),
+    ),
+    edit(
+        "causal-by-flag",
+        "is_causal instead of the mask: queries are aligned with a window's first keys, and padding is seen",
+        (VISIBLE, "is_causal=causal"),
     ),
 ]
 

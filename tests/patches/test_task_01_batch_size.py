@@ -16,9 +16,9 @@ def test_a_loop_without_a_backward_call_is_named(loop_of, refusal):
     assert "without one backward call" in refusal(loop_of(LOOP.replace("loss.backward()", "pass")), "task-1")
 
 
-def test_right_words_in_a_comment_are_no_loader(loop_of, state):
+def test_right_words_in_a_comment_are_no_loader(loop_of, state_of):
     text = LOOP.replace(CUT, "        # row_loader(data, batch_size, num_workers)\n" + CUT)
-    assert state(loop_of(text), "task-1") is State.MISSING
+    assert state_of(loop_of(text), "task-1") is State.MISSING
 
 
 def test_the_plain_loop(loop_of, after):

@@ -13,15 +13,15 @@ def plain():
     return LOOP.replace(FORWARD, "            logits, telemetry = model(batch)\n")
 
 
-def test_autocast_by_hand_is_left_alone(loop_of, state, plain):
+def test_autocast_by_hand_is_left_alone(loop_of, state_of, plain):
     text = plain.replace(
         "            loss.back", "            with torch.autocast('cpu'):\n                pass\n            loss.back"
     )
-    assert state(loop_of(text), "task-3") is State.PARTIAL
+    assert state_of(loop_of(text), "task-3") is State.PARTIAL
 
 
-def test_right_words_in_a_comment_are_no_autocast(loop_of, state, plain):
-    assert state(loop_of(plain + "# with autocast(device, amp):\n"), "task-3") is State.MISSING
+def test_right_words_in_a_comment_are_no_autocast(loop_of, state_of, plain):
+    assert state_of(loop_of(plain + "# with autocast(device, amp):\n"), "task-3") is State.MISSING
 
 
 def test_forward_and_loss_go_under_autocast_and_backward_stays_outside(loop_of, after, plain):

@@ -8,13 +8,13 @@ CONFIGURED = "    optimizer, scheduler = configure_optimizer(model, total_steps=
 COMPILED = "    if compile:\n        compile_where_supported(model, compile_policy)\n"
 
 
-def test_compiling_by_hand_is_left_alone(loop_of, state):
+def test_compiling_by_hand_is_left_alone(loop_of, state_of):
     text = LOOP.replace(CONFIGURED, "    model = torch.compile(model)\n" + CONFIGURED)
-    assert state(loop_of(text), "task-8") is State.APPLIED
+    assert state_of(loop_of(text), "task-8") is State.APPLIED
 
 
-def test_right_words_in_a_comment_do_not_compile(loop_of, state):
-    assert state(loop_of(LOOP + "# torch.compile(model)\n"), "task-8") is State.MISSING
+def test_right_words_in_a_comment_do_not_compile(loop_of, state_of):
+    assert state_of(loop_of(LOOP + "# torch.compile(model)\n"), "task-8") is State.MISSING
 
 
 def test_the_model_is_compiled_once_the_optimizer_has_it(loop_of, after):

@@ -32,13 +32,13 @@ def tree_of(model_of):
         pytest.param('"""scores = q @ k; softmax(scores) @ v"""\n', id="a docstring with the right words"),
     ],
 )
-def test_no_site(tree_of, state, text):
-    assert state(tree_of(text), "task-9") is State.UNRECOGNISED
+def test_no_site(tree_of, state_of, text):
+    assert state_of(tree_of(text), "task-9") is State.UNRECOGNISED
 
 
-def test_attention_that_torch_computes_is_left_alone(tree_of, state):
+def test_attention_that_torch_computes_is_left_alone(tree_of, state_of):
     text = HEAD + "        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)\n"
-    assert state(tree_of(text), "task-9") is State.APPLIED
+    assert state_of(tree_of(text), "task-9") is State.APPLIED
 
 
 def test_the_map_is_computed_apart_and_the_output_by_torch(tree_of, after):

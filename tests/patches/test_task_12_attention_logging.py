@@ -26,16 +26,16 @@ def tree_of(model_of):
         pytest.param('"""full_attn_logging: bool | None = None"""\n', id="a docstring with the right words"),
     ],
 )
-def test_no_site(tree_of, state, text):
-    assert state(tree_of(text), "task-12") is State.UNRECOGNISED
+def test_no_site(tree_of, state_of, text):
+    assert state_of(tree_of(text), "task-12") is State.UNRECOGNISED
 
 
-def test_what_is_resolved_by_hand_is_left_alone(tree_of, state):
+def test_what_is_resolved_by_hand_is_left_alone(tree_of, state_of):
     text = ATTENTION.replace("bool = True", "bool | None = None")
     text = text.replace(
         "= full_attn_logging\n", "= full_attn_logging if full_attn_logging is not None else not chunk_size\n"
     )
-    assert state(tree_of(text), "task-12") is State.APPLIED
+    assert state_of(tree_of(text), "task-12") is State.APPLIED
 
 
 @pytest.mark.parametrize(

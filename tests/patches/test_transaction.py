@@ -11,12 +11,18 @@ import pytest
 from samples import BASELINE, contents
 
 from bitpatch.patches import transaction
+from bitpatch.patches.originals import Originals, Remembered, load
 from bitpatch.patches.task import BitpatchError, Change, Unreadable
 from bitpatch.patches.transaction import copy_baseline, locked, write
 
 OLD = {"a.py": b"a = 1\n", "pkg/b.py": b"b = 1\n", "pkg/c.py": b"c = 1\n"}
 NEW = {"a.py": b"a = 2\n", "pkg/b.py": b"b = 2\n", "pkg/c.py": b"c = 1\n"}
 CHANGES = [Change(path, OLD[path], NEW[path]) for path in ("a.py", "pkg/b.py")]
+ORIGINALS = Originals(
+    tasks=frozenset({"task-10"}), files={path: Remembered(OLD[path], NEW[path]) for path in ("a.py", "pkg/b.py")}
+)
+POINTS = range(1, 48)
+BACK = [Change(path, NEW[path], OLD[path]) for path in ("a.py", "pkg/b.py")]
 
 
 @pytest.fixture
@@ -71,10 +77,11 @@ def test_what_is_read_only_is_not_written(root, path):
     assert contents(root) == OLD
 
 
-@pytest.mark.parametrize("call", range(1, 12))
+@pytest.mark.parametrize("call", range(1, 14))
 def test_a_full_disk_leaves_the_old_tree(root, monkeypatch, call):
     """The disk fills at the n-th write, and a little room comes back for the clean-up."""
     seen = 0
+    told = []
     real = os.fsync
 
     def fsync(handle):
@@ -87,16 +94,18 @@ def test_a_full_disk_leaves_the_old_tree(root, monkeypatch, call):
     monkeypatch.setattr(os, "fsync", fsync)
     failure = None
     try:
-        write(root, CHANGES)
+        write(root, CHANGES, ORIGINALS, tell=told.append)
     except Unreadable as error:
         failure = str(error)
     assert failure is None or "No space left on device; nothing was changed" in failure
     failed = failure is not None
-    assert failed == (seen >= call)
+    assert (failed or bool(told)) == (seen >= call)
     assert contents(root) == (OLD if failed else NEW)
+    assert load(root) in (Originals(), ORIGINALS)
+    assert told or load(root) == (Originals() if failed else ORIGINALS)
 
 
-def killed_at(root, point):
+def killed_at(root, point, changes=CHANGES, originals=ORIGINALS):
     """Write in a child that kills itself with SIGKILL at the n-th system call that changes the disk."""
 
     def child():
@@ -112,10 +121,10 @@ def killed_at(root, point):
 
             return call
 
-        for name in ("replace", "fsync", "unlink", "open"):
+        for name in ("replace", "fsync", "unlink", "open", "mkdir", "rmdir"):
             setattr(transaction.os, name, counted(getattr(os, name)))
         with locked(root):
-            write(root, CHANGES)
+            write(root, changes, originals)
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
@@ -123,18 +132,29 @@ def killed_at(root, point):
     return process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("point", range(1, 40))
+@pytest.mark.parametrize("point", POINTS)
 def test_killed_at_any_moment_the_next_run_finds_the_old_tree_or_the_new(root, point):
+    """And remembers what belongs to it."""
     was_killed = killed_at(root, point)
     with locked(root):
-        found = contents(root)
-    assert found in (OLD, NEW)
-    assert was_killed or found == NEW
+        found = contents(root), load(root)
+    assert found in ((OLD, Originals()), (NEW, ORIGINALS))
+    assert was_killed or found[0] == NEW
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_revert_that_was_killed_is_done_or_not(root, point):
+    write(root, CHANGES, ORIGINALS)
+    was_killed = killed_at(root, point, BACK, Originals())
+    with locked(root):
+        found = contents(root), load(root)
+    assert found in ((OLD, Originals()), (NEW, ORIGINALS))
+    assert was_killed or found[0] == OLD
 
 
 def test_the_kills_reach_from_the_first_call_to_the_last(tmp_path):
     outcomes = []
-    for point in range(1, 40):
+    for point in POINTS:
         root = tmp_path / str(point)
         for path, raw in OLD.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +166,7 @@ def test_the_kills_reach_from_the_first_call_to_the_last(tmp_path):
 
 
 def test_recovery_does_not_overwrite_a_later_edit_by_hand(root):
-    point = next(p for p in range(1, 40) if killed_at(root, p) and _is_committed(root))
+    point = next(p for p in POINTS if killed_at(root, p) and _is_committed(root))
     (root / "a.py").write_bytes(b"mine\n")
     with pytest.raises(Unreadable, match="changed by hand after a run was killed"), locked(root):
         pass
@@ -173,7 +193,7 @@ SECOND_RUN = """
 import sys
 from pathlib import Path
 from bitpatch.patches.transaction import locked
-with locked(Path(sys.argv[1]), on_wait=lambda: print("waiting", flush=True)):
+with locked(Path(sys.argv[1]), tell=lambda text: print(text, flush=True)):
     print("in", flush=True)
 """
 
@@ -182,12 +202,12 @@ def test_two_runs_are_serialised(root):
     with locked(root):
         command = [sys.executable, "-c", SECOND_RUN, str(root)]
         second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert second.stdout.readline() == "waiting\n"
+        assert second.stdout.readline() == f"waiting for another run on {root}\n"
     assert second.communicate(timeout=30)[0] == "in\n"
 
 
 def test_readers_do_not_wait_for_readers(root):
-    with locked(root, shared=True), locked(root, shared=True, on_wait=lambda: pytest.fail("waited")):
+    with locked(root, shared=True), locked(root, shared=True, tell=pytest.fail):
         pass
 
 

@@ -1,9 +1,11 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import pytest
 
 from bitpatch.verify import runner
 from bitpatch.verify.evidence import Verdict
-from bitpatch.verify.report import Outcome, Report, SanityFit
-from bitpatch.verify.runner import Progress, VerifyUnavailable, Zygote, verify
+from bitpatch.verify.report import CheckResult, Outcome, Report, SanityFit
+from bitpatch.verify.runner import Progress, VerifyUnavailable, Zygote, plan_checks, run_jobs, verify
 
 MakeTree = Callable[..., Path]
 IMPORTS, VERDICTS, BROKEN, MEETING = 1, 2, 3, 5
@@ -278,6 +280,31 @@ def test_a_task_without_checks_is_unproven(make_tree: MakeTree, zygote: Zygote) 
 def test_tasks_are_reported_once_and_in_the_order_asked(make_tree: MakeTree, zygote: Zygote) -> None:
     report = verify(make_tree(), [12, IMPORTS, 12], zygote=zygote)
     assert [task.id for task in report.tasks] == ["task-12", "task-1"]
+
+
+def test_only_the_checks_that_are_named_run(make_tree: MakeTree, zygote: Zygote) -> None:
+    report = verify(make_tree(), [VERDICTS, IMPORTS], zygote=zygote, only={"is-unproven", "passes"})
+    assert [[check.name for check in task.checks] for task in report.tasks] == [["passes", "is-unproven"], []]
+
+
+def test_naming_no_check_runs_none(make_tree: MakeTree, zygote: Zygote) -> None:
+    assert verify(make_tree(), [VERDICTS], zygote=zygote, only=()).verdict is Outcome.UNPROVEN
+
+
+def test_a_name_that_no_check_has_is_an_error(make_tree: MakeTree, zygote: Zygote) -> None:
+    with pytest.raises(ValueError, match=r"^no check of tasks 2, 5 is called no-such-check$"):
+        verify(make_tree(), [VERDICTS, MEETING], zygote=zygote, only=["passes", "no-such-check", "here"])
+
+
+def test_checks_of_two_trees_run_at_the_same_time(make_tree: MakeTree, zygote: Zygote) -> None:
+    tree = make_tree().resolve()
+    (here, there), other = plan_checks(zygote, tree, [MEETING]), tree.with_name("other")
+    shutil.copytree(tree, other)
+    ended = [
+        (job, result) for job, result in run_jobs(zygote, [here, replace(there, tree=other)], 2) if result is not None
+    ]
+    assert {job.tree for job, _ in ended} == {tree, other}
+    assert all(isinstance(result, CheckResult) and result.evidence.verdict is Verdict.PASS for _, result in ended)
 
 
 def test_two_jobs_run_at_the_same_time(make_tree: MakeTree, zygote: Zygote) -> None:

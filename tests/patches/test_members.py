@@ -1,0 +1,201 @@
+"""How classes are changed, and how a file spells what it imports."""
+
+import libcst as cst
+import pytest
+from samples import source
+
+from bitpatch.patches.edits import apply_edits
+from bitpatch.patches.members import (
+    assignments,
+    attribute,
+    class_of,
+    member,
+    more_entries,
+    more_parameters,
+    put_before,
+    put_behind,
+    seen_from,
+    set_from_parameters,
+    shipped,
+    without_imports,
+)
+from bitpatch.patches.source import Source, open_tree
+from bitpatch.patches.task import State
+
+GIVEN = '''\
+"""Given."""
+
+import math
+from bit_transformer.model import Model
+from bit_transformer.training import count
+
+
+class Plan:
+    def first(self):
+        return 1
+
+    @property
+    def second(self) -> int:
+        """Doc.
+
+        More.
+        """
+        return math.ceil(count(self))
+
+    def third(self):
+        return 3
+'''
+
+
+def brought(text, name="second"):
+    target, given = source(text), source(GIVEN)
+    found = member(target, next(target.walk(cst.ClassDef)), given, class_of(given, "Plan"), name)
+    return found, apply_edits(target, found.edits).raw.decode()
+
+
+def test_a_member_comes_behind_the_one_before_it():
+    found, text = brought("class P:\n    def first(self):\n        pass\n\n    def other(self):\n        pass\n")
+    assert found.state is State.MISSING
+    assert text.startswith("import math\nfrom bit_transformer.training import count\n")
+    assert text.index("def first") < text.index("def second") < text.index("def other")
+    assert "        pass\n\n    @property\n    def second(self) -> int:\n" in text
+
+
+def test_a_member_comes_last_where_none_before_it_is_there():
+    text = brought("class P:\n    a: int\n    b: int = 1  # one\n")[1]
+    assert "    b: int = 1  # one\n\n    @property\n    def second" in text
+
+
+def test_a_member_takes_on_the_files_style():
+    text = brought("class P:\r\n\ta = 1\r\n")[1]
+    assert text.count("\n") == text.count("\r\n")
+    assert '\t\t"""Doc.\r\n\r\n\t\tMore.\r\n\t\t"""\r\n\t\treturn math' in text
+
+
+def test_a_member_that_is_there_is_left():
+    text = brought("class P:\n    a = 1\n")[1]
+    again, same = brought(text)
+    assert (again.state, same) == (State.APPLIED, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("class P:\n    def second(self):\n        return 2\n", "another second of P"),
+        ("class P:\n    second: int = 2\n", "another second of P"),
+        ("class P: a: int = 1\n", "all of it is on one line"),
+        ("math = 3\n\n\nclass P:\n    a = 1\n", "stands for something else"),
+    ],
+)
+def test_a_member_that_cannot_be_brought_is_refused(text, note):
+    found, same = brought(text)
+    assert (found.state, same) == (State.UNRECOGNISED, text)
+    assert note in found.site.note
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def f(self, a=1):", "def f(self, a=1, n=2):"),
+        ("def f(self, a=1, *, k=3, **more):", "def f(self, a=1, *, k=3, n=2, **more):"),
+        ("def f(self, *all):", "def f(self, *all, n=2):"),
+        ("def f(\n    self,\n    a=1,\n):", "def f(\n    self,\n    a=1,\n    n=2,\n):"),
+    ],
+)
+def test_parameters_come_last(text, expected):
+    target = source(f"{text}\n    pass\n")
+    function = next(target.walk(cst.FunctionDef))
+    new = next(source("def g(n=2): pass\n").walk(cst.Param))
+    assert apply_edits(target, [more_parameters(target, function, [new])]).raw.decode() == f"{expected}\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("put", "text", "expected"),
+    [
+        (put_behind, "a = 1\nb = 2\n", "a = 1\nnew()\nb = 2\n"),
+        (put_before, "x()\n# on a\na = 1\n", "x()\nnew()\n# on a\na = 1\n"),
+        (put_behind, "def f(): a = 1; return a  # all\n", "def f():\n    a = 1\n    new()\n    return a  # all\n"),
+        (put_before, "def f(): a = 1\n", "def f():\n    new()\n    a = 1\n"),
+        (put_behind, "def f():\n    a = 1; return a\n", "def f():\n    new()\n    a = 1; return a\n"),
+    ],
+)
+def test_statements_are_put_beside_one(put, text, expected):
+    target = source(text)
+    assert apply_edits(target, [put(target, next(target.walk(cst.Assign)), "new()")]).raw.decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{'a': me.a}", "{'a': me.a, 'b': me.b}"),
+        ("dict(a=me.a)", "dict(a=me.a, b=me.b)"),
+        ('{\n            "a": me.a,\n        }', '{\n            "a": me.a,\n            "b": me.b,\n        }'),
+    ],
+)
+def test_entries_are_added_in_the_layout_of_the_others(text, expected):
+    head = "class A:\n    def f(me):\n        return "
+    target = source(f"{head}{text}\n")
+    display = next(node for kind in (cst.Dict, cst.Call) for node in target.walk(kind))
+    assert apply_edits(target, [more_entries(target, display, ["b"])]).raw.decode() == f"{head}{expected}\n"
+
+
+def test_attributes_of_self_whatever_it_is_called():
+    target = source("class A:\n    def f(me, self):\n        me.a, self.b = me.c, (other.d)\n")
+    assert [attribute(target, node) for node in target.walk(cst.Attribute)] == ["a", "", "c", ""]
+    pairs = [(target.code(t), target.code(v)) for t, v, _ in assignments(target, target.module)]
+    assert pairs == [("me.a", "me.c"), ("self.b", "(other.d)")]
+
+
+def test_attributes_that_are_set_from_parameters():
+    target = source(
+        "class A:\n    def __init__(self, a, b=1):\n        self.a, self.c = float(a), 3\n        self.d: int = b\n"
+    )
+    assert list(set_from_parameters(target, next(target.walk(cst.ClassDef)))) == ["a", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("from m import a, b\n", "from m import b\n"),
+        ("from m import b, a\n", "from m import b\n"),
+        ("from m import (\n    b,\n    a,\n)\n", "from m import (\n    b,\n)\n"),
+        ("import n\nfrom m import a\n", "import n\n"),
+        ("from m import x as a, b as c\n", "from m import b as c\n"),
+        ("from m import a; b = 1\n", "b = 1\n"),
+        ("from m import b\n", "from m import b\n"),
+    ],
+)
+def test_imports_that_bring_nothing_go(text, expected):
+    target = source(text)
+    assert apply_edits(target, without_imports(target, {"a"})).raw.decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "file", "spelled"),
+    [
+        ("dashboard/manager.py", "", "bit_transformer/training.py", "bit_transformer.training"),
+        ("bit_transformer/app.py", "from .model import x\n", "bit_transformer/training.py", ".training"),
+        ("bit_transformer/sub/app.py", "from ..training import x\n", "bit_transformer/training.py", "..training"),
+        (
+            "app.py",
+            "from bit_transformer.training import x\n",
+            "bit_transformer/training.py",
+            "bit_transformer.training",
+        ),
+        ("dashboard/manager.py", "", "train.py", "train"),
+        ("tools/app.py", "from train import x\n", "tools/train.py", "train"),
+    ],
+)
+def test_imports_are_spelled_as_the_target_spells_them(model_of, path, text, file, spelled):
+    tree = open_tree(model_of(""))
+    seen = seen_from(tree, Source(path, text.encode()), source(GIVEN), "training", file).raw.decode()
+    assert f"from {spelled} import count\n" in seen
+    assert (f"from {'.' * (len(spelled) - len(spelled.lstrip('.')))}model import" in seen) == spelled.startswith(".")
+
+
+def test_files_of_tests_are_not_shipped(model_of):
+    root = model_of("")
+    for path in ("a.py", "tests/b.py", "test_c.py", "conftest.py", "latest/d.py"):
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text("import torch  # here\n")
+    assert [each.path for each in shipped(open_tree(root), rb"here")] == ["a.py", "latest/d.py"]

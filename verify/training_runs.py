@@ -1,0 +1,152 @@
+"""Runs of a tree's train_loop and of its command line, seen by a ledger. In child processes only."""
+
+import contextlib
+import functools
+import inspect
+import io
+import math
+import random
+import string
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .evidence import Evidence, at_most, failed, unproven
+from .spies import Event, Ledger, Update, updates
+from .tree import Tree
+
+LENGTH = 18  # bits a row
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one call of train_loop did."""
+
+    call: str
+    model: nn.Module
+    data: Tensor
+    events: list[Event]
+    totals: list[int]
+    history: Any
+    forward_kwargs: dict[str, Any]
+
+    @property
+    def updates(self) -> list[Update]:
+        return updates(self.events)
+
+    @property
+    def micro_batches(self) -> list[Tensor]:
+        return [event.bits for event in self.events if event.bits is not None]
+
+
+def watching(*options: str) -> Callable[[Callable[[Tree, Ledger], Evidence]], Callable[[Tree], Evidence]]:
+    """Give a check a ledger that was made before the tree was imported; fail where train_loop lacks an option."""
+
+    def decorate(function: Callable[[Tree, Ledger], Evidence]) -> Callable[[Tree], Evidence]:
+        @functools.wraps(function)
+        def judge(tree: Tree) -> Evidence:
+            ledger = Ledger()
+            ledger.watch_tree(tree)
+            parameters = inspect.signature(tree.module("training").train_loop).parameters
+            takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+            missing = [option for option in options if option not in parameters]
+            if missing and not takes_any:
+                return failed(f"train_loop takes no {missing[0]}")
+            return function(tree, ledger)
+
+        return judge
+
+    return decorate
+
+
+def train(
+    tree: Tree,
+    ledger: Ledger,
+    rows: int,
+    *,
+    config: dict[str, Any] | None = None,
+    alike: bool = False,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+    **options: Any,
+) -> Run:
+    """Call the tree's train_loop on random rows, or one row repeated, with the ledger open and the weights scaled."""
+    model = tree.model(dtype=dtype, **config or {})
+    for weight in model.parameters():
+        weight.data.mul_(scale)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+    data = tree.bits(1, LENGTH).repeat(rows, 1) if alike else tree.bits(rows, LENGTH)
+    arguments = ", ".join(f"{name}={value}" for name, value in options.items())
+    torch.manual_seed(1)
+    random.seed(1)
+    ledger.take()
+    history = tree.module("training").train_loop(model, data, **{"compress_prob": 0.0, "direct_prob": 0.0} | options)
+    shown = f"bits(1, {LENGTH}).repeat({rows}, 1)" if alike else f"bits({rows}, {LENGTH})"
+    call = f"train_loop(model, {shown}, {arguments})"
+    return Run(call, model, data, *ledger.take(), history, options.get("forward_kwargs", {}))
+
+
+def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | None:
+    """Run `python -m bit_transformer.training` on 39 short rows of text, here; return its exit status."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        text = Path(folder, "text.txt")
+        text.write_text(3 * string.ascii_letters, encoding="utf-8")
+        small = ["--layers", "1", "--d_model", "8", "--nhead", "2", "--max_seq_len", "36"]
+        sys.argv = ["bit_transformer.training", "--data", str(text), *small, *flags]
+        ledger.take()
+        try:
+            tree.module("training").main()
+        except SystemExit as end:
+            return end.code
+    return None
+
+
+def mean_gradient(model: nn.Module, rows: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+    """The gradient of the mean cross-entropy of each next bit of rows [B, T]."""
+    model.train()
+    model.zero_grad(set_to_none=True)
+    logits = model(rows, **kwargs)[0].double()  # [B, T, 2]
+    (-logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long()).mean()).backward()
+    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def all_close(cases: list[tuple[Run, Update, Event]]) -> Evidence:
+    """Compare the gradients that an event saw with those of its update's mean loss, at the weights of its step."""
+    if not cases:
+        return failed("train_loop makes no update")
+    worst, reproduce = 0.0, ""
+    for run, update, event in cases:
+        if not update.micro_batches:
+            return failed("a step without a micro-batch", run.call)
+        run.model.load_state_dict(update.step.weights or {}, strict=False)
+        wanted = mean_gradient(run.model, update.rows, **run.forward_kwargs)
+        if not any(grad.any() for grad in wanted.values()):
+            return unproven("the mean loss of a group has no gradient")
+        gap = distance(event.grads or {}, wanted)
+        if not (gap <= worst or math.isnan(worst)):
+            worst, reproduce = gap, run.call
+    detail = f"relative error of the worst of {len(cases)} updates"
+    return at_most(worst, max(limit(run) for run, _, _ in cases), detail, reproduce)
+
+
+def distance(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    """The largest difference, relative to the largest value wanted; what is missing counts as zero."""
+    scale = max(value.abs().max().item() for value in wanted.values())
+    zero = torch.zeros(())
+    pairs = [(found.get(name, zero), wanted.get(name, zero)) for name in {*found, *wanted}]
+    return max((a - b).abs().max().item() for a, b in pairs) / scale
+
+
+def limit(run: Run) -> float:
+    """What rounding may amount to: forks that compute the loss in float32 round more."""
+    losses = [event.loss for event in run.events if event.loss is not None]
+    return 1e-10 if all(loss.dtype is torch.float64 for loss in losses) else 1e-5
