@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
 export MYPYPATH = build/typing
 
-.PHONY: demo test lint types tests trees mutants bench clean
+.PHONY: demo test lint types tests trees laws mutants diagonal bench clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh .ci/demo $(DEMO)
@@ -27,7 +27,7 @@ types: $(READY)
 	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli
 
 tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 trees: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree baseline
@@ -36,6 +36,14 @@ trees: $(READY)
 # Every check on every mutant: half an hour on two cores. Writes docs/mutants.md, and which checks tests are to try on each.
 mutants: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/matrix.py
+
+# Every order of every set of tasks, some minutes. Writes docs/laws.md.
+laws: $(READY)
+	PYTHONPATH=tests $(BIN)/python tests/laws/cube.py docs/laws.md
+
+# Each judge on single tasks and on 40 random sets of them. Writes docs/diagonal.md.
+diagonal: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/laws/diagonal.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import sys
@@ -321,6 +322,7 @@ def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
     from .patches.transaction import locked
 
     require_folder(tree)
+    gc.disable()  # a run lives for a second: collecting would walk its syntax trees again and again
     with locked(tree, shared=shared, tell=warn):
         yield open_tree(tree)
 

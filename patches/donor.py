@@ -13,23 +13,13 @@ from pathlib import Path
 
 import libcst as cst
 
-from .edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
+from .edits import BARE_EQUAL, expression, in_style_of, insert_after, insert_before, insert_item, neighbours
+from .imports import TakenError, import_edits
 from .matchers import calls_to
 from .source import Source, read_bytes
-from .task import Edit, Finding, Site, mend, mended, near_miss
-
-
-class TakenError(Exception):
-    """A name that is to be inserted means something else in the target already."""
-
-    def __init__(self, site: Site) -> None:
-        super().__init__(str(site))
-        self.site = site
-
+from .task import Edit, Finding, mend, mended, near_miss
 
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
-
-Import = cst.Import | cst.ImportFrom
 
 
 @cache
@@ -206,16 +196,9 @@ def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> I
         else:
             last = target.module.body[-1]
             place = (last, not isinstance(last, cst.If))  # `if __name__ == "__main__"` stays last
-        inserted.setdefault(place, []).append(_in_style_of(target, _definition(given, name)))
+        inserted.setdefault(place, []).append(_definition(given, name))
     for (anchor, behind), nodes in inserted.items():
-        yield Edit(target, anchor, _neighbours(nodes, behind))
-
-
-def _neighbours(nodes: list[cst.CSTNode], behind: bool) -> Callable[[cst.CSTNode], cst.FlattenSentinel[cst.CSTNode]]:
-    def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
-        return cst.FlattenSentinel([updated, *nodes] if behind else [*nodes, updated])
-
-    return change
+        yield Edit(target, anchor, neighbours(target, nodes, behind))
 
 
 def _names_of(statement: cst.CSTNode) -> list[str]:
@@ -241,154 +224,4 @@ def _refuse_other(target: Source, given: Source, name: str) -> None:
 
 
 def _styled(target: Source, node: cst.CSTNode) -> cst.CSTNode:
-    return _in_style_of(target, node).with_changes(leading_lines=())
-
-
-def _in_style_of(target: Source, node: cst.CSTNode) -> cst.CSTNode:
-    """Docstrings and continuation lines carry their newline and indent in their own text: take on the target's."""
-    return node.visit(_Restyle(target.module.default_indent, target.module.default_newline))  # type: ignore[return-value]
-
-
-class _Restyle(cst.CSTTransformer):
-    def __init__(self, indent: str, newline: str) -> None:
-        super().__init__()
-        self._indent, self._newline = indent, newline
-
-    def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:
-        value = re.sub(r"(?<=\n)(?:    )+", lambda run: self._indented(run[0]), updated_node.value)
-        return updated_node.with_changes(value=value.replace("\n", self._newline))
-
-    def leave_ParenthesizedWhitespace(
-        self, original_node: cst.ParenthesizedWhitespace, updated_node: cst.ParenthesizedWhitespace
-    ) -> cst.ParenthesizedWhitespace:
-        return updated_node.with_changes(last_line=cst.SimpleWhitespace(self._indented(updated_node.last_line.value)))
-
-    def _indented(self, spaces: str) -> str:
-        return self._indent * (len(spaces) // 4) + " " * (len(spaces) % 4)
-
-
-def import_edits(target: Source, given: Source, inserted: Sequence[cst.CSTNode]) -> Iterator[Edit]:
-    """Import what nodes of the reference use that are inserted."""
-    missing: dict[str, Import] = {}
-    for new in inserted:
-        for node in given.uses(new):
-            imported = [binding for binding in given.names.bindings(node.value, node) if binding.imported]
-            if imported and node.value not in missing and not _imports(target, node.value, imported[0].imported):
-                statement = imported[0].node
-                assert isinstance(statement, (cst.Import, cst.ImportFrom))
-                missing[node.value] = statement
-    order = list(_top_imports(given))
-    grouped: dict[cst.CSTNode, list[str]] = {}
-    for name, statement in sorted(missing.items(), key=lambda item: (order.index(item[1]), item[0])):
-        grouped.setdefault(statement, []).append(name)
-    places: dict[tuple[cst.CSTNode, bool], list[cst.CSTNode]] = {}
-    for statement, names in grouped.items():
-        same = _same_module(target, statement)
-        if same is not None:
-            yield Edit(target, same, _more_aliases(statement, names))
-        else:
-            starts_group = bool(given.statement(statement).leading_lines)  # type: ignore[attr-defined]
-            place = _import_place(target, order, statement, starts_group=starts_group)
-            places.setdefault(place, []).append(_import_of(statement, names))
-    for (anchor, behind), nodes in places.items():
-        yield Edit(target, anchor, _neighbours(nodes, behind))
-
-
-def _imports(target: Source, name: str, imported: str) -> bool:
-    """Whether a name is imported in the target already; refuses where it means something else."""
-    bindings = [binding for binding in target.names.top_level(name) if not _is_for_types(target, binding.node)]
-    if not bindings:
-        return False
-    meanings = {binding.imported for binding in bindings}
-    meanings |= {meaning.replace("typing.", "collections.abc.", 1) for meaning in meanings}
-    if imported not in meanings:
-        place = target.statement(bindings[0].node)
-        raise TakenError(
-            target.site(place, f"the name {name}, which is to be {imported}, stands for something else: rename it")
-        )
-    return True
-
-
-def _is_for_types(target: Source, node: cst.CSTNode) -> bool:
-    """Whether an import is seen by type checkers only."""
-    around = target.enclosing(node, cst.If)
-    return around is not None and target.code(around.test).endswith("TYPE_CHECKING")
-
-
-def _top_imports(source: Source) -> Iterator[Import]:
-    for statement in source.module.body:
-        if isinstance(statement, cst.SimpleStatementLine):
-            for small in statement.body:
-                if isinstance(small, (cst.Import, cst.ImportFrom)):
-                    yield small
-
-
-def _module_of(node: Import) -> str:
-    if isinstance(node, cst.Import):
-        return "import " + cst.Module([]).code_for_node(node.names[0].name)
-    module = cst.Module([]).code_for_node(node.module) if node.module is not None else ""
-    return "from " + "." * len(node.relative) + module
-
-
-def _same_module(target: Source, wanted: cst.CSTNode) -> cst.ImportFrom | None:
-    if not isinstance(wanted, cst.ImportFrom):
-        return None
-    for node in _top_imports(target):
-        if isinstance(node, cst.Import) or isinstance(node.names, cst.ImportStar):
-            continue
-        if _module_of(node) == _module_of(wanted):
-            return node
-    return None
-
-
-def _more_aliases(given: cst.CSTNode, names: Sequence[str]) -> Callable[[cst.CSTNode], cst.CSTNode]:
-    order = [alias.evaluated_alias or alias.evaluated_name for alias in given.names]  # type: ignore[attr-defined]
-
-    def change(updated: cst.CSTNode) -> cst.CSTNode:
-        assert isinstance(updated, cst.ImportFrom)
-        aliases = list(updated.names)  # type: ignore[arg-type]
-        for name in names:
-            earlier = set(order[: order.index(name)])
-            index = max((i + 1 for i, alias in enumerate(aliases) if alias.evaluated_name in earlier), default=0)
-            new = given.names[order.index(name)].with_changes(comma=cst.MaybeSentinel.DEFAULT)  # type: ignore[attr-defined]
-            opening = updated.lpar.whitespace_after if updated.lpar else cst.SimpleWhitespace("")
-            aliases = insert_item(aliases, index, new, enclosed=opening)
-        return updated.with_changes(names=aliases)
-
-    return change
-
-
-def _import_of(given: cst.CSTNode, names: Sequence[str]) -> cst.SimpleStatementLine:
-    aliases = [alias for alias in given.names if (alias.evaluated_alias or alias.evaluated_name.split(".")[0]) in names]  # type: ignore[attr-defined]
-    aliases[-1] = aliases[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
-    node = given.with_changes(names=aliases)
-    if isinstance(node, cst.ImportFrom):
-        node = node.with_changes(lpar=None, rpar=None)
-    return cst.SimpleStatementLine([node])  # type: ignore[list-item]
-
-
-def _import_place(
-    target: Source, order: Sequence[Import], wanted: cst.CSTNode, *, starts_group: bool
-) -> tuple[cst.CSTNode, bool]:
-    """The nearest import before it in reference order that the target has, else the nearest behind it."""
-    present = {_module_of(node): target.statement(node) for node in _top_imports(target)}
-    rank = next(index for index, node in enumerate(order) if node is wanted)
-    earlier = [present[_module_of(node)] for node in order[:rank] if _module_of(node) in present]
-    later = [present[_module_of(node)] for node in order[rank + 1 :] if _module_of(node) in present]
-    if later and (not earlier or starts_group):
-        return later[0], False
-    if earlier:
-        return earlier[-1], True
-    opening = [statement for statement in target.module.body if _opens(target, statement)]
-    return (opening[-1], True) if opening else (target.module.body[0], False)
-
-
-def _opens(target: Source, statement: cst.CSTNode) -> bool:
-    """Whether a statement has to stay above all imports: the docstring, or an import of the future."""
-    if not isinstance(statement, cst.SimpleStatementLine):
-        return False
-    first = statement.body[0]
-    if isinstance(first, cst.ImportFrom):
-        return _module_of(first) == "from __future__"
-    is_text = isinstance(first, cst.Expr) and isinstance(first.value, (cst.SimpleString, cst.ConcatenatedString))
-    return is_text and statement is target.module.body[0]
+    return in_style_of(target, node).with_changes(leading_lines=())

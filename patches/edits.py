@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import libcst as cst
 
-from .source import Source, children_of
+from .source import Source, walked
 from .task import BitpatchError, Edit
 
 Changed = cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode]
@@ -83,6 +83,41 @@ def move_under(
     for statement in tail:
         yield Edit(source, statement, partial(take, ends))
     yield Edit(source, source.parents[first], fill)
+
+
+def neighbours(
+    target: Source, nodes: list[cst.CSTNode], behind: bool
+) -> Callable[[cst.CSTNode], cst.FlattenSentinel[cst.CSTNode]]:
+    """Put nodes of the reference in front of a node, or behind it, in the style of the target."""
+
+    def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
+        styled = [in_style_of(target, node) for node in nodes]
+        return cst.FlattenSentinel([updated, *styled] if behind else [*styled, updated])
+
+    return change
+
+
+def in_style_of(target: Source, node: cst.CSTNode) -> cst.CSTNode:
+    """Docstrings and continuation lines carry their newline and indent in their own text: take on the target's."""
+    return node.visit(_Restyle(target.module.default_indent, target.module.default_newline))  # type: ignore[return-value]
+
+
+class _Restyle(cst.CSTTransformer):
+    def __init__(self, indent: str, newline: str) -> None:
+        super().__init__()
+        self._indent, self._newline = indent, newline
+
+    def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:
+        value = re.sub(r"(?<=\n)(?:    )+", lambda run: self._indented(run[0]), updated_node.value)
+        return updated_node.with_changes(value=value.replace("\n", self._newline))
+
+    def leave_ParenthesizedWhitespace(
+        self, original_node: cst.ParenthesizedWhitespace, updated_node: cst.ParenthesizedWhitespace
+    ) -> cst.ParenthesizedWhitespace:
+        return updated_node.with_changes(last_line=cst.SimpleWhitespace(self._indented(updated_node.last_line.value)))
+
+    def _indented(self, spaces: str) -> str:
+        return self._indent * (len(spaces) // 4) + " " * (len(spaces) % 4)
 
 
 def unwrap(source: Source, compound: cst.If) -> Edit:
@@ -177,8 +212,8 @@ def apply_edits(source: Source, edits: Iterable[Edit]) -> Source:
     editor = _Editor(source, edits)
     changed = source.module.visit(editor)
     assert isinstance(changed, cst.Module)
-    printed = Source(source.path, changed.bytes)
-    if _skeleton(_walked(changed)) != _skeleton(printed.order):
+    printed = source.reprinted(changed)
+    if _skeleton(walked(changed)) != _skeleton(printed.order):
         raise BitpatchError(
             f"{source.path}:1: the edited file would not mean what was meant; nothing was written. Please report this"
         )
@@ -232,14 +267,6 @@ def _blank_lines_first(nodes: list[cst.CSTNode]) -> list[cst.CSTNode]:
         *nodes[1:-1],
         last.with_changes(leading_lines=lines[blank:]),
     ]
-
-
-def _walked(module: cst.Module) -> Iterator[cst.CSTNode]:
-    pending: list[cst.CSTNode] = [module]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending.extend(reversed(children_of(node)))
 
 
 def _skeleton(nodes: Iterable[cst.CSTNode]) -> list[tuple[type[cst.CSTNode], str]]:

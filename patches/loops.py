@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import libcst as cst
@@ -10,7 +10,7 @@ import libcst as cst
 from .edits import BARE_EQUAL, expression, insert_item
 from .matchers import calls_builtin, elements, followed, is_inside, is_method, operation
 from .source import Source
-from .task import Edit, Finding, mend, mended, near_miss
+from .task import BitpatchError, Edit, Finding, mend, mended, near_miss
 
 CLOCK = "global_step"  # counts optimizer updates
 PLANNED = "planned_updates"
@@ -166,7 +166,7 @@ def schedule_totals(source: Source, function: cst.FunctionDef) -> Iterator[tuple
 
 
 def planned_totals(source: Source, given: Source, function: cst.FunctionDef, option: str) -> Iterator[Finding]:
-    """Let the totals of a function's schedules be planned_updates(epochs, micro-batches, ...) that knows an option."""
+    """Let a function's schedules go by planned_updates(epochs, micro-batches, ...) that knows an option, or none."""
     totals = list(schedule_totals(source, function))
     for total, is_of_an_epoch in totals:
         made = total if is_of_an_epoch else followed(source, total)
@@ -175,8 +175,10 @@ def planned_totals(source: Source, given: Source, function: cst.FunctionDef, opt
         product = made if is_of_an_epoch else _product_with_range(source, function, made)
         if planned is not None:
             yield _told(source, given, planned, option)
-        elif any(use.value == option for use in source.uses(made)):
-            yield mended(site)
+        elif reads(source, made, option):
+            is_each_epochs = option != "extra_steps" or _product_with_range(source, function, made) is not None
+            problem = f"{site.note}, but {option} counts outside of the product with the epochs: put it into it"
+            yield mended(site) if is_each_epochs or is_of_an_epoch else near_miss(replace(site, note=problem))
         elif product is None:
             yield near_miss(replace(site, note=f"{site.note}, but no product of epochs and steps of an epoch"))
         else:
@@ -189,12 +191,23 @@ def planned_totals(source: Source, given: Source, function: cst.FunctionDef, opt
         yield near_miss(source.site(place, "schedule, but no total of it that could be planned"))
 
 
+def reads(source: Source, node: cst.CSTNode, name: str) -> bool:
+    """Whether an expression is made of a name, through any number of names."""
+    if not name:
+        return False
+    for use in source.uses(node):
+        made = followed(source, use)
+        if use.value == name or (made is not use and reads(source, made, name)):
+            return True
+    return False
+
+
 def _told(source: Source, given: Source, planned: cst.Call, option: str) -> Finding:
     """Tell planned_updates an option, in the order of its parameters."""
     site = source.site(planned, f"planned updates, {option}")
     order = [param.name.value for param in function_named(given, PLANNED).params.params]
     named = [argument.keyword.value if argument.keyword is not None else "" for argument in planned.args]
-    if option in named or named.count("") > order.index(option):
+    if not option or option in named or named.count("") > order.index(option) or reads(source, planned, option):
         return mended(site)
     later = [at for at, name in enumerate(named) if name in order[order.index(option) :]]
     new = cst.Arg(keyword=cst.Name(option), value=cst.Name(option), equal=BARE_EQUAL)
@@ -210,9 +223,42 @@ def _told(source: Source, given: Source, planned: cst.Call, option: str) -> Find
 
 def function_named(source: Source, name: str) -> cst.FunctionDef:
     """The function of a name at a file's top."""
-    found = source.statement(source.names.top_level(name)[-1].node)
-    assert isinstance(found, cst.FunctionDef)
+    found = source.names.top_level(name)[-1].node
+    if not isinstance(found, cst.FunctionDef):
+        site = source.site(found, f"{name} is set again: leave it a function, decorated if need be")
+        raise BitpatchError(str(site))
     return found
+
+
+def trained_model(source: Source, function: cst.FunctionDef) -> str | None:
+    """The parameter of a function that is the model: the one of that name, or the one whose parameters are taken."""
+    every = function.params
+    names = [param.name.value for param in (*every.posonly_params, *every.params, *every.kwonly_params)]
+    called = {source.code(call.func) for call in source.walk(cst.Call, inside=function)}
+    is_model = [
+        name
+        for name in names
+        if called & {f"{name}.parameters", f"{name}.train", f"{name}.forward", f"{name}.forward_compressed"}
+    ]
+    return next((name for name in ["model", *is_model] if name in names), None)
+
+
+def taken_name(
+    source: Source, function: cst.FunctionDef, options: Sequence[str] = (), inserted: Sequence[str] = ()
+) -> cst.CSTNode | None:
+    """Where a function gives its own meaning to a name that is to be an option, or looked up at the file's top.
+
+    An option that is a parameter already is none of these.
+    """
+    inside = function.body.body[0]
+    for name in (*options, *inserted):
+        for binding in source.names.bindings(name, inside):
+            is_local = is_inside(source, binding.node, function) and not isinstance(binding.node, cst.Param)
+            is_used = name in options and any(use.value == name for use in source.uses(function.body))
+            is_outer = not is_inside(source, binding.node, function)
+            if is_local or (is_outer and is_used):
+                return binding.node
+    return None
 
 
 def _planning(
@@ -227,7 +273,7 @@ def _planning(
             epochs = source.code(updated.left if is_first else updated.right)
             steps = updated.right if is_first else updated.left
         bare = source.code(steps.with_changes(lpar=(), rpar=()))
-        return expression(source, f"{PLANNED}({epochs}, {bare}, {option}={option})")
+        return expression(source, f"{PLANNED}({epochs}, {bare}{f', {option}={option}' if option else ''})")
 
     return change
 
@@ -258,9 +304,9 @@ def training_loop(source: Source, function: cst.FunctionDef) -> tuple[cst.For, c
     return (loop, calls[0]) if loop is not None else None
 
 
-def outermost_loop(source: Source, loop: cst.For) -> cst.For:
+def outermost_loop(source: Source, loop: cst.For) -> cst.For | cst.While:
     """The loop over epochs around a loop over micro-batches, or that loop itself."""
-    return [each for each in (loop, *source.ancestors(loop)) if isinstance(each, cst.For)][-1]
+    return [each for each in (loop, *source.ancestors(loop)) if isinstance(each, (cst.For, cst.While))][-1]
 
 
 def assigned_names(source: Source, statement: cst.CSTNode) -> set[str]:

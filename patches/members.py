@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import libcst as cst
 
-from .donor import TakenError, import_edits
 from .edits import expression, insert_after, insert_before, insert_item, parse_statement
+from .imports import TakenError, import_edits
 from .matchers import elements
 from .names import dotted
 from .source import Source, SourceTree
@@ -209,7 +210,12 @@ def seen_from(tree: SourceTree, target: Source, given: Source, module: str, path
     text = given.raw.decode().replace(f"from bit_transformer.{module} import", f"from {spelled} import")
     if spelled.startswith("."):
         text = re.sub(r"(?<=^from )bit_transformer\.", spelled[: -len(spelled.lstrip("."))], text, flags=re.MULTILINE)
-    return Source(given.path, text.encode())
+    return given if text.encode() == given.raw else _respelled(given.path, text)
+
+
+@cache
+def _respelled(path: str, text: str) -> Source:
+    return Source(path, text.encode())
 
 
 def _spelling(tree: SourceTree, target: Source, path: str) -> str:

@@ -12,7 +12,7 @@ import libcst as cst
 if TYPE_CHECKING:
     from .source import Source
 
-_BINDERS = (
+_BINDERS = {
     cst.Import,
     cst.ImportFrom,
     cst.FunctionDef,
@@ -26,7 +26,9 @@ _BINDERS = (
     cst.CompFor,
     cst.WithItem,
     cst.ExceptHandler,
-)
+}
+_SCOPES = {cst.ClassDef, cst.FunctionDef, cst.Lambda}
+_WHOLE_SCOPES = {cst.Module, cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Names:
         self._source = source
         self._bindings: dict[cst.CSTNode, dict[str, list[Binding]]] = defaultdict(lambda: defaultdict(list))
         for node in source.order:
-            if isinstance(node, _BINDERS):
+            if type(node) in _BINDERS:  # isinstance of an abstract class would ask for each node
                 self._bind(node)
 
     def bindings(self, name: str, at: cst.CSTNode) -> list[Binding]:
@@ -69,7 +71,7 @@ class Names:
         for length in range(len(parts), 0, -1):
             imported = ".".join(parts[:length])
             for name, bindings in self._bindings[self._source.module].items():
-                if bindings and all(binding.imported == imported for binding in bindings):
+                if {self._meaning(binding, 8) for binding in bindings} - {"None"} == {imported}:
                     return ".".join([name, *parts[length:]])
         return None
 
@@ -115,12 +117,10 @@ class Names:
         """The scope that a node's names are looked up in; a decorator or a default is outside its function."""
         child, parent = node, self._source.parents.get(node)
         while parent is not None:
-            if isinstance(parent, (cst.ClassDef, cst.FunctionDef, cst.Lambda)) and child in (
-                parent.body,
-                getattr(parent, "params", None),
-            ):
+            kind = type(parent)
+            if kind in _WHOLE_SCOPES:
                 return parent
-            if isinstance(parent, (cst.Module, cst.BaseComp)):
+            if kind in _SCOPES and child in (parent.body, getattr(parent, "params", None)):  # type: ignore[attr-defined]
                 return parent
             child, parent = parent, self._source.parents.get(parent)
         return self._source.module

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cache, cached_property
@@ -35,21 +35,34 @@ _LAYOUT = re.compile("whitespace|lines|par$|bracket$|brace$|comma|colon|^equal$|
 class Source:
     """One parsed file of a tree; `path` is relative to the tree, with forward slashes."""
 
-    def __init__(self, path: str, raw: bytes) -> None:
+    def __init__(self, path: str, raw: bytes, module: cst.Module | None = None) -> None:
         self.path = path
         self.raw = raw
-        self.module = _parse(path, raw)
+        self.module = _parse(path, raw) if module is None else module
         self._texts: dict[cst.CSTNode, str] = {}
         self._kinds: dict[type[cst.CSTNode], list[int]] = {}
 
     @cached_property
-    def _printed(self) -> _Printed:
-        return _Printed(self.module)
+    def _printed(self) -> Printed:
+        return Printed(self.module)
 
     def require_faithful(self) -> None:
         """Raise Unparsable unless LibCST reproduces the file byte for byte."""
-        if self.module.bytes != self.raw:
-            raise _unfaithful(self.path, self.raw, self.module.bytes)
+        if self._printed.bytes != self.raw:
+            raise _unfaithful(self.path, self.raw, self._printed.bytes)
+
+    def reprinted(self, changed: cst.Module) -> Source:
+        """The file that a changed module prints, parsed again where it changed."""
+        printed, old = Printed(changed), set(self.module.body)
+        body = list(changed.body)
+        if body and body[0] in old and body[-1] in old:  # what stands above and below them stays where it is
+            config = changed.config_for_parsing
+            parsed = [s if s in old else cst.parse_statement(printed.text(s), config=config) for s in body]
+            source = Source(self.path, printed.bytes, changed.with_changes(body=parsed))
+        else:
+            source = Source(self.path, printed.bytes)
+        source._printed = printed.moved_to(source._index.nodes)
+        return source
 
     @cached_property
     def _index(self) -> _Index:
@@ -153,27 +166,55 @@ class _Index:
         return [rank for rank, node in enumerate(self.nodes) if is_kind[type(node)]]
 
 
-class _Printed(CodegenState):
+_NOTHING = nullcontext()
+
+
+class Printed(CodegenState):
     """A module's text, and where each node starts in it."""
 
     def __init__(self, module: cst.Module) -> None:
         super().__init__(module.default_indent, module.default_newline)
-        self._starts: dict[cst.CSTNode, int] = {}
+        self.starts: dict[cst.CSTNode, int] = {}  # where the node's own text starts, among the tokens
+        self._opened: dict[cst.CSTNode, int] = {}  # where the comments and blank lines above it do
+        self._ends: dict[cst.CSTNode, int] = {}
+        self._module = module
         module._codegen(self)
+        self.bytes = "".join(self.tokens).encode(module.encoding)
 
     def before_codegen(self, node: cst.CSTNode) -> None:
-        self._starts[node] = len(self.tokens)
+        self.starts[node] = self._opened[node] = len(self.tokens)
 
-    @contextmanager
-    def record_syntactic_position(self, node: cst.CSTNode, **_: Any) -> Iterator[None]:
-        self._starts[node] = len(self.tokens)  # behind the comments and the indent that belong to the node
-        yield
+    def after_codegen(self, node: cst.CSTNode) -> None:
+        self._ends[node] = len(self.tokens)
+
+    def record_syntactic_position(self, node: cst.CSTNode, **_: Any) -> AbstractContextManager[None]:  # type: ignore[override]
+        self.starts[node] = len(self.tokens)  # behind the comments and the indent that belong to the node
+        return _NOTHING
+
+    def text(self, statement: cst.CSTNode) -> str:
+        """The text of a statement, with the comments and blank lines above it."""
+        return "".join(self.tokens[self._opened[statement] : self._ends[statement]])
+
+    def moved_to(self, nodes: Sequence[cst.CSTNode]) -> Printed:
+        """The same text, for the nodes that were parsed from it."""
+        own = [self.starts.get(node, 0) for node in walked(self._module)]
+        self.starts = dict(zip(nodes, own, strict=False))
+        return self
 
     def position(self, node: cst.CSTNode) -> tuple[int, int]:
         """Line and column of a node, 1-based."""
-        before = "".join(self.tokens[: self._starts[node]]).splitlines(keepends=True) or [""]
+        before = "".join(self.tokens[: self.starts[node]]).splitlines(keepends=True) or [""]
         ended = before[-1].endswith(("\n", "\r"))
         return (len(before) + 1, 1) if ended else (len(before), len(before[-1]) + 1)
+
+
+def walked(module: cst.Module) -> Iterator[cst.CSTNode]:
+    """A module's nodes in source order."""
+    pending: list[cst.CSTNode] = [module]
+    while pending:
+        node = pending.pop()
+        yield node
+        pending.extend(reversed(children_of(node)))
 
 
 def children_of(node: cst.CSTNode) -> list[cst.CSTNode]:
@@ -182,15 +223,17 @@ def children_of(node: cst.CSTNode) -> list[cst.CSTNode]:
     for name in _fields(type(node)):
         value = getattr(node, name)
         if isinstance(value, (list, tuple)):
-            children += [item for item in value if _is_node(type(item))]
-        elif _is_node(type(value)):
+            children += [item for item in value if _is_node(type(item))]  # type: ignore[arg-type]
+        elif _is_node(type(value)):  # type: ignore[arg-type]
             children.append(value)
     return children
 
 
 @cache
 def _is_node(kind: type) -> bool:
-    return issubclass(kind, cst.CSTNode)  # an abstract class: to ask each value would take longer than all else
+    return isinstance(kind, type) and issubclass(
+        kind, cst.CSTNode
+    )  # an abstract class: to ask each value would take longer than all else
 
 
 @cache

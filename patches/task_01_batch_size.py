@@ -10,21 +10,35 @@ Contract: fixes, and extends. The schedule ends with the run; the default batch 
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import libcst as cst
 
 from .donor import definitions, donor, forwarded, option, parameter
 from .edits import insert_before, rewrite, unwrap
-from .loops import PLANNED, function_named, is_update, iteration, planned_totals, steppers, training_loop
-from .matchers import calls_builtin, followed, is_alone, operation, same_code
+from .loops import (
+    PLANNED,
+    function_named,
+    is_update,
+    iteration,
+    planned_totals,
+    schedule_totals,
+    steppers,
+    taken_name,
+    training_loop,
+)
+from .matchers import calls_builtin, followed, is_alone, is_inside, is_number, operation, same_code
 from .source import Source, SourceTree
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 
 LOADER, LOADS = "loader", "row_loader"
 OPTIONS = ("batch_size", "num_workers")
 EXTRA = "extra_steps"
+LOADING = ("batch_size", "shuffle", "num_workers", "persistent_workers")
+WRAPPERS = ("enumerate", "list", "tuple", "iter")
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -39,15 +53,44 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         return
     cut = _cut(source, found[0])
     yield from _loaded(source, function, found[0], cut)
-    yield from planned_totals(source, given, function, EXTRA)
+    extra = EXTRA if source.names.bindings(EXTRA, function.body.body[0]) else ""
+    yield from planned_totals(source, given, function, extra)
     for guard in source.walk(cst.If, inside=function):
         if "last_epoch" in source.code(guard.test) and is_update(source, guard, steppers(source, function)):
-            yield mend(source.site(guard, "scheduler that stops before the run does"), [unwrap(source, guard)])
+            yield _guarded(source, function, guard)
+    size = followed(source, cut.size) if cut is not None else None
+    if isinstance(size, cst.Integer):
+        given = _with_batch_size(size.evaluated_value)
     for name in OPTIONS:
         yield parameter(source, given, "train_loop", name)
         yield from option(source, given, f"--{name}")
         yield from forwarded(source, given, "train_loop", name)
     yield definitions(source, given, LOADS, PLANNED)
+
+
+def _guarded(source: Source, function: cst.FunctionDef, guard: cst.If) -> Finding:
+    """Take the scheduler's step out of a condition that only keeps it from passing its total."""
+    test, totals = guard.test, [source.code(total) for total, _ in schedule_totals(source, function)]
+    sides = [test.left, test.comparisons[0].comparator] if isinstance(test, cst.Comparison) else []
+    operator = test.comparisons[0].operator if isinstance(test, cst.Comparison) else None
+    if isinstance(operator, (cst.GreaterThan, cst.GreaterThanEqual)):
+        sides.reverse()
+    is_limit = isinstance(operator, (cst.LessThan, cst.LessThanEqual, cst.GreaterThan, cst.GreaterThanEqual))
+    is_limit = is_limit and len(test.comparisons) == 1 and "last_epoch" in source.code(sides[0])  # type: ignore[attr-defined]
+    if not is_limit or source.code(sides[1]) not in totals:
+        return near_miss(source.site(guard, "scheduler's step under a condition that is not its total: step it always"))
+    return mend(source.site(guard, "scheduler that stops before the run does"), [unwrap(source, guard)])
+
+
+@cache
+def _with_batch_size(rows: int) -> Source:
+    """The donor, its default that of the tree: who does not ask for another batch size keeps theirs."""
+    given = donor("bit_transformer/training.py")
+    text = given.raw.decode().replace("batch_size: int = 8", f"batch_size: int = {rows}")
+    return Source(
+        given.path,
+        text.replace('"--batch_size", type=int, default=8', f'"--batch_size", type=int, default={rows}').encode(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +108,13 @@ def _cut(source: Source, loop: cst.For) -> _Cut | None:
     for call in [*source.walk(cst.Call, inside=loop.iter), *_followed_calls(source, loop)]:
         made = operation(source, call)
         size = made.argument(1, "split_size_or_sections") if made is not None and made.name == "split" else None
+        dim = made.argument(2, "dim") if made is not None else None
         if made is not None and size is not None:
-            return _Cut(call, made.operands[0], size)
+            return _Cut(call, made.operands[0], size) if dim is None or is_number(dim, 0) else None
         if made is not None and made.name == "DataLoader":
             size = made.argument(1, "batch_size")
-            return _Cut(call, made.operands[0], size) if size is not None else None
+            is_plain = made.keywords.keys() <= set(LOADING) and len(made.operands) <= 3  # noqa: PLR2004
+            return _Cut(call, made.operands[0], size) if size is not None and is_plain else None
     return _sliced(source, loop)
 
 
@@ -91,6 +136,12 @@ def _sliced(source: Source, loop: cst.For) -> _Cut | None:
     is_step = isinstance(cut, cst.Slice) and cut.lower is not None and same_code(source, cut.lower, found.item)
     if len(bounds) != 3 or not is_step or any(source.statement(use) is not first for use in uses):  # noqa: PLR2004
         return None
+    rows, start, size = source.code(small.value.value), source.code(found.item), source.code(bounds[2])  # type: ignore[attr-defined]
+    ends = [f"{start} + {size}", f"{size} + {start}"]
+    lengths = [f"len({rows})", f"{rows}.size(0)", f"{rows}.shape[0]"]
+    is_whole = is_number(bounds[0], 0) and source.code(bounds[1]) in lengths
+    if not is_whole or cut.step is not None or cut.upper is None or source.code(cut.upper) not in ends:  # type: ignore[union-attr]
+        return None
     return _Cut(found.items, small.value.value, bounds[2], first)  # type: ignore[attr-defined]
 
 
@@ -101,7 +152,12 @@ def _loaded(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut 
         yield mended(source.site(made[0], "loader of shuffled rows"))
         return
     if cut is None or not isinstance(cut.rows, cst.Name):
-        yield near_miss(source.site(loop, "loop over micro-batches, but where the rows are cut cannot be told"))
+        problem = "loop over micro-batches, but where the rows are cut cannot be told: go through rows.split(8)"
+        yield near_miss(source.site(loop, problem))
+        return
+    problem = _problem(source, function, loop, cut)
+    if problem:
+        yield near_miss(source.site(cut.whole, f"micro-batches of a fixed size, but {problem}"))
         return
     site = source.site(cut.whole, "micro-batches of a fixed size")
     loads = f"{LOADS}({source.code(cut.rows)}, {', '.join(OPTIONS)})"
@@ -115,12 +171,73 @@ def _loaded(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut 
         return
     else:
         name = LOADER
-        top = [each for each in function.body.body if guesses and _holds(source, each, guesses[0])]
-        outer = next(s for s in function.body.body if _holds(source, s, loop))
+        top = [each for each in function.body.body if guesses and is_inside(source, guesses[0], each)]
+        outer = next(s for s in function.body.body if is_inside(source, loop, s))
         edits = [insert_before(source, [*top, outer][0], f"{LOADER} = {loads}"), *_through(source, loop, cut)]
     yield mend(site, edits)
     for guess in guesses:
         yield mend(source.site(guess, "guess at the number of micro-batches"), [_counted(source, guess, name)])
+
+
+def _problem(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut) -> str:
+    """Why a loader of shuffled rows could not stand for the rows as they are cut; nothing where it can."""
+    taken = taken_name(source, function, OPTIONS, [LOADS, PLANNED])
+    if taken is not None:
+        return f"line {source.site(taken, '').line} gives a name another meaning that the patch needs: rename it"
+    if not isinstance(followed(source, cut.size), cst.Integer) and source.code(cut.size) != OPTIONS[0]:
+        return f"their size is {source.code(cut.size)}: make it a number, or a parameter {OPTIONS[0]}"
+    own = source.parents[cut.whole]
+    kept = own.targets[0].target if isinstance(own, cst.Assign) else None
+    named = [use for use in source.uses(function) if isinstance(kept, cst.Name) and use.value == kept.value]
+    reads = [use for use in named if use is not kept]
+    iterated = [use for use in reads if is_inside(source, use, loop.iter)]
+    if [
+        use
+        for use in reads
+        if use not in iterated and source.code(source.parents[source.parents[use]]) != f"len({use.value})"
+    ]:
+        return "they are read elsewhere too, and a loader has no rows to index"
+    for node in (cut.whole, *iterated):
+        if not _is_wrapped(source, node, loop.iter if node in iterated or kept is None else cut.whole):
+            return "they pass through something that a loader of shuffled rows cannot: go through them alone"
+    found = iteration(source, loop)
+    counter = loop.target.elements[0].value if found is not None and found.counted else None  # type: ignore[attr-defined]
+    if counter is not None and any(use.value == source.code(counter) for use in _indices(source, loop)):
+        return "the loop's counter finds rows by their place, and they come shuffled: zip them into one data set"
+    rows = cut.rows
+    guesses = list(_guesses(source, function, cut))
+    first: cst.CSTNode = guesses[0] if guesses else loop
+    top: cst.CSTNode = next(each for each in function.body.body if is_inside(source, first, each))
+    top = source.statement(own) if kept is not None else top
+    bound = source.names.bindings(rows.value, rows)  # type: ignore[attr-defined]
+    late = [b for b in bound if not isinstance(b.node, cst.Param) and source.order[b.node] >= source.order[top]]
+    late = [b for b in late if is_inside(source, b.node, function)]
+    if late or source.names.bindings(rows.value, top) is not bound or source.parents[top] is not function.body:  # type: ignore[attr-defined]
+        return f"{source.code(rows)} is set too late for a loader that is made once: set it at the top of train_loop"
+    if not guesses and not [use for use in reads if use not in iterated]:
+        return (
+            f"the total of the schedule does not count them: write len({source.code(rows)}) // {source.code(cut.size)}"
+        )
+    return ""
+
+
+def _indices(source: Source, loop: cst.For) -> Iterator[cst.Name]:
+    for element in source.walk(cst.SubscriptElement, inside=loop.body):
+        yield from source.uses(element)
+
+
+def _is_wrapped(source: Source, node: cst.CSTNode, outermost: cst.CSTNode) -> bool:
+    """Whether what a loop goes through are micro-batches alone, perhaps counted, in a list, or with a progress bar."""
+    while node is not outermost:
+        argument, call = source.parents[node], source.parents[source.parents[node]]
+        if not isinstance(call, cst.Call) or call.args[0] is not argument or argument.star:
+            return False
+        qualified = source.names.qualified(call.func) or source.code(call.func)
+        is_builtin = hasattr(builtins, qualified) and qualified not in WRAPPERS
+        if is_builtin or qualified.split(".")[0] in ("itertools", "random", "numpy"):
+            return False
+        node = call
+    return True
 
 
 def _through(source: Source, loop: cst.For, cut: _Cut) -> Iterator[Edit]:
@@ -137,10 +254,6 @@ def _counted(source: Source, guess: cst.BaseExpression, name: str) -> Edit:
     return rewrite(source, guess, lambda _: f"len({name})")
 
 
-def _holds(source: Source, outer: cst.CSTNode, inner: cst.CSTNode) -> bool:
-    return inner is outer or outer in source.ancestors(inner)
-
-
 def _guesses(source: Source, function: cst.FunctionDef, cut: _Cut) -> Iterator[cst.BaseExpression]:
     """The widest expressions that count micro-batches: made of the rows' length and the size, and nothing else."""
     known = {source.code(cut.rows), "len", "max", "min", "int", "math", "ceil", "math.ceil", source.code(cut.size)}
@@ -155,7 +268,7 @@ def _guesses(source: Source, function: cst.FunctionDef, cut: _Cut) -> Iterator[c
             elif not isinstance(each, cst.Arg):
                 break
         sizes = [node for node in source.walk(cst.BaseExpression, inside=widest) if same_code(source, node, cut.size)]  # type: ignore[type-abstract]
-        if sizes and not _holds(source, cut.whole, widest):
+        if sizes and not is_inside(source, widest, cut.whole):
             yield widest
 
 

@@ -15,11 +15,12 @@ import libcst as cst
 
 from .donor import definitions, donor, forwarded, option, parameter
 from .edits import move_under, rewrite
-from .loops import assigned_names, function_named, training_loop
+from .loops import assigned_names, function_named, taken_name, trained_model, training_loop
 from .matchers import is_method
 from .source import Source, SourceTree
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 
+VIEWS = ("flatten", "view", "reshape", "transpose", "permute", "squeeze", "contiguous", "unflatten")
 AMP, CONTEXT, WIDEN = "amp", "autocast", "at_least_float32"
 
 
@@ -33,19 +34,39 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     if found is None:
         yield near_miss(source.site(function.name, "train_loop, but without one backward call in a loop"))
         return
-    yield _under_autocast(source, function, *found)
+    opened = [item for item in source.walk(cst.WithItem, inside=function) if "autocast" in source.code(item.item)]
+    ours = [item for item in opened if isinstance(item.item, cst.Call) and source.code(item.item.func) == CONTEXT]
+    if opened and not ours:
+        told = any(use.value == AMP for use in source.uses(function.body))
+        yield (
+            mended(source.site(opened[0], "autocast in an idiom of its own"))
+            if told
+            else near_miss(source.site(opened[0], f"autocast, but no {AMP} that turns it on: take it out, or tell it"))
+        )
+        return
+    model, params = trained_model(source, function), (*function.params.params, *function.params.kwonly_params)
+    if model is None:
+        yield near_miss(source.site(function.name, "train_loop, but which parameter is the model cannot be told"))
+        return
+    if ours:
+        yield mended(source.site(ours[0], "autocast of forward and loss"))
+    else:
+        own = [param for param in params if param.name.value == AMP]
+        taken = taken_name(source, function, [AMP], [CONTEXT, WIDEN]) or (own[0] if own else None)
+        if taken is not None:
+            yield near_miss(source.site(taken, "a name that the patch gives train_loop has another meaning: rename it"))
+            return
+        yield _under_autocast(source, function, *found, model)
     yield parameter(source, given, "train_loop", AMP)
     yield from option(source, given, f"--{AMP}")
     yield from forwarded(source, given, "train_loop", AMP)
-    yield definitions(source, given, CONTEXT, WIDEN)
+    yield definitions(source, given, CONTEXT, WIDEN, "AMP")
 
 
-def _under_autocast(source: Source, function: cst.FunctionDef, loop: cst.For, backward: cst.Call) -> Finding:
-    opened = [item for item in source.walk(cst.WithItem, inside=function) if "autocast" in source.code(item.item)]
-    if opened:
-        return mended(source.site(opened[0], "autocast of forward and loss"))
+def _under_autocast(
+    source: Source, function: cst.FunctionDef, loop: cst.For, backward: cst.Call, model: str
+) -> Finding:
     assert isinstance(backward.func, cst.Attribute)
-    model = function.params.params[0].name.value
     statements = list(loop.body.body)
     place = next(
         at
@@ -85,27 +106,57 @@ def _is_forward(source: Source, call: cst.Call, model: str) -> bool:
 
 def _device(source: Source, function: cst.FunctionDef, model: str) -> str:
     """The model's device, by the name that train_loop has for it."""
+    plain = f"next({model}.parameters()).device"
     for assign in source.walk(cst.Assign, inside=function):
-        if source.code(assign.value).endswith(".device") and isinstance(assign.targets[0].target, cst.Name):
-            return assign.targets[0].target.value
-    return f"next({model}.parameters()).device"
+        target = assign.targets[0].target
+        is_one = isinstance(target, cst.Name) and len(source.names.bindings(target.value, target)) == 1
+        if is_one and source.code(assign.value) in (plain, f"{model}.device"):
+            return source.code(target)
+    return plain
 
 
 def _widened(source: Source, statements: Sequence[cst.CSTNode], model: str) -> Iterator[Edit]:
-    """Widen the logits where the loss takes them: what comes first of a forward, and what is made of it."""
+    """Widen the logits, what comes first of a forward, where anything but another view is made of them."""
     logits: set[str] = set()
-    for statement in statements[:-1]:
+    for statement in statements:
+        runs = _runs(source, statement, model)
         for assign in source.walk(cst.Assign, inside=statement):
-            target, used = assign.targets[0].target, {use.value for use in source.uses(assign.value)}
+            target = assign.targets[0].target
             first = target.elements[0].value if isinstance(target, cst.Tuple) else target
-            if isinstance(first, cst.Name) and (_runs(source, assign, model) or used & logits):
+            if isinstance(first, cst.Name) and (_runs(source, assign, model) or _is_view(assign.value, logits)):
                 logits.add(first.value)
-    for use in source.uses(statements[-1]):
-        parent = source.parents[use]
-        is_size = isinstance(parent, cst.Attribute) and parent.attr.value in ("shape", "size", "device", "dtype")
-        is_set = isinstance(parent, cst.AssignTarget)
-        if use.value in logits and not is_size and not is_set:
-            yield rewrite(source, use, lambda code: f"{WIDEN}({code})")
+                runs = True
+        for use in source.uses(statement) if not runs else ():
+            taken = _tensor(source, use)
+            if use.value in logits and taken is not None and not isinstance(source.parents[use], cst.AssignTarget):
+                yield rewrite(source, taken, lambda code: f"{WIDEN}({code})")
+
+
+def _is_view(node: cst.BaseExpression, logits: set[str]) -> bool:
+    """Whether an expression only shapes anew what a name holds: `logits[:, :-1].flatten(0, 1)`."""
+    while not isinstance(node, cst.Name):
+        if is_method(node, *VIEWS):
+            node = node.func.value  # type: ignore[attr-defined]
+        elif isinstance(node, cst.Subscript):
+            node = node.value
+        else:
+            return False
+    return node.value in logits
+
+
+def _tensor(source: Source, use: cst.Name) -> cst.BaseExpression | None:
+    """What is a tensor of a use of a forward's result: itself, its first part, or its field of logits."""
+    parent = source.parents[use]
+    if isinstance(parent, cst.Attribute):
+        if parent.attr.value in ("shape", "size", "device", "dtype"):
+            return None
+        is_field = not isinstance(source.parents[parent], cst.Call) and parent.attr.value not in ("T", "mT")
+        return (parent if parent.attr.value == "logits" else None) if is_field else use
+    if isinstance(parent, cst.Subscript) and parent.value is use and len(parent.slice) == 1:
+        index = source.code(parent.slice[0].slice).strip("\"'")
+        is_field = isinstance(parent.slice[0].slice, cst.Index)
+        return (parent if index in ("0", "logits") else None) if is_field else use
+    return use
 
 
 task = Task(

@@ -15,13 +15,22 @@ import libcst as cst
 
 from .donor import definitions, donor, forwarded, option, parameter
 from .edits import BARE_EQUAL, insert_after, insert_before, insert_item, rewrite
-from .loops import CLOCK, function_named, optimizer_step, outermost_loop, training_loop
+from .loops import CLOCK, function_named, optimizer_step, outermost_loop, taken_name, training_loop
 from .matchers import is_method
 from .source import Source, SourceTree
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 
 RAMP, PROBABILITY, RAMPED, WARMUP = "cosine_ramp", "compress_prob", "ramped_prob", "warmup_steps"
 DRAWS, DRAW = "draws", "draw"
+READ = (
+    cst.Comparison,
+    cst.ComparisonTarget,
+    cst.Arg,
+    cst.BinaryOperation,
+    cst.UnaryOperation,
+    cst.FormattedStringExpression,
+)
+TESTED = (cst.If, cst.IfExp, cst.While, cst.BooleanOperation, cst.UnaryOperation)
 UNIFORM = ("random.random", "torch.rand", "numpy.random.rand", "numpy.random.random")
 
 
@@ -40,7 +49,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     if calls:
         yield mended(source.site(calls[0], "probability on a ramp"))
     else:
-        yield from _ramped(source, found[0], source.statement(step))
+        yield from _ramped(source, function, found[0], step)
     for name in (WARMUP, CLOCK):
         yield parameter(source, given, "train_loop", name)
     yield from option(source, given, f"--{WARMUP}")
@@ -48,25 +57,33 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     yield definitions(source, given, RAMP)
 
 
-def _ramped(source: Source, loop: cst.For, step: cst.CSTNode) -> Iterator[Finding]:
+def _ramped(source: Source, function: cst.FunctionDef, loop: cst.For, step: cst.Call) -> Iterator[Finding]:
     uses = [use for use in source.uses(loop.body) if use.value == PROBABILITY]
     generator, seed = source.names.spelled("random.Random"), source.names.spelled("random.getrandbits")
-    taken = [name for name in (RAMPED, DRAWS, CLOCK) if source.names.is_bound(name, loop)]
+    taken = [name for name in (RAMPED, DRAWS, CLOCK, WARMUP) if source.names.is_bound(name, loop)]
     problem = "" if uses else f"no use of {PROBABILITY} in it"
     problem = problem or (f"the name {taken[0]} is taken: rename yours" if taken else "")
+    hidden = taken_name(source, function, inserted=[RAMP, "random" if generator is None else generator.split(".")[0]])
+    if hidden is not None:
+        problem = problem or f"{source.code(hidden)} gives a name another meaning that the patch needs: rename it"
+    if any(not isinstance(source.parents[use], READ) for use in uses):
+        problem = problem or f"{PROBABILITY} is set in it: take its own schedule out"
+    line = source.statement(step)
+    if not isinstance(line, cst.SimpleStatementLine):
+        problem = problem or "the optimizer's step is on the line of a condition: give it a line of its own"
     if problem or generator is None or seed is None:
         problem = problem or "random is not imported by a name: import random"
         yield near_miss(source.site(loop, f"loop over micro-batches, but {problem}"))
         return
     draws = list(_own_draws(source, uses))
-    first = next(s for s in loop.body.body if any(use is s or s in source.ancestors(use) for use in uses))
+    first = next(s for s in loop.body.body if any(s in source.ancestors(use) for use in uses))
     ramp = f"{RAMPED} = {RAMP}({CLOCK}, start=0.0, end={PROBABILITY}, total_steps={WARMUP})"
     outer = outermost_loop(source, loop)
     edits = [
         insert_before(source, first, ramp),
         *(rewrite(source, use, lambda _: RAMPED) for use in uses),
         insert_before(source, outer, f"{DRAWS} = {generator}({seed}(64))"),
-        insert_after(source, step, f"{CLOCK} += 1"),
+        insert_after(source, line, f"{CLOCK} += 1"),
     ]
     yield mend(source.site(first, f"micro-batches compressed with a probability that is always {PROBABILITY}"), edits)
     yield from draws
@@ -91,18 +108,34 @@ def _own_draws(source: Source, uses: list[cst.Name]) -> Iterator[Finding]:
         if call is None or function is None or not drawn:
             yield near_miss(source.site(use, f"use of {PROBABILITY}, but no draw that it is compared with"))
             return
+        if len(function.params.params) + len(function.params.kwonly_params) != len(call.args) or _has_stars(function):
+            yield near_miss(
+                source.site(call, "call of a function that draws, but of other parameters: hand it the draws by hand")
+            )
+            return
         yield mend(source.site(call, "draws handed over"), [Edit(source, call, _handing)])
         yield from _drawing(source, function, drawn)
 
 
 def _uniform(source: Source, inside: cst.CSTNode) -> Iterator[cst.Call]:
-    """The draws of a uniform number: random.random(), torch.rand(1).item()."""
+    """The draws of one uniform number: random.random(), torch.rand(1).item(), a torch.rand(1) tested at once."""
     for call in source.walk(cst.Call, inside=inside):
         inner = call.func.value if is_method(call, "item") else call  # type: ignore[attr-defined]
-        if isinstance(inner, cst.Call) and source.names.qualified(inner.func) in UNIFORM:
-            wrapped = source.parents.get(source.parents[inner])
-            if not (inner is call and is_method(wrapped, "item")):
-                yield call
+        if not isinstance(inner, cst.Call) or source.names.qualified(inner.func) not in UNIFORM:
+            continue
+        around = source.parents[source.parents[inner]]
+        is_tensor = source.names.qualified(inner.func) == "torch.rand" and inner is call
+        is_tested = isinstance(source.parents[inner], (cst.Comparison, cst.ComparisonTarget))
+        comparison = source.enclosing(inner, cst.Comparison)
+        is_tested = is_tested and comparison is not None and isinstance(source.parents[comparison], TESTED)
+        is_one = [source.code(argument) for argument in inner.args] in ([], ["1"], ["()"], ["[]"], ["(1,)"])
+        if is_one and (is_tested or not is_tensor) and not (inner is call and is_method(around, "item")):
+            yield call
+
+
+def _has_stars(function: cst.FunctionDef) -> bool:
+    params = function.params
+    return isinstance(params.star_arg, cst.Param) or params.star_kwarg is not None or bool(params.posonly_params)
 
 
 def _handing(call: cst.CSTNode) -> cst.CSTNode:

@@ -16,12 +16,13 @@ import libcst as cst
 
 from .donor import definitions, donor, forwarded, option, parameter
 from .edits import insert_after, insert_before
-from .loops import function_named, outermost_loop, training_loop
-from .matchers import is_method, operations
+from .loops import function_named, outermost_loop, taken_name, trained_model, training_loop
+from .matchers import operations
 from .source import Source, SourceTree
 from .task import Contract, Finding, Task, mend, mended, near_miss
 
 OPTIONS, COMPILE = ("compile", "compile_policy"), "compile_where_supported"
+HELPERS = ("EagerFallback", "compile_support", "release", "COMPILE_POLICIES", "PYTHON_BELOW")
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -34,25 +35,44 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     if found is None:
         yield near_miss(source.site(function.name, "train_loop, but without one backward call in a loop"))
         return
-    by_hand = [
-        made.call for made in operations(source, "compile") if source.names.qualified(made.call.func) == "torch.compile"
-    ]
-    if by_hand and COMPILE not in {use.value for use in source.uses()}:
-        yield mended(source.site(by_hand[0], "torch.compile in an idiom of its own"))
+    model = trained_model(source, function)
+    if model is None:
+        yield near_miss(source.site(function.name, "train_loop, but which parameter is the model cannot be told"))
         return
-    yield _compiled(source, function, outermost_loop(source, found[0]))
+    if COMPILE not in {use.value for use in source.uses()}:
+        by_hand = [made.call for made in operations(source, "compile") if _compiles(source, made.call, model)]
+        if by_hand:
+            yield mended(source.site(by_hand[0], "torch.compile in an idiom of its own"))
+            return
+        taken = taken_name(source, function, OPTIONS, [COMPILE]) or _used(source, function)
+        if taken is not None:
+            yield near_miss(source.site(taken, "a name that the patch gives train_loop has another meaning: rename it"))
+            return
+    yield _compiled(source, function, outermost_loop(source, found[0]), model)
     for name in OPTIONS:
         yield parameter(source, given, "train_loop", name)
         yield from option(source, given, f"--{name}")
         yield from forwarded(source, given, "train_loop", name)
-    yield definitions(source, given, COMPILE)
+    yield definitions(source, given, COMPILE, *HELPERS)
 
 
-def _compiled(source: Source, function: cst.FunctionDef, loop: cst.For) -> Finding:
+def _compiles(source: Source, call: cst.Call, model: str) -> bool:
+    return source.names.qualified(call.func) == "torch.compile" or source.code(call.func) == f"{model}.compile"
+
+
+def _used(source: Source, function: cst.FunctionDef) -> cst.CSTNode | None:
+    """Where train_loop means the builtin compile, or has an option of that name for something else."""
+    every = function.params
+    params = [*every.posonly_params, *every.params, *every.kwonly_params]
+    own = [param for param in params if param.name.value in OPTIONS]
+    return next((use for use in source.uses(function.body) if use.value in OPTIONS), own[0] if own else None)
+
+
+def _compiled(source: Source, function: cst.FunctionDef, loop: cst.For | cst.While, model: str) -> Finding:
     for call in source.walk(cst.Call, inside=function):
-        if source.code(call.func) == COMPILE or is_method(call, "compile"):
+        if source.code(call.func) == COMPILE:
             return mended(source.site(call, "model compiled before training"))
-    text = f"if {OPTIONS[0]}:\n    {COMPILE}({function.params.params[0].name.value}, {OPTIONS[1]})"
+    text = f"if {OPTIONS[0]}:\n    {COMPILE}({model}, {OPTIONS[1]})"
     made = [
         statement
         for statement in function.body.body

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from .attention import Attention, UnreadError, read_attention, weighings
+from .attention import Attention, UnreadError, changed_between, read_attention, weighings
 from .edits import insert_before, move_under, rewrite
 from .matchers import is_inside, operations
 from .source import Source, SourceTree
@@ -29,9 +29,9 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     for source in tree.package(having=rb"softmax|scaled_dot_product_attention"):
         for call in operations(source, "scaled_dot_product_attention"):
             yield mended(source.site(call.call, "attention that torch computes"))
-        for softmax, weighted in weighings(source):
+        for softmax, products in weighings(source):
             try:
-                attention = read_attention(source, softmax, weighted)
+                attention = read_attention(source, softmax, products)
                 yield _computed_by_torch(source, softmax.call, attention)
             except UnreadError as unread:
                 yield near_miss(source.site(unread.node, f"attention that is written out, but {unread}"))
@@ -42,6 +42,9 @@ def _computed_by_torch(source: Source, softmax: cst.Call, attention: Attention) 
     function, torch = source.names.spelled(SDPA), source.names.spelled("torch.no_grad")
     if function is None or torch is None:
         raise UnreadError(softmax, "torch is not imported by a name: import torch")
+    for name in (function.split(".")[0], torch.split(".")[0]):
+        if source.names.bindings(name, softmax) is not source.names.top_level(name):
+            raise UnreadError(softmax, f"the name {name} stands for something else here: rename yours")
     statement = source.statement(attention.weighted)
     arguments = [*attention.operands, attention.mask, attention.scale]
     edits = list(_map_apart(source, attention, f"{torch}()"))
@@ -67,19 +70,17 @@ def _call(source: Source, node: cst.BaseExpression, function: str, arguments: li
 
 def _map_apart(source: Source, attention: Attention, no_grad: str) -> Iterator[Edit]:
     """Keep the statements that make the weights for who else reads them: under the same condition, if there is one."""
-    function = source.function(attention.weights)
-    uses = [
-        use
-        for use in source.uses(function)
-        if use.value == attention.weights.value
-        and use is not attention.weights
-        and not is_inside(source, use, attention.weighted)
-    ]
+    names, own = attention.set_names(source), [*attention.explicit, attention.weighted]
+    own += [attention.dropped] if attention.dropped is not None else []
+    every = [use for use in source.uses(source.function(attention.weights)) if use.value in names]
+    uses = [use for use in every if not any(is_inside(source, use, each) for each in own)]
+    if attention.dropped is not None:
+        yield Edit(source, attention.dropped, lambda _: cst.RemoveFromParent())
     if not uses:
         for statement in attention.explicit:
             yield Edit(source, statement, lambda _: cst.RemoveFromParent())
         return
-    conditions = {_condition(source, use) for use in uses}
+    conditions = {_condition(source, attention, use) for use in uses}
     heads = [f"if {condition}:" for condition in conditions if condition and len(conditions) == 1]
     if all(_is_detached(source, use) for use in uses):
         heads.append(f"with {no_grad}:")
@@ -87,14 +88,22 @@ def _map_apart(source: Source, attention: Attention, no_grad: str) -> Iterator[E
         yield from move_under(source, heads, attention.explicit)
 
 
-def _condition(source: Source, use: cst.Name) -> str:
-    """What has to hold for a use to be reached, if it is one branch of a choice: `x if logged else None`."""
+def _condition(source: Source, attention: Attention, use: cst.Name) -> str:
+    """What has to hold for a use to be reached, if known where the weights are made: `x if logged else None`."""
     branch: cst.CSTNode = use
     choice = source.parents.get(branch)
     while choice is not None and not isinstance(choice, (cst.IfExp, cst.If, cst.FunctionDef)):
         branch, choice = choice, source.parents.get(choice)
-    is_first = isinstance(choice, (cst.IfExp, cst.If)) and choice.body is branch
-    return source.code(choice.test) if is_first and isinstance(choice, (cst.IfExp, cst.If)) else ""
+    if not isinstance(choice, (cst.IfExp, cst.If)) or choice.body is not branch:
+        return ""
+    first, line = attention.explicit[0], source.statement(choice)
+    is_near = source.parents[line] is source.parents[first] and source.order[line] > source.order[first]
+    names = list(source.uses(choice.test))
+    bound = [binding.node for name in names for binding in source.names.bindings(name.value, name)]
+    is_known = is_near and not any(source.walk(cst.Call, inside=choice.test))
+    is_known = is_known and all(source.order[node] < source.order[first] for node in bound)
+    is_same = changed_between(source, {name.value for name in names}, first, line) is None
+    return source.code(choice.test) if is_known and is_same else ""
 
 
 def _is_detached(source: Source, use: cst.Name) -> bool:

@@ -15,6 +15,8 @@ import libcst as cst
 
 from .donor import flag_of
 from .edits import BARE_EQUAL, expression, insert_item, rewrite
+from .matchers import calls_builtin
+from .members import parameters
 from .source import Source, SourceTree
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 
@@ -25,10 +27,10 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     """The defaults of full_attn_logging, and where it is stored for a forward to read."""
     for source in tree.package(having=rb"full_attn_logging"):
         for function in source.walk(cst.FunctionDef):
-            params = {param.name.value: param for param in (*function.params.params, *function.params.kwonly_params)}
+            params = {param.name.value: param for param in parameters(function)}
             if LOGGING in params and CHUNK in params:
                 yield from _default(source, params[LOGGING])
-                yield from _settings(source, function)
+                yield from _settings(source, function, params[CHUNK])
         for call in source.walk(cst.Call):
             if flag_of(call) == f"--{LOGGING}":
                 yield _option(source, call)
@@ -51,23 +53,50 @@ def _optional(source: Source, param: cst.CSTNode) -> cst.CSTNode:
     assert isinstance(param, cst.Param)
     if param.annotation is not None:
         kind = source.code(param.annotation.annotation)
-        optional = param.annotation.with_changes(annotation=expression(source, f"{kind} | None"))
+        quoted = f"{kind[:-1]} | None{kind[-1]}" if isinstance(param.annotation.annotation, cst.SimpleString) else ""
+        optional = param.annotation.with_changes(annotation=expression(source, quoted or f"{kind} | None"))
         param = param if "None" in kind or "Optional" in kind else param.with_changes(annotation=optional)
     return param.with_changes(default=cst.Name("None"))
 
 
-def _settings(source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
-    """Resolve None where the value is stored as an attribute."""
-    for assign in source.walk(cst.Assign, inside=function):
-        target, value = assign.targets[0].target, assign.value
-        if not isinstance(target, cst.Attribute) or LOGGING not in source.code(value):
-            continue
-        site = source.site(assign, f"{LOGGING} stored")
-        if isinstance(value, cst.Name):
-            text = f"{CHUNK} is None if {LOGGING} is None else {LOGGING}"
-            yield mend(site, [rewrite(source, value, lambda _, text=text: text)])  # type: ignore[misc]
-        elif isinstance(value, cst.IfExp):
-            yield mended(site)
+def _settings(source: Source, function: cst.FunctionDef, chunk: cst.Param) -> Iterator[Finding]:
+    """Resolve None where the value is stored as an attribute; what else is done with it must bear None."""
+    if chunk.default is not None and source.code(chunk.default) != "None":
+        yield near_miss(source.site(chunk, f"default of {CHUNK}, but not None: say what no chunks are by None first"))
+        return
+    uses = [use for use in source.uses(function.body) if use.value == LOGGING]
+    resolved = [use for use in uses if _is_asked_for_none(source, use)]
+    if resolved:
+        yield mended(source.site(resolved[0], f"{LOGGING} resolved"))
+        return
+    for use in uses:
+        assign = source.parents[use]
+        if isinstance(assign, (cst.Assign, cst.AnnAssign)) and assign.value is use:
+            target = assign.targets[0].target if isinstance(assign, cst.Assign) else assign.target
+            is_alone = not isinstance(assign, cst.Assign) or len(assign.targets) == 1
+            if isinstance(target, cst.Attribute) and is_alone:
+                text = f"{CHUNK} is None if {LOGGING} is None else {LOGGING}"
+                yield mend(
+                    source.site(assign, f"{LOGGING} stored"),
+                    [rewrite(source, use, lambda _, text=text: text)],  # type: ignore[misc]
+                )
+                continue
+        if not _is_passed_on(source, use):
+            yield near_miss(source.site(use, f"use of {LOGGING} that takes None for False: store it as it is first"))
+
+
+def _is_asked_for_none(source: Source, use: cst.Name) -> bool:
+    parent = source.parents[use]
+    return isinstance(parent, cst.Comparison) and source.code(parent).endswith((" is None", " is not None"))
+
+
+def _is_passed_on(source: Source, use: cst.Name) -> bool:
+    """Whether a value is handed to a constructor, or kept in a configuration, as it was given."""
+    parent = source.parents[use]
+    call = source.parents[parent]
+    is_argument = isinstance(parent, cst.Arg) and isinstance(call, cst.Call)
+    is_own = is_argument and not any(calls_builtin(source, call, name) for name in ("bool", "int", "print", "setattr"))
+    return is_own or isinstance(parent, cst.DictElement)
 
 
 def _option(source: Source, call: cst.Call) -> Finding:

@@ -16,10 +16,12 @@ The tree's own train_loop trains; loss and learning rate are seen from outside i
 """
 
 import argparse
+import inspect
 import lzma
 import math
+import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ from .evidence import Verdict
 from .report import FIRST, LAST, SanityFit, fit_summary, mean
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from .tree import Tree
@@ -60,13 +63,30 @@ class Fit:
 
 def fit(tree: "Tree", sample: bytes) -> Fit:
     """Train a small model of a tree on a text, and watch."""
+    return train(tree, text_rows(sample))
+
+
+def train(
+    tree: "Tree",
+    rows: "Tensor",
+    *,
+    seed: int = 0,
+    dtype: "torch.dtype | None" = None,
+    config: Mapping[str, Any] | None = None,
+    on_rows: "Callable[[Tensor], object] | None" = None,
+    **options: Any,
+) -> Fit:
+    """Train a small model, in float32 or another dtype, on rows of bits [rows, T], and watch.
+
+    What config says of the model, and further options of train_loop, come before what a sanity fit takes;
+    on_rows is called with the rows of each micro-batch.
+    """
     import torch  # noqa: PLC0415 - the parent imports this module too, and goes without torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: PLC0415
 
-    rows = text_rows(sample)
-    length = rows.shape[1]
-    size = {"d_model": 48, "nhead": 2, "num_layers": 2, "dim_feedforward": 192, "max_seq_len": length}
-    model = tree.model(0, torch.float32, **size)
+    size = {"d_model": 48, "nhead": 2, "num_layers": 2, "dim_feedforward": 192, "max_seq_len": rows.shape[1]}
+    random.seed(seed)
+    model = tree.model(seed, dtype or torch.float32, **size | dict(config or {}))
     mine = {id(parameter) for parameter in model.parameters()}
     scored: list[tuple[float, int]] = []  # nats and bits of the micro-batches since the last update
     losses, rates, peaks = [], [], []
@@ -76,6 +96,8 @@ def fit(tree: "Tree", sample: bytes) -> Fit:
             logits, targets = out[0].detach()[:, :-1].flatten(0, 1), args[0][:, 1:].flatten()
             nats = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
             scored.append((nats.item(), len(targets)))
+            if on_rows is not None:
+                on_rows(args[0])
 
     def see_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         group = optimizer.param_groups[0]
@@ -86,7 +108,10 @@ def fit(tree: "Tree", sample: bytes) -> Fit:
             scored.clear()
 
     hooks = [model.register_forward_hook(see_forward), register_optimizer_step_pre_hook(see_step)]
-    tree.module("training").train_loop(model, rows, epochs=1, extra_steps=0, compress_prob=0.0, direct_prob=0.0)
+    loop = tree.module("training").train_loop
+    if "batch_size" in inspect.signature(loop).parameters:  # whose default is the tree's own affair
+        options = {"batch_size": ROWS_PER_UPDATE} | options
+    loop(model, rows, **{"epochs": 1, "extra_steps": 0, "compress_prob": 0.0, "direct_prob": 0.0} | options)
     for hook in hooks:
         hook.remove()
     return Fit(losses, rates, max(peaks, default=0.0), leak(model, rows[:ROWS_PER_UPDATE]))

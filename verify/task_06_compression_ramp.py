@@ -45,7 +45,10 @@ def clock_counts_updates(coins: Coins) -> Evidence:
 def ramp_goes_on_after_a_resume(coins: Coins) -> Evidence:
     places = [(3, 8), (8, 8), (400, 1000)]
     options = {"extra_steps": 2, "compress_prob": 1.0}
-    return coins.follow(*(options | {"global_step": made, "warmup_steps": steps} for made, steps in places))
+    cases = [options | {"global_step": made, "warmup_steps": steps} for made, steps in places]
+    if "accum_steps" in coins.options:
+        cases.append({"rows": 37, "accum_steps": 2, "compress_prob": 1.0, "global_step": 3, "warmup_steps": 7})
+    return coins.follow(*cases)
 
 
 @check(task=6, prop="without compress_prob, the ramp ends at 0.5")

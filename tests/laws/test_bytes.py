@@ -2,13 +2,17 @@
 
 import difflib
 import itertools
+import re
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import REFERENCE, contents
+from samples import BASELINE, CODE_ONLY, REFERENCE, contents
 
-from bitpatch.patches.engine import all_tasks
+from bitpatch.patches.engine import all_tasks, plan
+from bitpatch.patches.source import open_tree
+from bitpatch.patches.task import Unparsable
 
 FILES = (
     "bit_transformer/model.py",
@@ -42,7 +46,32 @@ def no_final_newline(raw):
     return raw.rstrip(b"\n")
 
 
-DRESSES = {d.__name__: d for d in (crlf, tabs, bom, cookie, no_final_newline)}
+def two_strings(raw):
+    """The docstring of the module, made of two strings."""
+    end = raw.index(b'"""', 3) + 3
+    return b'"What this is" " for."' + raw[end:]
+
+
+def imports_in_try(raw):
+    return raw.replace(b"\nimport torch\n", b"\ntry:\n    import torch\nexcept ImportError:\n    torch = None\n", 1)
+
+
+def decorated(raw):
+    return re.sub(
+        rb"(?m)^(?=def train_loop|def load_rows|class SafetyGate|class SelfAttention|class ModelManager)",
+        b"@seen\n",
+        raw,
+    )
+
+
+def one_line_suites(raw):
+    return re.sub(rb"(?m)^( +)(if log|if args\.out is not None):\n +(.*)\n", rb"\1\2: \3\n", raw)
+
+
+DRESSES = {
+    d.__name__: d
+    for d in (crlf, tabs, bom, cookie, no_final_newline, two_strings, imports_in_try, decorated, one_line_suites)
+}
 DRESSES |= {
     "tabs and crlf": lambda raw: crlf(tabs(raw)),
     "bom and crlf, no final newline": lambda raw: bom(crlf(no_final_newline(raw))),
@@ -58,6 +87,15 @@ def test_patching_a_dressed_file_is_dressing_the_patched_one(tree, patched, dres
         assert (tree / path).read_bytes() == dress((REFERENCE / path).read_bytes())
 
 
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_with_a_form_feed_is_refused_and_nothing_is_written(tree, path):
+    (tree / path).write_bytes((tree / path).read_bytes() + b"\x0cx = 1\n")
+    before = contents(tree)
+    with pytest.raises(Unparsable, match="form feed"):
+        plan(open_tree(tree), all_tasks())
+    assert contents(tree) == before
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_untouched_lines_are_untouched(tree, patched, name):
     before = contents(tree)
@@ -67,21 +105,19 @@ def test_untouched_lines_are_untouched(tree, patched, name):
         removed = [
             line for line in difflib.ndiff([str(x) for x in old], [str(x) for x in new]) if line.startswith("- ")
         ]
-        assert len(removed) <= 8, path
+        assert len(removed) <= 12, path
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_comments_and_blank_lines_anywhere_survive(tmp_path_factory, patched, data):
     """A comment put above any line of any statement is still there after all patches, and so is every blank line."""
-    import shutil
-
-    from samples import BASELINE, CODE_ONLY
-
     tree = shutil.copytree(BASELINE, tmp_path_factory.mktemp("noted") / "tree", ignore=CODE_ONLY)
     for path in FILES:
         lines = (tree / path).read_text().split("\n")
         spots = [n for n in range(len(lines)) if lines[n].strip() and not _in_text(lines, n)]
+        if path.startswith("data"):  # comments on the code that task-5 takes out go with it
+            spots = [n for n in spots if not 24 <= n < 32]
         for count, n in enumerate(sorted(data.draw(st.sets(st.sampled_from(spots), max_size=8)), reverse=True)):
             indent = lines[n][: len(lines[n]) - len(lines[n].lstrip())]
             lines.insert(n, f"{indent}# note {count}")

@@ -289,6 +289,4 @@ between(
 )
 
 # Interactions that no judge kills yet, and what it would have to look at.
-OPEN: dict[str, str] = {
-    "resume-counts-in-micro-batches": "judge 6: a resume with accum_steps above 1",
-}
+OPEN: dict[str, str] = {}

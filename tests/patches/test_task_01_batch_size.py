@@ -62,11 +62,26 @@ def test_the_plain_loop(loop_of, after):
             "            # stop in time\n            scheduler.step()\n",
             id="comment above the guard",
         ),
+        pytest.param(
+            "data.split(8)", "data.split(16)", "batch_size: int = 16, num", id="another size stays the default"
+        ),
+        pytest.param("data.split(8)", "tqdm(data.split(8))", "in tqdm(loader):", id="progress bar"),
+        pytest.param(
+            "scheduler.last_epoch < total", "total > scheduler.last_epoch", "    scheduler.step()", id="turned"
+        ),
+        pytest.param("extra_steps=0, ", "", "planned_updates(epochs, len(loader))\n", id="no extra steps"),
+        pytest.param(
+            GUESS,
+            "    steps = len(data) // 8 + extra_steps\n    total = epochs * steps\n",
+            "steps = len(loader) + extra_steps\n    total = epochs * steps\n",
+            id="extra steps counted already",
+        ),
     ],
 )
 def test_idioms(loop_of, after, old, new, expected):
     assert old in LOOP
-    assert expected in after(loop_of(LOOP.replace(old, new)), "task-1")
+    text = LOOP.replace("// 8", "// 16") if "16" in new else LOOP
+    assert expected in after(loop_of(text.replace(old, new)), "task-1")
 
 
 def test_a_loader_of_ones_own_keeps_its_name(loop_of, after):
@@ -86,6 +101,33 @@ def test_a_loader_of_ones_own_keeps_its_name(loop_of, after):
         pytest.param("    total = ", "    loader = 1\n    total = ", "name loader is taken", id="name taken"),
         pytest.param("epochs * max(", "3 * max(", "no product of epochs", id="total of something else"),
         pytest.param("total_steps=total", "", "no total of it", id="no total"),
+        pytest.param("split(8)", "split(8, dim=1)", "where the rows are cut", id="columns"),
+        pytest.param("split(8)", "split(bs)", "make it a number", id="size of another name"),
+        pytest.param("split(8)", "split(8)[:-1]", "a loader of shuffled rows cannot", id="not all of them"),
+        pytest.param("batch in data.split(8)", "batch, y in zip(data.split(8), y)", "shuffled rows cannot", id="zip"),
+        pytest.param("data.split(8)", "reversed(data.split(8))", "shuffled rows cannot", id="turned round"),
+        pytest.param(
+            CUT,
+            CUT.replace("batch in data.split(8)", "i, batch in enumerate(data.split(8))") + "            y = ys[i]\n",
+            "they come shuffled",
+            id="labels by the counter",
+        ),
+        pytest.param(CUT, "        data = augment(data)\n" + CUT, "set too late", id="rows made anew each epoch"),
+        pytest.param(
+            "    total =", "    batch_size = 8\n    total =", "gives a name another meaning", id="size set inside"
+        ),
+        pytest.param(
+            "scheduler.last_epoch < total", "scheduler.last_epoch % 2", "not its total", id="every other step"
+        ),
+        pytest.param("scheduler.last_epoch < total", "scheduler.last_epoch < 50", "not its total", id="another limit"),
+        pytest.param("// 8)\n", "// 8) + extra_steps\n", "outside of the product", id="extra steps once"),
+        pytest.param("len(data) // 8", "len(rows) // 8", "does not count them", id="total of other rows"),
+        pytest.param(
+            CUT,
+            "        for s in range(0, len(data), 8):\n            batch = data[s : s + 16]\n",
+            "where the rows are cut",
+            id="slices that overlap",
+        ),
     ],
 )
 def test_near_misses_are_refused(loop_of, refusal, old, new, reason):

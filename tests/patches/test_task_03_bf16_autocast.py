@@ -17,7 +17,20 @@ def test_autocast_by_hand_is_left_alone(loop_of, state_of, plain):
     text = plain.replace(
         "            loss.back", "            with torch.autocast('cpu'):\n                pass\n            loss.back"
     )
-    assert state_of(loop_of(text), "task-3") is State.PARTIAL
+    assert (
+        state_of(
+            loop_of(text.replace("=0.5)", '=0.5, amp="off")').replace("'cpu')", "'cpu', enabled=amp == 'bf16')")),
+            "task-3",
+        )
+        is State.APPLIED
+    )
+
+
+def test_autocast_that_no_option_turns_on_is_named(loop_of, refusal, plain):
+    text = plain.replace(
+        "            loss = ", "            with torch.autocast('cuda', torch.float16):\n                loss = "
+    )
+    assert "no amp that turns it on" in refusal(loop_of(text), "task-3")
 
 
 def test_right_words_in_a_comment_are_no_autocast(loop_of, state_of, plain):
@@ -63,6 +76,23 @@ def test_forward_and_loss_go_under_autocast_and_backward_stays_outside(loop_of, 
             id="device of another name",
         ),
         pytest.param(
+            "            loss = loss_of(logits, batch)\n",
+            "            ce = loss_of(logits, batch)\n            loss = ce + aux\n",
+            "ce = loss_of(at_least_float32(logits), batch)\n                loss = ce + aux\n",
+            id="loss in two steps",
+        ),
+        pytest.param(
+            "loss_of(logits, batch)", "loss_of(logits[0], batch)", "at_least_float32(logits[0])", id="first of a tuple"
+        ),
+        pytest.param(
+            "loss_of(logits, batch)", "loss_of(logits.logits, batch)", "(at_least_float32(logits.logits), ", id="field"
+        ),
+        pytest.param("(model, data,", "(data, model,", "next(model.parameters())", id="model that comes second"),
+        pytest.param("(model, data, *,", "(*, model, data,", "next(model.parameters())", id="model by keyword"),
+        pytest.param(
+            "    total =", "    device = data.device\n    total =", "next(model.parameters())", id="device of the data"
+        ),
+        pytest.param(
             "loss.backward()", "(loss / 2).backward()", "            (loss / 2).backward()\n", id="scaled loss"
         ),
     ],
@@ -80,6 +110,15 @@ def test_idioms(loop_of, after, old, new, expected):
             "the logits cannot be told",
             id="loss of the model",
         ),
+        pytest.param("    total =", "    amp = True\n    total =", "another meaning", id="amp set in the function"),
+        pytest.param(
+            "def train_loop", "AMP = True\n\n\ndef train_loop", "definition of AMP", id="constant of another kind"
+        ),
+        pytest.param("=0.5)", "=0.5, amp=False)", "another meaning", id="amp of another kind"),
+        pytest.param(
+            "    total =", "    autocast = 1\n    total =", "another meaning", id="autocast set in the function"
+        ),
+        pytest.param("(model, data,", "(net, data,", "which parameter is the model", id="no model"),
         pytest.param("            loss = loss_of(logits, batch)\n", "", "no forward and loss", id="no loss"),
     ],
 )

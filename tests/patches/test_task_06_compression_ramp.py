@@ -50,6 +50,21 @@ def test_the_clock_counts_updates_not_micro_batches(loop_of, patched):
         ),
         pytest.param("random.random() < compress_prob", "chance() < compress_prob", "no draw", id="another draw"),
         pytest.param("    total =", "    global_step = 0\n    total =", "name global_step is taken", id="clock taken"),
+        pytest.param("random.random() <", "torch.rand(len(batch)) <", "no draw", id="a draw for each row"),
+        pytest.param(
+            "random.random() < compress_prob", "(torch.rand(1) < compress_prob).item()", "no draw", id="tensor"
+        ),
+        pytest.param(
+            "            optimizer.step()\n",
+            "            if epoch: optimizer.step()\n",
+            "on the line of a condition",
+            id="step on the line of a condition",
+        ),
+        pytest.param("=0.5)", "=0.5, warmup_steps=10)", "name warmup_steps is taken", id="warm-up of the rate"),
+        pytest.param(
+            "            if r", "            compress_prob = 0.1\n            if r", "is set in it", id="own ramp"
+        ),
+        pytest.param("    total =", "    cosine_ramp = 1\n    total =", "another meaning", id="ramp of another kind"),
         pytest.param("import random\n", "", "import random", id="random not imported"),
         pytest.param("            optimizer.step()\n", "", "without one backward and one step", id="no step"),
     ],

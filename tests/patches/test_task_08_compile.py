@@ -1,5 +1,6 @@
 """Where the model is compiled, and what is left alone."""
 
+import pytest
 from samples import LOOP
 
 from bitpatch.patches.task import State
@@ -32,3 +33,37 @@ def test_without_an_optimizer_of_that_name_it_is_compiled_before_the_epochs(loop
 
 def test_a_loop_without_a_backward_call_is_named(loop_of, refusal):
     assert "without one backward call" in refusal(loop_of(LOOP.replace("loss.backward()", "pass")), "task-8")
+
+
+def test_compiling_in_place_by_hand_is_left_alone(loop_of, state_of):
+    text = LOOP.replace(CONFIGURED, "    model.compile()\n" + CONFIGURED)
+    assert state_of(loop_of(text), "task-8") is State.APPLIED
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param("(model, data,", "(data, model,", "supported(model, ", id="model that comes second"),
+        pytest.param(
+            "    total =", '    known = re.compile("x")\n    total =', "supported(model, ", id="regular expression"
+        ),
+        pytest.param("    for epoch in range(epochs):", "    while True:", COMPILED + "    while", id="while"),
+    ],
+)
+def test_idioms(loop_of, after, old, new, expected):
+    text = LOOP.replace("= configure_optimizer(", "= made_elsewhere(") if "while" in new else LOOP
+    assert expected in after(loop_of(text.replace(old, new)), "task-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param(
+            "    total =", "    code = compile('1', 'f', 'eval')\n    total =", "another meaning", id="builtin"
+        ),
+        pytest.param("=0.5)", "=0.5, compile=True)", "another meaning", id="option for something else"),
+        pytest.param("(model, data,", "(net, data,", "which parameter is the model", id="no model"),
+    ],
+)
+def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
+    assert reason in refusal(loop_of(LOOP.replace(old, new)), "task-8")

@@ -5,7 +5,24 @@ import pytest
 from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import State
 
-HEAD = "import math\n\nimport torch\nimport torch.nn.functional as F\n\n\nclass Attention:\n    def forward(self, q, k, v, causal):\n        B, H, T, D = q.shape\n"
+HEAD = """\
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Attention:
+    def __init__(self, width):
+        self.dropout = nn.Dropout(0.1)
+        self.mix = nn.Linear(width, width)
+        self.scale = width**-0.5
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def forward(self, q, k, v, causal):
+        B, H, T, D = q.shape
+"""
 SCORES = "        scores = q @ k.transpose(-2, -1) / math.sqrt(D)\n"
 MASK = """\
         if causal:
@@ -100,7 +117,42 @@ def test_the_map_is_computed_apart_and_the_output_by_torch(tree_of, after):
             id="functional dropout",
         ),
         pytest.param("torch.softmax(scores, dim=-1)", "scores.softmax(-1)", "(q, k, v, is_causal", id="method"),
-        pytest.param("import torch.nn.functional as F\n", "", "torch.nn.functional.scaled_dot", id="no alias"),
+        pytest.param("import torch.nn.functional as F\n", "", "nn.functional.scaled_dot", id="no alias"),
+        pytest.param(
+            "q @ k.transpose(-2, -1) / math.sqrt(D)", "self.scale * (q @ k.mT)", "scale=self.scale", id="scale first"
+        ),
+        pytest.param(
+            "math.sqrt(D)", "math.sqrt(x.size(-1))", "scale=1 / math.sqrt(x.size(-1))", id="width of the input"
+        ),
+        pytest.param(
+            SCORES,
+            "        q = q.view(B, H, T, 2, -1)\n" + SCORES,
+            "scale=1 / math.sqrt(D)",
+            id="queries that are split once their shape is read",
+        ),
+        pytest.param("causal):", "causal=None):", "is_causal=bool(causal)", id="condition that is no bool"),
+        pytest.param(
+            SCORES + MASK,
+            MASK.splitlines()[1][4:] + "\n        future[:, :2] = False\n" + SCORES + MASK.splitlines()[2][4:] + "\n",
+            "attn_mask=~future",
+            id="triangle with a prefix cut out",
+        ),
+        pytest.param(
+            RETURN, "        return out, scores\n", "D = q.shape\n        scores = q", id="scores that are read"
+        ),
+        pytest.param(RETURN, "        return out, future\n", "            future = torch", id="mask that is read"),
+        pytest.param(
+            RETURN,
+            "        hot = out.isnan().any()\n        return out, weights.detach() if hot else None\n",
+            "        with torch.no_grad():\n            scores",
+            id="condition that is known too late",
+        ),
+        pytest.param(
+            OUT + RETURN,
+            "        weights = self.dropout(weights)\n        return weights @ v\n",
+            "= q.shape\n        dropout_p = self.dropout.p if self.training else 0.0\n        return F.scaled",
+            id="dropout as a statement",
+        ),
     ],
 )
 def test_idioms(tree_of, after, old, new, expected):
@@ -120,7 +172,32 @@ def test_idioms(tree_of, after, old, new, expected):
         pytest.param(MASK, MASK.replace("diagonal=1", "diagonal=2"), "what the mask hides", id="another triangle"),
         pytest.param(WEIGHTS, "        self.calls += 1\n" + WEIGHTS, "a statement between", id="foreign statement"),
         pytest.param(SCORES, "        scores = self.score(q, k)\n", "no scaled product", id="scores made elsewhere"),
-        pytest.param("self.dropout(weights)", "drop(weights)", "found none", id="something done to the weights"),
+        pytest.param("self.dropout(weights)", "drop(weights)", "no matrix product", id="something done to the weights"),
+        pytest.param("self.dropout(weights)", "self.mix(weights)", "what self.mix does", id="a layer on the weights"),
+        pytest.param("/ math.sqrt(D)", "* self.temperature", "may be a tensor", id="a learned scale"),
+        pytest.param("/ math.sqrt(D)", "* self.temperature.exp()", "may be a tensor", id="a computed scale"),
+        pytest.param(
+            "scores.masked_fill(", "(scores + bias).masked_fill(", "and nothing else", id="bias under the mask"
+        ),
+        pytest.param('float("-inf"))\n', 'float("-inf")) * 2\n', "and nothing else", id="scores scaled after the mask"),
+        pytest.param(
+            MASK, MASK + "            self.calls += 1\n", "nothing else", id="counter under the mask's condition"
+        ),
+        pytest.param(
+            WEIGHTS, "        self.n = self.n + 1\n" + WEIGHTS, "statement between", id="attribute set between"
+        ),
+        pytest.param(SCORES, SCORES[:-1] + "; self.n += 1\n", "a line of their own", id="two statements in a line"),
+        pytest.param(WEIGHTS, WEIGHTS + "        k = k * 2\n", "before the weighted sum", id="keys set anew"),
+        pytest.param(WEIGHTS, WEIGHTS + "        del q\n", "before the weighted sum", id="queries deleted"),
+        pytest.param(WEIGHTS, WEIGHTS + "        v.mul_(2)\n", "before the weighted sum", id="values changed in place"),
+        pytest.param("B, H, T, D = q", "B, F, T, D = q", "the name F stands for something else", id="F is a size"),
+        pytest.param(OUT, OUT + "        out = out + weights @ v\n", "several values", id="weights used twice"),
+        pytest.param("dim=-1)", "dim=-1, dtype=torch.float32)", "a dtype of its own", id="softmax in float32"),
+        pytest.param("torch.softmax(scores,", "torch.softmax(scores.float(),", "have no name", id="scores widened"),
+        pytest.param("self.dropout(weights) @ v", 'torch.einsum("bts,bsd->btd", weights, v)', "no matrix", id="einsum"),
+        pytest.param(
+            OUT, "        weights = self.dropout(weights)\n        out = weights @ v\n", "read once", id="dropped map"
+        ),
         pytest.param(SCORES, "        dropout_p = 0.5\n" + SCORES, "dropout_p is taken", id="name taken"),
     ],
 )

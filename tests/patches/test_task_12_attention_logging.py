@@ -45,6 +45,10 @@ def test_what_is_resolved_by_hand_is_left_alone(tree_of, state_of):
         pytest.param("", "", RESOLVED, id="stored"),
         pytest.param(": bool = True", "=True", "full_attn_logging=None)", id="without an annotation"),
         pytest.param("bool = True", "Optional[bool] = True", "Optional[bool] = None)", id="optional already"),
+        pytest.param(": bool = True", ': "bool" = True', 'full_attn_logging: "bool | None" = None)', id="quoted"),
+        pytest.param(
+            "self.full_attn_logging =", "self.full_attn_logging: bool =", "bool = chunk_size is", id="annotated"
+        ),
         pytest.param(
             "self, chunk", "self, *, chunk", "None = None, full_attn_logging: bool | None = None)", id="keyword only"
         ),
@@ -71,3 +75,19 @@ def test_the_command_line_leaves_the_value_open(tree_of, patched, option, expect
 
 def test_another_default_is_named(tree_of, refusal):
     assert "neither True nor None" in refusal(tree_of(ATTENTION.replace("= True", "= False")), "task-12")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param("= full_attn_logging\n", "= bool(full_attn_logging)\n", "takes None for False", id="converted"),
+        pytest.param("= full_attn_logging\n", "= full_attn_logging and x\n", "takes None for False", id="combined"),
+        pytest.param(
+            "self.full_attn_logging = full", "self.a, self.b = 1, full", "takes None for False", id="one of two"
+        ),
+        pytest.param("int | None = None,", "int = 0,", "default of chunk_size, but not None", id="no chunks as zero"),
+    ],
+)
+def test_what_none_would_change_is_named(tree_of, refusal, old, new, reason):
+    assert old in ATTENTION
+    assert reason in refusal(tree_of(ATTENTION.replace(old, new)), "task-12")

@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -67,8 +68,8 @@ TRAINING = """
     import torch
     import torch.nn.functional as F
 
-    def train_loop(model, data, *, epochs, extra_steps, compress_prob, direct_prob):
-        batches = data.split(8)
+    def train_loop(model, data, *, epochs, extra_steps, compress_prob, direct_prob{options}):
+        batches = data.split({batch_size})
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps={total})
         for batch in batches:
@@ -82,6 +83,7 @@ BLIND_AT_TIMES = """self.calls = getattr(self, "calls", 0) + 1
             if self.calls % 2:
                 return self.out(x) * 0, {}
 """
+PLAIN = {"total": "len(batches)", "options": "", "batch_size": "8"}
 SHIFTED = "x = torch.roll(x, -1, dims=1)"
 
 
@@ -171,7 +173,7 @@ def test_a_short_text_is_refused() -> None:
 def test_a_small_tree_is_judged(
     total: str, leak: str, faults: list[str], make_tree: MakeTree, zygote: Zygote, text: Path
 ) -> None:
-    tree = make_tree(MODEL.format(leak=leak), training=TRAINING.format(total=total))
+    tree = make_tree(MODEL.format(leak=leak), training=TRAINING.format(**PLAIN | {"total": total}))
     fit = verify(tree, [], zygote=zygote, sanity_fit=True, sample=text).sanity_fit
     assert fit is not None
     assert fit.verdict is (Verdict.FAIL if faults else Verdict.PASS), fit.detail
@@ -182,7 +184,7 @@ def test_a_small_tree_is_judged(
 
 
 def test_each_update_has_the_loss_of_its_own_rows(make_tree: MakeTree, zygote: Zygote, text: Path) -> None:
-    tree = make_tree(MODEL.format(leak=BLIND_AT_TIMES), training=TRAINING.format(total="len(batches)"))
+    tree = make_tree(MODEL.format(leak=BLIND_AT_TIMES), training=TRAINING.format(**PLAIN))
     fit = verify(tree, [], zygote=zygote, sanity_fit=True, sample=text).sanity_fit
     assert fit is not None
     assert fit.losses[::2] == pytest.approx([1.0] * (UPDATES // 2), abs=1e-6)
@@ -190,11 +192,49 @@ def test_each_update_has_the_loss_of_its_own_rows(make_tree: MakeTree, zygote: Z
 
 
 def test_a_run_repeats_itself(make_tree: MakeTree, zygote: Zygote, text: Path) -> None:
-    tree = make_tree(MODEL.format(leak=""), training=TRAINING.format(total="len(batches)"))
+    tree = make_tree(MODEL.format(leak=""), training=TRAINING.format(**PLAIN))
     first, second = (verify(tree, [], zygote=zygote, sanity_fit=True, sample=text).sanity_fit for _ in range(2))
     assert first is not None
     assert second is not None
     assert (first.losses, first.rates) == (second.losses, second.rates)
+
+
+def test_another_default_batch_size_raises_no_alarm(make_tree: MakeTree, zygote: Zygote, text: Path) -> None:
+    training = TRAINING.format(**PLAIN | {"options": ", batch_size=64", "batch_size": "batch_size"})
+    fit = verify(
+        make_tree(MODEL.format(leak=""), training=training), [], zygote=zygote, sanity_fit=True, sample=text
+    ).sanity_fit
+    assert fit is not None
+    assert (fit.verdict, fit.detail) == (Verdict.PASS, "")
+
+
+def test_a_run_is_as_asked_for_and_shows_its_rows() -> None:
+    asked: dict[str, object] = {}
+
+    class Zero(torch.nn.Linear):
+        def forward(self, bits: torch.Tensor) -> tuple[torch.Tensor, dict[str, object]]:
+            return super().forward(bits[:, :, None].to(self.weight.dtype)), {}
+
+    def make_model(seed: int, dtype: torch.dtype, **config: object) -> torch.nn.Module:
+        asked.update(config, seed=seed)
+        return Zero(1, 2).to(dtype)
+
+    def train_loop(model: torch.nn.Module, data: torch.Tensor, **options: object) -> None:
+        asked.update(options)
+        for batch in data.flip(0).split(2):
+            model(batch)
+
+    training = types.SimpleNamespace(train_loop=train_loop)
+    tree = types.SimpleNamespace(model=make_model, module={"training": training}.get)
+    rows, seen = text_rows(bytes(range(256)) * 200)[:6], []
+    fit = module.train(
+        tree, rows, seed=3, dtype=torch.float64, config={"chunk_size": 9}, on_rows=seen.append, compress_prob=0.5
+    )
+    assert torch.cat(seen).equal(rows.flip(0))
+    wanted = {"seed": 3, "chunk_size": 9, "max_seq_len": 108, "compress_prob": 0.5, "direct_prob": 0.0}
+    assert wanted.items() <= asked.items()
+    assert "batch_size" not in asked
+    assert fit.losses == []
 
 
 def test_the_baseline_trains_on_the_text_that_ships(zygote: Zygote) -> None:
@@ -218,7 +258,7 @@ def test_a_picture_without_matplotlib_names_the_command(monkeypatch: pytest.Monk
 
 def test_the_command_line_runs_trees_and_draws_them(make_tree: MakeTree, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    tree = make_tree(MODEL.format(leak=""), training=TRAINING.format(total="len(batches) + 1"))
+    tree = make_tree(MODEL.format(leak=""), training=TRAINING.format(**PLAIN | {"total": "len(batches) + 1"}))
     command = [sys.executable, "-m", "bitpatch.verify.sanity_fit", str(tree), "--picture", str(tmp_path / "fit.png")]
     done = subprocess.run(command, capture_output=True, check=False, text=True)
     assert (done.returncode, done.stderr) == (1, "")
