@@ -102,8 +102,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = list(tensors_in((args, kwargs)))
         masks = [tensor for tensor in inputs if triangle_of(tensor)]
         strangers = [tensor for tensor in masks if id_of(tensor) not in self._storages]
-        for tensor in strangers:
-            self._note(tensor, born=True)
+        if not self._attention.depth:
+            for tensor in strangers:
+                self._note(tensor, born=True)
         out = func(*args, **kwargs or {})
         if self._on_triangle is not None and not any(triangle_of(tensor) for tensor in tensors_in(out)):
             for tensor in masks:
@@ -122,10 +123,10 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, tensor: Tensor, born: bool) -> None:
         kind = triangle_of(tensor)
-        if self._attention.depth or kind is None:
+        if kind is None:
             return
         self._storages[id_of(tensor)] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-        if born:
+        if born and not self._attention.depth:
             self.births.append(kind)
 
     def _note_copy(self, tensor: Tensor) -> None:

@@ -281,12 +281,6 @@ between(
         "    rebuilt._compiled_call_impl = model._compiled_call_impl\n",
     ),
 )
-between(
-    8,
-    "wrapped-by-each-run",
-    "8 x resume: each call of train_loop wraps the model once more",
-    (TRAINING, "    elif model._compiled_call_impl is None:\n", "    else:\n"),
-)
 
 # Interactions that no judge kills yet, and what it would have to look at.
 OPEN: dict[str, str] = {}
