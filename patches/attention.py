@@ -16,6 +16,7 @@ from .matchers import (
     operation,
     operations,
     square_of_ones,
+    widest_mask,
 )
 from .source import Source
 from .widths import Factors, is_number, is_root_of_width, set_attribute
@@ -358,16 +359,17 @@ def _settings(source: Source, mask: cst.BaseExpression) -> list[cst.CSTNode]:
 def hides_future(source: Source, mask: cst.BaseExpression) -> bool:
     """Whether a mask is the square one that hides just the future: a triangle, or one from the cache."""
     node = followed(source, mask)
-    made = operation(source, node)
     named = [use for use in source.uses(source.function(mask)) if use.value == source.code(mask)]
     if any(_is_changed(source, use) and not isinstance(source.parents[use], cst.AssignTarget) for use in named):
         return False  # a triangle that is written to is no triangle
     if isinstance(node, cst.Call) and source.code(node.func) == "get_tri_mask":
         return True
-    if made is None or made.name != "triu" or source.code(made.argument(1, "diagonal") or node) != "1":
-        return False
-    ones = square_of_ones(source, made.operands[0])
-    return ones is not None and ones.is_square and ones.is_bool
+    for made in operations(source, "triu", "tril", inside=node):
+        ones = square_of_ones(source, made.operands[0])
+        if ones is not None:
+            widest, triangle = widest_mask(source, made, ones)
+            return widest is node and triangle.hides_future and triangle.is_square and triangle.is_bool
+    return False
 
 
 def _is_minus_infinity(source: Source, node: cst.BaseExpression) -> bool:

@@ -104,6 +104,8 @@ def test_paths_to_import_from_do_not_follow_the_working_directory(
 def test_a_module_from_elsewhere_is_foreign(
     file: str | None, foreign: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bit_transformer"]:
+        monkeypatch.delitem(sys.modules, name)  # of tests that import a tree in this process
     loaded = types.ModuleType("bit_transformer.model")
     loaded.__file__ = None if file is None else str(tmp_path / file)
     monkeypatch.setitem(sys.modules, "bit_transformer.model", loaded)
