@@ -18,9 +18,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
-import libcst
 from rich.console import Console
 from rich.progress import track
 from samples import BASELINE, REFERENCE
@@ -146,7 +146,7 @@ left to do (law 2); the last set is `reference/`, byte for byte (law 1).
 | {sets:,} | {edges:,} | {steps:,} | {time.monotonic() - began:.0f} | `{digest[:16]}` |
 
 A step is computed once for each content of the files that the task looks at. Python {sys.version.split()[0]}, LibCST
-{libcst.__version__ if hasattr(libcst, "__version__") else ""}, {datetime.date.today()}.
+{version("libcst")}, {datetime.date.today()}.
 """
     print(text)
     if len(sys.argv) > 1:
