@@ -20,6 +20,8 @@ def clean_python(tmp_path_factory):
     venv = tmp_path_factory.mktemp("runner") / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     (packages,) = venv.glob("lib/python*/site-packages")
+    for old in (*packages.glob("setuptools*"), *packages.glob("_distutils_hack")):
+        shutil.rmtree(old)  # the shared one is new enough to build with
     (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return venv / "bin"
 
