@@ -19,6 +19,7 @@ from .matchers import calls_to
 from .source import Source, read_bytes
 from .task import Edit, Finding, mend, mended, near_miss
 
+PARSER = ("add_argument",)
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
 
 
@@ -71,10 +72,10 @@ def parameter(target: Source, given: Source, function: str, name: str) -> Findin
 
 def option(target: Source, given: Source, flag: str) -> Iterator[Finding]:
     """Bring a command-line option behind the nearest one before it that the target has; nothing without a parser."""
-    own = {flag_of(call): call for call in target.walk(cst.Call) if flag_of(call)}
+    own = {flag_of(call): call for call in target.walk(cst.Call, having=PARSER) if flag_of(call)}
     if not own:
         return
-    ours = {flag_of(call): call for call in given.walk(cst.Call) if flag_of(call)}
+    ours = {flag_of(call): call for call in given.walk(cst.Call, having=PARSER) if flag_of(call)}
     if flag in own:
         yield mended(target.site(own[flag], f"option {flag}"))
         return
@@ -91,13 +92,6 @@ def option(target: Source, given: Source, flag: str) -> Iterator[Finding]:
 
 def forwarded(target: Source, given: Source, function: str, name: str) -> Iterator[Finding]:
     """Forward a parsed option to a function, in each call that forwards others."""
-    order = [
-        argument.keyword.value
-        for call in given.walk(cst.Call)
-        if given.code(call.func) == function
-        for argument in call.args
-        if argument.keyword is not None
-    ]
     for call in calls_to(target, function):
         parsed = next(filter(None, (_namespace(target, argument.value) for argument in call.args)), None)
         if parsed is None:
@@ -109,12 +103,16 @@ def forwarded(target: Source, given: Source, function: str, name: str) -> Iterat
             yield mended(site)
             continue
         new = cst.Arg(keyword=cst.Name(name), value=expression(target, f"{parsed}.{name}"), equal=BARE_EQUAL)
-        yield mend(site, [Edit(target, call, _with_argument(new, order[: order.index(name)]))])
+        yield mend(site, [Edit(target, call, _with_argument(new, given, function))])
 
 
-def _with_argument(new: cst.Arg, earlier: Sequence[str]) -> Callable[[cst.CSTNode], cst.CSTNode]:
+def _with_argument(new: cst.Arg, given: Source, function: str) -> Callable[[cst.CSTNode], cst.CSTNode]:
     def change(updated: cst.CSTNode) -> cst.CSTNode:
         assert isinstance(updated, cst.Call)
+        assert new.keyword is not None
+        calls = [call for call in given.walk(cst.Call, having=(function,)) if given.code(call.func) == function]
+        order = [argument.keyword.value for call in calls for argument in call.args if argument.keyword is not None]
+        earlier = order[: order.index(new.keyword.value)]
         places = [
             i + 1 for i, arg in enumerate(updated.args) if arg.keyword is not None and arg.keyword.value in earlier
         ]
@@ -139,8 +137,8 @@ def flag_of(call: cst.Call) -> str:
     """The long flag that an add_argument call adds."""
     if not isinstance(call.func, cst.Attribute) or call.func.attr.value != "add_argument":
         return ""
-    flags = [a.value.evaluated_value for a in call.args if a.keyword is None and isinstance(a.value, cst.SimpleString)]
-    long = [flag for flag in flags if isinstance(flag, str) and flag.startswith("--")]
+    texts = [a.value for a in call.args if a.keyword is None and isinstance(a.value, cst.SimpleString)]
+    long = [text.raw_value for text in texts if not text.prefix and text.raw_value.startswith("--")]
     return "--" + long[0][2:].replace("-", "_") if long else ""
 
 
@@ -180,7 +178,9 @@ def _definition(source: Source, name: str) -> cst.CSTNode:
 
 
 def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> Iterator[Edit]:
-    order = [name for statement in given.module.body for name in _names_of(statement)]
+    order = [
+        name for part in given.parts for name in ([part.name] if part.name else _names_of(given.opened(part).statement))
+    ]
     inserted: dict[tuple[cst.CSTNode, bool], list[cst.CSTNode]] = {}
     for name in sorted(wanted, key=order.index):
         if has_definition(target, name):
@@ -219,7 +219,7 @@ def _names_of(statement: cst.CSTNode) -> list[str]:
 def _refuse_other(target: Source, given: Source, name: str) -> None:
     """Refuse where the target's own definition of a name is not the one that would be inserted."""
     own, ours = _definition(target, name), _definition(given, name)
-    if not _styled(target, ours).deep_equals(own.with_changes(leading_lines=())):
+    if own is not ours and not _styled(target, ours).deep_equals(own.with_changes(leading_lines=())):
         raise TakenError(target.site(own, f"another definition of {name}: rename it, or make it that of the reference"))
 
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import libcst as cst
 
-from .source import Source, walked
+from .parts import Part, Statement, walked
+from .source import Source
 from .task import BitpatchError, Edit
 
 Changed = cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode]
@@ -208,12 +209,11 @@ def apply_edits(source: Source, edits: Iterable[Edit]) -> Source:
     Raises Unparsable if LibCST does not reproduce the file, and BitpatchError if the printed text does
     not parse back to the nodes that were meant.
     """
-    source.require_faithful()
     editor = _Editor(source, edits)
-    changed = source.module.visit(editor)
-    assert isinstance(changed, cst.Module)
-    printed = source.reprinted(changed)
-    if _skeleton(walked(changed)) != _skeleton(printed.order):
+    source.require_faithful(editor.parts)
+    meant = [each for part in source.parts for each in (editor.edited(part) if part in editor.parts else [part])]
+    printed = source.reprinted(meant)
+    if len(meant) != len(printed.parts) or any(map(_differs, meant, printed.parts)):
         raise BitpatchError(
             f"{source.path}:1: the edited file would not mean what was meant; nothing was written. Please report this"
         )
@@ -225,12 +225,22 @@ class _Editor(cst.CSTTransformer):
         super().__init__()
         self._edits: dict[cst.CSTNode, list[Edit]] = defaultdict(list)
         self._touched: set[cst.CSTNode] = {source.module}
+        self.parts: set[Part] = set()
         for edit in edits:
             self._edits[edit.node].append(edit)
+            self.parts.add(source.part(edit.node))
             node: cst.CSTNode | None = edit.node
             while node is not None and node not in self._touched:
                 self._touched.add(node)
                 node = source.parents.get(node)
+
+    def edited(self, part: Part) -> list[Part | Statement]:
+        """What becomes of a statement at the file's top: itself, nothing, or itself among others."""
+        result = part.statement.visit(self)
+        if isinstance(result, cst.RemovalSentinel):
+            return []
+        nodes = list(result) if isinstance(result, cst.FlattenSentinel) else [result]
+        return [part if node is part.statement else node for node in nodes]  # type: ignore[misc]
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         return node in self._touched
@@ -267,6 +277,14 @@ def _blank_lines_first(nodes: list[cst.CSTNode]) -> list[cst.CSTNode]:
         *nodes[1:-1],
         last.with_changes(leading_lines=lines[blank:]),
     ]
+
+
+def _differs(meant: Part | Statement, printed: Part) -> bool:
+    """Whether a statement that was parsed again is another program than the one that was meant."""
+    if meant is printed:
+        return False
+    nodes = meant.index.nodes if isinstance(meant, Part) else walked(meant)
+    return _skeleton(nodes) != _skeleton(printed.index.nodes)
 
 
 def _skeleton(nodes: Iterable[cst.CSTNode]) -> list[tuple[type[cst.CSTNode], str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import libcst as cst
 
 from .edits import insert_item, neighbours
+from .names import dotted
 from .source import Source
 from .task import Edit, Site
 
@@ -70,11 +71,11 @@ def _is_for_types(target: Source, node: cst.CSTNode) -> bool:
 
 
 def _top_imports(source: Source) -> Iterator[Import]:
-    yield from _imports_in(source.module)
+    yield from _imports_in(source.loose_statements())
 
 
-def _imports_in(block: cst.Module | cst.BaseSuite) -> Iterator[Import]:
-    for statement in block.body:
+def _imports_in(statements: Iterable[cst.CSTNode]) -> Iterator[Import]:
+    for statement in statements:
         if isinstance(statement, cst.SimpleStatementLine):
             for small in statement.body:
                 if isinstance(small, (cst.Import, cst.ImportFrom)):
@@ -83,8 +84,8 @@ def _imports_in(block: cst.Module | cst.BaseSuite) -> Iterator[Import]:
 
 def _module_of(node: Import) -> str:
     if isinstance(node, cst.Import):
-        return "import " + cst.Module([]).code_for_node(node.names[0].name)
-    module = cst.Module([]).code_for_node(node.module) if node.module is not None else ""
+        return "import " + dotted(node.names[0].name)
+    module = dotted(node.module) if node.module is not None else ""
     return "from " + "." * len(node.relative) + module
 
 
@@ -130,9 +131,9 @@ def _import_place(
 ) -> tuple[cst.CSTNode, bool]:
     """The nearest import before it in reference order that the target has, else the nearest behind it."""
     present: dict[str, cst.CSTNode] = {}
-    for tried in target.module.body:
+    for tried in target.loose_statements():
         if isinstance(tried, cst.Try):
-            present.update((_module_of(node), tried) for node in _imports_in(tried.body))
+            present.update((_module_of(node), tried) for node in _imports_in(tried.body.body))
     present |= {_module_of(node): target.statement(node) for node in _top_imports(target)}
     rank = next(index for index, node in enumerate(order) if node is wanted)
     earlier = [present[_module_of(node)] for node in order[:rank] if _module_of(node) in present]
@@ -141,7 +142,7 @@ def _import_place(
         return later[0], False
     if earlier:
         return earlier[-1], True
-    opening = [statement for statement in target.module.body if _opens(target, statement)]
+    opening = [statement for statement in target.loose_statements() if _opens(target, statement)]
     return (opening[-1], True) if opening else (target.module.body[0], False)
 
 

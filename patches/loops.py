@@ -319,7 +319,8 @@ def assigned_names(source: Source, statement: cst.CSTNode) -> set[str]:
 def optimizer_step(source: Source, loop: cst.For) -> cst.Call | None:
     """The call in a loop that makes an optimizer update, and not a scheduler's step."""
     calls = [call for call in source.walk(cst.Call, inside=loop) if is_method(call, "step")]
-    zeroed = {source.code(c.func.value) for c in source.walk(cst.Call) if is_method(c, "zero_grad")}  # type: ignore[attr-defined]
+    zeroing = [call for call in source.walk(cst.Call, having=("zero_grad",)) if is_method(call, "zero_grad")]
+    zeroed = {source.code(call.func.value) for call in zeroing}  # type: ignore[attr-defined]
     steps = [call for call in calls if source.code(call.func.value) in zeroed]  # type: ignore[attr-defined]
     steps = steps or [call for call in calls if "opt" in source.code(call.func.value)]  # type: ignore[attr-defined]
     return steps[0] if len(steps) == 1 else None

@@ -43,7 +43,7 @@ def operation(source: Source, node: cst.CSTNode | None) -> Operation | None:
 
 def operations(source: Source, *names: str, inside: cst.CSTNode | None = None) -> Iterator[Operation]:
     """All operations of some names, in source order."""
-    for call in source.walk(cst.Call, inside):
+    for call in source.walk(cst.Call, inside, having=names):
         found = operation(source, call)
         if found is not None and found.name in names:
             yield found
@@ -51,7 +51,7 @@ def operations(source: Source, *names: str, inside: cst.CSTNode | None = None) -
 
 def is_number(node: cst.CSTNode | None, value: int) -> bool:
     """Whether an expression is an integer literal."""
-    return isinstance(node, cst.Integer) and node.evaluated_value == value
+    return isinstance(node, cst.Integer) and int(node.value, 0) == value
 
 
 def same_code(source: Source, a: cst.CSTNode, b: cst.CSTNode) -> bool:
@@ -90,7 +90,7 @@ def last_slice(node: cst.CSTNode) -> cst.Slice | None:
 
 def calls_to(source: Source, name: str) -> Iterator[cst.Call]:
     """The calls of a function, by its own name or through a module: `f(x)`, `m.f(x)`."""
-    for call in source.walk(cst.Call):
+    for call in source.walk(cst.Call, having=(name,)):
         is_named = isinstance(call.func, (cst.Name, cst.Attribute))
         if is_named and source.code(call.func).split(".")[-1] == name:
             yield call
@@ -203,7 +203,7 @@ def index_comparisons(source: Source) -> Iterator[cst.Comparison]:
         made = [operation(source, followed(source, each)) for each in inner]
         return any(each is not None and each.name == "arange" for each in made)
 
-    for comparison in source.walk(cst.Comparison):
+    for comparison in source.walk(cst.Comparison, having=("arange",)):
         if counts(comparison.left) and all(counts(each.comparator) for each in comparison.comparisons):
             yield comparison
 
@@ -261,7 +261,7 @@ class MapWrite:
 
 def map_writes(source: Source) -> Iterator[MapWrite]:
     """The writes of windows to zeros(..., T, T), their columns given by a slice or an arange."""
-    for assign in source.walk(cst.Assign):
+    for assign in source.walk(cst.Assign, having=("zeros",)):
         target = assign.targets[0].target
         if isinstance(target, cst.Subscript) and source.enclosing(assign, cst.For, cst.While) is not None:
             columns, length = _columns(source, target), _square(source, target)

@@ -161,7 +161,7 @@ def more_entries(source: Source, display: cst.Dict | cst.Call, names: Sequence[s
 
 def class_of(given: Source, name: str) -> cst.ClassDef:
     """A class of reference/."""
-    return next(own for own in given.walk(cst.ClassDef) if own.name.value == name)
+    return next(own for own in given.walk(cst.ClassDef, having=(f"class {name}",)) if own.name.value == name)
 
 
 def member(target: Source, own: cst.ClassDef, given: Source, theirs: cst.ClassDef, name: str) -> Finding:
@@ -221,13 +221,13 @@ def _respelled(path: str, text: str) -> Source:
 def _spelling(tree: SourceTree, target: Source, path: str) -> str:
     """The module of a file, as a target imports from it, or would."""
     folder, stem = os.path.dirname(target.path), os.path.basename(path).removesuffix(".py")
-    for node in target.walk(cst.ImportFrom):
+    for node in target.walk(cst.ImportFrom, having=("import",)):
         module = "." * len(node.relative) + (dotted(node.module) if node.module is not None else "")
         if path in _files(folder, module):
             return module
     is_package = f"{folder}/__init__.py" in tree.paths
     inside = folder and folder == os.path.dirname(path)
-    if inside and (is_package or any(node.relative for node in target.walk(cst.ImportFrom))):
+    if inside and (is_package or any(node.relative for node in target.walk(cst.ImportFrom, having=("import",)))):
         return f".{stem}"
     return path.removesuffix(".py").replace("/", ".")
 
@@ -244,7 +244,7 @@ def _files(folder: str, module: str) -> list[str]:
 
 def without_imports(source: Source, names: set[str]) -> Iterator[Edit]:
     """Drop names from the import statements that bring them, and statements that bring nothing any more."""
-    for line in source.walk(cst.SimpleStatementLine):
+    for line in source.walk(cst.SimpleStatementLine, having=("import",)):
         imported = [n for node in line.body if isinstance(node, cst.ImportFrom) for n in _aliases(node)]
         if names & set(imported):
             yield Edit(source, line, _without(names))

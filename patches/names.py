@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import builtins
-from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import libcst as cst
 
 if TYPE_CHECKING:
+    from .parts import Part
     from .source import Source
 
-_BINDERS = {
+_BINDERS = (
     cst.Import,
     cst.ImportFrom,
     cst.FunctionDef,
@@ -26,9 +27,9 @@ _BINDERS = {
     cst.CompFor,
     cst.WithItem,
     cst.ExceptHandler,
-}
+)
 _SCOPES = {cst.ClassDef, cst.FunctionDef, cst.Lambda}
-_WHOLE_SCOPES = {cst.Module, cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp}
+_COMPREHENSIONS = {cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +41,50 @@ class Binding:
     value: cst.BaseExpression | None = None  # the right-hand side, for a plain assignment
 
 
+Scopes = Mapping[cst.CSTNode | None, Mapping[str, list[Binding]]]  # the file's own scope is None
+
+
 class Names:
     """The bindings of one file, by scope and name."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._bindings: dict[cst.CSTNode, dict[str, list[Binding]]] = defaultdict(lambda: defaultdict(list))
-        for node in source.order:
-            if type(node) in _BINDERS:  # isinstance of an abstract class would ask for each node
-                self._bind(node)
+        self._found: dict[str, list[Binding]] = {}
+        self._binders: dict[str, list[Part]] = {}  # what binds each name at the file's top
+        for part in source.parts:
+            for name in (part.name,) if part.name else source.opened(part).scopes[None]:
+                self._binders.setdefault(name, []).append(part)
 
     def bindings(self, name: str, at: cst.CSTNode) -> list[Binding]:
         """All bindings of a name in the nearest scope that has one, as seen from a node."""
-        scope: cst.CSTNode | None = self._scope(at)
+        parents = self._source.parents
+        scope = scope_of(at, parents)
+        scopes = self._source.part(scope).scopes if scope is not None else {}
         innermost = True
         while scope is not None:
-            if (innermost or not isinstance(scope, cst.ClassDef)) and name in self._bindings[scope]:
-                return self._bindings[scope][name]
+            if (innermost or not isinstance(scope, cst.ClassDef)) and name in scopes.get(scope, ()):
+                return scopes[scope][name]
             innermost = False
-            scope = self._scope(scope) if scope is not self._source.module else None
-        return []
+            scope = scope_of(scope, parents)
+        return self.top_level(name)
 
     def top_level(self, name: str) -> list[Binding]:
         """The bindings of a name at the top of the file."""
-        return self._bindings[self._source.module].get(name, [])
+        if name not in self._binders:
+            return []
+        if name not in self._found:
+            binders = [self._source.opened(part) for part in self._binders[name]]
+            self._found[name] = [binding for part in binders for binding in part.scopes[None].get(name, ())]
+        return self._found[name]
 
     def spelled(self, qualified: str) -> str | None:
         """How a file writes a dotted name, by the longest part of it that it imports at its top."""
         parts = qualified.split(".")
         for length in range(len(parts), 0, -1):
             imported = ".".join(parts[:length])
-            for name, bindings in self._bindings[self._source.module].items():
-                if {self._meaning(binding, 8) for binding in bindings} - {"None"} == {imported}:
+            for name, (binder, *_) in self._binders.items():
+                meanings = {self._meaning(binding, 8) for binding in self.top_level(name)} if not binder.name else set()
+                if meanings - {"None"} == {imported}:
                     return ".".join([name, *parts[length:]])
         return None
 
@@ -113,65 +126,76 @@ class Names:
             return "None"
         return self.qualified(binding.value, depth - 1) if binding.value is not None else None
 
-    def _scope(self, node: cst.CSTNode) -> cst.CSTNode:
-        """The scope that a node's names are looked up in; a decorator or a default is outside its function."""
-        child, parent = node, self._source.parents.get(node)
-        while parent is not None:
-            kind = type(parent)
-            if kind in _WHOLE_SCOPES:
-                return parent
-            if kind in _SCOPES and child in (parent.body, getattr(parent, "params", None)):  # type: ignore[attr-defined]
-                return parent
-            child, parent = parent, self._source.parents.get(parent)
-        return self._source.module
 
-    def _bind(self, node: cst.CSTNode) -> None:
-        match node:
-            case cst.Import() | cst.ImportFrom():
-                self._bind_import(node)
-            case cst.FunctionDef() | cst.ClassDef() | cst.Param():
-                self._add(node.name, node)
-            case cst.Assign():
-                for target in node.targets:
-                    self._bind_target(target.target, node, node.value)
-            case cst.AnnAssign() | cst.NamedExpr():
-                self._bind_target(node.target, node, node.value)
-            case cst.AugAssign() | cst.For() | cst.CompFor():
-                self._bind_target(node.target, node, None)
-            case cst.WithItem(asname=cst.AsName(name=name)) | cst.ExceptHandler(name=cst.AsName(name=name)):
-                self._bind_target(name, node, None)
+def scope_of(node: cst.CSTNode, parents: Mapping[cst.CSTNode, cst.CSTNode]) -> cst.CSTNode | None:
+    """The scope that a node's names are looked up in; a decorator or a default is outside its function."""
+    child, parent = node, parents.get(node)
+    while parent is not None:
+        kind = type(parent)
+        if kind in _COMPREHENSIONS:
+            return parent
+        if kind in _SCOPES and (child is parent.body or child is getattr(parent, "params", None)):  # type: ignore[attr-defined]
+            return parent
+        child, parent = parent, parents.get(parent)
+    return None
 
-    def _bind_target(self, target: cst.CSTNode, node: cst.CSTNode, value: cst.BaseExpression | None) -> None:
-        if isinstance(target, cst.Name):
-            self._add(target, node, value)
-        elif isinstance(target, (cst.Tuple, cst.List)):
-            values: list[cst.BaseExpression | None] = [None] * len(target.elements)
-            if isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(values):
-                values = [element.value for element in value.elements]
-            for element, part in zip(target.elements, values, strict=True):
-                self._bind_target(element.value, node, part)
 
-    def _bind_import(self, node: cst.Import | cst.ImportFrom) -> None:
-        if isinstance(node.names, cst.ImportStar):
-            return
-        prefix = ""
-        if isinstance(node, cst.ImportFrom):
-            module = dotted(node.module) if node.module is not None else ""
-            prefix = "." * len(node.relative) + module + ("." if module else "")
-        for alias in node.names:
-            name = dotted(alias.name)
-            if alias.asname is not None and isinstance(alias.asname.name, cst.Name):
-                self._add(alias.asname.name, node, imported=prefix + name)
-            elif isinstance(node, cst.Import):
-                self._bindings[self._scope(node)][name.split(".")[0]].append(Binding(node, name.split(".")[0]))
-            else:
-                self._bindings[self._scope(node)][name].append(Binding(node, prefix + name))
+def scopes_of(part: Part) -> Scopes:
+    """The bindings that a top-level statement makes."""
+    scopes: dict[cst.CSTNode | None, dict[str, list[Binding]]] = {None: {}}
+    ranks = sorted(rank for kind in _BINDERS for rank in part.index.ranks(kind))
+    for node in (part.index.nodes[rank] for rank in ranks):
+        scope = scopes.setdefault(scope_of(node, part.index.parents), {})
+        for name, binding in _bound(node):
+            scope.setdefault(name, []).append(binding)
+    return scopes
 
-    def _add(
-        self, name: cst.Name, node: cst.CSTNode, value: cst.BaseExpression | None = None, imported: str = ""
-    ) -> None:
-        scope = self._scope(node)
-        self._bindings[scope][name.value].append(Binding(node, imported, value))
+
+def _bound(node: cst.CSTNode) -> Iterator[tuple[str, Binding]]:
+    match node:
+        case cst.Import() | cst.ImportFrom():
+            yield from _imported(node)
+        case cst.FunctionDef() | cst.ClassDef() | cst.Param():
+            yield node.name.value, Binding(node)
+        case cst.Assign():
+            for target in node.targets:
+                yield from _assigned(target.target, node, node.value)
+        case cst.AnnAssign() | cst.NamedExpr():
+            yield from _assigned(node.target, node, node.value)
+        case cst.AugAssign() | cst.For() | cst.CompFor():
+            yield from _assigned(node.target, node, None)
+        case cst.WithItem(asname=cst.AsName(name=name)) | cst.ExceptHandler(name=cst.AsName(name=name)):
+            yield from _assigned(name, node, None)
+
+
+def _assigned(
+    target: cst.CSTNode, node: cst.CSTNode, value: cst.BaseExpression | None
+) -> Iterator[tuple[str, Binding]]:
+    if isinstance(target, cst.Name):
+        yield target.value, Binding(node, "", value)
+    elif isinstance(target, (cst.Tuple, cst.List)):
+        values: list[cst.BaseExpression | None] = [None] * len(target.elements)
+        if isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(values):
+            values = [element.value for element in value.elements]
+        for element, part in zip(target.elements, values, strict=True):
+            yield from _assigned(element.value, node, part)
+
+
+def _imported(node: cst.Import | cst.ImportFrom) -> Iterator[tuple[str, Binding]]:
+    if isinstance(node.names, cst.ImportStar):
+        return
+    prefix = ""
+    if isinstance(node, cst.ImportFrom):
+        module = dotted(node.module) if node.module is not None else ""
+        prefix = "." * len(node.relative) + module + ("." if module else "")
+    for alias in node.names:
+        name = dotted(alias.name)
+        if alias.asname is not None and isinstance(alias.asname.name, cst.Name):
+            yield alias.asname.name.value, Binding(node, prefix + name)
+        elif isinstance(node, cst.Import):
+            yield name.split(".")[0], Binding(node, name.split(".")[0])
+        else:
+            yield name, Binding(node, prefix + name)
 
 
 def dotted(node: cst.CSTNode) -> str:

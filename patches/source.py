@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import libcst as cst
-from libcst._nodes.internal import CodegenState
 
 from .names import Names
+from .parts import File, Part, Statement, cut, whole
 from .task import BitpatchError, Site, Unparsable, Unreadable
 
 Node = TypeVar("Node", bound=cst.CSTNode)
@@ -29,68 +27,79 @@ RELATED = (
 )
 TRAIN_LOOP = rb"^def[ \t]+train_loop\b"
 
-_LAYOUT = re.compile("whitespace|lines|par$|bracket$|brace$|comma|colon|^equal$|^dot$|^header$|^footer$")
-
 
 class Source:
-    """One parsed file of a tree; `path` is relative to the tree, with forward slashes."""
+    """One file of a tree, parsed as far as it is looked at; `path` is relative to the tree, with forward slashes."""
 
-    def __init__(self, path: str, raw: bytes, module: cst.Module | None = None) -> None:
+    def __init__(self, path: str, raw: bytes, file: File | None = None) -> None:
         self.path = path
         self.raw = raw
-        self.module = _parse(path, raw) if module is None else module
-        self._texts: dict[cst.CSTNode, str] = {}
-        self._kinds: dict[type[cst.CSTNode], list[int]] = {}
+        self._file = file or cut(raw) or whole(_parse(path, raw))
+        self.parts = self._file.parts
+        self.module = self._file.module.with_changes(body=_Body(self))
+        self.parents: dict[cst.CSTNode, cst.CSTNode] = {}  # each node's parent, of the parts that were opened
+        self.order = _Order(self)
+        self.places = {part: place for place, part in enumerate(self.parts)}
+        self._opened: dict[cst.CSTNode, Part] = {}  # by their statements
+        self._closed = set(self.parts)
 
-    @cached_property
-    def _printed(self) -> Printed:
-        return Printed(self.module)
+    def opened(self, part: Part) -> Part:
+        """A part of this file, its nodes ready to be looked at."""
+        if part in self._closed:
+            try:
+                self.parents.update(part.index.parents)
+            except (cst.ParserSyntaxError, RecursionError):
+                _parse(self.path, self.raw)  # to say where it is
+                raise
+            self.parents[part.statement] = self.module
+            self._opened[part.statement] = part
+            self._closed.remove(part)
+        return part
 
-    def require_faithful(self) -> None:
-        """Raise Unparsable unless LibCST reproduces the file byte for byte."""
-        if self._printed.bytes != self.raw:
-            raise _unfaithful(self.path, self.raw, self._printed.bytes)
+    def part(self, node: cst.CSTNode) -> Part:
+        """The part that a node stands in."""
+        while (parent := self.parents[node]) is not self.module:
+            node = parent
+        return self._opened[node]
 
-    def reprinted(self, changed: cst.Module) -> Source:
-        """The file that a changed module prints, parsed again where it changed."""
-        printed, old = Printed(changed), set(self.module.body)
-        body = list(changed.body)
-        if body and body[0] in old and body[-1] in old:  # what stands above and below them stays where it is
-            config = changed.config_for_parsing
-            parsed = [s if s in old else cst.parse_statement(printed.text(s), config=config) for s in body]
-            source = Source(self.path, printed.bytes, changed.with_changes(body=parsed))
-        else:
-            source = Source(self.path, printed.bytes)
-        source._printed = printed.moved_to(source._index.nodes)
-        return source
+    def require_faithful(self, touched: Iterable[Part] | None = None) -> None:
+        """Raise Unparsable unless LibCST reproduces byte for byte what of the file is to be changed: all, or parts."""
+        again = {self.opened(part): part.printed.text for part in (self.parts if touched is None else touched)}
+        printed = self._file.bytes(again.get(part, part.text) for part in self.parts)
+        if printed != self.raw:
+            raise _unfaithful(self.path, self.raw, printed)
 
-    @cached_property
-    def _index(self) -> _Index:
-        return _Index(self.module)
-
-    @property
-    def order(self) -> dict[cst.CSTNode, int]:
-        """Each node's rank in a depth-first walk of the file."""
-        return self._index.order
-
-    @property
-    def parents(self) -> dict[cst.CSTNode, cst.CSTNode]:
-        """Each node's parent."""
-        return self._index.parents
+    def reprinted(self, body: Iterable[Part | Statement]) -> Source:
+        """The file with other statements among its parts, each parsed again from what it prints."""
+        parts = [each if isinstance(each, Part) else self._file.part(each) for each in body]
+        file = File(self._file.module, parts)
+        raw = file.bytes(part.text for part in parts)
+        is_inside = parts[:1] + parts[-1:] == self.parts[:1] + self.parts[-1:]
+        return Source(self.path, raw, file if is_inside else None)  # else comments above or below it may move
 
     @cached_property
     def names(self) -> Names:
         return Names(self)
 
-    def walk(self, kind: type[Node], inside: cst.CSTNode | None = None) -> Iterator[Node]:
-        """All nodes of a kind, in source order, in the file or inside one node."""
-        index = self._index
-        if kind not in self._kinds:
-            self._kinds[kind] = index.ranks(kind)
-        first, end = index.span(inside) if inside is not None else (0, len(index.nodes))
-        ranks = self._kinds[kind]
-        for place in range(bisect_left(ranks, first), bisect_left(ranks, end)):
-            yield index.nodes[ranks[place]]  # type: ignore[misc]
+    def walk(self, kind: type[Node], inside: cst.CSTNode | None = None, having: tuple[str, ...] = ()) -> Iterator[Node]:
+        """All nodes of a kind, in source order, in the file or inside one node.
+
+        With `having`, statements are left out that cannot mean any of these words, so that they need not be parsed.
+        """
+        if inside is not None and inside is not self.module:
+            yield from self.part(inside).walk(kind, inside)  # type: ignore[misc]
+            return
+        for part in self._having(having) if having else self.parts:
+            yield from self.opened(part).walk(kind, part.statement)  # type: ignore[misc]
+
+    def _having(self, words: tuple[str, ...]) -> Sequence[Part]:
+        """The parts whose text has one of some words; all, where one may go by another name at the file's top."""
+        own = [part for part in self.parts if any(word in part.text for word in words)]
+        return own if all(part.name or part.is_plain_import for part in own) else self.parts
+
+    def loose_statements(self) -> Iterator[Statement]:
+        """The statements at the file's top that are no definitions: imports, constants, conditions."""
+        yield from (self.opened(part).statement for part in self.parts if not part.name)
 
     def uses(self, inside: cst.CSTNode | None = None) -> Iterator[cst.Name]:
         """The names that are looked up, in the file or inside one node: no attributes, no keywords of calls."""
@@ -127,118 +136,57 @@ class Source:
 
     def code(self, node: cst.CSTNode) -> str:
         """The source text of a node, of this file or made for it."""
-        if node not in self.order:
+        if node not in self.parents:
             return self.module.code_for_node(node)
-        if node not in self._texts:
-            self._texts[node] = self.module.code_for_node(node)
-        return self._texts[node]
+        texts = self.part(node).texts
+        if node not in texts:
+            texts[node] = self.module.code_for_node(node)
+        return texts[node]
 
     def site(self, node: cst.CSTNode, note: str) -> Site:
         """Where a node starts."""
-        return Site(self.path, note, lambda: self._printed.position(node))
+        return Site(self.path, note, lambda: self._position(node))
 
-
-class _Index:
-    """The nodes of a module in a depth-first walk: who comes when, and who encloses whom."""
-
-    def __init__(self, module: cst.Module) -> None:
-        self.nodes: list[cst.CSTNode] = []
-        self.order: dict[cst.CSTNode, int] = {}
-        self.parents: dict[cst.CSTNode, cst.CSTNode] = {}
-        self._ends: dict[cst.CSTNode, int] = {}
-        self._add(module)
-
-    def _add(self, node: cst.CSTNode) -> None:
-        self.order[node] = len(self.nodes)
-        self.nodes.append(node)
-        for child in children_of(node):
-            self.parents[child] = node
-            self._add(child)
-        self._ends[node] = len(self.nodes)
-
-    def span(self, node: cst.CSTNode) -> tuple[int, int]:
-        """The ranks of a node and all that is in it: from the first to before the second."""
-        return self.order[node], self._ends[node]
-
-    def ranks(self, kind: type[cst.CSTNode]) -> list[int]:
-        """The ranks of all nodes of a kind."""
-        is_kind = {found: issubclass(found, kind) for found in {type(node) for node in self.nodes}}
-        return [rank for rank, node in enumerate(self.nodes) if is_kind[type(node)]]
-
-
-_NOTHING = nullcontext()
-
-
-class Printed(CodegenState):
-    """A module's text, and where each node starts in it."""
-
-    def __init__(self, module: cst.Module) -> None:
-        super().__init__(module.default_indent, module.default_newline)
-        self.starts: dict[cst.CSTNode, int] = {}  # where the node's own text starts, among the tokens
-        self._opened: dict[cst.CSTNode, int] = {}  # where the comments and blank lines above it do
-        self._ends: dict[cst.CSTNode, int] = {}
-        self._module = module
-        module._codegen(self)
-        self.bytes = "".join(self.tokens).encode(module.encoding)
-
-    def before_codegen(self, node: cst.CSTNode) -> None:
-        self.starts[node] = self._opened[node] = len(self.tokens)
-
-    def after_codegen(self, node: cst.CSTNode) -> None:
-        self._ends[node] = len(self.tokens)
-
-    def record_syntactic_position(self, node: cst.CSTNode, **_: Any) -> AbstractContextManager[None]:  # type: ignore[override]
-        self.starts[node] = len(self.tokens)  # behind the comments and the indent that belong to the node
-        return _NOTHING
-
-    def text(self, statement: cst.CSTNode) -> str:
-        """The text of a statement, with the comments and blank lines above it."""
-        return "".join(self.tokens[self._opened[statement] : self._ends[statement]])
-
-    def moved_to(self, nodes: Sequence[cst.CSTNode]) -> Printed:
-        """The same text, for the nodes that were parsed from it."""
-        own = [self.starts.get(node, 0) for node in walked(self._module)]
-        self.starts = dict(zip(nodes, own, strict=False))
-        return self
-
-    def position(self, node: cst.CSTNode) -> tuple[int, int]:
+    def _position(self, node: cst.CSTNode) -> tuple[int, int]:
         """Line and column of a node, 1-based."""
-        before = "".join(self.tokens[: self.starts[node]]).splitlines(keepends=True) or [""]
+        if node is self.module:
+            return 1, 1
+        part = self.part(node)
+        above = "".join(each.text for each in self.parts[: self.places[part]])
+        before = (self._file.header + above + part.printed.before(node)).splitlines(keepends=True) or [""]
         ended = before[-1].endswith(("\n", "\r"))
         return (len(before) + 1, 1) if ended else (len(before), len(before[-1]) + 1)
 
 
-def walked(module: cst.Module) -> Iterator[cst.CSTNode]:
-    """A module's nodes in source order."""
-    pending: list[cst.CSTNode] = [module]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending.extend(reversed(children_of(node)))
+class _Body(Sequence[Statement]):
+    """The statements of a file, parsed one by one as they are asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source.parts)
+
+    def __getitem__(self, place: Any) -> Any:
+        parts = self._source.parts[place]
+        return (
+            [self._source.opened(part).statement for part in parts]
+            if isinstance(place, slice)
+            else self._source.opened(parts).statement
+        )
 
 
-def children_of(node: cst.CSTNode) -> list[cst.CSTNode]:
-    """A node's children in source order, without layout: whitespace, comments, brackets, commas."""
-    children: list[cst.CSTNode] = []
-    for name in _fields(type(node)):
-        value = getattr(node, name)
-        if isinstance(value, (list, tuple)):
-            children += [item for item in value if _is_node(type(item))]  # type: ignore[arg-type]
-        elif _is_node(type(value)):  # type: ignore[arg-type]
-            children.append(value)
-    return children
+class _Order(dict[cst.CSTNode, int]):
+    """Each node's rank in a depth-first walk of a file, told when it is asked for."""
 
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
 
-@cache
-def _is_node(kind: type) -> bool:
-    return isinstance(kind, type) and issubclass(
-        kind, cst.CSTNode
-    )  # an abstract class: to ask each value would take longer than all else
-
-
-@cache
-def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
-    return tuple(name for name in kind.__dataclass_fields__ if not _LAYOUT.search(name))
+    def __missing__(self, node: cst.CSTNode) -> int:
+        part = self._source.part(node)
+        rank = self[node] = (self._source.places[part] << 32) + part.index.order[node]
+        return rank
 
 
 def _parse(path: str, raw: bytes) -> cst.Module:

@@ -87,10 +87,8 @@ def _with_batch_size(rows: int) -> Source:
     """The donor, its default that of the tree: who does not ask for another batch size keeps theirs."""
     given = donor("bit_transformer/training.py")
     text = given.raw.decode().replace("batch_size: int = 8", f"batch_size: int = {rows}")
-    return Source(
-        given.path,
-        text.replace('"--batch_size", type=int, default=8', f'"--batch_size", type=int, default={rows}').encode(),
-    )
+    text = text.replace('"--batch_size", type=int, default=8', f'"--batch_size", type=int, default={rows}')
+    return Source(given.path, text.encode()) if text.encode() != given.raw else given
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from .source import Source, SourceTree
 from .task import Contract, Finding, State, Task, mend, mended, near_miss
 
 TOTAL, UPDATES, COUNT = "total_steps", "updates", "planned_updates"
+SCHEDULES = (TOTAL, "OneCycleLR", "configure_optimizer")
 SERVERS = re.compile("dashboard|manager|mcp|server", re.IGNORECASE)
 
 
@@ -32,7 +33,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     found: list[Finding] = []
     for source in shipped(tree, having=rb"total_steps|OneCycleLR|configure_optimizer"):
         if source.path != tree.training_path:
-            for own in source.walk(cst.ClassDef):
+            for own in source.walk(cst.ClassDef, having=SCHEDULES):
                 found += _of_class(source, own, {plan.name.value for _, plan in plans})
             found += _outside(source)
     yield from found
@@ -53,7 +54,7 @@ def _count(tree: SourceTree, source: Source, plan: cst.ClassDef) -> Iterator[Fin
 
 def _outside(source: Source) -> Iterator[Finding]:
     """Fixed totals in functions of a server that belong to no class."""
-    for call in source.walk(cst.Call) if SERVERS.search(source.path) else ():
+    for call in source.walk(cst.Call, having=SCHEDULES) if SERVERS.search(source.path) else ():
         total = _total(call)
         if total is not None and source.enclosing(call, cst.ClassDef) is None and _is_fixed(source, None, total):
             yield near_miss(source.site(call, "schedule of a fixed length, but no training plan is at hand"))
@@ -152,11 +153,16 @@ def _kept_within(holder: PlanHolder, step: cst.Call, schedule: cst.BaseExpressio
         return mended(site)
     if not is_alone(line) or method is None or not is_inside(source, line, method.body):
         return near_miss(source.site(step, "step of the schedule, but no statement of its own"))
-    given = donor("dashboard/manager.py")
-    theirs = next(each for each in given.walk(cst.If) if "last_epoch" in given.code(each.test))
+    head = _guard().replace("self.scheduler", source.code(schedule))
     own = parameters(method)[0].name.value
-    head = given.code(theirs).strip().splitlines()[0].replace("self.scheduler", source.code(schedule))
     return mend(site, move_under(source, [head.replace("self.plan", f"{own}.{holder.kept}")], [line]))
+
+
+def _guard() -> str:
+    """The condition that the reference steps its schedule under."""
+    found = re.search(rb"\bif .*last_epoch.*", donor("dashboard/manager.py").raw)
+    assert found is not None
+    return found[0].decode()
 
 
 task = Task(

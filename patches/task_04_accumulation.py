@@ -42,7 +42,9 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     source, given = tree.training, donor("bit_transformer/training.py")
     if source is None:
         for other in tree.package(having=rb"\.backward\("):
-            yield from _strays(other, [call for call in other.walk(cst.Call) if is_method(call, "backward")], 0)
+            yield from _strays(
+                other, [call for call in other.walk(cst.Call, having=("backward",)) if is_method(call, "backward")], 0
+            )
         return
     function = source.statement(source.names.top_level("train_loop")[-1].node)
     assert isinstance(function, cst.FunctionDef)
@@ -51,7 +53,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     if STEPS in names and not names & {GROUPS, PLANNED}:
         yield mended(source.site(function.name, f"train_loop uses {STEPS} in an idiom of its own"))
         return
-    backwards = [call for call in source.walk(cst.Call) if is_method(call, "backward")]
+    backwards = [call for call in source.walk(cst.Call, having=("backward",)) if is_method(call, "backward")]
     inside = [call for call in backwards if source.function(call) is function]
     if len(inside) != 1:
         yield from _strays(source, backwards, len(inside))

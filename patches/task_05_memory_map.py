@@ -24,6 +24,7 @@ from .text_rows import CUT, bits_origin, known, opened_by, row_cuts, text_file_o
 
 ROWS, ENCODE = "BitRows", "text_to_bits"
 NEEDED = ("BITS_PER_BYTE", "CODEWORDS")
+MAPS = ("of_text", "memmap", "mmap", "from_file")
 KEPT = ("split", "shape")  # what BitRows has of a tensor
 HARMLESS = {ENCODE, CUT, "open", "read", "read_text", "extend", "len", "range", "tensor", "as_tensor", "min", "max"}
 
@@ -34,10 +35,10 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     found = list(shipped(tree, having=rb"text_to_bits|of_text|memmap|\bmmap\b|from_file"))
     named = [source for source in found if "wikitext" in source.path.rsplit("/", 1)[-1]]
     for source in named or [each for each in found if each.path != tree.training_path and each not in homes]:
-        maps = [call for call in source.walk(cst.Call) if is_method(call, "of_text", "memmap", "mmap", "from_file")]
+        maps = [call for call in source.walk(cst.Call, having=MAPS) if is_method(call, *MAPS)]
         for call in maps:
             yield mended(source.site(call, "rows that are mapped into memory"))
-        calls = [call for call in source.walk(cst.Call) if not maps and _encodes(source, call)]
+        calls = [call for call in source.walk(cst.Call, having=(ENCODE,)) if not maps and _encodes(source, call)]
         sites = [site for call in calls for site in _sites(source, call, sure=bool(named))]
         yield from sites
         if named and not sites:

@@ -81,7 +81,7 @@ class _Test:
 
 
 def _tests(source: Source) -> Iterator[_Test]:
-    for comparison in source.walk(cst.Comparison):
+    for comparison in source.walk(cst.Comparison, having=("__init__",)):
         method = method_of(source, comparison)
         if method is None or len(comparison.comparisons) > 1:
             continue

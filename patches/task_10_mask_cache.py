@@ -27,6 +27,7 @@ from .source import Source, SourceTree
 from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
 
 CACHE = "get_tri_mask"
+TRIANGLES = ("triu", "tril", "triu_", "tril_")
 FACTORIES = ("ones", "zeros", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
 
 
@@ -40,11 +41,11 @@ def find(tree: SourceTree) -> Iterator[Finding]:
 
 
 def _masks(source: Source) -> Iterator[Finding]:
-    for call in source.walk(cst.Call):
+    for call in source.walk(cst.Call, having=(CACHE, *TRIANGLES)):
         if isinstance(call.func, cst.Name) and call.func.value == CACHE:
             yield mended(source.site(call, "causal mask from the cache"))
         made = operation(source, call)
-        if made is not None and made.name in ("triu", "tril", "triu_", "tril_"):
+        if made is not None and made.name in TRIANGLES:
             yield from _triangle_site(source, made)
     for comparison in index_comparisons(source):
         yield near_miss(

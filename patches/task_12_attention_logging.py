@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from .donor import flag_of
+from .donor import PARSER, flag_of
 from .edits import BARE_EQUAL, expression, insert_item, rewrite
 from .matchers import calls_builtin
 from .members import parameters
@@ -26,12 +26,12 @@ LOGGING, CHUNK = "full_attn_logging", "chunk_size"
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The defaults of full_attn_logging, and where it is stored for a forward to read."""
     for source in tree.package(having=rb"full_attn_logging"):
-        for function in source.walk(cst.FunctionDef):
+        for function in source.walk(cst.FunctionDef, having=(LOGGING,)):
             params = {param.name.value: param for param in parameters(function)}
             if LOGGING in params and CHUNK in params:
                 yield from _default(source, params[LOGGING])
                 yield from _settings(source, function, params[CHUNK])
-        for call in source.walk(cst.Call):
+        for call in source.walk(cst.Call, having=PARSER):
             if flag_of(call) == f"--{LOGGING}":
                 yield _option(source, call)
 
