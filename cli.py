@@ -1,4 +1,4 @@
-"""The door: `bitpatch list | explain | new | status | diff | apply | revert | verify`."""
+"""The door: `bitpatch list | explain | new | status | diff | apply | revert | verify | train | validate`."""
 
 from __future__ import annotations
 
@@ -48,10 +48,21 @@ class DiffFormat(StrEnum):
     PATCH = "patch"
 
 
+class Preset(StrEnum):
+    """A run of Phase 2."""
+
+    A = "task-a"
+    B = "task-b"
+    C = "task-c"
+
+
 Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK...", help="task-11, 11 or stitched-attention")]
 OneTask = Annotated[str, typer.Argument(metavar="TASK", help="task-11, 11 or stitched-attention")]
 All = Annotated[bool, typer.Option("--all", help="Every task.")]
 Tree = Annotated[Path, typer.Option("--tree", metavar="DIR", help="The BitTransformerLM tree.")]
+OptionalTree = Annotated[
+    Path | None, typer.Option("--tree", metavar="DIR", help="The tree; default: here, or the reference.")
+]
 Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 AsFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if there is anything to do.")]
@@ -261,9 +272,7 @@ def enact(
 def verify(
     tasks: Tasks = None,
     every: All = False,
-    tree: Annotated[
-        Path | None, typer.Option("--tree", metavar="DIR", help="The tree; default: here, or the reference.")
-    ] = None,
+    tree: OptionalTree = None,
     as_format: AsFormat = Format.TEXT,
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the result to a file.")] = None,
@@ -302,7 +311,87 @@ def verify(
     raise typer.Exit(reports.exit_code(report))
 
 
-def here_or_reference() -> Path:
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Further flags go to the tree's own command line: bitpatch train task-a -- --help lists them. "
+    "Exit codes: 0 done, 1 stopped by the safety gate, 2 usage, 3 refused, 130 interrupted.",
+)
+@guarded
+def train(
+    context: typer.Context,
+    preset: Annotated[Preset | None, typer.Argument(help="Its flags; those that follow override them.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the order, what is done, and what comes next.")] = False,
+    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs lie, for --plan.")] = Path("runs"),
+    tree: OptionalTree = None,
+    as_format: AsFormat = Format.TEXT,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Start a run of Phase 2, or go on with one; or show with --plan what is done."""
+    from .patches import engine
+    from .verify import phases, run_folder
+
+    if plan == (preset is not None) or (plan and context.args):
+        fail("name a run, task-a, task-b or task-c, or give --plan alone", EXIT_USAGE)
+    where = tree if tree is not None else here_or_reference("planning with" if plan else "training with")
+    with opened(where, shared=True) as source_tree:
+        root = where / Path(source_tree.model_path).parent.parent
+        states = {one.task.id: str(one.state) for one in engine.status(source_tree, engine.all_tasks())}
+    if preset is None:
+        steps = phases.order(states, runs, tree)
+        if as_format == Format.JSON:
+            show_json(phases.to_json(steps, where, runs))
+        else:
+            rows = [(step.name, step.state, step.detail, step.needs, step.command) for step in steps]
+            show_table(("step", "state", "", "needs", "command"), rows)
+        return
+    if reason := phases.refusal(root, states, where):
+        fail(reason, EXIT_REFUSED)
+    for doubt in phases.doubts(preset, states, runs):
+        warn(f"note: {doubt}")
+    command = phases.command(str(preset), context.args)
+    os.execve(command[0], command, run_folder.tree_environment(root))  # noqa: S606 - a signal is to reach the run itself
+
+
+@app.command()
+@guarded
+def validate(
+    preset: Annotated[Preset, typer.Argument(help="The run to judge.")],
+    folder: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; default: runs/ and its name.")
+    ] = None,
+    tree: OptionalTree = None,
+    as_format: AsFormat = Format.TEXT,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Judge by behaviour whether a finished run of Phase 2 reached its thresholds."""
+    from .verify import phases, run_folder, validation
+
+    run = run_folder.read_run(phases.RUNS / preset if folder is None else folder)
+    if run.values["preset"] != preset:
+        fail(f"{run.folder} holds a run of {run.values['preset']}, not of {preset}", EXIT_USAGE)
+    where = tree if tree is not None else here_or_reference()
+    with opened(where, shared=True) as source_tree:
+        root = where / Path(source_tree.model_path).parent.parent
+    if reason := phases.no_runs(root):
+        fail(reason, EXIT_REFUSED)
+    if reason := phases.no_packages():
+        fail(reason, EXIT_UNPROVEN)
+    with shown_progress(quiet) as show:
+        found = validation.validate(root, run, on_event=show)
+    if as_format == Format.JSON:
+        show_json(found.to_json())
+    elif not quiet:
+        show_table(validation.COLUMNS, [judged.cells() for judged in found.judged])
+    kept = validation.write_validation(found)
+    if not quiet:
+        warn(f"{run.folder}: {found.verdict}; kept in {kept}")
+    raise typer.Exit(validation.EXIT_CODES[found.verdict])
+
+
+def here_or_reference(doing: str = "judging") -> Path:
     """The folder this runs in if it holds a tree, else the embedded reference."""
     from .patches.donor import REFERENCE
     from .patches.source import open_tree
@@ -311,7 +400,7 @@ def here_or_reference() -> Path:
     try:
         return open_tree(Path()).root
     except BitpatchError:
-        say(f"no BitTransformerLM tree here: judging the embedded reference, {REFERENCE}", err=True)
+        say(f"no BitTransformerLM tree here: {doing} the embedded reference, {REFERENCE}", err=True)
         return REFERENCE
 
 

@@ -55,7 +55,7 @@ def test_both_trees_travel_whole(wheel):
 def test_the_sample_the_schemas_and_the_type_marker_travel(wheel):
     names = set(wheel.namelist())
     assert {
-        "bitpatch/verify/sample.txt",
+        "bitpatch/reference/data/sample.txt",
         "bitpatch/verify/schemas/verify.json",
         "bitpatch/patches/schemas/list.json",
         "bitpatch/py.typed",

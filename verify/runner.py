@@ -48,7 +48,7 @@ TIME_LIMIT = 60.0
 GRACE = 10.0  # seconds for the zygote to report the end of a child it was told to kill
 OUTPUT_LENGTH = 1500  # characters of a crashed child's output that its result quotes
 ANSWER_LIMIT = 1 << 20
-SAMPLE = Path(__file__).with_name("sample.txt")
+SAMPLE = Path(__file__).parent.parent / "reference" / "data" / "sample.txt"
 
 
 class VerifyUnavailable(Exception):

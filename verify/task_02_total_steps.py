@@ -94,11 +94,10 @@ def download_leaves_old_schedules(session: Session) -> Cases:
     session.init(37, SHORT)
     session.step()
     path = session.ask("save", "old")
-    content = torch.load(path, weights_only=True)
-    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    old = OneCycleLR(optimizer, 1.0, total_steps=100, cycle_momentum=False)
-    content["scheduler"] = {key: value for key, value in old.state_dict().items() if not callable(value)}
-    torch.save(content, path)
+    checkpoint, manager = session.tree.module("checkpoint"), session.manager
+    old = OneCycleLR(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), 1.0, total_steps=100, cycle_momentum=False)
+    extra = checkpoint.load_checkpoint(path)["extra"]
+    checkpoint.save_checkpoint(path, manager.model, manager.optimizer, old, **extra)
     session.calls.append("# with the state of OneCycleLR(total_steps=100) as the snapshot's 'scheduler'")
     session.ask("download", "old", session.data[:37], plan={"batch_size": 5})
     yield from trains(session, updates_of(37, SHORT | {"batch_size": 5}), SHORT["lr"])

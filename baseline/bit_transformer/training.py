@@ -5,6 +5,7 @@ python -m bit_transformer.training --data corpus.txt --layers 4 --d_model 128 --
 
 import argparse
 import random
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bit_io import bits_to_rows, text_to_bits
+from .bit_io import SAMPLE, bits_to_rows, text_to_bits
 from .checkpoint import save_checkpoint
 from .compression import compress_bits, pad_rows
 from .model import BitTransformerLM
@@ -118,8 +119,8 @@ def next_bit_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `python -m bit_transformer.training`."""
     parser = argparse.ArgumentParser(prog="bit_transformer.training", description="Train a BitTransformerLM.")
-    parser.add_argument("--data", type=Path, required=True, help="text file to train on")
-    parser.add_argument("--out", type=Path, help="where to write the checkpoint")
+    parser.add_argument("--data", type=Path, action="append", help="text file to train on; can be given again")
+    parser.add_argument("--out", type=Path, help="where to write the checkpoint; without a suffix, the folder of a run")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--d_model", type=int, default=128)
     parser.add_argument("--nhead", type=int, default=8)
@@ -142,8 +143,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train on a text file, and save what was learned."""
-    args = build_parser().parse_args(argv)
+    """Train on text, and save what was learned; a folder, or a flag that only runs have, starts a run that is kept."""
+    parser = build_parser()
+    args, of_runs = parser.parse_known_args(argv)
+    if of_runs or (args.out is not None and not args.out.suffix):
+        try:
+            from .runs import main as start_run  # noqa: PLC0415 - runs are made of this module
+        except ImportError as error:
+            parser.error(f"a run needs every patch (bitpatch apply --all) and its packages (bitpatch[train]): {error}")
+        sys.exit(start_run(argv))
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     model = BitTransformerLM(
@@ -159,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         overlap=args.overlap,
         full_attn_logging=args.full_attn_logging,
     )
-    data = bits_to_rows(text_to_bits(args.data.read_text(encoding="utf-8")), args.max_seq_len)
+    text = "".join(path.read_text(encoding="utf-8") for path in args.data or [SAMPLE])
+    data = bits_to_rows(text_to_bits(text), args.max_seq_len)
     train_loop(
         model,
         data,

@@ -1,10 +1,12 @@
 """Text as bits: UTF-8 bytes, most significant bit first, each followed by one even-parity bit."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample.txt"  # a text that comes with the code
 BITS_PER_BYTE = 9  # 8 of data, 1 of parity
 
 

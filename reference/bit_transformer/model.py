@@ -40,10 +40,10 @@ def get_tri_mask(seq_len: int, device: torch.device | str) -> Tensor:
 
 
 def window_padding(T: int, chunk_size: int, overlap: int, device: torch.device | str) -> Tensor:
-    """Return where a window's keys are padding and no position of the sequence: [N, 1, W]."""
+    """Return where a window's keys are padding and no position of the sequence: [1, N, 1, W]."""
     starts = torch.arange(0, T, chunk_size, device=device) - overlap
     positions = starts[:, None] + torch.arange(overlap + chunk_size, device=device)
-    return ((positions < 0) | (positions >= T)).unsqueeze(1)
+    return ((positions < 0) | (positions >= T))[None, :, None]  # fast kernels take masks of four dimensions
 
 
 class SelfAttention(nn.Module):

@@ -150,7 +150,7 @@ MUTANTS = [
     edit(
         "alias-filled-in-place",
         "the first window's padding is written into the mask that all share",
-        (PAD, "hidden |= window_padding(T, chunk, overlap, q.device)[0]\n        " + PAD),
+        (PAD, "hidden |= window_padding(T, chunk, overlap, q.device)[0, 0]\n        " + PAD),
         (GUARD, "    if mask is None:\n"),
     ),
     edit("alias-unguarded", "what a caller writes stays in the mask", (GUARD, "    if mask is None:\n")),

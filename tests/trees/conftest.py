@@ -70,3 +70,44 @@ def corpus_file(corpus, tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
     path.write_text(corpus, encoding="utf-8")
     return path
+
+
+# Of runs; a test file that imports trees.running is skipped where no run can start.
+
+
+@pytest.fixture
+def one_thread_and_no_pictures(monkeypatch):
+    from bit_transformer import runs
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(runs, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(runs, "draw_comparison", lambda *_: None)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def text(corpus, tmp_path_factory):
+    """A file of 62 rows of 72 bits."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(corpus[:500], encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def whole(text, tmp_path_factory):
+    """The folder of an unbroken run of a configuration."""
+    from trees.running import CONFIGURATIONS, words
+
+    from bit_transformer import runs
+
+    folders = {}
+
+    def folder_of(name):
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("whole") / "run"
+            assert runs.main(words(folders[name], text, **CONFIGURATIONS[name])) == 0
+        return folders[name]
+
+    return folder_of

@@ -1,0 +1,116 @@
+"""What a run shows while it goes on: a line that lives on a terminal, records in a file, TensorBoard."""
+
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from .bit_io import BITS_PER_BYTE
+from .checkpoint import write_whole
+
+BYTE = BITS_PER_BYTE / math.log(2)  # bits a byte, from nats a bit
+WIDE = 110  # columns of a terminal that have room for a bar beside the numbers
+SCALARS = ("loss", "lr", "bits_per_second", "compress_prob", "bpb_data", "parity_waste")
+
+
+class Display:
+    """Takes a run's records: appends them to metrics.jsonl, and shows the latest; a context manager.
+
+    Of a run that goes on at `update`, records of later updates are dropped first: they come again.
+    """
+
+    def __init__(self, out: Path, updates: int, update: int, values: dict[str, Any], is_main: bool = True) -> None:
+        self.is_main = is_main
+        if not is_main:
+            return
+        self.console = Console(stderr=True)
+        self.file = opened_metrics(out / "metrics.jsonl", update)
+        self.board = opened_board(out, update) if values["tensorboard"] else None
+        self.updates = updates
+        bar = [BarColumn(20)] if self.console.width >= WIDE else []
+        columns = (*bar, MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.progress.add_task("", total=updates, completed=update, shown="")
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Keep a record, and show it."""
+        if not self.is_main:
+            return
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+        step = record.get("step", 0)
+        for name in SCALARS if self.board is not None else ():
+            if name in record:
+                self.board.add_scalar(f"{record['kind']}/{name}", record[name], step)
+        if record["kind"] == "train":
+            shown = train_line(record)
+            self.progress.update(self.task, completed=step, shown=shown)
+            if not self.console.is_terminal:
+                self.console.print(f"{step}/{self.updates} {shown}", highlight=False, soft_wrap=True)
+        elif record["kind"] in LINES:
+            self.console.print(f"{step}/{self.updates} {LINES[record['kind']].format(**record)}", highlight=False)
+
+    def flush(self) -> None:
+        """Bring all records to the disk: a checkpoint that is about to be written rests on them."""
+        if self.is_main:
+            os.fsync(self.file.fileno())
+            if self.board is not None:
+                self.board.flush()
+
+    def __enter__(self) -> "Display":
+        if self.is_main:
+            self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.is_main:
+            self.progress.stop()
+            self.file.close()
+            if self.board is not None:
+                self.board.close()
+
+
+LINES = {
+    "eval": "validation: loss {loss:.4f}, {bpb_data:.3f} bits per byte, parity {parity_waste:.4f}",
+    "drop": "the rate is halved to {lr:.2e}: no gain on {best:.4f}",
+    "stop": "the safety gate trips: validation loss averages {ema:.4f}",
+}
+
+
+def train_line(record: dict[str, Any]) -> str:
+    """A record of training in a line."""
+    loss, rate = record["loss"], record["bits_per_second"]
+    minutes, seconds = divmod(round(record["seconds_left"]), 60)
+    left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    return f"loss {loss:.4f} ({loss * BYTE:.3f} bits/byte) lr {record['lr']:.2e} {rate / 1e3:,.1f} kbit/s {left} left"
+
+
+def opened_metrics(path: Path, update: int) -> Any:
+    """The file of records, without those after an update, and without torn lines, to append to."""
+    lines = path.read_bytes().splitlines(keepends=True) if update and path.exists() else []
+    write_whole(path, b"".join(line for line in lines if is_kept(line, update)))
+    return path.open("a", encoding="utf-8")
+
+
+def is_kept(line: bytes, update: int) -> bool:
+    """Whether a line of metrics is whole, and not of a later update."""
+    try:
+        return line.endswith(b"\n") and json.loads(line).get("step", 0) <= update
+    except (ValueError, AttributeError, TypeError):
+        return False
+
+
+def opened_board(out: Path, update: int) -> Any:
+    """A writer of TensorBoard events that go on after an update; ImportError where there is no tensorboard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - only who asks for it needs it
+    except ImportError as error:
+        raise ImportError("--tensorboard needs the package tensorboard: pip install 'bitpatch[train]'") from error
+    return SummaryWriter(str(out), purge_step=update + 1 if update else None)

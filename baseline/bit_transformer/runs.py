@@ -1,0 +1,387 @@
+"""Runs that are kept: their folder, and how one goes on.
+
+    python -m bit_transformer.training task-a --data text.txt --out runs/a
+    python -m bit_transformer.training task-a --out runs/a --resume
+
+A run that was stopped, in whatever way, goes on where its last checkpoint is, and to the same bits; one
+that had none yet starts again. Ctrl-C stops it after the update, with a checkpoint; a second one at once.
+
+A run's folder holds
+
+    run.json                 the flags
+    checkpoint.safetensors   weights, optimizer, schedule and gate after an update: what --resume reads
+    metrics.jsonl            a record a line: training, evaluations, drops of the rate
+    curves.png, curves.svg   loss, bits per byte, and rate
+    model.safetensors        the weights alone, once the run is done; model.int8.safetensors the same in INT8
+    report.json              the last evaluation, beside what compressors make of the same bytes
+"""
+
+import errno
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from .bit_io import SAMPLE
+from .checkpoint import load_checkpoint, read_content, save_checkpoint, write_content, write_whole
+from .corpus import Corpus, dataset_files, evenly, load_corpus, text_files
+from .curves import NEEDS_MATPLOTLIB, draw_curves
+from .display import Display
+from .distributed import Replicas, gather_state, init_distributed, scatter_state, shutdown_distributed, wrap_model
+from .evaluation import (
+    Evaluation,
+    bytes_of_rows,
+    compare,
+    comparison_table,
+    conditional_entropy,
+    draw_comparison,
+    evaluate,
+)
+from .growing import grow_checkpoint
+from .model import BitTransformerLM
+from .optimization import configure_optimizer, make_adamw
+from .presets import BITS_A_PARAMETER, PRESETS
+from .pretraining import Plan, Progress, Settings, pretrain
+from .quantization import convert_qat, prepare_qat, quantize_dynamic
+from .run_flags import RunError, Values, jsonable, run_parser, values_of
+from .safety import SafetyError, SafetyGate
+from .schedules import ProgressivePlateau
+from .training import autocast, compile_where_supported, planned_updates
+
+FILES = (
+    "run.json",
+    "checkpoint.safetensors",
+    "metrics.jsonl",
+    "model.safetensors",
+    "model.int8.safetensors",
+    "report.json",
+)
+EXIT_STOPPED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start a run, or go on with one; return the exit status: 0 done, 1 stopped by the gate, 2 refused, 130 stopped."""
+    try:
+        values = values_of(run_parser(), argv)
+        return run(values, init_distributed(values["device"]))
+    except SafetyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        print("interrupted; the last checkpoint is whole: go on with --resume", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except torch.OutOfMemoryError as error:
+        print(f"error: {error}\nhalve --batch_size and double --accum_steps: the run is the same", file=sys.stderr)
+        return EXIT_USAGE
+    except (ValueError, OSError, ImportError) as error:
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "; make room, then go on with --resume: the last checkpoint is whole" if is_full else ""
+        print(f"error: {error}{mend}", file=sys.stderr)
+        return EXIT_USAGE
+    finally:
+        shutdown_distributed()
+
+
+def run(values: Values, device: torch.device) -> int:
+    """Carry out a run on a device, or what is left of it; return its exit status."""
+    if find_spec("matplotlib") is None:
+        raise ImportError(NEEDS_MATPLOTLIB)
+    out, replicas = values["out"], Replicas.here()
+    corpus = load_data(values)
+    kept = kept_state(out / "checkpoint.safetensors", corpus) if values["resume"] else None
+    model = make_model(values, corpus.length, is_fresh=kept is None)
+    config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())
+    plan = plan_of(values, len(corpus.train))
+    require_enough_data(values, plan.rows * corpus.length, parameters)
+    held_out = evenly(corpus.held_out, values["eval_rows"])
+    model = wrap_model(model, device, values["parallel"])
+    if values["compile"]:
+        compile_where_supported(replicas.plain(model), values["compile_policy"])
+    optimizer, schedule = make_optimizer(values, model, plan)
+    progress = Progress(gate=SafetyGate(values["loss_threshold"]))
+    if kept is not None:
+        go_on(out, kept, config, model, optimizer, schedule, progress, plan)
+    if replicas.agreed(progress.update) != progress.update:
+        raise RunError(f"--out {out} is not the same for all processes: put it where each machine sees it")
+    if progress.update == plan.updates and is_reported(out, plan.updates):
+        print(f"the run in {out} is done: {plan.updates} updates", file=sys.stderr)
+        return 0
+    if replicas.rank == 0:
+        prepare_folder(out, values)
+
+    with (
+        stop_signal() as is_stopped,
+        Display(out, plan.updates, progress.update, values, replicas.rank == 0) as display,
+    ):
+
+        def save() -> None:
+            model_state, optimizer_state = gather_state(model, optimizer)
+            if replicas.rank == 0:
+                display.flush()
+                content = {
+                    "config": config,
+                    "model": model_state,
+                    "optimizer": optimizer_state,
+                    "scheduler": schedule.state_dict(),
+                    "extra": {"progress": progress.state_dict(), "text": corpus.digest},
+                }
+                write_content(out / "checkpoint.safetensors", content)
+
+        if progress.update == 0:
+            display.record(start_record(values, plan, parameters, held_out))
+        try:
+            evaluation = pretrain(
+                model,
+                optimizer,
+                schedule,
+                corpus.train,
+                held_out,
+                plan,
+                settings_of(values),
+                progress,
+                replicas,
+                record=display.record,
+                save=save,
+                is_stopped=is_stopped,
+            )
+        except SafetyError:
+            if replicas.rank == 0:
+                draw_curves(out / "metrics.jsonl", out)
+            raise
+    if replicas.rank == 0:
+        draw_curves(out / "metrics.jsonl", out)
+    if progress.update < plan.updates:
+        if replicas.rank == 0:
+            print(
+                f"stopped after update {progress.update} of {plan.updates}; go on: --out {out} --resume",
+                file=sys.stderr,
+            )
+        return EXIT_INTERRUPTED
+    state, _ = gather_state(model, optimizer)
+    if replicas.rank == 0:
+        alone = make_model(values, corpus.length, is_fresh=False)
+        alone.load_state_dict(state)
+        amp = partial(autocast, torch.device("cpu"), values["amp"])
+        evaluation = evaluation or evaluate(alone, held_out, plan.batch_size, amp)
+        finish(out, alone, values, evaluation, held_out, plan.updates)
+    return 0
+
+
+def prepare_folder(out: Path, values: Values) -> None:
+    """Make a run's folder, with its flags, and without what a process that was killed has left there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "run.json", {name: jsonable(value) for name, value in values.items()})
+    except OSError as error:
+        raise RunError(f"--out {out} cannot be written ({error.strerror}): name another folder") from error
+    for name in FILES:
+        for part in out.glob(f".{name}.*"):
+            part.unlink(missing_ok=True)
+
+
+def load_data(values: Values) -> Corpus:
+    """The rows of the texts that are named, or of a copy of the sample that comes with the code."""
+    held_out = text_files(values["val_data"] or [], "--val_data")
+    if values["dataset"]:
+        texts, validation = dataset_files(values["dataset"])
+        held_out = held_out or validation
+    else:
+        texts = text_files(values["data"] or [copied(SAMPLE, values["out"])])
+    return load_corpus(texts, held_out, values["max_seq_len"])
+
+
+def copied(text: Path, folder: Path) -> Path:
+    """A copy of a text in a folder, where its rows are kept beside it."""
+    content, copy = text.read_bytes(), folder / text.name
+    if not copy.exists() or copy.read_bytes() != content:
+        write_whole(copy, content)
+    return copy
+
+
+def make_model(values: Values, length: int, is_fresh: bool = True) -> nn.Module:
+    """A model of the flags' shape, grown where it is fresh and they say so."""
+    torch.manual_seed(values["seed"])
+    model = BitTransformerLM(
+        d_model=values["d_model"],
+        nhead=values["nhead"],
+        num_layers=values["layers"],
+        dim_feedforward=4 * values["d_model"],
+        max_seq_len=length,
+        reversible=values["reversible"],
+        use_checkpoint=values["checkpointing"],
+        use_act=values["act"],
+        chunk_size=values["chunk_size"],
+        overlap=values["overlap"],
+        full_attn_logging=values["full_attn_logging"],
+    )
+    if values["grow_from"] and is_fresh:
+        model = grow_checkpoint(values["grow_from"], model.config)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = values["dropout"]
+    return prepare_qat(model) if values["qat"] else model
+
+
+def require_enough_data(values: Values, bits: int, parameters: int) -> None:
+    """Say what a cautious preset was retuned to; raise RunError where it has too few bits for its parameters."""
+    preset = PRESETS.get(values["preset"])
+    if preset is None or not preset.needs_data:
+        return
+    print(f"{values['preset']}: retuned {preset.retuned}", file=sys.stderr)
+    needed = BITS_A_PARAMETER * parameters
+    if bits < needed and not values["force"]:
+        raise RunError(
+            f"{values['preset']} has {parameters:,} parameters and wants {needed:,} bits to train on, "
+            f"{BITS_A_PARAMETER} for each; the data has {bits:,}: add text with --data, or start anyway with --force"
+        )
+
+
+def plan_of(values: Values, rows: int) -> Plan:
+    """How many updates a run has over its rows: those of --max_steps, or else of --epochs."""
+    batch_size, accum_steps = values["batch_size"], values["accum_steps"]
+    micro_batches = -(-rows // batch_size)
+    updates = values["max_steps"] or planned_updates(
+        values["epochs"], micro_batches, extra_steps=values["extra_steps"], accum_steps=accum_steps
+    )
+    return Plan(rows, batch_size, accum_steps, values["extra_steps"], updates, values["seed"])
+
+
+def make_optimizer(values: Values, model: nn.Module, plan: Plan) -> tuple[Optimizer, Any]:
+    """The optimizer and its schedule."""
+    lr, weight_decay = values["lr"], values["weight_decay"]
+    if values["lr_schedule"] == "onecycle":
+        return configure_optimizer(model, lr=lr, weight_decay=weight_decay, total_steps=plan.updates)
+    optimizer = make_adamw(model, lr, weight_decay)
+    return optimizer, ProgressivePlateau(optimizer, values["lr_warmup"], values["patience"], values["lr_floor"])
+
+
+def settings_of(values: Values) -> Settings:
+    """How the flags want an update made."""
+    return Settings(
+        amp=values["amp"],
+        compress_prob=values["compress_prob"],
+        direct_prob=values["direct_prob"],
+        warmup_steps=values["warmup_steps"],
+        forward_kwargs={"causal": values["causal"]},
+        log_interval=values["log_interval"],
+        eval_interval=values["eval_interval"],
+        num_workers=values["num_workers"],
+    )
+
+
+def kept_state(path: Path, corpus: Corpus) -> dict[str, Any] | None:
+    """What is in a run's checkpoint; None where the run was stopped before its first: it starts again.
+
+    Raises RunError where it is damaged, or was trained on other text.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = read_content(path)
+    except ValueError as error:
+        raise RunError(f"--resume: {error}; start anew in another folder") from error
+    extra = content.get("extra")
+    if not isinstance(extra, dict) or "progress" not in extra:
+        raise RunError(f"--resume: {path} holds a model, and no run to go on with: start one in another folder")
+    if extra.get("text") != corpus.digest:
+        raise RunError(f"{path} was trained on other text: give the same --data and --val_data, or start another run")
+    return content
+
+
+def go_on(
+    out: Path,
+    kept: dict[str, Any],
+    config: dict[str, Any],
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: Any,
+    progress: Progress,
+    plan: Plan,
+) -> None:
+    """Take up what a run kept; RunError where that is of another model, or longer than the plan."""
+    path = out / "checkpoint.safetensors"
+    if kept.get("config") != config:
+        raise RunError(f"{path} is of another model: expected {config}, found {kept.get('config')}")
+    try:
+        scatter_state(model, optimizer, kept["model"], kept["optimizer"])
+        schedule.load_state_dict(kept["scheduler"])
+        progress.load_state_dict(kept["extra"]["progress"])
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise RunError(f"--resume: {path} does not fit its run.json ({error}); start anew in another folder") from error
+    if progress.update > plan.updates:
+        raise RunError(f"{path} has made {progress.update} updates, more than the {plan.updates} asked for")
+
+
+def is_reported(out: Path, updates: int) -> bool:
+    """Whether a run of so many updates has written all its files; the report is the last of them."""
+    try:
+        return json.loads((out / "report.json").read_text(encoding="utf-8"))["updates"] == updates
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def start_record(values: Values, plan: Plan, parameters: int, held_out: Dataset) -> dict[str, Any]:
+    """The first record of a run."""
+    return {
+        "kind": "start",
+        "preset": values["preset"],
+        "parameters": parameters,
+        "rows": plan.rows,
+        "updates": plan.updates,
+        "order_0": conditional_entropy(bytes_of_rows(held_out), 0),
+        "torch": torch.__version__,
+    }
+
+
+def finish(
+    out: Path, model: nn.Module, values: Values, evaluation: Evaluation, held_out: Dataset, updates: int
+) -> None:
+    """Keep the model alone, and in INT8 where that is asked for, and report how good they are."""
+    report = {"updates": updates, **compare(evaluation, bytes_of_rows(held_out))}
+    plain = BitTransformerLM(**model.config)
+    plain.load_state_dict(model.state_dict())
+    save_checkpoint(out / "model.safetensors", plain)
+    if values["quantization"] == "int8":
+        path = out / "model.int8.safetensors"
+        save_checkpoint(path, convert_qat(model) if values["qat"] else quantize_dynamic(plain))
+        report["int8"] = {
+            **evaluate(load_checkpoint(path)["model"], held_out).to_json(),
+            "size": path.stat().st_size / (out / "model.safetensors").stat().st_size,
+        }
+    draw_comparison(report, out)
+    write_json(out / "report.json", report)
+    Console(stderr=True).print(comparison_table(report))
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM has come, to stop after the update; a second one stops at once."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that is whole or absent."""
+    write_whole(path, json.dumps(content, indent=2).encode() + b"\n")
