@@ -30,8 +30,8 @@ tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 trees: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree baseline
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree reference
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree baseline --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree reference --numprocesses 2 --dist loadfile
 
 # Every check on every mutant: half an hour on two cores. Writes docs/mutants.md, and which checks tests are to try on each.
 mutants: $(READY)
@@ -45,8 +45,14 @@ laws: $(READY)
 diagonal: $(READY)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/laws/diagonal.py
 
+# What is claimed of speed and memory, an hour on a quiet machine. Writes docs/benchmarks.md.
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/training_speed.py --layers 8 --d_model 256 --seconds 240 --only all "all, compile"
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/text_pipeline.py
+	$(BIN)/python benchmarks/int8.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}\nhalve --batch_size and double --accum_steps: the run is the same", file=sys.stderr)
         return EXIT_USAGE
     except (ValueError, OSError, ImportError) as error:
-        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         mend = "; make room, then go on with --resume: the last checkpoint is whole" if is_full else ""
         print(f"error: {error}{mend}", file=sys.stderr)
         return EXIT_USAGE
@@ -385,3 +385,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that is whole or absent."""
     write_whole(path, json.dumps(content, indent=2).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -265,7 +265,11 @@ def next_bit_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `python -m bit_transformer.training`."""
-    parser = argparse.ArgumentParser(prog="bit_transformer.training", description="Train a BitTransformerLM.")
+    parser = argparse.ArgumentParser(
+        prog="bit_transformer.training",
+        description="Train a BitTransformerLM.",
+        epilog="Presets, and the flags of runs that are kept: python -m bit_transformer.runs --help",
+    )
     parser.add_argument("--data", type=Path, action="append", help="text file to train on; can be given again")
     parser.add_argument("--out", type=Path, help="where to write the checkpoint; without a suffix, the folder of a run")
     parser.add_argument("--layers", type=int, default=4)

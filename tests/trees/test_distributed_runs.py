@@ -30,7 +30,8 @@ def no_pictures(monkeypatch):
 @pytest.fixture(scope="module")
 def text(corpus, tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text(corpus[:115], encoding="utf-8")
+    # Rows of 8 bytes with long runs and with short ones: as run-length streams they differ in length.
+    path.write_text("".join("\0" * (n * 5 % 9) + corpus[8 * n + n * 5 % 9 : 8 * n + 8] for n in range(14)), "utf-8")
     return path
 
 

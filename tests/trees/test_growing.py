@@ -42,3 +42,19 @@ def test_what_doubling_does_not_reach_is_refused(change, expected, tmp_path):
     with pytest.raises(ValueError, match="doubling") as caught:
         growing.grow_checkpoint(tmp_path / "small.safetensors", BitTransformerLM(**{**config, **change}).config)
     assert expected in str(caught.value)
+
+
+def test_a_growth_that_moves_the_logits_is_refused(tmp_path, monkeypatch):
+    def broken(model):
+        grown = growing.double_layers(model)
+        torch.nn.init.normal_(grown.layers[-1].feedforward[-1].bias, std=1e-6)
+        return grown
+
+    config = {"d_model": 16, "nhead": 2, "num_layers": 2, "dim_feedforward": 64, "max_seq_len": 36}
+    small = BitTransformerLM(**config)
+    for parameter in small.parameters():
+        torch.nn.init.normal_(parameter)
+    save_checkpoint(tmp_path / "small.safetensors", small)
+    monkeypatch.setitem(growing.DOUBLE, "num_layers", broken)
+    with pytest.raises(ValueError, match="growing would move the logits by"):
+        growing.grow_checkpoint(tmp_path / "small.safetensors", {**small.config, "num_layers": 4})

@@ -39,11 +39,11 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(moment, whole, text, tmp_
     assert_same_run(tmp_path / "run", whole(configuration))
 
 
-@pytest.mark.parametrize("configuration", [name for name in CONFIGURATIONS if "task-a" not in name])
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_every_kind_of_run_goes_on_to_the_same_bits_twice(configuration, whole, text, tmp_path):
     out = tmp_path / "run"
     killed_at(torch.nn.utils, "clip_grad_norm_", 4, words(out, text, **CONFIGURATIONS[configuration]))
-    killed_at(torch.nn.utils, "clip_grad_norm_", 2, ["--resume", "--out", str(out)])
+    killed_at(torch.nn.utils, "clip_grad_norm_", 4, ["--resume", "--out", str(out)])  # after a checkpoint of its own
     assert runs.main(["--resume", "--out", str(out)]) == 0
     assert_same_run(out, whole(configuration))
     if "int8" in configuration:
