@@ -168,7 +168,7 @@ MUTANTS = [
             + "        bias = _kept.setdefault((T, chunk, overlap, causal, q.dtype, q.device), bias)\n"
             + "        if len(_kept) > 32:\n            _kept.popitem(last=False)\n",
         ),
-        (VISIBLE, "attn_mask=bias[None]"),
+        (VISIBLE, "attn_mask=bias"),
         KEPT,
     ),
     edit(
