@@ -1,11 +1,11 @@
 """What a model of 8x128 learns in a quarter of an hour: below 4.81 bits per byte on text that it has not seen.
 
     python benchmarks/wikitext.py wiki.valid.txt wiki.test.txt
-    python benchmarks/wikitext.py wiki.valid.txt wiki.test.txt --minutes 60 --limit 3.6
+    python benchmarks/wikitext.py wiki.valid.txt wiki.test.txt --minutes 54 --within 60 --limit 3.6
 
 Trains reference/ on the first text, by its own command line, and evaluates on rows from all over the
-second. A short probe measures the speed first, and so how many updates fit into the time; the run itself
-has the whole time, start, evaluations and final report included. What is claimed is `bpb_data`: the eight
+second. A short probe measures the speed first, and so how many updates fit into the minutes that are
+planned; what is claimed has start, evaluations and final report in it. What is claimed is `bpb_data`: the eight
 data bits of each byte, by the chain rule.
 """
 
@@ -54,7 +54,8 @@ def main() -> int:
     """Probe, train, write the section; 1 where the claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", type=Path, nargs=2, metavar="TEXT", help="one to train on, one to evaluate on")
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--minutes", type=float, default=13, help="that the run is planned for")
+    parser.add_argument("--within", type=float, default=15, help="minutes that are claimed")
     parser.add_argument("--limit", type=float, default=4.81, help="bits per byte")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,12 +67,12 @@ def main() -> int:
         report = json.loads(Path(folder, "run", "report.json").read_text(encoding="utf-8"))
         curve = [(str(int(each["step"])), f"{each['bpb_data']:.3f}") for each in records(Path(folder, "run"), "eval")]
     found, baselines = report["evaluation"], report["baselines"]
-    holds = found["bpb_data"] < args.limit and seconds < 60 * args.minutes
+    holds = found["bpb_data"] < args.limit and seconds < 60 * args.within
     measured = f"{found['bpb_data']:.3f} after {seconds / 60:.1f} minutes, start and report included"
     flags = " ".join(f"--{name} {value}" for name, value in FLAGS.items())
     others = ", ".join(f"{name} {value:.3f}" for name, value in baselines.items())
     lines = [
-        f"## What is learned in {args.minutes:g} minutes",
+        f"## What is learned in {args.within:g} minutes",
         "",
         ran_on(),
         "",
@@ -80,11 +81,11 @@ def main() -> int:
         "",
         *table(("updates", "bpb_data"), curve),
         "",
-        verdict(f"below {args.limit:g} bits per byte within {args.minutes:g} minutes", holds, measured),
+        verdict(f"below {args.limit:g} bits per byte within {args.within:g} minutes", holds, measured),
         f"- the parity bit costs {found['parity_waste']:.4f} bits a byte more",
         f"- the same bytes by others, in bits a byte: {others}",
     ]
-    write_section(f"wikitext {args.minutes:g}", lines)
+    write_section(f"wikitext {args.within:g}", lines)
     print("\n".join(lines))
     return 0 if holds else 1
 
