@@ -8,7 +8,7 @@ from trees import ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "benchmarks"
-HEAD = "# Benchmarks\n\nEach section is written by the command that it names; `make bench` runs what brings its own text.\n"
+HEAD = "# Benchmarks\n\nEach section is written by the command that it names; `make bench` runs most of them.\n"
 
 
 def write_section(name: str, lines: Iterable[str]) -> None:
