@@ -16,7 +16,6 @@ import math
 import multiprocessing
 import platform
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -28,15 +27,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import bitpatch
-from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.source import open_tree
+from trees import ROOT, grow
+
+from bitpatch.patches.engine import all_tasks
 from bitpatch.verify.evidence import Verdict
 from bitpatch.verify.report import LAST, mean
 from bitpatch.verify.runner import SAMPLE
 from bitpatch.verify.sanity_fit import UPDATES, Fit, entropy_floor, judge, text_rows, train
 
-ROOT = Path(bitpatch.__file__).parent
 DOCUMENT = ROOT / "docs" / "sanity_fits.md"
 CONTRACTS = {task.number: str(task.contract) for task in all_tasks()}
 ALL = tuple(CONTRACTS)
@@ -233,18 +231,6 @@ def find_all(folder: Path) -> Iterator[Finding]:
         if key not in known:
             known[key] = run_fit(other)
         yield Finding(each, seen, known[key], floor)
-
-
-def grow(tasks: tuple[int, ...], folder: Path) -> Path:
-    """The baseline with some tasks applied; made where it is not there yet."""
-    tree = folder / "-".join(["baseline", *map(str, tasks)])
-    if not tree.exists():
-        shutil.copytree(ROOT / "baseline", tree, ignore=shutil.ignore_patterns("__pycache__"))
-        planned = plan(open_tree(tree), [task for task in all_tasks() if task.number in tasks])
-        assert not planned.refused, [outcome.reason for outcome in planned.outcomes]
-        for change in planned.changes:
-            (tree / change.path).write_bytes(change.after)
-    return tree
 
 
 def main() -> int:

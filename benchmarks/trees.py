@@ -7,9 +7,9 @@ from pathlib import Path
 import bitpatch
 from bitpatch.patches.engine import all_tasks, plan
 from bitpatch.patches.source import open_tree
+from bitpatch.verify.runner import SAMPLE
 
 ROOT = Path(bitpatch.__file__).parent
-SAMPLE = ROOT / "reference" / "data" / "sample.txt"
 ALL = tuple(task.number for task in all_tasks())
 
 

@@ -77,15 +77,14 @@ class Progress:
     update: int = 0
     losses: list[float] = field(default_factory=list)  # in nats a bit, of the updates since the last record
     gate: SafetyGate = field(default_factory=SafetyGate)
-    best: float | None = None  # validation loss
 
     def state_dict(self) -> Record:
         """What a checkpoint keeps."""
-        return {"update": self.update, "losses": self.losses, "gate": self.gate.state_dict(), "best": self.best}
+        return {"update": self.update, "losses": self.losses, "gate": self.gate.state_dict()}
 
     def load_state_dict(self, state: Record) -> None:
         """Take up what state_dict returned."""
-        self.update, self.losses, self.best = state["update"], state["losses"], state["best"]
+        self.update, self.losses = state["update"], state["losses"]
         self.gate.load_state_dict(state["gate"])
 
 
@@ -252,7 +251,6 @@ def note_evaluation(
 ) -> None:
     """Record an evaluation, and let schedule and gate act on it."""
     record({"kind": "eval", "step": progress.update, **evaluation.to_json()})
-    progress.best = evaluation.loss if progress.best is None else min(progress.best, evaluation.loss)
     if isinstance(schedule, ProgressivePlateau) and schedule.evaluated(evaluation.loss):
         record({"kind": "drop", "step": progress.update, "lr": schedule.get_last_lr()[0], "best": schedule.best})
     if not progress.gate.allows(evaluation.loss):
