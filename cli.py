@@ -177,12 +177,12 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Say which tasks a tree holds, and where."""
-    from .patches import engine
+    from .patches.survey import survey
     from .patches.task import State
 
     chosen = choose(tasks, every=not tasks)
     with opened(tree, shared=True) as source_tree:
-        found = engine.status(source_tree, chosen)
+        found = survey(source_tree, chosen)
     if as_format == Format.JSON:
         show_json({"tree": str(tree), "tasks": [one.to_json() for one in found]})
     elif not quiet:
@@ -211,7 +211,7 @@ def diff(
     from .patches.engine import plan, unified
 
     with opened(tree, shared=True) as source_tree:
-        planned = plan(source_tree, choose(tasks, every))
+        planned = plan(source_tree, choose(tasks, every), quick=True)
     require_accepted(planned)
     lines = [line for change in planned.changes for line in unified(change)]
     if quiet:
@@ -328,7 +328,8 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Start a run of Phase 2, or go on with one; or show with --plan what is done."""
-    from .patches import engine
+    from .patches.engine import all_tasks
+    from .patches.survey import survey
     from .verify import phases, run_folder
 
     if plan == (preset is not None) or (plan and context.args):
@@ -336,7 +337,7 @@ def train(
     where = tree if tree is not None else here_or_reference("planning with" if plan else "training with")
     with opened(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
-        states = {one.task.id: str(one.state) for one in engine.status(source_tree, engine.all_tasks())}
+        states = {one.task.id: str(one.state) for one in survey(source_tree, all_tasks())}
     if preset is None:
         steps = phases.order(states, runs, tree)
         if as_format == Format.JSON:
@@ -414,6 +415,7 @@ def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
     gc.disable()  # a run lives for a second: collecting would walk its syntax trees again and again
     with locked(tree, shared=shared, tell=warn):
         yield open_tree(tree)
+    gc.freeze()  # nor are they walked when Python ends
 
 
 def choose(names: Sequence[str] | None, every: bool) -> list[Task]:

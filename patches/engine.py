@@ -7,14 +7,16 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
+from .beside import beside
 from .edits import apply_edits
-from .source import SourceTree
+from .source import Source, SourceTree
+from .survey import survey
 from .task import (
     BitpatchError,
     Change,
     Edit,
-    Finding,
     Outcome,
     Plan,
     Site,
@@ -25,6 +27,8 @@ from .task import (
     Unparsable,
     Unreadable,
 )
+
+HERE, THERE = {1, 2, 3, 4, 6, 8}, {5, 7, 9, 10, 11}  # tasks that, in most trees, change no file in common
 
 
 @cache
@@ -47,30 +51,34 @@ def task_named(name: str) -> Task:
 
 def status(tree: SourceTree, tasks: Sequence[Task]) -> list[TaskStatus]:
     """How far a tree holds each task, as far as its source tells."""
-    return [_status(task, tuple(task.find(tree))) for task in tasks]
+    return [TaskStatus.of(task, task.find(tree)) for task in tasks]
 
 
-def _status(task: Task, findings: tuple[Finding, ...]) -> TaskStatus:
-    states = {finding.state for finding in findings}
-    if not states or State.UNRECOGNISED in states:
-        state = State.UNRECOGNISED
-    elif len(states) == 1:
-        state = states.pop()
-    else:
-        state = State.PARTIAL
-    return TaskStatus(task, state, findings)
-
-
-def plan(tree: SourceTree, tasks: Sequence[Task]) -> Plan:
+def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False) -> Plan:
     """What applying the tasks would do: all of it, or nothing if one is refused.
+
+    With `quick` the same plan, by what is remembered of the tree and in two processes.
 
     Raises BitpatchError where a file does not parse, and where the plan would not be idempotent.
     """
-    before = tree
+    tasks = sorted(tasks, key=lambda task: task.number)
+    if quick and (done := _all_done(tree, tasks)):
+        return done
+    outcomes, after = (quick and _applied_beside(tree, tasks)) or _applied(tree, tasks)
+    planned = Plan(tuple(outcomes))
+    if planned.refused:
+        return planned
+    if after is not tree:
+        _require_nothing_left((survey if quick else status)(after, tasks))
+    return Plan(planned.outcomes, tuple(_changes(tree, after)))
+
+
+def _applied(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskOutcome], SourceTree]:
+    """What becomes of some tasks, and the tree with them."""
     outcomes = []
-    for task in sorted(tasks, key=lambda task: task.number):
+    for task in tasks:
         try:
-            found = _status(task, tuple(task.find(tree)))
+            found = TaskStatus.of(task, task.find(tree))
             outcome = _decide(found)
             if outcome.outcome is Outcome.APPLIED:
                 tree = _edited(tree, [edit for finding in found.findings for edit in finding.edits])
@@ -79,13 +87,56 @@ def plan(tree: SourceTree, tasks: Sequence[Task]) -> Plan:
         except BitpatchError as error:
             outcome = TaskOutcome(task, Outcome.REFUSED, str(error), ())
         outcomes.append(outcome)
-    planned = Plan(tuple(outcomes))
-    if planned.refused:
-        return planned
-    if tree is not before:
-        _require_nothing_left(tree, tasks)
-    changed = {path: tree.raw(path) for path in tree.sources if tree.raw(path) != before.raw(path)}
-    return Plan(planned.outcomes, tuple(Change(path, before.raw(path), raw) for path, raw in sorted(changed.items())))
+    return outcomes, tree
+
+
+def _applied_beside(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskOutcome], SourceTree] | None:
+    """The same in two processes; nothing where both change a file, one refuses, or there is no second core.
+
+    Two sets of tasks that change no file in common have the same result side by side as one after the other,
+    since the order of tasks does not matter.
+    """
+    here, there = ([task for task in tasks if task.number in group] for group in (HERE, THERE))
+
+    def work() -> dict[str, Any]:
+        outcomes, after = _applied(tree, there)
+        texts = {change.path: change.after.decode("latin-1") for change in _changes(tree, after)}
+        return {"texts": texts, "outcomes": [[each.outcome, each.reason, each.to_json()["sites"]] for each in outcomes]}
+
+    if not here or not there:
+        return None
+    with beside(work) as answer:
+        outcomes, after = _applied(tree, here)
+        given = answer()
+    if given is None or given["texts"].keys() & {change.path for change in _changes(tree, after)}:
+        return None
+    for task, (outcome, reason, sites) in zip(there, given["outcomes"], strict=True):
+        outcomes.append(TaskOutcome(task, Outcome(outcome), reason, tuple(Site.at(**site) for site in sites)))
+    if Plan(tuple(outcomes)).refused:
+        return None
+    for path, text in given["texts"].items():
+        after = after.with_source(Source(path, text.encode("latin-1")))
+    last, after = _applied(after, [task for task in tasks if task.number not in HERE | THERE])
+    outcomes += last
+    return sorted(outcomes, key=lambda outcome: outcome.task.number), after
+
+
+def _changes(before: SourceTree, after: SourceTree) -> Iterator[Change]:
+    for path in sorted(after.sources):
+        if after.raw(path) != before.raw(path):
+            yield Change(path, before.raw(path), after.raw(path))
+
+
+def _all_done(tree: SourceTree, tasks: Sequence[Task]) -> Plan | None:
+    """The plan for a tree that holds all of the tasks; asks the first one first, as most trees hold all or none."""
+    try:
+        for some in (tasks[:1], tasks):
+            found = survey(tree, some)
+            if any(each.state is not State.APPLIED for each in found):
+                return None
+    except BitpatchError:
+        return None
+    return Plan(tuple(_decide(each) for each in found))
 
 
 def _decide(found: TaskStatus) -> TaskOutcome:
@@ -117,8 +168,8 @@ def _edited(tree: SourceTree, edits: Sequence[Edit]) -> SourceTree:
     return tree
 
 
-def _require_nothing_left(tree: SourceTree, tasks: Sequence[Task]) -> None:
-    for found in status(tree, tasks):
+def _require_nothing_left(statuses: Sequence[TaskStatus]) -> None:
+    for found in statuses:
         if found.state is not State.APPLIED:
             left = next(finding.site for finding in found.findings if finding.state is not State.APPLIED)
             raise BitpatchError(

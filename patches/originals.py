@@ -82,10 +82,15 @@ def load(root: Path) -> Originals:
 
 def state_file(root: Path) -> Path:
     """Where a tree is remembered. Raises FileNotFoundError where there is no home to keep it in."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):  # the XDG base directory specification: a relative path is ignored
-        state = os.path.expanduser("~/.local/state")
-    if not os.path.isabs(state):
-        raise FileNotFoundError(errno.ENOENT, "no home folder; set XDG_STATE_HOME", "~/.local/state")
+    return folder_of(root, "XDG_STATE_HOME", "~/.local/state") / "originals.json"
+
+
+def folder_of(root: Path, variable: str, default: str) -> Path:
+    """A tree's own folder in one of the user's. Raises FileNotFoundError where there is no home to keep it in."""
+    base = os.environ.get(variable, "")
+    if not os.path.isabs(base):  # the XDG base directory specification: a relative path is ignored
+        base = os.path.expanduser(default)
+    if not os.path.isabs(base):
+        raise FileNotFoundError(errno.ENOENT, f"no home folder; set {variable}", default)
     key = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
-    return Path(state) / "bitpatch" / key / "originals.json"
+    return Path(base) / "bitpatch" / key

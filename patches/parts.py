@@ -23,7 +23,6 @@ Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 _LAYOUT = re.compile("whitespace|lines|par$|bracket$|brace$|comma|colon|^equal$|^dot$|^header$|^footer$")
 _UNUSUAL = re.compile("[\0\ufeff\v\f\x1c-\x1e\x85\u2028\u2029]|\r(?!\n)|\\A.*\n?.*coding[:=]")
 _LOOSE = re.compile(r"[ \t]|.*\\$")  # it belongs to a block, or goes on
-_PLAIN_IMPORT = re.compile(r"(?:\s|#[^\n]*\n)*(?:from|import)\b(?!.*(?:\bas\b|;))", re.DOTALL)
 _NOTHING = nullcontext()
 
 
@@ -44,6 +43,7 @@ class Part:
         self.text = text
         self.name = name if ":=" not in text else ""  # of a definition that binds nothing else at the file's top
         self.texts: dict[cst.CSTNode, str] = {}  # of nodes in it
+        self.is_printed = False  # whether the text is one that LibCST printed
         self._style = style
         if statement is not None:
             self.statement = statement
@@ -57,11 +57,6 @@ class Part:
             return cst.parse_module(first_lines + self.text).body[2]
         statement = module.body[0]
         return statement.with_changes(leading_lines=module.header) if module.header else statement
-
-    @property
-    def is_plain_import(self) -> bool:
-        """Whether it imports, and gives nothing another name."""
-        return _PLAIN_IMPORT.match(self.text) is not None
 
     @cached_property
     def index(self) -> Index:
@@ -93,26 +88,30 @@ class Index:
 
     def __init__(self, statement: cst.CSTNode) -> None:
         self.nodes: list[cst.CSTNode] = []
-        self.order: dict[cst.CSTNode, int] = {}
         self.parents: dict[cst.CSTNode, cst.CSTNode] = {}
+        self._order: dict[int, int] = {}  # by identity: a node's own hash is slow
         self._ends: list[int] = []  # by rank
         self._ranks: dict[type[cst.CSTNode], list[int]] = {}
         self._add(statement)
         self._kinds = dict(self._ranks)
 
     def _add(self, node: cst.CSTNode) -> None:
-        rank = self.order[node] = len(self.nodes)
+        rank = self._order[id(node)] = len(self.nodes)
         self.nodes.append(node)
         self._ends.append(rank + 1)
         self._ranks.setdefault(type(node), []).append(rank)
         for child in children_of(node):
             self.parents[child] = node
             self._add(child)
-            self._ends[rank] = len(self.nodes)
+        self._ends[rank] = len(self.nodes)
+
+    def rank(self, node: cst.CSTNode) -> int:
+        """When a node comes in the walk."""
+        return self._order[id(node)]
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
         """The ranks of a node and all that is in it: from the first to before the second."""
-        rank = self.order[node]
+        rank = self.rank(node)
         return rank, self._ends[rank]
 
     def ranks(self, kind: type[cst.CSTNode]) -> list[int]:
@@ -128,20 +127,20 @@ class Printed(CodegenState):
 
     def __init__(self, statement: cst.CSTNode, style: Style) -> None:
         super().__init__(style.indent, style.newline)
-        self._starts: dict[cst.CSTNode, int] = {}  # where the node's own text starts, among the tokens
+        self._starts: dict[int, int] = {}  # by identity: where a node's own text starts, among the tokens
         statement._codegen(self)
         self.text = "".join(self.tokens)
 
     def before_codegen(self, node: cst.CSTNode) -> None:
-        self._starts[node] = len(self.tokens)
+        self._starts[id(node)] = len(self.tokens)
 
     def record_syntactic_position(self, node: cst.CSTNode, **_: Any) -> AbstractContextManager[None]:  # type: ignore[override]
-        self._starts[node] = len(self.tokens)  # behind the comments and the indent that belong to the node
+        self._starts[id(node)] = len(self.tokens)  # behind the comments and the indent that belong to the node
         return _NOTHING
 
     def before(self, node: cst.CSTNode) -> str:
         """The text in front of a node."""
-        return "".join(self.tokens[: self._starts[node]])
+        return "".join(self.tokens[: self._starts[id(node)]])
 
 
 def walked(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
@@ -157,9 +156,10 @@ def children_of(node: cst.CSTNode) -> list[cst.CSTNode]:
     """A node's children in source order, without layout: whitespace, comments, brackets, commas."""
     children: list[cst.CSTNode] = []
     for value in _values(type(node))(node):
-        if _is_node(type(value)):  # type: ignore[arg-type]
+        kind = type(value)
+        if _is_node(kind):  # type: ignore[arg-type]
             children.append(value)
-        elif value and isinstance(value, (tuple, list)):
+        elif value and (kind is tuple or kind is list):
             children += [item for item in value if _is_node(type(item))]  # type: ignore[arg-type]
     return children
 
@@ -198,7 +198,9 @@ class File:
 
     def part(self, statement: cst.CSTNode) -> Part:
         """The part that a statement prints."""
-        return part_of(Printed(statement, self.style).text, self.style, name_of(statement))
+        part = part_of(Printed(statement, self.style).text, self.style, name_of(statement))
+        part.is_printed = True
+        return part
 
     def bytes(self, texts: Iterable[str]) -> bytes:
         """The file, with a text for each part."""

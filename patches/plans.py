@@ -16,7 +16,7 @@ FIELDS = {"rows", "batch_size", "epochs", "extra_steps"}
 
 
 def plan_classes(source: Source) -> Iterator[cst.ClassDef]:
-    for own in source.walk(cst.ClassDef, having=("extra_steps",)):
+    for own in source.walk(cst.ClassDef, having=("extra_steps:", "extra_steps :")):
         lines = [line for line in own.body.body if isinstance(line, cst.SimpleStatementLine)]
         fields = [node.target for line in lines for node in line.body if isinstance(node, cst.AnnAssign)]
         if FIELDS <= {field.value for field in fields if isinstance(field, cst.Name)}:

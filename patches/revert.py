@@ -18,6 +18,7 @@ from .engine import plan, status, task_named
 from .merge import Conflict, merge, same_line
 from .originals import Originals, Remembered, load
 from .source import Source, SourceTree
+from .survey import survey
 from .task import BitpatchError, Change, Outcome, Plan, Site, State, Task, TaskOutcome, TaskStatus, Unreadable
 from .transaction import BASELINE
 
@@ -36,7 +37,7 @@ def plan_apply(
     tree: SourceTree, tasks: Sequence[Task], *, tell: Callable[[str], None]
 ) -> tuple[Plan, Originals | None]:
     """What applying tasks would do, and what to remember for a later revert: None leaves that as it is."""
-    planned = plan(tree, tasks)
+    planned = plan(tree, tasks, quick=True)
     if not planned.changes:
         return planned, None
     try:
@@ -53,7 +54,7 @@ def plan_revert(
 
     With `every`, a task that bitpatch did not apply is left alone where anything else is remembered.
     """
-    outcomes = tuple(_decide(found, originals, every=every) for found in status(tree, tasks))
+    outcomes = tuple(_decide(found, originals, every=every) for found in survey(tree, tasks))
     gone = [outcome.task for outcome in outcomes if outcome.outcome is Outcome.REVERTED]
     changes: list[Change] = []
     try:

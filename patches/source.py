@@ -63,8 +63,12 @@ class Source:
         return self._opened[node]
 
     def require_faithful(self, touched: Iterable[Part] | None = None) -> None:
-        """Raise Unparsable unless LibCST reproduces byte for byte what of the file is to be changed: all, or parts."""
-        again = {self.opened(part): part.printed.text for part in (self.parts if touched is None else touched)}
+        """Raise Unparsable unless LibCST reproduces byte for byte what of the file is to be changed: all, or parts.
+
+        What LibCST has printed is not asked again.
+        """
+        asked = self.parts if touched is None else touched
+        again = {self.opened(part): part.printed.text for part in asked if not part.is_printed}
         printed = self._file.bytes(again.get(part, part.text) for part in self.parts)
         if printed != self.raw:
             raise _unfaithful(self.path, self.raw, printed)
@@ -81,10 +85,13 @@ class Source:
     def names(self) -> Names:
         return Names(self)
 
-    def walk(self, kind: type[Node], inside: cst.CSTNode | None = None, having: tuple[str, ...] = ()) -> Iterator[Node]:
+    def walk(
+        self, kind: type[Node], inside: cst.CSTNode | None = None, having: tuple[str, ...] | re.Pattern[str] = ()
+    ) -> Iterator[Node]:
         """All nodes of a kind, in source order, in the file or inside one node.
 
-        With `having`, statements are left out that cannot mean any of these words, so that they need not be parsed.
+        With `having`, statements are left out that cannot mean any of these words, or in which the pattern is not
+        found, so that they need not be parsed.
         """
         if inside is not None and inside is not self.module:
             yield from self.part(inside).walk(kind, inside)  # type: ignore[misc]
@@ -92,10 +99,18 @@ class Source:
         for part in self._having(having) if having else self.parts:
             yield from self.opened(part).walk(kind, part.statement)  # type: ignore[misc]
 
-    def _having(self, words: tuple[str, ...]) -> Sequence[Part]:
-        """The parts whose text has one of some words; all, where one may go by another name at the file's top."""
-        own = [part for part in self.parts if any(word in part.text for word in words)]
-        return own if all(part.name or part.is_plain_import for part in own) else self.parts
+    def _having(self, words: tuple[str, ...] | re.Pattern[str]) -> Sequence[Part]:
+        """The parts whose text has a pattern, or one of some words or another name that the file's top gives one."""
+        if isinstance(words, re.Pattern):
+            return [part for part in self.parts if words.search(part.text)]
+        known, own = {*words}, [part for part in self.parts if any(word in part.text for word in words)]
+        while True:
+            aliases = {name for part in own if not part.name for name in self.opened(part).scopes[None]} - known
+            if not aliases:
+                return own
+            known |= aliases
+            word = re.compile(rf"\b(?:{'|'.join(aliases)})\b")
+            own = [part for part in self.parts if part in own or word.search(part.text)]
 
     def loose_statements(self) -> Iterator[Statement]:
         """The statements at the file's top that are no definitions: imports, constants, conditions."""
@@ -185,7 +200,7 @@ class _Order(dict[cst.CSTNode, int]):
 
     def __missing__(self, node: cst.CSTNode) -> int:
         part = self._source.part(node)
-        rank = self[node] = (self._source.places[part] << 32) + part.index.order[node]
+        rank = self[node] = (self._source.places[part] << 32) + part.index.rank(node)
         return rank
 
 

@@ -64,19 +64,22 @@ class Site:
     note: str
     locate: Callable[[], tuple[int, int]] = field(compare=False, repr=False)
 
+    @classmethod
+    def at(cls, path: str, note: str, line: int, column: int) -> Site:
+        """A site whose place is known."""
+        return cls(path, note, lambda: (line, column))
+
     @property
     def line(self) -> int:
         return self.locate()[0]
 
-    @property
-    def column(self) -> int:
-        return self.locate()[1]
-
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}: {self.note}"
+        line, column = self.locate()
+        return f"{self.path}:{line}:{column}: {self.note}"
 
     def to_json(self) -> dict[str, Any]:
-        return {"path": self.path, "line": self.line, "column": self.column, "note": self.note}
+        line, column = self.locate()
+        return {"path": self.path, "line": line, "column": column, "note": self.note}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,15 @@ class TaskStatus:
     task: Task
     state: State
     findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, task: Task, found: Iterable[Finding]) -> TaskStatus:
+        """The state that what was found adds up to."""
+        findings = tuple(found)
+        states = {finding.state for finding in findings}
+        if not states or State.UNRECOGNISED in states:
+            return cls(task, State.UNRECOGNISED, findings)
+        return cls(task, states.pop() if len(states) == 1 else State.PARTIAL, findings)
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -37,13 +37,15 @@ from .source import Source, SourceTree
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 
 OPTIONS, STATE = ("decay", "burn_in_steps"), ("ema_val", "steps")
+COMPARED = r"(?:(?<!-)[<>]=?[\s(]*\w+\.\w|\.\w+[\s)]*[<>])"  # with an attribute
+LOSS, GATE = "loss|ema|av(?:era)?g|smooth", "gate|safety"
+CLASS = re.compile(rf"(?is)\A(?=.*__init__)(?=.*(?:{LOSS}|{GATE})).*{COMPARED}")
 OVER, UNDER = (cst.GreaterThan, cst.GreaterThanEqual), (cst.LessThan, cst.LessThanEqual)
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The tests of a loss, or of its average, against the threshold of a gate."""
-    having = rb"(?<!-)[<>]=?\s*\w+\.\w|\.\w+\s*[<>]"
-    tests = [test for source in shipped(tree, having) for test in _tests(source)]
+    tests = [test for source in shipped(tree, COMPARED.encode()) for test in _tests(source)]
     raw = [test for test in tests if test.is_raw]
     for test in tests:
         source, problem = test.source, _problem(test)
@@ -81,7 +83,7 @@ class _Test:
 
 
 def _tests(source: Source) -> Iterator[_Test]:
-    for comparison in source.walk(cst.Comparison, having=("__init__",)):
+    for comparison in source.walk(cst.Comparison, having=CLASS):
         method = method_of(source, comparison)
         if method is None or len(comparison.comparisons) > 1:
             continue
@@ -96,8 +98,8 @@ def _tests(source: Source) -> Iterator[_Test]:
         threshold = attribute(source, right if loss is left else left)
         statement = source.enclosing(node, cst.If, cst.Assign, cst.AugAssign, cst.AnnAssign)
         tripped = _trips(source, statement, node)
-        is_loss = re.search("loss|ema|av(era)?g|smooth", source.code(loss).lower())
-        is_gate = re.search("gate|safety", own.name.value.lower())
+        is_loss = re.search(LOSS, source.code(loss).lower())
+        is_gate = re.search(GATE, own.name.value.lower())
         is_over = isinstance(operator, under if is_negated else over)
         if threshold in thresholds and tripped and is_over and (is_loss or is_gate):
             is_strict = isinstance(operator, (cst.LessThanEqual, cst.GreaterThanEqual)) == is_negated

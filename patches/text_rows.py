@@ -11,6 +11,7 @@ from .members import assignments
 from .source import Source
 
 CUT = "bits_to_rows"
+CUTS = (CUT, "view", "reshape", "unfold", "tensor", "stack")
 
 
 def text_file_of(source: Source, text: cst.BaseExpression) -> tuple[str, str]:
@@ -97,7 +98,7 @@ def _decoded(source: Source, call: cst.Call) -> str:
 
 def row_cuts(source: Source) -> Iterator[tuple[cst.BaseExpression, cst.BaseExpression, cst.BaseExpression]]:
     """What cuts bits into rows: the rows, the bits, and the length of a row."""
-    for call in source.walk(cst.Call):
+    for call in source.walk(cst.Call, having=CUTS):
         made = operation(source, call)
         bare = [argument.value for argument in call.args]
         if (source.names.qualified(call.func) or "").split(".")[-1] == CUT and len(bare) == 2:  # noqa: PLR2004

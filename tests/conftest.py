@@ -16,10 +16,11 @@ from bitpatch.patches.task import State
 
 @pytest.fixture(autouse=True)
 def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state folder of the test's own, so that no test writes to the user's."""
-    folder = tmp_path_factory.mktemp("home") / "state"
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
-    return folder
+    """A state folder of the test's own, so that no test writes to the user's; a cache folder stands beside it."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    return home / "state"
 
 
 @pytest.fixture

@@ -1,0 +1,101 @@
+"""What a tree holds, for somebody who waits: remembered from the last time it was like this, or found in two processes.
+
+What is found depends on the tree's files and on bitpatch's own, byte for byte: under the hash of both it is kept,
+in one file a tree under $XDG_CACHE_HOME/bitpatch (default: ~/.cache/bitpatch). Nothing is lost where that cannot be
+read or written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .beside import beside
+from .originals import folder_of
+from .source import SourceTree, read_bytes
+from .task import Finding, Site, State, Task, TaskStatus
+
+Rows = list[Any]  # of a task: state and site of each finding
+
+
+def survey(tree: SourceTree, tasks: Sequence[Task]) -> list[TaskStatus]:
+    """How far a tree holds each task, as far as its source tells; its findings have no edits."""
+    content = _hash(tree)
+    known = _recalled(tree.root, content)
+    unknown = [task for task in tasks if task.id not in known]
+    if unknown:
+        found = _in_halves(lambda some: [_rows(tree, task) for task in some], unknown)
+        known |= {task.id: rows for task, rows in zip(unknown, found, strict=True)}
+        _remember(tree.root, content, known)
+    return [
+        TaskStatus.of(task, [Finding(Site.at(**site), State(state)) for state, site in known[task.id]])
+        for task in tasks
+    ]
+
+
+def _rows(tree: SourceTree, task: Task) -> Rows:
+    return [[finding.state, finding.site.to_json()] for finding in task.find(tree)]
+
+
+def _hash(tree: SourceTree) -> str:
+    """The hash of all that the findings depend on."""
+    package = os.path.dirname(tree.model_path)
+    read = [path for path in tree.paths if path in tree.contents or os.path.dirname(path) == package]
+    return _hash_of((path, tree.raw(path)) for path in read) + _own_hash()
+
+
+@cache
+def _own_hash() -> str:
+    own = Path(__file__).parent
+    files = [*sorted(own.glob("*.py")), *sorted((own.parent / "reference").rglob("*.py"))]
+    libcst = Path(sys.modules["libcst"].__file__ or "").stat().st_mtime_ns
+    return _hash_of([(f"{sys.version} {libcst}", b""), *((path.name, read_bytes(path)) for path in files)])
+
+
+def _hash_of(files: Iterable[tuple[str, bytes]]) -> str:
+    content = hashlib.sha256()
+    for path, raw in files:
+        content.update(f"{path}\0{len(raw)}\0".encode(errors="surrogateescape") + raw)
+    return content.hexdigest()
+
+
+def _file(root: Path) -> Path:
+    return folder_of(root, "XDG_CACHE_HOME", "~/.cache") / "findings.json"
+
+
+def _recalled(root: Path, content: str) -> dict[str, Rows]:
+    """The rows of each task that were found in a tree of this content."""
+    try:
+        kept = json.loads(_file(root).read_bytes())
+        return dict(kept["rows"]) if kept["content"] == content else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _remember(root: Path, content: str, rows: dict[str, Rows]) -> None:
+    with contextlib.suppress(OSError):
+        file = _file(root)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole = file.with_name(f"{file.name}.{os.getpid()}")
+        try:
+            whole.write_text(json.dumps({"content": content, "rows": rows}))
+            whole.replace(file)
+        finally:
+            whole.unlink(missing_ok=True)
+
+
+def _in_halves(find: Callable[[Sequence[Task]], list[Rows]], tasks: Sequence[Task]) -> list[Rows]:
+    middle = (len(tasks) + 1) // 2
+    if middle == len(tasks):
+        return find(tasks)
+    with beside(lambda: find(tasks[middle:])) as answer:
+        first = find(tasks[:middle])
+        second = answer()
+    return first + (find(tasks[middle:]) if second is None else second)

@@ -1,0 +1,48 @@
+"""Work in a forked process."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from bitpatch.patches.beside import beside
+
+
+def test_answers_from_another_process() -> None:
+    with beside(lambda: [os.getpid(), "é"]) as answer:
+        pid, text = answer()
+    assert (pid != os.getpid(), text) == (True, "é")
+
+
+@pytest.mark.parametrize("end", [lambda: 1 / 0, lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: {1, 2}])
+def test_work_that_fails_answers_nothing(end: object, capfd: pytest.CaptureFixture[str]) -> None:
+    with beside(end) as answer:  # type: ignore[arg-type]
+        assert answer() is None
+    assert capfd.readouterr().err == ""
+
+
+def test_without_a_second_core_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("it forked"))
+    with beside(lambda: 1) as answer:
+        assert answer() is None
+
+
+def test_without_another_process_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with beside(lambda: 1) as answer:
+        assert answer() is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_leaves_no_process_where_the_caller_fails() -> None:
+    with pytest.raises(KeyboardInterrupt), beside(signal.pause):  # type: ignore[func-returns-value]
+        raise KeyboardInterrupt
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
