@@ -1,27 +1,18 @@
-"""Runs that are kept: their folder, and how one goes on.
+"""Runs that are kept, in a folder (run_folder.py), and how one goes on.
 
     python -m bit_transformer.training task-a --data text.txt --out runs/a
     python -m bit_transformer.training task-a --out runs/a --resume
 
 A run that was stopped, in whatever way, goes on where its last checkpoint is, and to the same bits; one
 that had none yet starts again. Ctrl-C stops it after the update, with a checkpoint; a second one at once.
-
-A run's folder holds
-
-    run.json                 the flags
-    checkpoint.safetensors   weights, optimizer, schedule and gate after an update: what --resume reads
-    metrics.jsonl            a record a line: training, evaluations, drops of the rate
-    curves.png, curves.svg   loss, bits per byte, and rate
-    model.safetensors        the weights alone, once the run is done; model.int8.safetensors the same in INT8
-    report.json              the last evaluation, beside what compressors make of the same bytes
 """
 
 import errno
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +25,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from .bit_io import SAMPLE
-from .checkpoint import load_checkpoint, read_content, save_checkpoint, write_content, write_whole
+from .checkpoint import load_checkpoint, save_checkpoint, write_content
 from .corpus import Corpus, dataset_files, evenly, load_corpus, text_files
 from .curves import NEEDS_MATPLOTLIB, draw_curves
 from .display import Display
@@ -54,19 +45,12 @@ from .optimization import configure_optimizer, make_adamw
 from .presets import BITS_A_PARAMETER, PRESETS
 from .pretraining import Plan, Progress, Settings, pretrain
 from .quantization import convert_qat, prepare_qat, quantize_dynamic
-from .run_flags import RunError, Values, jsonable, run_parser, values_of
+from .run_flags import RunError, Values, run_parser, values_of
+from .run_folder import copied, is_reported, kept_state, take_folder, write_json
 from .safety import SafetyError, SafetyGate
 from .schedules import ProgressivePlateau
 from .training import autocast, compile_where_supported, planned_updates
 
-FILES = (
-    "run.json",
-    "checkpoint.safetensors",
-    "metrics.jsonl",
-    "model.safetensors",
-    "model.int8.safetensors",
-    "report.json",
-)
 EXIT_STOPPED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -104,7 +88,6 @@ def run(values: Values, device: torch.device) -> int:
     config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())
     plan = plan_of(values, len(corpus.train))
     require_enough_data(values, plan.rows * corpus.length, parameters)
-    held_out = evenly(corpus.held_out, values["eval_rows"])
     model = wrap_model(model, device, values["parallel"])
     if values["compile"]:
         compile_where_supported(replicas.plain(model), values["compile_policy"])
@@ -117,77 +100,105 @@ def run(values: Values, device: torch.device) -> int:
     if progress.update == plan.updates and is_reported(out, plan.updates):
         print(f"the run in {out} is done: {plan.updates} updates", file=sys.stderr)
         return 0
-    if replicas.rank == 0:
-        prepare_folder(out, values)
-
-    with (
-        stop_signal() as is_stopped,
-        Display(out, plan.updates, progress.update, values, replicas.rank == 0) as display,
-    ):
-
-        def save() -> None:
-            model_state, optimizer_state = gather_state(model, optimizer)
-            if replicas.rank == 0:
-                display.flush()
-                content = {
-                    "config": config,
-                    "model": model_state,
-                    "optimizer": optimizer_state,
-                    "scheduler": schedule.state_dict(),
-                    "extra": {"progress": progress.state_dict(), "text": corpus.digest},
-                }
-                write_content(out / "checkpoint.safetensors", content)
-
-        if progress.update == 0:
-            display.record(start_record(values, plan, parameters, held_out))
+    held_out = evenly(corpus.held_out, values["eval_rows"])
+    training = Training(values, corpus, held_out, plan, config, model, optimizer, schedule, progress, replicas)
+    with take_folder(out, values) if replicas.rank == 0 else nullcontext():
         try:
-            evaluation = pretrain(
-                model,
-                optimizer,
-                schedule,
-                corpus.train,
-                held_out,
-                plan,
+            evaluation = training.go()
+        finally:
+            is_full_disk = isinstance(sys.exception(), OSError)  # no room for pictures
+            if replicas.rank == 0 and not is_full_disk:
+                draw_curves(out / "metrics.jsonl", out)
+        if progress.update < plan.updates:
+            if replicas.rank == 0:
+                print(
+                    f"stopped after update {progress.update} of {plan.updates}; go on: --out {out} --resume",
+                    file=sys.stderr,
+                )
+            return EXIT_INTERRUPTED
+        training.finish(evaluation)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a run is made of, once it can start."""
+
+    values: Values
+    corpus: Corpus
+    held_out: Dataset
+    plan: Plan
+    config: dict[str, Any]
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: Any
+    progress: Progress
+    replicas: Replicas
+
+    def go(self) -> Evaluation | None:
+        """Train to the end, or until it is stopped; the evaluation after the last update, if there was one."""
+        values, progress = self.values, self.progress
+        is_main = self.replicas.rank == 0
+        with (
+            stop_signal() as is_stopped,
+            Display(values["out"], self.plan.updates, progress.update, values, is_main) as display,
+        ):
+
+            def save() -> None:
+                model_state, optimizer_state = gather_state(self.model, self.optimizer)
+                if is_main:
+                    display.flush()
+                    self.keep(model_state, optimizer_state)
+
+            if progress.update == 0:
+                display.record(self.start_record())
+            return pretrain(
+                self.model,
+                self.optimizer,
+                self.schedule,
+                self.corpus.train,
+                self.held_out,
+                self.plan,
                 settings_of(values),
                 progress,
-                replicas,
+                self.replicas,
                 record=display.record,
                 save=save,
                 is_stopped=is_stopped,
             )
-        except SafetyError:
-            if replicas.rank == 0:
-                draw_curves(out / "metrics.jsonl", out)
-            raise
-    if replicas.rank == 0:
-        draw_curves(out / "metrics.jsonl", out)
-    if progress.update < plan.updates:
-        if replicas.rank == 0:
-            print(
-                f"stopped after update {progress.update} of {plan.updates}; go on: --out {out} --resume",
-                file=sys.stderr,
-            )
-        return EXIT_INTERRUPTED
-    state, _ = gather_state(model, optimizer)
-    if replicas.rank == 0:
-        alone = make_model(values, corpus.length, is_fresh=False)
-        alone.load_state_dict(state)
-        amp = partial(autocast, torch.device("cpu"), values["amp"])
-        evaluation = evaluation or evaluate(alone, held_out, plan.batch_size, amp)
-        finish(out, alone, values, evaluation, held_out, plan.updates)
-    return 0
 
+    def keep(self, model_state: dict[str, Any], optimizer_state: dict[str, Any]) -> None:
+        """Write the checkpoint that --resume reads."""
+        content = {
+            "config": self.config,
+            "model": model_state,
+            "optimizer": optimizer_state,
+            "scheduler": self.schedule.state_dict(),
+            "extra": {"progress": self.progress.state_dict(), "text": self.corpus.digest},
+        }
+        write_content(self.values["out"] / "checkpoint.safetensors", content)
 
-def prepare_folder(out: Path, values: Values) -> None:
-    """Make a run's folder, with its flags, and without what a process that was killed has left there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "run.json", {name: jsonable(value) for name, value in values.items()})
-    except OSError as error:
-        raise RunError(f"--out {out} cannot be written ({error.strerror}): name another folder") from error
-    for name in FILES:
-        for part in out.glob(f".{name}.*"):
-            part.unlink(missing_ok=True)
+    def start_record(self) -> dict[str, Any]:
+        """The first record of a run."""
+        return {
+            "kind": "start",
+            "preset": self.values["preset"],
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "rows": self.plan.rows,
+            "updates": self.plan.updates,
+            "order_0": conditional_entropy(bytes_of_rows(self.held_out), 0),
+            "torch": torch.__version__,
+        }
+
+    def finish(self, evaluation: Evaluation | None) -> None:
+        """Keep the model alone, and in INT8 where that is asked for, and report how good they are."""
+        state, _ = gather_state(self.model, self.optimizer)
+        if self.replicas.rank == 0:
+            model = make_model(self.values, self.corpus.length, is_fresh=False)
+            model.load_state_dict(state)
+            amp = partial(autocast, torch.device("cpu"), self.values["amp"])
+            evaluation = evaluation or evaluate(model, self.held_out, self.plan.batch_size, amp)
+            report(self.values, model, evaluation, self.held_out, self.plan.updates)
 
 
 def load_data(values: Values) -> Corpus:
@@ -199,14 +210,6 @@ def load_data(values: Values) -> Corpus:
     else:
         texts = text_files(values["data"] or [copied(SAMPLE, values["out"])])
     return load_corpus(texts, held_out, values["max_seq_len"])
-
-
-def copied(text: Path, folder: Path) -> Path:
-    """A copy of a text in a folder, where its rows are kept beside it."""
-    content, copy = text.read_bytes(), folder / text.name
-    if not copy.exists() or copy.read_bytes() != content:
-        write_whole(copy, content)
-    return copy
 
 
 def make_model(values: Values, length: int, is_fresh: bool = True) -> nn.Module:
@@ -280,25 +283,6 @@ def settings_of(values: Values) -> Settings:
     )
 
 
-def kept_state(path: Path, corpus: Corpus) -> dict[str, Any] | None:
-    """What is in a run's checkpoint; None where the run was stopped before its first: it starts again.
-
-    Raises RunError where it is damaged, or was trained on other text.
-    """
-    if not path.exists():
-        return None
-    try:
-        content = read_content(path)
-    except ValueError as error:
-        raise RunError(f"--resume: {error}; start anew in another folder") from error
-    extra = content.get("extra")
-    if not isinstance(extra, dict) or "progress" not in extra:
-        raise RunError(f"--resume: {path} holds a model, and no run to go on with: start one in another folder")
-    if extra.get("text") != corpus.digest:
-        raise RunError(f"{path} was trained on other text: give the same --data and --val_data, or start another run")
-    return content
-
-
 def go_on(
     out: Path,
     kept: dict[str, Any],
@@ -323,45 +307,23 @@ def go_on(
         raise RunError(f"{path} has made {progress.update} updates, more than the {plan.updates} asked for")
 
 
-def is_reported(out: Path, updates: int) -> bool:
-    """Whether a run of so many updates has written all its files; the report is the last of them."""
-    try:
-        return json.loads((out / "report.json").read_text(encoding="utf-8"))["updates"] == updates
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def start_record(values: Values, plan: Plan, parameters: int, held_out: Dataset) -> dict[str, Any]:
-    """The first record of a run."""
-    return {
-        "kind": "start",
-        "preset": values["preset"],
-        "parameters": parameters,
-        "rows": plan.rows,
-        "updates": plan.updates,
-        "order_0": conditional_entropy(bytes_of_rows(held_out), 0),
-        "torch": torch.__version__,
-    }
-
-
-def finish(
-    out: Path, model: nn.Module, values: Values, evaluation: Evaluation, held_out: Dataset, updates: int
-) -> None:
-    """Keep the model alone, and in INT8 where that is asked for, and report how good they are."""
-    report = {"updates": updates, **compare(evaluation, bytes_of_rows(held_out))}
+def report(values: Values, model: nn.Module, evaluation: Evaluation, held_out: Dataset, updates: int) -> None:
+    """Keep a model alone, and in INT8 where that is asked for, and report how good they are."""
+    out = values["out"]
+    found = {"updates": updates, **compare(evaluation, bytes_of_rows(held_out))}
     plain = BitTransformerLM(**model.config)
     plain.load_state_dict(model.state_dict())
     save_checkpoint(out / "model.safetensors", plain)
     if values["quantization"] == "int8":
         path = out / "model.int8.safetensors"
         save_checkpoint(path, convert_qat(model) if values["qat"] else quantize_dynamic(plain))
-        report["int8"] = {
+        found["int8"] = {
             **evaluate(load_checkpoint(path)["model"], held_out).to_json(),
             "size": path.stat().st_size / (out / "model.safetensors").stat().st_size,
         }
-    draw_comparison(report, out)
-    write_json(out / "report.json", report)
-    Console(stderr=True).print(comparison_table(report))
+    draw_comparison(found, out)
+    write_json(out / "report.json", found)
+    Console(stderr=True).print(comparison_table(found))
 
 
 @contextmanager
@@ -380,11 +342,6 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON that is whole or absent."""
-    write_whole(path, json.dumps(content, indent=2).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -79,10 +79,14 @@ class BitRows(Dataset):
     def __getitem__(self, index: int | slice) -> "Tensor | BitRows":
         if isinstance(index, slice):
             return BitRows(self.file, self.length, self.rows[index], self.num_workers)
-        size = row_size(self.length)
-        # A map that is kept would hold every page that was ever read: make one for the row, and let it go.
-        packed = np.memmap(self.file, np.uint8, "r", HEADER_SIZE + self.rows[index] * size, size)
-        return torch.from_numpy(np.unpackbits(packed, count=self.length)).long()
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Tensor]:
+        """The rows of a batch, which a DataLoader asks for in one call."""
+        numbers, size = [self.rows[index] for index in indices], row_size(self.length)
+        # A map that is kept would hold every page that was ever read: make one for the batch, and let it go.
+        packed = np.memmap(self.file, np.uint8, "r", HEADER_SIZE, (max(numbers) + 1, size))[numbers]
+        return torch.from_numpy(np.unpackbits(packed, axis=1, count=self.length)).long().unbind()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_loader": None}  # its workers are this process's own

@@ -13,8 +13,15 @@ BLOCKS = "            while block := text.read(BLOCK_ROWS * row_bytes):\n"
 OPENED = 'with os.fdopen(handle, "wb") as cache, path.open("rb") as text:'
 TABLE = "    table = np.array(CODEWORDS, dtype=np.uint8)  # [256, 9]\n"
 TEMPORARY = '    handle, part = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)\n'
-MAP = '        packed = np.memmap(self.file, np.uint8, "r", HEADER_SIZE + self.rows[index] * size, size)\n'
-MAP_READ = "        packed = np.fromfile(self.file, np.uint8, size, offset=HEADER_SIZE + self.rows[index] * size)\n"
+MAP = '        packed = np.memmap(self.file, np.uint8, "r", HEADER_SIZE, (max(numbers) + 1, size))[numbers]\n'
+MAP_EACH = """        packed = np.stack(
+            [np.memmap(self.file, np.uint8, "r", HEADER_SIZE + number * size, size) for number in numbers]
+        )
+"""
+MAP_READ = """        packed = np.stack(
+            [np.fromfile(self.file, np.uint8, size, offset=HEADER_SIZE + number * size) for number in numbers]
+        )
+"""
 COMMIT = "        shutil.copymode(path, part)\n        os.replace(part, file)\n"
 FINALLY = """    finally:
         with suppress(FileNotFoundError):
@@ -106,7 +113,7 @@ MUTANTS = [
         "whole-file-read",
         "the data set holds every row",
         (HELD, HELD + "        self.bits = np.fromfile(file, np.uint8, offset=HEADER_SIZE)\n"),
-        (MAP, "        packed = self.bits[self.rows[index] * size :][:size]\n"),
+        (MAP, "        packed = self.bits.reshape(-1, size)[numbers]\n"),
         (STATE, 'return {**self.__dict__, "_loader": None, "bits": None}'),
         (
             "    def split(self, batch",
@@ -118,7 +125,7 @@ MUTANTS = [
         "pages that were read stay resident",
         (
             MAP,
-            "        if self._map is None:\n            self._map = np.memmap(self.file, np.uint8, 'r', HEADER_SIZE)\n        packed = self._map[self.rows[index] * size :][:size]\n",
+            "        if self._map is None:\n            self._map = np.memmap(self.file, np.uint8, 'r', HEADER_SIZE)\n        packed = self._map.reshape(-1, size)[numbers]\n",
         ),
         (HELD, HELD + "        self._map = None\n"),
         (STATE, 'return {**self.__dict__, "_loader": None, "_map": None}'),
@@ -126,15 +133,20 @@ MUTANTS = [
     edit(
         "map-pickled",
         "the map travels to each worker as bytes",
-        (MAP, "        packed = self._map[self.rows[index] * size :][:size]\n"),
+        (MAP, "        packed = self._map.reshape(-1, size)[numbers]\n"),
         (HELD, HELD + "        self._map = np.memmap(file, np.uint8, 'r', HEADER_SIZE)\n"),
     ),
     edit(
         "stride-off-by-one",
         "each row begins a byte later than it should",
-        (MAP, MAP.replace("* size, size", "* (size - 1), size")),
+        (MAP, MAP_EACH.replace("* size, size", "* (size - 1), size")),
     ),
-    edit("row-too-early", "rows begin a byte too early", (MAP, MAP.replace("HEADER_SIZE +", "HEADER_SIZE - 1 +"))),
+    edit(
+        "batch-in-file-order",
+        "a shuffled batch comes in the order of the file",
+        (MAP, MAP.replace("[numbers]", "[sorted(numbers)]")),
+    ),
+    edit("row-too-early", "rows begin a byte too early", (MAP, MAP.replace("HEADER_SIZE,", "HEADER_SIZE - 1,"))),
     edit(
         "tail-twice",
         "the last row goes back to end with the text: some bits are in two rows",
@@ -325,7 +337,7 @@ MUTANTS = [
         "forked workers move each other's place in the file",
         (
             MAP,
-            "        if self._open is None:\n            self._open = open(self.file, 'rb', buffering=0)\n        self._open.seek(HEADER_SIZE + self.rows[index] * size)\n        packed = np.frombuffer(self._open.read(size), np.uint8)\n",
+            "        if self._open is None:\n            self._open = open(self.file, 'rb', buffering=0)\n        packed = np.empty((len(numbers), size), np.uint8)\n        for number, row in zip(numbers, packed):\n            self._open.seek(HEADER_SIZE + number * size)\n            row[:] = np.frombuffer(self._open.read(size), np.uint8)\n",
         ),
         (HELD, HELD + "        self._open = None\n"),
         (STATE, 'return {**self.__dict__, "_loader": None, "_open": None}'),

@@ -1,5 +1,7 @@
 import resource
 import shutil
+import subprocess
+import sys
 
 import pytest
 from trees.running import CONFIGURATIONS, assert_same_run, words
@@ -155,3 +157,25 @@ def test_what_nothing_grows_from_is_named(name, whole, text, tmp_path, capsys):
     source = whole("task-b: int8 aware") / name
     said = refusal(capsys, words(tmp_path, text, preset="task-b", chunk_size=18, overlap=9, grow_from=source))
     assert str(source) in said
+
+
+HOLDER = """
+import fcntl, sys
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(stopped, capsys):
+    before = (stopped / "run.json").read_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, stopped / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        said = refusal(capsys, ["--resume", "--out", stopped, "--max_steps", "99"])
+        holder.stdin.close()
+    assert f"--out {stopped}: another process trains there" in said
+    assert (stopped / "run.json").read_bytes() == before
+    assert runs.main(["--resume", "--out", str(stopped)]) == 0
