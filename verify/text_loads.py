@@ -356,13 +356,18 @@ def without_rights(folder: Path | None, work: Callable[[], Any]) -> Any:
 
 
 def wrong_batches(rows: Any, way: str, workers: int, path: Path) -> str:
-    """What is wrong with the rows that two epochs of a data loader give."""
+    """What is wrong with the rows that two epochs of a data loader give, which asks for them backwards."""
     context = way if workers else None
     try:
         loader = DataLoader(
-            rows, 8, num_workers=workers, multiprocessing_context=context, persistent_workers=workers > 0
+            rows,
+            8,
+            sampler=range(len(rows))[::-1],
+            num_workers=workers,
+            multiprocessing_context=context,
+            persistent_workers=workers > 0,
         )
-        epochs = [torch.cat(list(loader)) for _ in range(2)]
+        epochs = [torch.cat(list(loader)).flip(0) for _ in range(2)]
     except Exception as error:  # whatever a worker raises is the finding
         return repr(error)
     return next(filter(None, (wrong_rows(epoch, path, len(rows[0])) for epoch in epochs)), "")

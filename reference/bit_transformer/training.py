@@ -136,14 +136,14 @@ def compile_where_supported(model: nn.Module, policy: str = "strict") -> nn.Modu
     if not supported:
         warnings.warn(f"not compiled: {reason}", stacklevel=2)
     elif model._compiled_call_impl is None:
-        leave_windows_eager(model)
         model.compile()
         model._compiled_call_impl = EagerFallback(model, model._compiled_call_impl)
+        leave_windows_eager(model)
     return model
 
 
 def leave_windows_eager(model: nn.Module) -> None:
-    """Keep attention in chunks out of compiled code: with Inductor the gradient of its windows is wrong (torch 2.13)."""
+    """Keep attention in chunks out of compiled code: there Inductor's gradient of its windows is wrong (torch 2.13)."""
     for kind in {type(module) for module in model.modules() if module is not model and hasattr(module, "chunk_size")}:
         if not hasattr(kind.forward, "_torchdynamo_disable"):
             kind.forward = torch.compiler.disable(kind.forward)

@@ -119,7 +119,7 @@ def recorded_kills(task: int, rows: Rows) -> dict[str, list[str]]:
     """The killers of each mutant, in the order in which they are recorded already if they are the same."""
     before = read_kills(task)
     return {
-        tree: before[tree] if sorted(before.get(tree, ())) == sorted(found) else found
+        tree: before.get(tree, found) if sorted(before.get(tree, ())) == sorted(found) else found
         for tree, found in kills_of(rows).items()
     }
 

@@ -10,7 +10,8 @@ WARNING = '        warnings.warn(f"not compiled: {reason}", stacklevel=2)\n'
 UNTIL = "    elif model._compiled_call_impl is None:\n"
 MADE = "        model.compile()\n"
 GUARDED = "        model._compiled_call_impl = EagerFallback(model, model._compiled_call_impl)\n"
-SETUP = UNTIL + MADE + GUARDED
+WINDOWS = "        leave_windows_eager(model)\n"
+SETUP = UNTIL + MADE + GUARDED + WINDOWS
 FALLBACK = "        except Exception as error:\n"
 AGAIN = "            result = self.model._call_impl(*args, **kwargs)  # what is wrong with the input, raises here too\n"
 DROPPED = "            self.model._compiled_call_impl = None\n"
