@@ -11,6 +11,7 @@ report.json              the last evaluation, beside what compressors make of th
 
 import fcntl
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,20 +35,27 @@ def take_folder(out: Path, values: Values) -> TextIO:
     What a process that was killed has left there half written is removed. Raises RunError where another
     process trains, or nothing can be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
+    with ExitStack() as on_error:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, no process that this one forks holds it
+            out.mkdir(parents=True, exist_ok=True)
+            lock = on_error.enter_context((out / ".lock").open("w"))
+            require_lock(lock, out)
+            write_json(out / "run.json", {name: jsonable(value) for name, value in values.items()})
         except OSError as error:
-            raise RunError(f"--out {out}: another process trains there; wait for it, or name another folder") from error
-        write_json(out / "run.json", {name: jsonable(value) for name, value in values.items()})
-    except OSError as error:
-        raise RunError(f"--out {out} cannot be written ({error.strerror}): name another folder") from error
+            raise RunError(f"--out {out} cannot be written ({error.strerror}): name another folder") from error
+        on_error.pop_all()
     for name in FILES:
         for part in out.glob(f".{name}.*"):
             part.unlink(missing_ok=True)
     return lock
+
+
+def require_lock(file: TextIO, out: Path) -> None:
+    """Lock a file until it is closed, or this process ends; RunError where another process has it."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, no process that this one forks holds it
+    except OSError as error:
+        raise RunError(f"--out {out}: another process trains there; wait for it, or name another folder") from error
 
 
 def copied(text: Path, folder: Path) -> Path:

@@ -69,7 +69,7 @@ def assert_same_run(out, expected):
     for name in KEPT:
         assert (out / name).read_bytes() == (expected / name).read_bytes(), name
     assert records(out) == records(expected)
-    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 def forked(work):

@@ -26,8 +26,8 @@ MOMENTS = {
     "in the write of the first checkpoint": (os, "fsync", 4),
     "in the write of the second checkpoint": (os, "fsync", 6),
     "before the second replaces the first": (Path, "chmod", 4),
-    "once it is done, before its model is kept": (runs, "finish", 1),
-    "in the write of its report": (runs, "write_json", 2),
+    "once it is done, before its model is kept": (runs, "report", 1),
+    "in the write of its report": (runs, "write_json", 1),
 }
 
 
