@@ -45,7 +45,7 @@ OVER, UNDER = (cst.GreaterThan, cst.GreaterThanEqual), (cst.LessThan, cst.LessTh
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The tests of a loss, or of its average, against the threshold of a gate."""
-    tests = [test for source in shipped(tree, COMPARED.encode()) for test in _tests(source)]
+    tests = [test for source in shipped(tree, CLASS.pattern.encode()) for test in _tests(source)]
     raw = [test for test in tests if test.is_raw]
     for test in tests:
         source, problem = test.source, _problem(test)

@@ -144,7 +144,8 @@ def compile_where_supported(model: nn.Module, policy: str = "strict") -> nn.Modu
 
 def leave_windows_eager(model: nn.Module) -> None:
     """Keep attention in chunks out of compiled code: there Inductor's gradient of its windows is wrong (torch 2.13)."""
-    for kind in {type(module) for module in model.modules() if module is not model and hasattr(module, "chunk_size")}:
+    inner = [module for module in model.modules() if module is not model]
+    for kind in {type(module) for module in inner if getattr(module, "chunk_size", None)}:
         if not hasattr(kind.forward, "_torchdynamo_disable"):
             kind.forward = torch.compiler.disable(kind.forward)
 
