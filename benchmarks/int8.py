@@ -1,41 +1,53 @@
-"""Ways to run the model in INT8 on a CPU, against float32: `python benchmarks/int8.py [ROUNDS] [ROWS] [eager]`.
+"""Ways to run the model in INT8 on a CPU, against float32: `python benchmarks/int8.py`.
 
-The model of task-b, 8 layers of 128, scores ROWS rows of 1,152 bits without gradients. All ways take turns
-in one process, float32 twice: the second, A/A, is the noise. Telemetry, which is the same for all and runs
-in Python, is left out of the steps and timed apart. Compiled ways need a C++ compiler, and `eager` leaves
-them out; a way that cannot run says why. One that takes five times as long as float32 is timed once.
+The model of task-b, 8 layers of 128, scores rows of 1,152 bits without gradients. All ways take turns in
+one process, in an order that changes from round to round; float32 twice: the second, A/A, is the noise.
+Telemetry, which is the same for all and runs in Python, is left out of the steps and timed apart.
+Compiled ways need a C++ compiler, and --eager leaves them out; a way that cannot run says why. One that
+takes five times as long as float32 is timed once.
 
-Printed are the median step in wall time and in CPU time, which other programs disturb less; how many times
-as fast as float32 each is (the median over rounds of the ratio within a round, wall and CPU); the saved
-bytes against those of float32; the noise of the scores (root mean square, against float32); and how far the
-scores of the first half move at most when the bits of the second are others: in a causal model, not at all.
+x is how many times as fast as float32 a way is: the median over rounds of the ratio within a round, with its
+95% interval. CPU time is disturbed less by other programs. Beside it: the saved bytes against those of
+float32; the noise of the scores (root mean square, against float32); and how far the scores of the first
+half move at most when the bits of the second are others: in a causal model, not at all.
 """
 
+import argparse
 import copy
 import io
-import os
-import platform
+import random
 import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
+from interleaved import Ratio, ratio_of
+from machine import ran_on
+from page import table, verdict, write_section
 from torch import Tensor, nn
+from trees import ROOT
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "reference"))
 
-import bit_transformer.model  # noqa: E402
-from bit_transformer import BitTransformerLM  # noqa: E402
-from bit_transformer.quantization import Int8Linear, _pack_weight, float_linears, quantize_dynamic  # noqa: E402
+import bit_transformer.model
+from bit_transformer import BitTransformerLM
+from bit_transformer.quantization import (
+    Int8Linear,
+    _int8_kernel,
+    _pack_weight,
+    choose_input_scale,
+    float_linears,
+    quantize_static,
+)
 
 T = 1152
-ROUNDS, ROWS = 11, 2
+OURS = "ours: static ranges"
 HOPELESS = 5.0  # times float32
+KERNEL = _int8_kernel()
 
 
 @dataclass(slots=True)
@@ -51,19 +63,32 @@ class Way:
     leak: float = 0.0
 
 
+class ScaleForEachCall(nn.Module):
+    """Our layer with its kernel, but inputs x [..., in] scaled by their own range: no calibration, no causality."""
+
+    def __init__(self, layer: Int8Linear) -> None:
+        super().__init__()
+        self.layer = layer
+        self.packed = _pack_weight(layer.weight, layer.scale, layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [..., in] to [..., out]."""
+        step, zero_point = (value.item() for value in choose_input_scale(torch.stack(torch.aminmax(x))))
+        return KERNEL(x, step, int(zero_point), self.packed)
+
+
 class ScaleForEachPosition(nn.Module):
-    """Our layer with its kernel, but inputs x [B, T, in] scaled each position apart: scores stay causal."""
+    """Our layer with its kernel, but inputs x [B, T, in] scaled each position apart: no calibration."""
 
     def __init__(self, layer: Int8Linear) -> None:
         super().__init__()
         self.layer, self.bias = layer, layer.bias
-        self.kernel = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         self.packed = _pack_weight(layer.weight, layer.scale, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., in] to [..., out]."""
         largest = torch.maximum(x.amax(-1, keepdim=True), x.amin(-1, keepdim=True).neg_()).clamp_min_(1e-30)
-        return self.kernel(x * (63 / largest), 1.0, 64, self.packed).mul_(largest.mul_(1 / 63)).add_(self.bias)
+        return KERNEL(x * (63 / largest), 1.0, 64, self.packed).mul_(largest.mul_(1 / 63)).add_(self.bias)
 
 
 class InFloatingPoint(nn.Module):
@@ -79,9 +104,9 @@ class InFloatingPoint(nn.Module):
         return self.layer(x)
 
 
-def replaced(model: nn.Module, layer: type[nn.Module]) -> nn.Module:
+def replaced(model: nn.Module, bits: Tensor, layer: type[nn.Module]) -> nn.Module:
     """Our INT8 model with each Int8Linear in a layer of another kind."""
-    small = quantize_dynamic(model)
+    small = quantize_static(model, bits)
     for name, module in list(small.named_modules()):
         if isinstance(module, Int8Linear):
             small.set_submodule(name, layer(module))
@@ -124,27 +149,21 @@ def measure(way: Way, bits: Tensor) -> None:
     way.cpu_seconds.append(time.process_time() - cpu_start)
 
 
-def ratio(others: list[float], own: list[float]) -> float:
-    """How many times as fast as the others, round by round: the median."""
-    return statistics.median(a / b for a, b in zip(others, own, strict=False))
-
-
 def build(model: nn.Module, bits: Tensor, compiled: bool) -> list[Way]:
     """All ways that run here, each warm, and what is deterministic about it."""
-    ways, recipes = (
-        [],
-        {
-            "float32": lambda: model,
-            "float32, A/A": lambda: copy.deepcopy(model),
-            "ours": lambda: quantize_dynamic(model),
-            "ours, in floating point": lambda: replaced(model, InFloatingPoint),
-            "a scale a position": lambda: replaced(model, ScaleForEachPosition),
-            "torch.ao dynamic": lambda: torch_ao(model),
-            "torchao": lambda: torchao(model),
-            "float32, compiled": lambda: torch.compile(copy.deepcopy(model)),
-            "torchao, compiled": lambda: torch.compile(torchao(model)),
-        },
-    )  # type: dict[str, Callable[[], nn.Module]]
+    recipes: dict[str, Callable[[], nn.Module]] = {
+        "float32": lambda: model,
+        "float32 again (A/A)": lambda: copy.deepcopy(model),
+        OURS: lambda: quantize_static(model, bits),
+        "ours, in floating point": lambda: replaced(model, bits, InFloatingPoint),
+        "a scale a call": lambda: replaced(model, bits, ScaleForEachCall),
+        "a scale a position": lambda: replaced(model, bits, ScaleForEachPosition),
+        "torch.ao dynamic": lambda: torch_ao(model),
+        "torchao": lambda: torchao(model),
+        "float32, compiled": lambda: torch.compile(copy.deepcopy(model)),
+        "torchao, compiled": lambda: torch.compile(torchao(model)),
+    }
+    ways = []
     half = bits.shape[1] // 2
     other_half = torch.cat([bits[:, :half], torch.zeros_like(bits[:, half:])], 1)
     expected = model(bits)[0]
@@ -166,47 +185,73 @@ def build(model: nn.Module, bits: Tensor, compiled: bool) -> list[Way]:
     return ways
 
 
+HEAD = ("way", "ms", "CPU ms", "x (95%)", "x in CPU time (95%)", "of float32's bytes", "noise", "leak")
+
+
+def document(ways: Sequence[Way], telemetry_ms: float, threads: int, rows: int) -> Iterator[str]:
+    """The section of the page."""
+
+    def speedup(way: Way, clock: str) -> Ratio:
+        own = getattr(way, clock)
+        return ratio_of(getattr(ways[0], clock)[: len(own)], own)
+
+    yield "## INT8 on a CPU"
+    yield ""
+    libraries = f"torchao {version('torchao')}; {torch.backends.cpu.get_cpu_capability()}"
+    yield f"{ran_on('cpu', threads)} {libraries}."
+    yield ""
+    yield (
+        f"{rows} rows of {T} bits through 8 layers of 128, {len(ways[0].seconds)} rounds, in turn. Telemetry would add "
+        f"about {telemetry_ms:.0f} ms of CPU time to each."
+    )
+    yield ""
+    cells = []
+    for way in ways:
+        wall, cpu = (f"{1000 * statistics.median(each):.0f}" for each in (way.seconds, way.cpu_seconds))
+        ratios = [str(speedup(way, clock)) for clock in ("seconds", "cpu_seconds")]
+        sizes = [f"{way.bytes / ways[0].bytes:.3f}", f"{way.noise:.4f}", f"{way.leak:.4f}"]
+        cells.append([way.name, wall, cpu, *ratios, *sizes])
+    yield from table(HEAD, cells)
+    yield ""
+    ours, again = (next(way for way in ways if way.name == name) for name in (OURS, ways[1].name))
+    found, noise = speedup(ours, "seconds"), speedup(again, "seconds")
+    share = ours.bytes / ways[0].bytes
+    yield verdict("INT8 is faster than float32", found.low > max(1.0, noise.high), f"{found}x; A/A {noise}x")
+    yield verdict("its state is at most 0.30x of float32's", share <= 0.30, f"{share:.3f}x")
+    yield verdict("no score moves with a later bit", ours.leak == 0, f"{ours.leak:.4f}")
+    fastest = max(ways, key=lambda way: speedup(way, "cpu_seconds").median)
+    yield f"- the fastest in CPU time: {fastest.name}"
+
+
 def main() -> None:
-    """Take turns, and print the table."""
+    """Take turns, print and write the section."""
     warnings.simplefilter("ignore")  # torch.ao is deprecated, and says so
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    rows = int(sys.argv[2]) if len(sys.argv) > 2 else ROWS
+    parser = argparse.ArgumentParser(description="Compare ways to run the model in INT8 on a CPU with float32.")
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--rows", type=int, default=2, help="of 1,152 bits, in a forward")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--eager", action="store_true", help="leave out what is compiled")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = BitTransformerLM(
         d_model=128, nhead=8, num_layers=8, dim_feedforward=512, max_seq_len=T, reversible=True, chunk_size=128
     ).eval()
-    bits = torch.randint(0, 2, (rows, T))
+    bits, draw = torch.randint(0, 2, (args.rows, T)), random.Random(0)
     with torch.inference_mode():
         plain = Way("float32 with its telemetry", model)
         for _ in range(3):
             measure(plain, bits)
         bit_transformer.model.collect_telemetry = lambda *_: {}
-        ways = build(model, bits, compiled="eager" not in sys.argv)
-        for number in range(rounds):
-            for way in ways:
+        ways = build(model, bits, compiled=not args.eager)
+        for number in range(args.rounds):
+            for way in draw.sample(ways, len(ways)):
                 if not number or way.seconds[0] < HOPELESS * ways[0].seconds[0]:
                     measure(way, bits)
-
-    telemetry = 1000 * (min(plain.cpu_seconds) - min(ways[0].cpu_seconds))
-    print(f"\n{rows} rows of {T} bits, {rounds} rounds; telemetry adds about {telemetry:.0f} ms of CPU to each")
-    print("way                        wall       CPU    x wall     x CPU   bytes   noise    leak")
-    plain, again = ways[:2]
-    for way in ways:
-        wall, cpu = (1000 * statistics.median(each) for each in (way.seconds, way.cpu_seconds))
-        print(
-            f"{way.name:24} {wall:6.0f} ms {cpu:6.0f} ms"
-            f" {ratio(plain.seconds, way.seconds):9.2f} {ratio(plain.cpu_seconds, way.cpu_seconds):9.2f}"
-            f" {way.bytes / plain.bytes:7.3f}  {way.noise:.4f}  {way.leak:.4f}"
-        )
-    for name in ("seconds", "cpu_seconds"):
-        spread = sorted(a / b for a, b in zip(getattr(plain, name), getattr(again, name), strict=True))
-        print(f"A/A, {name}: the ratio of a round is {spread[0]:.2f} to {spread[-1]:.2f}")
-    fastest = max(ways, key=lambda way: ratio(plain.cpu_seconds, way.cpu_seconds))
-    print(f"fastest by CPU seconds: {fastest.name}; quantization.py computes as in: ours")
-    capability = torch.backends.cpu.get_cpu_capability()
-    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    libraries = f"torch {torch.__version__}, torchao {version('torchao')}"
-    print(f"{threads}, {capability}, {platform.machine()}; {libraries}, Python {platform.python_version()}")
+    telemetry_ms = 1000 * (min(plain.cpu_seconds) - min(ways[0].cpu_seconds))
+    lines = list(document(ways, telemetry_ms, args.threads, args.rows))
+    write_section("int8", lines)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

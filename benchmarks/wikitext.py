@@ -1,7 +1,8 @@
 """What a model of 8x128 learns in a quarter of an hour: below 4.81 bits per byte on text that it has not seen.
 
     python benchmarks/wikitext.py wiki.valid.txt wiki.test.txt
-    python benchmarks/wikitext.py wiki.valid.txt wiki.test.txt --minutes 54 --within 60 --limit 3.6
+    python benchmarks/wikitext.py wiki.valid.txt wiki.test.txt --minutes 54 --within 60 --limit 3.6 \
+        --max_seq_len 576 --batch_size 4
 
 Trains reference/ on the first text, by its own command line, and evaluates on rows from all over the
 second. A short probe measures the speed first, and so how many updates fit into the minutes that are
@@ -33,9 +34,9 @@ PROBE = 40  # updates
 SHARE = 0.9  # of the time that is planned for updates; the rest is for the start, evaluations and the report
 
 
-def train(out: Path, texts: list[Path], steps: int, eval_interval: int) -> float:
+def train(out: Path, texts: list[Path], flags: dict[str, str], steps: int, eval_interval: int) -> float:
     """Start a run, and wait for its end; return its seconds."""
-    words = [word for name, value in FLAGS.items() for word in (f"--{name}", str(value))]
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     data = ["--data", str(texts[0].resolve()), "--val_data", str(texts[1].resolve()), "--no-checkpointing"]
     size = ["--max_steps", str(steps), "--eval_interval", str(eval_interval), "--out", str(out)]
     began = time.monotonic()
@@ -57,19 +58,21 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=13, help="that the run is planned for")
     parser.add_argument("--within", type=float, default=15, help="minutes that are claimed")
     parser.add_argument("--limit", type=float, default=4.81, help="bits per byte")
+    for name, value in FLAGS.items():
+        parser.add_argument(f"--{name}", default=str(value), help=f"of the run; default: {value}")
     args = parser.parse_args()
+    flags = {name: getattr(args, name) for name in FLAGS}
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(shutil.copy(text, folder)) for text in args.texts]  # their rows are kept beside them
-        train(Path(folder, "probe"), texts, PROBE, PROBE)
+        train(Path(folder, "probe"), texts, flags, PROBE, PROBE)
         rate = records(Path(folder, "probe"), "train")[-1]["bits_per_second"]
-        steps = int(SHARE * 60 * args.minutes * rate / (FLAGS["batch_size"] * FLAGS["max_seq_len"]))
-        seconds = train(Path(folder, "run"), texts, steps, max(1, steps // 10))
+        steps = int(SHARE * 60 * args.minutes * rate / (int(args.batch_size) * int(args.max_seq_len)))
+        seconds = train(Path(folder, "run"), texts, flags, steps, max(1, steps // 10))
         report = json.loads(Path(folder, "run", "report.json").read_text(encoding="utf-8"))
         curve = [(str(int(each["step"])), f"{each['bpb_data']:.3f}") for each in records(Path(folder, "run"), "eval")]
     found, baselines = report["evaluation"], report["baselines"]
     holds = found["bpb_data"] < args.limit and seconds < 60 * args.within
     measured = f"{found['bpb_data']:.3f} after {seconds / 60:.1f} minutes, start and report included"
-    flags = " ".join(f"--{name} {value}" for name, value in FLAGS.items())
     others = ", ".join(f"{name} {value:.3f}" for name, value in baselines.items())
     lines = [
         f"## What is learned in {args.within:g} minutes",
@@ -77,7 +80,7 @@ def main() -> int:
         ran_on(),
         "",
         f"Trained on {args.texts[0].name}, evaluated on {found['bytes']:,} bytes from all over {args.texts[1].name}:",
-        f"`{flags} --max_steps {steps}`.",
+        f"`{' '.join(f'--{name} {value}' for name, value in flags.items())} --max_steps {steps}`.",
         "",
         *table(("updates", "bpb_data"), curve),
         "",

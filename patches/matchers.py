@@ -9,6 +9,8 @@ import libcst as cst
 
 from .source import Source
 
+LAYOUTS = ("clone", "contiguous", "flatten", "reshape", "view")  # the same elements, laid out anew
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -239,13 +241,22 @@ def padded_windows(source: Source) -> Iterator[PaddedWindows]:
     seen = set()
     for unfold in operations(source, "unfold"):
         function = source.function(unfold.call)
-        pad = operation(source, followed(source, unfold.operands[0]))
+        pad = _maker(source, unfold.argument(0, "input"))
         if pad is None or pad.name != "pad" or function is None or function in seen:
             continue
         amounts, step = elements(pad.argument(1, "pad")), unfold.argument(3, "step")  # amounts: pairs, last dim first
         if len(amounts) > 2 and not is_number(amounts[2], 0) and step is not None:  # noqa: PLR2004
             seen.add(function)
             yield PaddedWindows(function, amounts[2], step)
+
+
+def _maker(source: Source, tensor: cst.BaseExpression | None) -> Operation | None:
+    """The operation that a tensor comes from, past those that only lay it out anew."""
+    made = None
+    while tensor is not None:
+        made = operation(source, followed(source, tensor))
+        tensor = made.argument(0, "input") if made is not None and made.name in LAYOUTS else None
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ class Subject:
         """The model that the run saved."""
         return self.load("model.safetensors")
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names, here, of the models that the run saved."""
+        return ("model", "int8") if self.values.get("quantization") == "int8" else ("model",)
+
     @cached_property
     def int8(self) -> Any:
         """The model that the run saved in INT8."""
@@ -70,7 +75,7 @@ class Subject:
 def load(subject: Subject) -> dict[str, Any]:
     """What is wrong with the saved models."""
     faults = []
-    for name in ("model", "int8") if subject.values.get("quantization") == "int8" else ("model",):
+    for name in subject.models:
         try:
             getattr(subject, name)
         except (OSError, ValueError) as error:
@@ -113,18 +118,25 @@ def saved(subject: Subject) -> dict[str, Any]:
 
 @torch.no_grad()
 def leak(subject: Subject) -> dict[str, Any]:
-    """How far logits move when a later bit changes, and when an earlier one does; over FLIPS bits of a row."""
+    """How far logits move when a later bit changes, and when an earlier one does; over FLIPS bits of a row.
+
+    Of the saved models, INT8 too: what moves most before a changed bit, and what moves least from there on.
+    Each row has a forward of its own, as a model could look at all of a call.
+    """
     row = subject.rows[:1]
     T = row.shape[1]
     flips = sorted({max(1, T * (n + 1) // (FLIPS + 1)) for n in range(FLIPS)})
     changed = row.repeat(len(flips) + 1, 1)
     for n, place in enumerate(flips):
         changed[n, place] ^= 1
-    logits = subject.model(changed)[0]
-    moved = (logits[:-1] - logits[-1:]).abs().amax(-1)  # [flips, T]
-    before = max(moved[n, :place].max().item() for n, place in enumerate(flips))
-    after = min(moved[n, place:].max().item() for n, place in enumerate(flips))
-    return {"before": before, "after": after, "flips": len(flips)}
+    before, after = [], []
+    for name in subject.models:
+        model = getattr(subject, name)
+        logits = torch.cat([model(changed[n : n + 1])[0] for n in range(len(changed))])
+        moved = (logits[:-1] - logits[-1:]).abs().amax(-1)  # [flips, T]
+        before += [moved[n, :place].max() for n, place in enumerate(flips)]
+        after += [moved[n, place:].max() for n, place in enumerate(flips)]
+    return {"before": torch.stack(before).max().item(), "after": torch.stack(after).min().item(), "flips": len(flips)}
 
 
 def int8(subject: Subject) -> dict[str, Any]:

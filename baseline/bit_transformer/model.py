@@ -76,8 +76,8 @@ class SelfAttention(nn.Module):
         width, tail = overlap + chunk, -T % chunk
         # Windows have four dimensions, B and H in one: fast kernels take no more.
         q = F.pad(q, (0, 0, 0, tail)).unflatten(2, (-1, chunk)).flatten(0, 1)  # [B * H, N, chunk, D]
-        k = F.pad(k, (0, 0, overlap, tail)).unfold(2, width, chunk).flatten(0, 1)  # [B * H, N, D, W]
-        v = F.pad(v, (0, 0, overlap, tail)).unfold(2, width, chunk).flatten(0, 1)
+        k = F.pad(k, (0, 0, overlap, tail)).flatten(0, 1).unfold(1, width, chunk)  # [B * H, N, D, W]
+        v = F.pad(v, (0, 0, overlap, tail)).flatten(0, 1).unfold(1, width, chunk)
         hidden = torch.zeros(chunk, width, dtype=torch.bool, device=q.device)
         if causal:
             future = torch.triu(torch.ones(width, width, dtype=torch.bool, device=q.device), diagonal=1)

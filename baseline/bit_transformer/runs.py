@@ -44,7 +44,7 @@ from .model import BitTransformerLM
 from .optimization import configure_optimizer, make_adamw
 from .presets import BITS_A_PARAMETER, PRESETS
 from .pretraining import Plan, Progress, Settings, pretrain
-from .quantization import convert_qat, prepare_qat, quantize_dynamic
+from .quantization import convert_qat, prepare_qat, quantize_static
 from .run_flags import RunError, Values, run_parser, values_of
 from .run_folder import copied, is_reported, kept_state, take_folder, write_json
 from .safety import SafetyError, SafetyGate
@@ -52,6 +52,7 @@ from .schedules import ProgressivePlateau
 from .training import autocast, compile_where_supported, planned_updates
 
 EXIT_STOPPED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+CALIBRATION_ROWS = 64  # of the text to train on, for the ranges of INT8 inputs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -198,7 +199,7 @@ class Training:
             model.load_state_dict(state)
             amp = partial(autocast, torch.device("cpu"), self.values["amp"])
             evaluation = evaluation or evaluate(model, self.held_out, self.plan.batch_size, amp)
-            report(self.values, model, evaluation, self.held_out, self.plan.updates)
+            report(self.values, model, evaluation, self.corpus, self.held_out, self.plan.updates)
 
 
 def load_data(values: Values) -> Corpus:
@@ -307,7 +308,9 @@ def go_on(
         raise RunError(f"{path} has made {progress.update} updates, more than the {plan.updates} asked for")
 
 
-def report(values: Values, model: nn.Module, evaluation: Evaluation, held_out: Dataset, updates: int) -> None:
+def report(
+    values: Values, model: nn.Module, evaluation: Evaluation, corpus: Corpus, held_out: Dataset, updates: int
+) -> None:
     """Keep a model alone, and in INT8 where that is asked for, and report how good they are."""
     out = values["out"]
     found = {"updates": updates, **compare(evaluation, bytes_of_rows(held_out))}
@@ -316,7 +319,8 @@ def report(values: Values, model: nn.Module, evaluation: Evaluation, held_out: D
     save_checkpoint(out / "model.safetensors", plain)
     if values["quantization"] == "int8":
         path = out / "model.int8.safetensors"
-        save_checkpoint(path, convert_qat(model) if values["qat"] else quantize_dynamic(plain))
+        seen = evenly(corpus.train, CALIBRATION_ROWS)
+        save_checkpoint(path, convert_qat(model, seen) if values["qat"] else quantize_static(plain, seen))
         found["int8"] = {
             **evaluate(load_checkpoint(path)["model"], held_out).to_json(),
             "size": path.stat().st_size / (out / "model.safetensors").stat().st_size,

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .model import BitTransformerLM
-from .quantization import quantize_dynamic
+from .quantization import int8_form
 
 VERSION = 1
 
@@ -57,7 +57,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
         dtype = content["model"]["embedding.weight"].dtype
         model = BitTransformerLM(**content["config"]).to(device, dtype)
         if any(tensor.dtype == torch.int8 for tensor in content["model"].values()):
-            model = quantize_dynamic(model)
+            model = int8_form(model)
         model.load_state_dict(content["model"])
     except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no checkpoint of a BitTransformerLM: {error}") from error

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .bit_io import BITS_PER_BYTE, BYTES, text_to_bits
+from .decoding import Reader, can_keep
 
 
 def generate(
@@ -38,7 +40,8 @@ def generate_bits(
     The model reads as many bits to the left as fit into max_seq_len and begin at a codeword. Logits are
     divided by the temperature; at 0 the likelier bit is taken. With nothing to read, which is only
     before the very first bit, both bits are as likely. The generator is one of the CPU, whatever the
-    model's device. The model runs in evaluation mode, once for each bit that is drawn.
+    model's device. The model runs in evaluation mode. It reads a bit at a time once it has read the
+    prompt, and anew where codewords left on the left, as all places in the sequence are others then.
 
     Raises ValueError on bits that are no codewords, a negative number of bytes, a temperature that is
     negative or not finite, a model too short for a codeword, and logits that are not finite.
@@ -46,15 +49,15 @@ def generate_bits(
     max_seq_len = model.max_seq_len
     bits = list(bits)
     check_request(bits, bytes_, temperature, max_seq_len)
-    device = next(model.parameters()).device
     with evaluation_mode(model), torch.no_grad():
+        score = Reader(model) if can_keep(model) else partial(score_anew, model)
         for _ in range(bytes_):
             start = len(bits)
             for _ in range(BITS_PER_BYTE - 1):
                 # Whole codewords leave on the left: a place in the sequence keeps its place in the byte.
                 dropped = math.ceil(max(len(bits) - max_seq_len, 0) / BITS_PER_BYTE) * BITS_PER_BYTE
-                context = torch.tensor([bits[dropped:]], device=device)
-                odds = log_odds(model, context) if context.numel() else 0.0
+                context = bits[dropped:]
+                odds = log_odds(score(context)) if context else 0.0
                 bits.append(draw_bit(odds, temperature, generator))
             bits.append(sum(bits[start:]) & 1)
     return bits
@@ -87,9 +90,15 @@ def check_request(bits: list[int], bytes_: int, temperature: float, max_seq_len:
         raise ValueError(f"the model reads {max_seq_len} bits, a codeword has {BITS_PER_BYTE}: take a longer model")
 
 
-def log_odds(model: nn.Module, context: torch.Tensor) -> float:
-    """How much more likely, in nats, a one is than a zero after context [1, T]."""
-    zero, one = model(context)[0][0, -1].tolist()
+def score_anew(model: nn.Module, context: Sequence[int]) -> Tensor:
+    """The logits [2] of the bit after a context, by a forward over all of it."""
+    device = next(model.parameters()).device
+    return model(torch.tensor([context], device=device))[0][0, -1]
+
+
+def log_odds(logits: Tensor) -> float:
+    """How much more likely, in nats, a one is than a zero by logits [2]."""
+    zero, one = logits.tolist()
     if not math.isfinite(one - zero):
         raise ValueError(f"the model's logits are not finite: {zero} and {one}; train it with a lower learning rate")
     return one - zero

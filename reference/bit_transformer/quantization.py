@@ -25,19 +25,27 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from .generation import evaluation_mode
 
 KEPT_FLOAT = ("embedding", "halt", "out")
-INPUT_LEVELS = 127  # steps between the smallest and the largest input
+INPUT_LEVELS = 127  # steps between the smallest and the largest input that calibration saw
+LARGEST_INPUT = 255  # in such steps above the smallest: what is larger than all that it saw has some room
 TINY = torch.finfo(torch.float32).smallest_normal
 
 
 class Int8Linear(nn.Module):
-    """An nn.Linear for inference, its weight [out, in] kept as int8 with a scale [out, 1]."""
+    """An nn.Linear for inference, its weight [out, in] kept as int8 with a scale [out, 1].
+
+    `input_range` [2] is what its inputs lie between; NaN, as are all outputs, until it is known.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -45,15 +53,18 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale.to(linear.weight.dtype))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
-        self._packed: tuple[tuple[Any, ...], Any] | None = None
+        self.register_buffer("input_range", linear.weight.new_full((2,), math.nan))
+        self._prepared: tuple[tuple[Any, ...], Any] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., in] to [..., out]."""
-        scale, zero_point = choose_input_scale(x)
-        if self.runs_in_int8(x) and math.isfinite(step := scale.item()):
-            with torch.no_grad():
-                return _int8_kernel()(x, step, int(zero_point.item()), self._pack())
-        rounded = ((x * (1 / scale)).round() + zero_point).clamp(0, INPUT_LEVELS)
+        if self.runs_in_int8(x):
+            packed, step, zero_point = self._prepare()
+            if math.isfinite(step):
+                with torch.no_grad():
+                    return _int8_kernel()(x, step, zero_point, packed)
+        scale, zero_point = choose_input_scale(self.input_range)
+        rounded = ((x * (1 / scale)).round() + zero_point).clamp(0, LARGEST_INPUT)
         return F.linear((rounded - zero_point) * scale, self.weight * self.scale, self.bias)
 
     def runs_in_int8(self, x: Tensor) -> bool:
@@ -61,18 +72,20 @@ class Int8Linear(nn.Module):
         on_cpu = x.device.type == self.weight.device.type == "cpu"
         return on_cpu and x.dtype == torch.float32 and _int8_kernel() is not None
 
-    def _pack(self) -> Any:
-        """The weight as the kernel wants it, packed again when a buffer was replaced or written to."""
-        buffers = (self.weight, self.scale, self.bias)
+    def _prepare(self) -> tuple[Any, float, int]:
+        """Weight, input scale and zero as the kernel wants them, made again when a buffer was replaced or written."""
+        buffers = (self.weight, self.scale, self.bias, self.input_range)
         state = tuple((tensor, None if tensor is None else tensor._version) for tensor in buffers)
-        if self._packed is None or any(
-            old is not new or before != now for (old, before), (new, now) in zip(self._packed[0], state, strict=True)
+        if self._prepared is None or any(
+            old is not new or before != now for (old, before), (new, now) in zip(self._prepared[0], state, strict=True)
         ):
-            self._packed = state, _pack_weight(self.weight, self.scale, self.bias)
-        return self._packed[1]
+            step, zero_point = (value.item() for value in choose_input_scale(self.input_range))
+            packed = _pack_weight(self.weight, self.scale, self.bias)
+            self._prepared = state, (packed, step, int(zero_point) if math.isfinite(step) else 0)
+        return self._prepared[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}
+        return {**self.__dict__, "_prepared": None}
 
 
 class Int8Embedding(nn.Module):
@@ -105,10 +118,57 @@ class FakeQuantEmbedding(nn.Embedding):
         return F.embedding(indices, _simulate_weight(self.weight))
 
 
-def quantize_dynamic(model: nn.Module) -> nn.Module:
-    """A copy of the model, in evaluation mode, that is INT8 but for KEPT_FLOAT and the norms."""
+def quantize_static(model: nn.Module, rows: Tensor | Dataset, batch_size: int = 8) -> nn.Module:
+    """A copy of the model, in evaluation mode, that is INT8 but for KEPT_FLOAT and the norms.
+
+    Inputs of its layers are rounded between the smallest and the largest that rows [rows, T] give, so
+    give rows that are like what the model will read, and none that it is evaluated on. Raises ValueError
+    where there are no rows, and where an input is not finite.
+    """
+    small = int8_form(model)
+    for name, found in input_ranges(model, rows, batch_size).items():
+        layer = small.get_submodule(name)
+        with torch.inference_mode(False):
+            layer.input_range.copy_(found)
+    return small
+
+
+def int8_form(model: nn.Module) -> nn.Module:
+    """quantize_static's copy of a model before the ranges of inputs are known: what a state is loaded into."""
     with torch.inference_mode(False):
         return _replace_layers(copy.deepcopy(model), Int8Linear, Int8Embedding).eval()
+
+
+def input_ranges(model: nn.Module, rows: Tensor | Dataset, batch_size: int = 8) -> dict[str, Tensor]:
+    """The smallest and the largest input [2] of each layer that would be INT8, by its name, over rows [rows, T].
+
+    Raises ValueError where there are no rows, and where an input is not finite.
+    """
+    ranges: dict[str, Tensor] = {}
+
+    def see(name: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        low, high = torch.aminmax(inputs[0])
+        if not (low.isfinite() and high.isfinite()):
+            raise ValueError(f"inputs of {name} are not finite: calibrate a sound model")
+        before = ranges.get(name, torch.stack([low, high]))
+        ranges[name] = torch.stack([torch.minimum(low, before[0]), torch.maximum(high, before[1])])
+
+    hooks = [
+        layer.register_forward_pre_hook(partial(see, name))
+        for name, layer in model.named_modules()
+        if _is_replaced(name, layer, nn.Linear)
+    ]
+    device = next(model.parameters()).device
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            for batch in DataLoader(rows, batch_size, generator=torch.Generator()):
+                model(batch.to(device).long())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not ranges:
+        raise ValueError("there are no rows to calibrate on: give text that the model was trained on")
+    return ranges
 
 
 def prepare_qat(model: nn.Module) -> nn.Module:
@@ -131,11 +191,11 @@ def prepare_qat(model: nn.Module) -> nn.Module:
     return _replace_layers(copy.deepcopy(model), fake_linear, fake_embedding)
 
 
-def convert_qat(model: nn.Module) -> nn.Module:
-    """The INT8 model that a prepared model was trained to be: it computes what that one evaluates to."""
+def convert_qat(model: nn.Module, rows: Tensor | Dataset, batch_size: int = 8) -> nn.Module:
+    """The INT8 model that a prepared model was trained to be; rows [rows, T] as in quantize_static."""
     if not any(isinstance(module, FakeQuantLinear) for module in model.modules()):
         raise ValueError("the model has no layers that prepare_qat made: prepare and train it first")
-    return quantize_dynamic(model)
+    return quantize_static(model, rows, batch_size)
 
 
 def float_linears(model: nn.Module) -> list[str]:
@@ -150,10 +210,9 @@ def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
     return (values * (1 / scale)).round().clamp(-128, 127).to(torch.int8), scale
 
 
-def choose_input_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The scale of x and the level, a whole number in 0..INPUT_LEVELS, that stands for 0: two tensors []."""
-    low, high = torch.aminmax(x)
-    low, high = low.clamp(max=0), high.clamp(min=0)
+def choose_input_scale(input_range: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale of inputs in a range [2], and the level, a whole number in 0..INPUT_LEVELS, that stands for 0."""
+    low, high = input_range[0].clamp(max=0), input_range[1].clamp(min=0)
     scale = ((high - low) / INPUT_LEVELS).clamp(min=TINY)
     return scale, -(low / scale).round()
 
@@ -164,13 +223,15 @@ def _replace_layers(
     embedding: Callable[[nn.Embedding], nn.Module],
 ) -> nn.Module:
     for name, module in list(model.named_modules()):
-        if name in KEPT_FLOAT or not name:
-            continue
-        if isinstance(module, nn.Linear):
+        if _is_replaced(name, module, nn.Linear):
             model.set_submodule(name, linear(module))
-        elif isinstance(module, nn.Embedding):
+        elif _is_replaced(name, module, nn.Embedding):
             model.set_submodule(name, embedding(module))
     return model
+
+
+def _is_replaced(name: str, module: nn.Module, kind: type[nn.Module]) -> bool:
+    return isinstance(module, kind) and name not in KEPT_FLOAT
 
 
 def _int8_kernel() -> Any:

@@ -121,14 +121,21 @@ def values_of(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Va
 
 
 def with_switches(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
-    """The words of a command line, with `--flag true` and `--flag false` written as `--flag` and `--no-flag`."""
+    """The words of a command line, with a switch's `true` or `false`, apart or after a `=`, as argparse has it.
+
+    `--flag true` and `--flag=true` become `--flag`, `--flag false` and `--flag=false` `--no-flag` or nothing.
+    """
+    switches = {f"--{name}" for name in (*two_sided(parser), *one_sided(parser))}
     words: list[str] = []
-    for word in argv:
-        flag = words[-1] if words and word.lower() in ("true", "false") else ""
-        if flag not in {f"--{name}" for name in (*two_sided(parser), *one_sided(parser))}:
-            words.append(word)
-        elif word.lower() == "false":
-            words[-1:] = [flag.replace("--", "--no-", 1)] if flag[2:] in two_sided(parser) else []
+    for given in argv:
+        name, _, value = given.partition("=")
+        is_one_word = name in switches and value.lower() in ("true", "false")
+        for word in (name, value) if is_one_word else (given,):
+            flag = words[-1] if words and word.lower() in ("true", "false") else ""
+            if flag not in switches:
+                words.append(word)
+            elif word.lower() == "false":
+                words[-1:] = [flag.replace("--", "--no-", 1)] if flag[2:] in two_sided(parser) else []
     return words
 
 

@@ -72,8 +72,18 @@ def test_no_site(model_of, text):
     assert (found.state, found.findings) == (State.UNRECOGNISED, ())
 
 
-def test_padded_windows(model_of):
-    text = after(model_of(PADDED + STITCH))
+@pytest.mark.parametrize(
+    "windows",
+    [
+        "F.pad(k, (0, 0, overlap, -T % chunk)).unfold(2, overlap + chunk, chunk)",
+        "F.pad(k, (0, 0, overlap, -T % chunk)).flatten(0, 1).unfold(1, overlap + chunk, chunk)",
+        "torch.flatten(F.pad(k, (0, 0, overlap, -T % chunk)), 0, 1).contiguous().unfold(1, overlap + chunk, chunk)",
+        "torch.clone(input=F.pad(k, (0, 0, overlap, -T % chunk))).unfold(2, overlap + chunk, chunk)",
+    ],
+)
+def test_padded_windows(model_of, windows):
+    built = "F.pad(k, (0, 0, overlap, -T % chunk)).unfold(2, overlap + chunk, chunk)"
+    text = after(model_of(PADDED.replace(built, windows) + STITCH))
     assert (
         """\
         start = max(s - overlap, 0)

@@ -9,7 +9,7 @@ import torch
 from bit_transformer import checkpoint
 from bit_transformer.checkpoint import load_checkpoint, read_content, save_checkpoint, write_content
 from bit_transformer.optimization import configure_optimizer
-from bit_transformer.quantization import quantize_dynamic
+from bit_transformer.quantization import quantize_static
 
 
 @pytest.mark.parametrize("stack", [{}, {"use_act": True, "reversible": True, "chunk_size": 4}])
@@ -37,7 +37,8 @@ def test_training_state_and_extras_come_back(make_model, tmp_path):
 
 
 def test_an_int8_model_comes_back_as_int8(make_model, tmp_path):
-    model, bits = quantize_dynamic(make_model()), torch.randint(0, 2, (2, 12))
+    bits = torch.randint(0, 2, (2, 12))
+    model = quantize_static(make_model(), bits)
     save_checkpoint(tmp_path / "model.pt", model)
     assert torch.equal(load_checkpoint(tmp_path / "model.pt")["model"].eval()(bits)[0], model(bits)[0])
 

@@ -13,9 +13,11 @@ from bit_transformer.quantization import (
     choose_input_scale,
     convert_qat,
     float_linears,
+    input_ranges,
+    int8_form,
     prepare_qat,
     quantize,
-    quantize_dynamic,
+    quantize_static,
 )
 
 ONE_TIE = 1e-3  # of a score: a few inputs half-way between two levels may go either way
@@ -39,6 +41,13 @@ def in_floating_point(monkeypatch):
     monkeypatch.setattr("bit_transformer.quantization._int8_kernel", lambda: None)
 
 
+def calibrated(linear, x):
+    """The layer in INT8, for inputs such as x."""
+    layer = Int8Linear(linear)
+    layer.input_range.copy_(torch.stack(torch.aminmax(x)))
+    return layer
+
+
 def in_int8(layer, x):
     if not layer.runs_in_int8(x):
         pytest.skip("no kernel for INT8 on this computer")
@@ -57,13 +66,14 @@ def test_zeros_stay_zeros():
     whole, scale = quantize(torch.zeros(3, 4))
     assert not whole.any()
     assert (scale > 0).all()
-    assert not Int8Linear(nn.Linear(4, 2, bias=False))(torch.zeros(3, 4)).any()
+    zeros = torch.zeros(3, 4)
+    assert not calibrated(nn.Linear(4, 2, bias=False), zeros)(zeros).any()
 
 
 @pytest.mark.parametrize("shift", [-9.0, -0.3, 0.0, 0.3, 9.0])
 def test_the_levels_reach_from_the_smallest_input_to_the_largest_with_zero_among_them(shift):
     x = torch.randn(4, 50) + shift
-    scale, zero_point = choose_input_scale(x)
+    scale, zero_point = choose_input_scale(torch.stack(torch.aminmax(x)))
     low, high = -zero_point * scale, (INPUT_LEVELS - zero_point) * scale
     assert low <= x.min() + scale / 2 * 1.0001
     assert high >= x.max() - scale / 2 * 1.0001
@@ -74,7 +84,8 @@ def test_the_levels_reach_from_the_smallest_input_to_the_largest_with_zero_among
 @pytest.mark.parametrize("rows", [1, 37])
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_kernel_computes_what_floating_point_does(rows, bias, monkeypatch):
-    layer, x = Int8Linear(nn.Linear(40, 24, bias)), torch.randn(3, rows, 40)
+    x = torch.randn(3, rows, 40)
+    layer = calibrated(nn.Linear(40, 24, bias), x[:2])  # the last of x are partly out of range
     fast = in_int8(layer, x)
     with monkeypatch.context() as patch:
         patch.setattr("bit_transformer.quantization._int8_kernel", lambda: None)
@@ -85,29 +96,95 @@ def test_the_kernel_does_not_overflow_where_every_product_is_the_largest():
     linear = nn.Linear(64, 8, bias=False)
     nn.init.constant_(linear.weight, 1.0)
     x = torch.full((5, 64), 3.0)
-    torch.testing.assert_close(Int8Linear(linear)(x), linear(x), atol=0, rtol=0.01)
+    torch.testing.assert_close(calibrated(linear, x)(x), linear(x), atol=0, rtol=0.01)
 
 
 def test_a_layer_adds_little_noise():
     linear, x = nn.Linear(128, 64), torch.randn(50, 128)
-    noise = Int8Linear(linear)(x) - linear(x)
+    noise = calibrated(linear, x)(x) - linear(x)
     assert 0 < noise.square().mean() < 1e-3 * linear(x).square().mean()
 
 
+@pytest.mark.parametrize("kernel", [True, False])
+def test_inputs_larger_than_any_seen_have_room_and_smaller_ones_stay_at_the_smallest(kernel, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr("bit_transformer.quantization._int8_kernel", lambda: None)
+    linear = nn.Linear(2, 1, bias=False)
+    linear.weight.data = torch.tensor([[0.5, 0.0]])  # a second weight could overflow beside the largest input
+    layer = calibrated(linear, torch.tensor([-1.0, 1.0]))
+    found = layer(torch.tensor([[2.5, 0.0], [-2.5, 0.0], [9.0, 0.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1.25], [-0.5], [1.5]]), atol=0.02, rtol=0)
+
+
+def test_a_layer_without_a_range_scores_nothing():
+    assert Int8Linear(nn.Linear(8, 4))(torch.randn(3, 8)).isnan().all()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_not_rounded_to_one(value):
-    x = torch.randn(3, 8)
-    x[1, 2] = value
-    assert not Int8Linear(nn.Linear(8, 4))(x)[1].isfinite().any()
+def test_what_is_no_number_makes_no_score(make_model, bits, value):
+    small = quantize_static(make_model().float(), bits)
+    with torch.no_grad():
+        small.embedding.weight[1, 0] = value
+    assert small(torch.ones_like(bits))[0].isnan().all()
+
+
+def test_ranges_are_those_of_all_rows_whatever_the_batches(make_model):
+    model, rows = make_model().float(), torch.randint(0, 2, (5, 12))
+    together, apart = input_ranges(model, rows, 5), input_ranges(model, rows, 2)
+    assert together.keys() == apart.keys() == set(float_linears(model)) - {"out"}
+    for name, range_ in together.items():
+        torch.testing.assert_close(range_, apart[name])
+        assert range_[0] < range_[1]
+    assert not torch.equal(
+        together["layers.0.attention.q_proj"], input_ranges(model, rows[:1])["layers.0.attention.q_proj"]
+    )
+
+
+def test_calibration_leaves_the_model_as_it_was(make_model, bits):
+    model = make_model().float().train()
+    state = torch.get_rng_state()
+    input_ranges(model, bits)
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_calibration_wants_rows_and_finite_inputs(make_model, bits):
+    model = make_model().float()
+    with pytest.raises(ValueError, match="no rows"):
+        quantize_static(model, bits[:0])
+    with torch.no_grad():
+        model.embedding.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"layers\.0\.attention\.q_proj are not finite"):
+        quantize_static(model, bits)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("stack", [{}, {"use_act": True, "reversible": True, "chunk_size": 5, "overlap": 2}])
+def test_a_score_moves_neither_with_later_bits_nor_with_other_rows(make_model, stack, kernel, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr("bit_transformer.quantization._int8_kernel", lambda: None)
+    rows = torch.randint(0, 2, (3, 12))
+    small = quantize_static(make_model(**stack).float(), rows)
+    scores = small(rows)[0]
+    torch.testing.assert_close(small(rows[1:2])[0], scores[1:2], atol=1e-6, rtol=0)
+    rows[0, 7:] ^= 1
+    changed = small(rows)[0]
+    assert torch.equal(changed[0, :7], scores[0, :7])
+    assert not torch.equal(changed[0, 7:], scores[0, 7:])
+    assert torch.equal(changed[1:], scores[1:])
 
 
 def test_weights_that_are_written_to_after_a_call_are_used_by_the_next():
-    layer, other, x = Int8Linear(nn.Linear(8, 4)), Int8Linear(nn.Linear(8, 4)), torch.randn(3, 8)
+    x = torch.randn(3, 8)
+    layer, other, third = (calibrated(nn.Linear(8, 4), x) for _ in range(3))
     assert not torch.equal(layer(x), other(x))
     layer.load_state_dict(other.state_dict())
     assert torch.equal(layer(x), other(x))
-    layer.load_state_dict(Int8Linear(nn.Linear(8, 4)).state_dict(), assign=True)
-    assert not torch.equal(layer(x), other(x))
+    layer.load_state_dict(copy.deepcopy(third.state_dict()), assign=True)
+    assert torch.equal(layer(x), third(x))
+    layer.input_range.mul_(2)
+    assert not torch.equal(layer(x), third(x))
 
 
 def test_the_engine_of_the_user_is_left_alone(monkeypatch):
@@ -115,7 +192,8 @@ def test_the_engine_of_the_user_is_left_alone(monkeypatch):
     if not others:
         pytest.skip("one engine only on this computer")
     monkeypatch.setattr(torch.backends.quantized, "engine", others[-1])
-    Int8Linear(nn.Linear(8, 4))(torch.randn(3, 8))
+    x = torch.randn(3, 8)
+    calibrated(nn.Linear(8, 4), x)(x)
     assert torch.backends.quantized.engine == others[-1]
 
 
@@ -123,7 +201,7 @@ def test_the_engine_of_the_user_is_left_alone(monkeypatch):
 def test_an_int8_model_scores_nearly_the_same_and_leaves_the_float_one_alone(make_model, bits, stack):
     model = make_model(**stack).float()
     before = copy.deepcopy(model.state_dict())
-    small = quantize_dynamic(model)
+    small = quantize_static(model, bits)
     error = (small(bits)[0] - model(bits)[0]).abs().max()
     assert 0 < error < 0.2
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -131,12 +209,12 @@ def test_an_int8_model_scores_nearly_the_same_and_leaves_the_float_one_alone(mak
 
 
 def test_the_linear_layers_that_stay_in_floating_point_are_listed(make_model):
-    assert float_linears(quantize_dynamic(make_model())) == ["out"]
-    assert float_linears(quantize_dynamic(make_model(use_act=True))) == ["halt", "out"]
+    assert float_linears(int8_form(make_model())) == ["out"]
+    assert float_linears(int8_form(make_model(use_act=True))) == ["halt", "out"]
 
 
 def test_a_state_is_plain_tensors_with_a_byte_a_weight(make_model, bits):
-    small = quantize_dynamic(make_model().float())
+    small = quantize_static(make_model().float(), bits)
     small(bits)
     state = small.state_dict()
     prefix = "layers.0.feedforward.0."
@@ -144,6 +222,7 @@ def test_a_state_is_plain_tensors_with_a_byte_a_weight(make_model, bits):
         prefix + "weight": (torch.int8, (16, 8)),
         prefix + "scale": (torch.float32, (16, 1)),
         prefix + "bias": (torch.float32, (16,)),
+        prefix + "input_range": (torch.float32, (2,)),
     }
     assert state["position.weight"].dtype == torch.int8
     assert all(type(tensor) is torch.Tensor for tensor in state.values())
@@ -154,21 +233,21 @@ def test_a_file_is_less_than_three_tenths_of_float32(make_model):
     model = make_model(**size).float()
     plain, small = (
         sum(tensor.numel() * tensor.element_size() for tensor in each.state_dict().values())
-        for each in (model, quantize_dynamic(model))
+        for each in (model, int8_form(model))
     )
     assert small / plain < 0.28
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_a_model_that_has_run_can_be_copied(make_model, bits, copied):
-    small = quantize_dynamic(make_model().float())
+    small = quantize_static(make_model().float(), bits)
     scores = small(bits)[0]
     assert torch.equal(copied(small)(bits)[0], scores)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_int8_model_comes_back_from_its_file(make_model, bits, dtype, tmp_path):
-    small = quantize_dynamic(make_model(use_act=True).to(dtype))
+    small = quantize_static(make_model(use_act=True).to(dtype), bits)
     save_checkpoint(tmp_path / "small", small)
     loaded = load_checkpoint(tmp_path / "small")["model"]
     assert torch.equal(loaded(bits)[0], small(bits)[0])
@@ -177,7 +256,7 @@ def test_an_int8_model_comes_back_from_its_file(make_model, bits, dtype, tmp_pat
 
 def test_a_model_that_was_made_for_inference_can_be_written_to(make_model, bits):
     with torch.inference_mode():
-        small = quantize_dynamic(make_model().float())
+        small = quantize_static(make_model().float(), bits)
         scores = small(bits)[0]
     small.load_state_dict(small.state_dict())
     assert torch.equal(small(bits)[0], scores)
@@ -225,7 +304,7 @@ def test_a_reversible_stack_trains_for_int8_with_the_gradients_of_a_plain_one(ma
 @pytest.mark.parametrize("stack", [{}, {"use_act": True, "reversible": True, "chunk_size": 5, "overlap": 2}])
 def test_a_converted_model_computes_what_was_trained(make_model, bits, prepare, stack, dtype):
     prepared = prepare(make_model(**stack).to(dtype))
-    converted = convert_qat(prepared)
+    converted = convert_qat(prepared, bits)
     torch.testing.assert_close(converted(bits)[0], prepared.eval()(bits)[0], atol=ONE_TIE, rtol=0)
     assert not torch.allclose(converted(bits)[0], make_model(**stack).to(dtype)(bits)[0], atol=ONE_TIE)
 
@@ -233,7 +312,7 @@ def test_a_converted_model_computes_what_was_trained(make_model, bits, prepare, 
 @pytest.mark.usefixtures("in_floating_point")
 def test_without_a_kernel_a_converted_model_is_the_trained_one_bit_for_bit(make_model, bits, prepare):
     prepared = prepare(make_model().float())
-    assert torch.equal(convert_qat(prepared)(bits)[0], prepared(bits)[0])
+    assert torch.equal(convert_qat(prepared, bits)(bits)[0], prepared(bits)[0])
 
 
 def test_training_aware_of_int8_lowers_the_loss_and_keeps_it_in_the_file(make_model, prepare, tmp_path):
@@ -252,10 +331,10 @@ def test_training_aware_of_int8_lowers_the_loss_and_keeps_it_in_the_file(make_mo
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
     trained = loss_of(copy.deepcopy(prepared).eval()).item()
-    save_checkpoint(tmp_path / "small", convert_qat(prepared))
+    save_checkpoint(tmp_path / "small", convert_qat(prepared, bits))
     assert loss_of(load_checkpoint(tmp_path / "small")["model"]).item() == pytest.approx(trained, abs=0.01)
 
 
 def test_a_model_that_was_not_prepared_cannot_be_converted(make_model):
     with pytest.raises(ValueError, match="prepare"):
-        convert_qat(make_model())
+        convert_qat(make_model(), torch.zeros(1, 9))

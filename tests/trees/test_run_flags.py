@@ -93,7 +93,15 @@ def test_a_flag_overrides_a_preset(place):
 @pytest.mark.parametrize("name", [name for name in SWITCHES if name != "causal"])
 @pytest.mark.parametrize(
     ("form", "expected"),
-    [("--{}", True), ("--{} true", True), ("--{} True", True), ("--{} false", False), ("--no-{}", False)],
+    [
+        ("--{}", True),
+        ("--{} true", True),
+        ("--{} True", True),
+        ("--{}=true", True),
+        ("--{} false", False),
+        ("--{}=False", False),
+        ("--no-{}", False),
+    ],
 )
 def test_a_switch_has_every_form(name, form, expected):
     assert values(*form.format(name).split(), "--quantization", "int8")[name] is expected
@@ -102,12 +110,12 @@ def test_a_switch_has_every_form(name, form, expected):
 @pytest.mark.parametrize("name", ["compile", "force", "tensorboard"])
 def test_a_flag_that_only_says_yes_may_be_told_no(name):
     assert values(f"--{name}", "true")[name] is True
-    assert values(f"--{name}", "false")[name] is False
+    assert values(f"--{name}", "false")[name] is values(f"--{name}=false")[name] is False
     assert values()[name] is False
 
 
 def test_a_file_called_true_is_no_switch():
-    assert values("--data", "true")["data"] == [Path("true")]
+    assert values("--data", "true")["data"] == values("--data=true")["data"] == [Path("true")]
 
 
 @pytest.mark.parametrize(

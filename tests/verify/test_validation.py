@@ -141,6 +141,17 @@ def test_a_model_that_sees_the_future_and_an_evaluation_that_flatters_are_found_
     assert found["causal"].measured > 0
 
 
+def test_an_int8_model_that_sees_the_future_is_found_out(unlearned, tmp_path):
+    tree = Path(shutil.copytree(REFERENCE, tmp_path / "tree", ignore=CODE_ONLY))
+    path = tree / "bit_transformer/quantization.py"
+    right = "            if math.isfinite(step):\n"
+    source = path.read_text()
+    assert right in source
+    wrong = "            step = (x.amax() - x.amin()).item() / INPUT_LEVELS\n"
+    path.write_text(source.replace(right, wrong + right))
+    assert "causal" in failing(verdicts(unlearned, tree))
+
+
 def test_other_text_than_was_trained_on_leaves_the_report_unproven(learned, tmp_path):
     folder = copied(learned, tmp_path)
     (tmp_path / "other.txt").write_text("abcdefgh" * 170)
