@@ -155,7 +155,7 @@ def int8(subject: Subject) -> dict[str, Any]:
 
 @torch.no_grad()
 def speed(subject: Subject) -> dict[str, Any]:
-    """The median seconds of a forward in floating point and in INT8; the forwards take turns."""
+    """The median seconds of a forward in floating point and in INT8, and of their ratio; the forwards take turns."""
     rows = subject.rows[:ROWS]
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(FORWARDS + 1):
@@ -163,8 +163,10 @@ def speed(subject: Subject) -> dict[str, Any]:
             began = time.perf_counter()
             model(rows)
             taken.append(time.perf_counter() - began)
-    floating, whole = (statistics.median(taken[1:]) for taken in seconds)  # the first of each packs its weights
-    return {"float": floating, "int8": whole, "threads": torch.get_num_threads()}
+    floating, whole = (taken[1:] for taken in seconds)  # the first of each packs its weights
+    share = statistics.median(b / a for a, b in zip(floating, whole, strict=True))
+    medians = {"float": statistics.median(floating), "int8": statistics.median(whole)}
+    return {**medians, "share": share, "threads": torch.get_num_threads()}
 
 
 @torch.no_grad()

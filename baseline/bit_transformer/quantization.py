@@ -1,24 +1,27 @@
 """INT8 linear layers and position table, after training or with training that is aware of them.
 
-Weights [out, in] are 8-bit whole numbers with a scale for each row. Inputs are rounded to 7 bits as they
-come, with one scale and zero point for all of a call: a CPU without VNNI adds products in pairs of 16 bits,
-and 8 bits times 8 would overflow there. `out`, `halt` and `embedding` stay in floating point: they are 3 kB,
-and their error would go straight into the scores.
+Weights [out, in] are 8-bit whole numbers with a scale for each row. Inputs are rounded to 7 bits, between the
+smallest and the largest that a layer had on text of the training set: a CPU without VNNI adds products in pairs
+of 16 bits, and 8 bits times 8 would overflow there. `out`, `halt` and `embedding` stay in floating point: they
+are 3 kB, and their error would go straight into the scores. Training that is aware of INT8 rounds inputs
+between the smallest and the largest of the call, which come to much the same.
 
-Of the ways that `python benchmarks/int8.py` compares, this is among the fastest. CPU time of 8 layers of 128
-over 2 rows of 1,152 bits, as many times as fast as float32 (one thread of a busy AVX2 CPU without VNNI, torch
-2.13, torchao 0.18; float32 against itself: 0.83 to 1.10 in single rounds, median 1.04):
+Of the ways that `python benchmarks/int8.py` compares, this is among the fastest, and the scores stay causal: none
+moves with a later bit, or with another row. How many times as fast as float32, with the 95% interval: 8 layers
+of 128 over 2 rows of 1,152 bits, 41 rounds, two threads of an AVX2 CPU without VNNI, torch 2.13, torchao 0.18:
 
-    this 1.09, torch.ao dynamic 1.10, a scale for each position 1.00, this in floating point 0.78,
-    torchao 0.09; in a second run torchao compiled 0.09, float32 compiled 1.02
+    this                     1.11 (1.08-1.15)    this in floating point  0.78 (0.73-0.80)
+    torch.ao dynamic         1.13 (1.07-1.17)    torchao                 0.07 (0.07-0.07)
+    a scale for each call    1.03 (1.00-1.09)    torchao, compiled       0.07 (0.07-0.07)
+    a scale for a position   1.00 (0.96-1.05)    float32, compiled       1.01 (0.99-1.03)
+    float32 against itself   1.02 (0.98-1.05)
 
-torchao has no fast kernel on such a CPU. torch.ao is deprecated, packs its weights in the file, and calls the
-same kernels. One scale for all of a call has a price: a score moves by rounding noise with everything else in
-the call, later bits and other rows too (by up to 0.03 at initial weights). A scale for each position would
-not, and is no faster than float32.
+torchao has no fast kernel on such a CPU. torch.ao is deprecated, packs its weights in a file of 0.33 of float32's
+size, and scales inputs by the call: a score moves with later bits (by up to 0.02 at initial weights).
 
-A file holds `weight`, `scale` and `bias`, whatever computes with them: FBGEMM's kernel on a CPU that has it,
-the same arithmetic in floating point elsewhere.
+A file holds `weight`, `scale`, `bias` and `input_range`, whatever computes with them: FBGEMM's kernel on a CPU
+that has it, the same arithmetic in floating point elsewhere. Inputs far beyond their range may differ between
+the two by what overflows.
 """
 
 import copy

@@ -52,6 +52,7 @@ from .schedules import ProgressivePlateau
 from .training import autocast, compile_where_supported, planned_updates
 
 EXIT_STOPPED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # the last is Arm's
 CALIBRATION_ROWS = 64  # of the text to train on, for the ranges of INT8 inputs
 
 
@@ -83,6 +84,8 @@ def run(values: Values, device: torch.device) -> int:
     if find_spec("matplotlib") is None:
         raise ImportError(NEEDS_MATPLOTLIB)
     out, replicas = values["out"], Replicas.here()
+    if replicas.rank == 0 and values["amp"] == "bf16" and emulates_bfloat16(device):
+        print("warning: --amp bf16: this CPU has no instructions for it; --amp off is faster here", file=sys.stderr)
     corpus = load_data(values)
     kept = kept_state(out / "checkpoint.safetensors", corpus) if values["resume"] else None
     model = make_model(values, corpus.length, is_fresh=kept is None)
@@ -200,6 +203,12 @@ class Training:
             amp = partial(autocast, torch.device("cpu"), self.values["amp"])
             evaluation = evaluation or evaluate(model, self.held_out, self.plan.batch_size, amp)
             report(self.values, model, evaluation, self.corpus, self.held_out, self.plan.updates)
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether a device is known to multiply bfloat16 without instructions of its own."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return device.type == "cpu" and bool(known) and not any(known.get(name) for name in BF16_INSTRUCTIONS)
 
 
 def load_data(values: Values) -> Corpus:

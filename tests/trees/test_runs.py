@@ -245,3 +245,22 @@ def test_the_command_is_killed_after_a_record_and_goes_on_to_the_same_files(text
     events = [path for path in (tmp_path / "whole").iterdir() if "tfevents" in path.name]
     assert len(events) == 1
     assert b"train/loss" in events[0].read_bytes()
+
+
+# bfloat16 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("amp", "capabilities", "is_warned"),
+    [
+        ("bf16", {"avx2": True, "avx512_bf16": False}, True),
+        ("bf16", {"avx2": True, "avx512_bf16": True}, False),
+        ("bf16", {"neon": True, "bf16": True}, False),
+        ("bf16", {}, False),
+        ("off", {"avx2": True}, False),
+    ],
+)
+def test_a_cpu_that_emulates_bfloat16_is_named(amp, capabilities, is_warned, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert runs.main(words(tmp_path / "run", text, amp=amp, max_steps=1)) == 0
+    assert ("warning: --amp bf16: this CPU has no instructions" in capsys.readouterr().err) == is_warned
