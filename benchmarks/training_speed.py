@@ -342,12 +342,14 @@ def draw(findings: Sequence[Finding], args: argparse.Namespace) -> str:
     """A bar for each variant, its interval, and the band of the noise."""
     figure, axes = new_picture(8.0, 1.2 + 0.3 * len(findings))
     noise = [finding.speedup for finding in findings if finding.variant.name.startswith(AA)]
-    axes.axvspan(min(each.low for each in noise), max(each.high for each in noise), color="#dddddd", label="A/A noise")
+    axes.axvspan(
+        min(each.low for each in noise), max(each.high for each in noise), color="#dddddd", zorder=0, label="A/A noise"
+    )
     axes.axvline(1.0, color="black", linewidth=0.8)
     for place, finding in enumerate(findings):
         ratio = finding.speedup
         errors = [[max(0.0, ratio.median - ratio.low)], [max(0.0, ratio.high - ratio.median)]]
-        axes.barh(place, ratio.median, xerr=errors, color="#9ecae1", height=0.6, zorder=0)
+        axes.barh(place, ratio.median, xerr=errors, color="#9ecae1", height=0.6, zorder=1)
     axes.set_yticks(range(len(findings)), [finding.variant.name for finding in findings])
     axes.invert_yaxis()
     axes.set_xlabel("bits/s, as a multiple of the baseline's")
