@@ -18,7 +18,14 @@ from bit_transformer.checkpoint import load_checkpoint, read_content
 
 # 13 rows in micro-batches of 4, by threes: the last update of an epoch has one row for two processes.
 SHAPE = {"dropout": 0, "accum_steps": 3, "direct_prob": 0.5, "eval_interval": 1, "max_steps": 4}
-STACKS = {"plain": {}, "task-a": {"act": True, "reversible": True, "chunk_size": 9, "overlap": 9}}
+STACKS = {
+    "plain": {},
+    "act": {"act": True},
+    "reversible": {"reversible": True},
+    "task-a": {"act": True, "reversible": True, "chunk_size": 9, "overlap": 9},
+}
+# Exchanges of gradients in an update: one for all, or one for the shards of each layer and one for the rest.
+EXCHANGES = {"ddp": dict.fromkeys(STACKS, 1), "fsdp": {"plain": 3, "act": 3, "reversible": 1, "task-a": 1}}
 
 
 @pytest.fixture(autouse=True)
@@ -83,18 +90,15 @@ def count_exchanges(path):
     setattr(dist, scatter, lambda *args, **kwargs: note() or real_scatter(*args, **kwargs))
 
 
-@pytest.mark.parametrize(
-    ("parallel", "stack", "exchanges"),
-    [("ddp", "plain", 1), ("ddp", "task-a", 1), ("fsdp", "plain", 3), ("fsdp", "task-a", 1)],
-    ids=["replicas", "reversible replicas", "shards, of each layer and the rest", "shards of a reversible whole"],
-)
-def test_two_processes_have_the_curve_of_one(parallel, stack, exchanges, alone, text, tmp_path):
+@pytest.mark.parametrize("parallel", EXCHANGES)
+@pytest.mark.parametrize("stack", STACKS)
+def test_two_processes_have_the_curve_of_one(parallel, stack, alone, text, tmp_path):
     out = tmp_path / "run"
     line = words(out, text, parallel=parallel, **SHAPE, **STACKS[stack])
     assert together(line, around=lambda rank: count_exchanges(tmp_path / str(rank))) == [0, 0]
     assert_same_curve(out, alone(stack))
     for rank in range(2):
-        assert (tmp_path / str(rank)).stat().st_size == exchanges * SHAPE["max_steps"]
+        assert (tmp_path / str(rank)).stat().st_size == EXCHANGES[parallel][stack] * SHAPE["max_steps"]
     assert {path.name for path in out.iterdir()} == {path.name for path in alone(stack).iterdir()}
 
 
