@@ -201,8 +201,11 @@ class Training:
             model = make_model(self.values, self.corpus.length, is_fresh=False)
             model.load_state_dict(state)
             amp = partial(autocast, torch.device("cpu"), self.values["amp"])
-            evaluation = evaluation or evaluate(model, self.held_out, self.plan.batch_size, amp)
-            report(self.values, model, evaluation, self.corpus, self.held_out, self.plan.updates)
+            plain = BitTransformerLM(**model.config)
+            plain.load_state_dict(model.state_dict())
+            if evaluation is None or self.values["qat"]:  # in training, a model for INT8 rounds as that does
+                evaluation = evaluate(plain, self.held_out, self.plan.batch_size, amp)
+            report(self.values, model, plain, evaluation, self.corpus, self.held_out, self.plan.updates)
 
 
 def emulates_bfloat16(device: torch.device) -> bool:
@@ -318,13 +321,17 @@ def go_on(
 
 
 def report(
-    values: Values, model: nn.Module, evaluation: Evaluation, corpus: Corpus, held_out: Dataset, updates: int
+    values: Values,
+    model: nn.Module,
+    plain: nn.Module,
+    evaluation: Evaluation,
+    corpus: Corpus,
+    held_out: Dataset,
+    updates: int,
 ) -> None:
-    """Keep a model alone, and in INT8 where that is asked for, and report how good they are."""
+    """Keep a model, plain and in INT8 where that is asked for, and report how good they are."""
     out = values["out"]
     found = {"updates": updates, **compare(evaluation, bytes_of_rows(held_out))}
-    plain = BitTransformerLM(**model.config)
-    plain.load_state_dict(model.state_dict())
     save_checkpoint(out / "model.safetensors", plain)
     if values["quantization"] == "int8":
         path = out / "model.int8.safetensors"

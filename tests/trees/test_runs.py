@@ -167,6 +167,17 @@ def test_drops_of_the_rate_are_recorded(whole):
 # What a run leaves -----------------------------------------------------------------------------------
 
 
+def test_a_report_of_training_for_int8_is_of_the_model_that_was_saved(text, tmp_path):
+    pytest.importorskip("torchao")
+    out = tmp_path / "run"
+    assert runs.main(words(out, text, "task-b", chunk_size=18, overlap=9, amp="off", max_steps=2)) == 0
+    values = runs.values_of(runs.run_parser(), words(tmp_path / "other", text, "task-b"))
+    held_out = runs.evenly(runs.load_data(values).held_out, values["eval_rows"])
+    found = runs.evaluate(load_checkpoint(out / "model.safetensors")["model"], held_out)
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["evaluation"]["bpb_data"] == pytest.approx(found.bpb_data, abs=1e-9)
+
+
 def test_a_run_leaves_its_flags_records_model_and_report(whole):
     out = whole("task-b: int8 aware")
     flags = json.loads((out / "run.json").read_text(encoding="utf-8"))
