@@ -3,15 +3,15 @@
 Shapes: C model width, H heads, D = C / H.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import model as model_module
-from .model import BitTransformerLM, TransformerLayer
-from .reversible import halting_weights
+from .model import BitTransformerLM, SelfAttention
 
 STEPS = 9  # further bits that are read one by one; more of them are read at once
 
@@ -63,35 +63,34 @@ class Reader:
         return logits[0, -1]
 
     def _step(self, bit: int, place: int) -> Tensor:
-        """Read one more bit."""
+        """Read one more bit by the model's own layers, whose attention takes what is kept."""
         model, device = self.model, self.logits.device
         x = model.embedding(torch.tensor([[bit]], device=device)) + model.position(torch.tensor([place], device=device))
-        x1 = x2 = x  # the streams of a reversible stack
-        states, probabilities = [], []
-        for layer, kept in zip(model.layers, self.kept, strict=True):
-            x1 = x1 + self._attend(layer, x2, kept, place)
-            x2 = (x2 if model.reversible else x1) + layer.feed(x1)
-            x1 = x1 if model.reversible else x2
-            states.append((x1 + x2) / 2 if model.reversible else x2)
-            if model.halt is not None:
-                probabilities.append(torch.sigmoid(model.halt(states[-1])))
-        x = states[-1]
-        if model.halt is not None:
-            weights = halting_weights(torch.stack(probabilities), model.act_threshold)
-            x = (weights * torch.stack(states)).sum(0)
+        with ExitStack() as reading:
+            for layer, kept in zip(model.layers, self.kept, strict=True):
+                reading.enter_context(reads_on(layer.attention, *kept, place))
+            x, _ = model._run_layers(x, causal=True)
         return model.out(model.norm(x))[0, -1]
 
-    def _attend(self, layer: TransformerLayer, x: Tensor, kept: tuple[Tensor, Tensor], place: int) -> Tensor:
-        """The attention branch of x [1, 1, C], which stands at a place; its key and value are kept."""
-        attention, x = layer.attention, layer.norm1(x)
-        for tensor, projection in zip(kept, (attention.k_proj, attention.v_proj), strict=True):
-            tensor[:, place] = projection(x)[:, 0]
-        first = 0
-        if attention.chunk_size is not None:
-            first = max(place // attention.chunk_size * attention.chunk_size - attention.overlap, 0)
+
+@contextmanager
+def reads_on(attention: SelfAttention, keys: Tensor, values: Tensor, place: int) -> Iterator[None]:
+    """Within it, attention takes x [1, 1, C], which stands at a place, and keeps its key and value there."""
+    first = 0
+    if attention.chunk_size is not None:
+        first = max(place // attention.chunk_size * attention.chunk_size - attention.overlap, 0)
+
+    def attend(x: Tensor, _causal: bool) -> tuple[Tensor, None]:
+        keys[:, place], values[:, place] = attention.k_proj(x)[:, 0], attention.v_proj(x)[:, 0]
         q, k, v = (
             each.unflatten(-1, (attention.nhead, -1)).transpose(1, 2)  # [1, H, positions, D]
-            for each in (attention.q_proj(x), *(tensor[:, first : place + 1] for tensor in kept))
+            for each in (attention.q_proj(x), keys[:, first : place + 1], values[:, first : place + 1])
         )
         out, _ = attention._dense(q, k, v, causal=False)  # all that is kept lies before the one query
-        return layer.dropout(attention.out_proj(out.transpose(1, 2).flatten(2)))
+        return attention.out_proj(out.transpose(1, 2).flatten(2)), None
+
+    attention.forward = attend
+    try:
+        yield
+    finally:
+        del attention.forward

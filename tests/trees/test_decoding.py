@@ -64,6 +64,7 @@ def test_reading_on_scores_as_reading_all_again(make_sharp, stack, first, calls)
     ends = [first, *range(first + 2, 46)]
     found = [reader(TEXT[:end]) for end in ends]
     assert calls == [first]
+    assert not any("forward" in vars(layer.attention) for layer in model.layers)
     expected = model(torch.tensor([TEXT]))[0][0]
     torch.testing.assert_close(torch.stack(found), expected[torch.tensor(ends) - 1], atol=1e-12, rtol=0)
     assert expected.std(0).min() > 1e-3
