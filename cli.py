@@ -33,8 +33,8 @@ from .screen import (
 )
 
 if TYPE_CHECKING:
-    from .patches.source import SourceTree
     from .patches.task import Plan, Task
+    from .patches.tree import SourceTree
 
 app = typer.Typer(
     name="bitpatch",
@@ -344,8 +344,8 @@ def validate(
 def here_or_reference(doing: str = "judging") -> Path:
     """The folder this runs in if it holds a tree, else the embedded reference."""
     from .patches.donor import REFERENCE
-    from .patches.source import open_tree
     from .patches.task import BitpatchError
+    from .patches.tree import open_tree
 
     try:
         return open_tree(Path()).root
@@ -357,8 +357,8 @@ def here_or_reference(doing: str = "judging") -> Path:
 @contextmanager
 def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
     """The tree under its lock, after a killed run was recovered."""
-    from .patches.source import open_tree, require_folder
     from .patches.transaction import locked
+    from .patches.tree import open_tree, require_folder
 
     require_folder(tree)
     gc.disable()  # a run lives for a second: collecting would walk its syntax trees again and again

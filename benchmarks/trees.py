@@ -6,7 +6,7 @@ from pathlib import Path
 
 import bitpatch
 from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.source import open_tree
+from bitpatch.patches.tree import open_tree
 from bitpatch.verify.runner import SAMPLE
 
 ROOT = Path(bitpatch.__file__).parent

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_PR_SET_PDEATHSIG = 1
+
 
 @contextmanager
 def beside(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
@@ -36,6 +38,7 @@ def _has_cores() -> bool:
 def _forked(work: Callable[[], Any]) -> tuple[int, int]:
     """The process that does the work, and what to read its result from; no process where there are too many."""
     reading, writing = os.pipe()
+    parent = os.getpid()
     try:
         child = os.fork()
     except OSError:
@@ -44,12 +47,22 @@ def _forked(work: Callable[[], Any]) -> tuple[int, int]:
         return 0, -1
     if child == 0:
         try:
+            _die_with(parent)
             with open(writing, "w") as pipe:
                 json.dump(work(), pipe)
         finally:
             os._exit(0)  # not a word of the parent's: neither its buffers nor its clean-up
     os.close(writing)
     return child, reading
+
+
+def _die_with(parent: int) -> None:
+    """Have this process end when its parent does, however that ends (Linux, as is all that has sched_getaffinity)."""
+    import ctypes  # noqa: PLC0415 - only the forked process pays for it
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was faster
+        os._exit(0)
 
 
 def _received(sent: bytes) -> Any:

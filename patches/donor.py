@@ -16,7 +16,8 @@ import libcst as cst
 from .edits import BARE_EQUAL, expression, in_style_of, insert_after, insert_before, insert_item, neighbours
 from .imports import TakenError, import_edits
 from .matchers import calls_to
-from .source import Source, read_bytes
+from .places import read_bytes
+from .source import Source
 from .task import Edit, Finding, mend, mended, near_miss
 
 PARSER = ("add_argument",)

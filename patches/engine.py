@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
 from .beside import beside
+from .donor import REFERENCE
 from .edits import apply_edits
-from .source import Source, SourceTree
+from .source import Source
 from .survey import survey
 from .task import (
     BitpatchError,
@@ -27,6 +30,7 @@ from .task import (
     Unparsable,
     Unreadable,
 )
+from .tree import SourceTree, not_followed
 
 HERE, THERE = {1, 2, 3, 4, 6, 8}, {5, 7, 9, 10, 11}  # tasks that, in most trees, change no file in common
 
@@ -62,6 +66,8 @@ def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False) -> Pla
     Raises BitpatchError where a file does not parse, and where the plan would not be idempotent.
     """
     tasks = sorted(tasks, key=lambda task: task.number)
+    if links := _links_in_the_way(tree):
+        return Plan(tuple(_refused(task, links) for task in tasks))
     if quick and (done := _all_done(tree, tasks)):
         return done
     outcomes, after = (quick and _applied_beside(tree, tasks)) or _applied(tree, tasks)
@@ -69,7 +75,7 @@ def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False) -> Pla
     if planned.refused:
         return planned
     if after is not tree:
-        _require_nothing_left((survey if quick else status)(after, tasks))
+        _require_nothing_left((survey if quick else status)(after.settled(), tasks))
     return Plan(planned.outcomes, tuple(_changes(tree, after)))
 
 
@@ -79,10 +85,12 @@ def _applied(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskOutcome]
     for task in tasks:
         try:
             found = TaskStatus.of(task, task.find(tree))
-            outcome = _decide(found)
+            outcome = _decide(tree, found)
             if outcome.outcome is Outcome.APPLIED:
                 tree = _edited(tree, [edit for finding in found.findings for edit in finding.edits])
-        except (Unparsable, Unreadable):
+        except Unparsable as error:
+            raise _every_unparsable(tree, error) from None
+        except Unreadable:
             raise
         except BitpatchError as error:
             outcome = TaskOutcome(task, Outcome.REFUSED, str(error), ())
@@ -115,7 +123,7 @@ def _applied_beside(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskO
     if Plan(tuple(outcomes)).refused:
         return None
     for path, text in given["texts"].items():
-        after = after.with_source(Source(path, text.encode("latin-1")))
+        after = after.with_source(Source(path, text.encode("latin-1"), origin=tree.raw(path)))
     last, after = _applied(after, [task for task in tasks if task.number not in HERE | THERE])
     outcomes += last
     return sorted(outcomes, key=lambda outcome: outcome.task.number), after
@@ -136,10 +144,10 @@ def _all_done(tree: SourceTree, tasks: Sequence[Task]) -> Plan | None:
                 return None
     except BitpatchError:
         return None
-    return Plan(tuple(_decide(each) for each in found))
+    return Plan(tuple(_decide(tree, each) for each in found))
 
 
-def _decide(found: TaskStatus) -> TaskOutcome:
+def _decide(tree: SourceTree, found: TaskStatus) -> TaskOutcome:
     task = found.task
     missing = tuple(finding.site for finding in found.findings if finding.state is State.MISSING)
     if found.state is State.APPLIED:
@@ -147,18 +155,50 @@ def _decide(found: TaskStatus) -> TaskOutcome:
     if found.state is not State.UNRECOGNISED:
         return TaskOutcome(task, Outcome.APPLIED, "", missing)
     near = tuple(finding.site for finding in found.findings if finding.state is State.UNRECOGNISED)
-    return TaskOutcome(task, Outcome.REFUSED, _refusal(task, near, missing), (*near, *missing))
+    return TaskOutcome(task, Outcome.REFUSED, _refusal(tree, task, near, missing), (*near, *missing))
 
 
-def _refusal(task: Task, near: Sequence[Site], clear: Sequence[Site]) -> str:
+def _refusal(tree: SourceTree, task: Task, near: Sequence[Site], clear: Sequence[Site]) -> str:
+    if not near:
+        return (
+            f"{task.id} looked for {task.sought}\nand found none, nor anything like it\n{not_followed(tree.links_out)}"
+            f"bitpatch explain {task.id} says what it would change, and bitpatch verify {task.id} whether the tree "
+            "behaves so all the same"
+        )
     lines = [f"{task.id} looked for {task.sought}"]
-    lines += [f"near miss at {site}" for site in near] or ["and found none, nor anything like it"]
+    lines += [f"near miss at {site}" for site in near]
     lines += [f"clear site at {site}" for site in clear]
+    those = "the near miss" if len(near) == 1 else f"the {len(near)} near misses"
     lines.append(
-        f"mend the near miss by hand and run the command again, or patch all of it by hand (bitpatch explain {task.id} "
+        f"mend {those} by hand and run the command again, or patch all of it by hand (bitpatch explain {task.id} "
         f"says what) and have it judged: bitpatch verify {task.id}"
     )
     return "\n".join(lines)
+
+
+def _links_in_the_way(tree: SourceTree) -> list[Site]:
+    """The links out of a tree where tasks may change files: in its package, and wherever the reference has one."""
+    package = os.path.dirname(tree.model_path)
+    return [
+        Site.at(path, "leads out of the tree: nothing there is read or written; put the file itself here", 1, 1)
+        for path in tree.links_out
+        if path.endswith(".py") and (os.path.dirname(path) == package or (REFERENCE / path).exists())
+    ]
+
+
+def _refused(task: Task, sites: Sequence[Site]) -> TaskOutcome:
+    return TaskOutcome(task, Outcome.REFUSED, "\n".join(map(str, sites)), tuple(sites))
+
+
+def _every_unparsable(tree: SourceTree, first: Unparsable) -> Unparsable:
+    """All files that stand in the way as this one does, as they are mended in one go."""
+    messages = [str(first)]
+    for path in tree.contents:
+        try:
+            tree.source(path)
+        except Unparsable as error:
+            messages.append(str(error))
+    return Unparsable("\n".join(dict.fromkeys(messages)))
 
 
 def _edited(tree: SourceTree, edits: Sequence[Edit]) -> SourceTree:
@@ -179,13 +219,15 @@ def _require_nothing_left(statuses: Sequence[TaskStatus]) -> None:
 
 def unified(change: Change) -> Iterator[bytes]:
     """The lines of a unified diff that `git apply` takes."""
-    lines = difflib.diff_bytes(
-        difflib.unified_diff,
-        change.before.splitlines(keepends=True),
-        change.after.splitlines(keepends=True),
-        f"a/{change.path}".encode(),
-        f"b/{change.path}".encode(),
-        lineterm=b"\n",
-    )
-    for line in lines:
+    before, after = (re.findall(rb"[^\n]*\n|[^\n]+\Z", raw) for raw in (change.before, change.after))
+    names = (_quoted(side + os.fsencode(change.path)) for side in (b"a/", b"b/"))
+    for line in difflib.diff_bytes(difflib.unified_diff, before, after, *names, lineterm=b"\n"):
         yield line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
+
+
+def _quoted(path: bytes) -> bytes:
+    """A path as git writes it: what would be taken for the end of a name, or of a line, is written as in C."""
+    if not re.search(rb'[\x00-\x1f\x7f"\\]', path):
+        return path
+    escaped = (bytes([byte]) if 32 <= byte != 127 and byte not in b'"\\' else b"\\%03o" % byte for byte in path)  # noqa: PLR2004
+    return b'"' + b"".join(escaped) + b'"'

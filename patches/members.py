@@ -13,8 +13,9 @@ from .edits import expression, insert_after, insert_before, insert_item, parse_s
 from .imports import TakenError, import_edits
 from .matchers import elements
 from .names import dotted
-from .source import Source, SourceTree
+from .source import Source
 from .task import Edit, Finding, mend, mended, near_miss
+from .tree import SourceTree
 
 
 def shipped(tree: SourceTree, having: bytes) -> Iterator[Source]:

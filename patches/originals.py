@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .places import read_regular
 from .task import BitpatchError
 
 _VERSION = 1
@@ -64,7 +65,7 @@ def load(root: Path) -> Originals:
     path = None
     try:
         path = state_file(root)
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
         if content.pop("version") != _VERSION:
             raise ValueError
         tasks, paths, files = (content.pop(name) for name in ("tasks", "paths", "files"))
@@ -72,7 +73,7 @@ def load(root: Path) -> Originals:
         return Originals(frozenset(tasks), tuple(paths), files=remembered, **content)
     except (FileNotFoundError, NotADirectoryError):
         return Originals()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         found = error.strerror if isinstance(error, OSError) else "damaged, or from another version of bitpatch"
         raise BitpatchError(
             f"{path}: what bitpatch remembers of this tree cannot be read ({found}); go back with the tree's own "
@@ -82,15 +83,20 @@ def load(root: Path) -> Originals:
 
 def state_file(root: Path) -> Path:
     """Where a tree is remembered. Raises FileNotFoundError where there is no home to keep it in."""
-    return folder_of(root, "XDG_STATE_HOME", "~/.local/state") / "originals.json"
+    return state_folder(root) / "originals.json"
+
+
+def state_folder(root: Path) -> Path:
+    """Where all that is kept of a tree between two commands lies; raises FileNotFoundError where there is no home."""
+    return folder_of(root, "XDG_STATE_HOME", ".local/state")
 
 
 def folder_of(root: Path, variable: str, default: str) -> Path:
     """A tree's own folder in one of the user's. Raises FileNotFoundError where there is no home to keep it in."""
     base = os.environ.get(variable, "")
     if not os.path.isabs(base):  # the XDG base directory specification: a relative path is ignored
-        base = os.path.expanduser(default)
+        base = os.path.join(os.environ.get("HOME", ""), default)
     if not os.path.isabs(base):
-        raise FileNotFoundError(errno.ENOENT, f"no home folder; set {variable}", default)
+        raise FileNotFoundError(errno.ENOENT, f"there is no home folder: set HOME or {variable}", f"~/{default}")
     key = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
     return Path(base) / "bitpatch" / key

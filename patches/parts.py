@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,11 +16,12 @@ import libcst as cst
 from libcst._nodes.internal import CodegenState
 
 from .names import Scopes, scopes_of
+from .nesting import parsed, require_shallow
 
 Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 
 _LAYOUT = re.compile("whitespace|lines|par$|bracket$|brace$|comma|colon|^equal$|^dot$|^header$|^footer$")
-_UNUSUAL = re.compile("[\0\ufeff\v\f\x1c-\x1e\x85\u2028\u2029]|\r(?!\n)|\\A.*\n?.*coding[:=]")
+_UNUSUAL = re.compile("[\0\ufeff\v\f\x1c-\x1e\x85\u2028\u2029]|\r(?!\n)|\\A(?:.*\n)?[^\n]*coding[:=]")
 _LOOSE = re.compile(r"[ \t]|.*\\$")  # it belongs to a block, or goes on
 _NOTHING = nullcontext()
 
@@ -50,6 +50,7 @@ class Part:
 
     @cached_property
     def statement(self) -> Statement:
+        require_shallow(self.text)
         module = cst.parse_module(self.text)
         if (module.default_indent, module.default_newline) != self._style:
             indent, newline = self._style
@@ -220,10 +221,8 @@ def cut(raw: bytes) -> File | None:
     """The parts of a file, cut by Python's own parser; None where LibCST may see it in another way."""
     try:
         text = raw.decode()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            statements = [] if _UNUSUAL.search(text) else ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        statements = [] if _UNUSUAL.search(text) else parsed(text).body
+    except (SyntaxError, ValueError):
         return None
     first_newline = re.search("\r?\n", text)
     newline, is_ended = first_newline[0] if first_newline else "\n", text.endswith("\n")

@@ -16,11 +16,13 @@ from functools import lru_cache
 
 from .engine import plan, status, task_named
 from .merge import Conflict, merge, same_line
+from .nesting import parsed
 from .originals import Originals, Remembered, load
-from .source import Source, SourceTree
+from .source import Source
 from .survey import survey
 from .task import BitpatchError, Change, Outcome, Plan, Site, State, Task, TaskOutcome, TaskStatus, Unreadable
 from .transaction import BASELINE
+from .tree import SourceTree
 
 _BY_HAND = "take it out by hand, or go back with the tree's own history (git)"
 
@@ -242,7 +244,7 @@ def _missed(
     """Where the code of one file uses a name that another, or itself, is to lose."""
     module = os.path.splitext(os.path.basename(path))[0]
     try:
-        syntax = ast.parse(text)
+        syntax = parsed(text)
     except (SyntaxError, ValueError):  # nothing runs it
         return
     own = _parameters(syntax) if place != path else set()
@@ -262,7 +264,7 @@ def _missed(
 
 def _syntax(path: str, raw: bytes) -> ast.Module:
     try:
-        return ast.parse(raw)
+        return parsed(raw)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         raise _Refusal(f"{path}:{line}: does not parse as merged with what was edited by hand; {_BY_HAND}") from None

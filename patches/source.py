@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-import os
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
+from copy import copy
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import libcst as cst
 
 from .names import Names
+from .nesting import TooDeep, parsed, require_shallow
 from .parts import File, Part, Statement, cut, whole
-from .task import BitpatchError, Site, Unparsable, Unreadable
+from .positions import in_origin, lines_of
+from .task import Site, Unparsable
 
 Node = TypeVar("Node", bound=cst.CSTNode)
 
-OWN_FOLDERS = {"bit_transformer", "dashboard", "data"}
-SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "site-packages", "venv", "env"}
-MODEL = rb"^class[ \t]+BitTransformerLM\b"
-RELATED = (
-    rb"torch|[Bb]it_?[Tt]ransformer|text_to_bits|ModelManager|_steps|loss|train_loop"  # what files of a tree mention
+_COOKIE = re.compile(  # PEP 263: in a comment of the first line, or of the second below a comment or nothing
+    rb"\A(?:[ \t\f]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))?[ \t\f]*#[^\r\n]*?coding[:=][ \t]*([-\w.]+)"
 )
-TRAIN_LOOP = rb"^def[ \t]+train_loop\b"
+_ALIASES = {
+    "utf-8": "utf-8",
+    "latin-1": "latin-1",
+    "iso-8859-1": "latin-1",
+    "iso-latin-1": "latin-1",
+}  # and more behind
 
 
 class Source:
     """One file of a tree, parsed as far as it is looked at; `path` is relative to the tree, with forward slashes."""
 
-    def __init__(self, path: str, raw: bytes, file: File | None = None) -> None:
+    def __init__(self, path: str, raw: bytes, file: File | None = None, origin: bytes | None = None) -> None:
         self.path = path
         self.raw = raw
+        self.origin = raw if origin is None else origin  # as the user has it: places are told in these bytes
         self._file = file or cut(raw) or whole(_parse(path, raw))
         self.parts = self._file.parts
         self.module = self._file.module.with_changes(body=_Body(self))
@@ -48,13 +51,19 @@ class Source:
         if part in self._closed:
             try:
                 self.parents.update(part.index.parents)
-            except (cst.ParserSyntaxError, RecursionError):
+            except TooDeep as deep:
+                raise self._too_deep(part, deep) from None
+            except cst.ParserSyntaxError:
                 _parse(self.path, self.raw)  # to say where it is
                 raise
             self.parents[part.statement] = self.module
             self._opened[part.statement] = part
             self._closed.remove(part)
         return part
+
+    def _too_deep(self, part: Part, deep: TooDeep) -> Unparsable:
+        above = lines_of(self._file.header + "".join(each.text for each in self.parts[: self.places[part]]))
+        return _unparsable(self.path, *self._in_origin(len(above) + deep.line - 1, deep.column), str(deep))
 
     def part(self, node: cst.CSTNode) -> Part:
         """The part that a node stands in."""
@@ -79,7 +88,14 @@ class Source:
         file = File(self._file.module, parts)
         raw = file.bytes(part.text for part in parts)
         is_inside = parts[:1] + parts[-1:] == self.parts[:1] + self.parts[-1:]
-        return Source(self.path, raw, file if is_inside else None)  # else comments above or below it may move
+        file_or_none = file if is_inside else None  # else comments above or below it may move
+        return Source(self.path, raw, file_or_none, self.origin)
+
+    def settled(self) -> Source:
+        """The same file as one that the user has so: places are told in its own text."""
+        own = copy(self)
+        own.origin = self.raw
+        return own
 
     @cached_property
     def names(self) -> Names:
@@ -159,8 +175,14 @@ class Source:
         return texts[node]
 
     def site(self, node: cst.CSTNode, note: str) -> Site:
-        """Where a node starts."""
-        return Site(self.path, note, lambda: self._position(node))
+        """Where a node starts, in the file as the user has it."""
+        return Site(self.path, note, lambda: self._in_origin(*self._position(node)))
+
+    def _in_origin(self, line: int, column: int) -> tuple[int, int]:
+        if self.origin == self.raw:
+            return line, column
+        origin, text = (raw.decode(self.module.encoding, "replace") for raw in (self.origin, self.raw))
+        return in_origin(origin, text, line, column)
 
     def _position(self, node: cst.CSTNode) -> tuple[int, int]:
         """Line and column of a node, 1-based."""
@@ -168,9 +190,8 @@ class Source:
             return 1, 1
         part = self.part(node)
         above = "".join(each.text for each in self.parts[: self.places[part]])
-        before = (self._file.header + above + part.printed.before(node)).splitlines(keepends=True) or [""]
-        ended = before[-1].endswith(("\n", "\r"))
-        return (len(before) + 1, 1) if ended else (len(before), len(before[-1]) + 1)
+        before = lines_of(self._file.header + above + part.printed.before(node))
+        return len(before), len(before[-1]) + 1
 
 
 class _Body(Sequence[Statement]):
@@ -205,159 +226,60 @@ class _Order(dict[cst.CSTNode, int]):
 
 
 def _parse(path: str, raw: bytes) -> cst.Module:
+    text, encoding = _decoded(path, raw)
     try:
-        return cst.parse_module(raw)
+        require_shallow(text)
+        return cst.parse_module(text, cst.PartialParserConfig(encoding=encoding))
+    except TooDeep as deep:
+        raise _unparsable(path, deep.line, deep.column, str(deep)) from None
     except cst.ParserSyntaxError as error:
-        line, reason = _syntax_error(raw) or (error.raw_line, "it does not parse")
-        raise Unparsable(f"{path}:{line}: {reason}; mend the file, then run the command again") from None
-    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
-        raise Unparsable(
-            f"{path}:1: expected UTF-8 or an encoding cookie (PEP 263), found bytes that are neither ({error}); "
-            "convert the file to UTF-8 or declare its encoding, then run the command again"
-        ) from None
-    except RecursionError:
-        raise Unparsable(f"{path}:1: expressions are nested too deeply to parse; split them up") from None
+        where = _syntax_error(raw) or (error.raw_line, error.raw_column + 1, "it does not parse")
+        raise _unparsable(path, *where) from None
+
+
+def _decoded(path: str, raw: bytes) -> tuple[str, str]:
+    """A file's text and the name of its encoding, as Python finds it; Unparsable where it does not survive that."""
+    encoding = "utf-8-sig" if raw.startswith(codecs.BOM_UTF8) else _declared(raw)
+    try:
+        text = raw.decode(encoding)
+        if text.encode(encoding) == raw:
+            return text, encoding
+        line, reason = 1, f"its bytes are not what its encoding, {encoding}, makes of its text"
+    except UnicodeDecodeError as error:
+        line, reason = len(lines_of(raw[: error.start].decode("latin-1"))), str(error)
+    except (UnicodeError, LookupError, ValueError) as error:
+        line, reason = 1, str(error)
+    raise Unparsable(
+        f"{path}:{line}:1: expected UTF-8 or an encoding cookie (PEP 263), found bytes that are neither ({reason}); "
+        "convert the file to UTF-8 or declare its encoding, then run the command again"
+    )
+
+
+def _declared(raw: bytes) -> str:
+    """The encoding that a file's cookie names, Emacs' `utf-8-unix` as Python reads it; else UTF-8."""
+    found = _COOKIE.match(raw)
+    name = found[1].decode("latin-1").lower().replace("_", "-") if found else "utf-8"
+    return next((known for alias, known in _ALIASES.items() if f"{name}-".startswith(f"{alias}-")), name)
+
+
+def _unparsable(path: str, line: int, column: int, reason: str) -> Unparsable:
+    return Unparsable(f"{path}:{line}:{column}: {reason}; mend the file, then run the command again")
 
 
 def _unfaithful(path: str, raw: bytes, printed: bytes) -> Unparsable:
     pairs = enumerate(zip(raw.split(b"\n"), printed.split(b"\n"), strict=False), 1)
     line = next((number for number, (a, b) in pairs if a != b), 1)
     return Unparsable(
-        f"{path}:{line}: LibCST does not reproduce this file byte for byte (a form feed, perhaps); "
+        f"{path}:{line}:1: LibCST does not reproduce this file byte for byte (a form feed, perhaps); "
         "bitpatch does not touch such a file: remove what is unusual on that line"
     )
 
 
-def _syntax_error(raw: bytes) -> tuple[int, str] | None:
+def _syntax_error(raw: bytes) -> tuple[int, int, str] | None:
     try:
-        compile(raw, "file", "exec", dont_inherit=True)
+        parsed(raw)
     except SyntaxError as error:
-        return error.lineno or 1, f"syntax error: {error.msg}"
+        return error.lineno or 1, max(error.offset or 1, 1), f"syntax error: {error.msg}"
     except ValueError as error:  # a null byte
-        return 1, str(error)
+        return 1, 1, str(error)
     return None
-
-
-@dataclass(frozen=True)
-class SourceTree:
-    """A BitTransformerLM tree on disk, with the changes that a plan has made so far."""
-
-    root: Path
-    paths: tuple[str, ...]
-    model_path: str
-    training_path: str | None
-    sources: dict[str, Source]
-    contents: dict[str, bytes] = field(default_factory=dict)  # as they were read, of the files that may belong to it
-    unrelated: frozenset[str] = frozenset()  # paths of Python files that mention nothing of a tree
-
-    def source(self, path: str) -> Source:
-        """One file, parsed once."""
-        if path not in self.sources:
-            self.sources[path] = Source(path, self.raw(path))
-        return self.sources[path]
-
-    @property
-    def training(self) -> Source | None:
-        """The file that defines train_loop, if the tree has one."""
-        return self.source(self.training_path) if self.training_path else None
-
-    def package(self, having: bytes) -> Iterator[Source]:
-        """The parsed files of the model's own package in which a pattern is found."""
-        folder = os.path.dirname(self.model_path)
-        for path in self.paths:
-            if os.path.dirname(path) == folder and re.search(having, self.raw(path)):
-                yield self.source(path)
-
-    def files(self, having: bytes) -> Iterator[Source]:
-        """The parsed files of the whole tree in which a pattern is found."""
-        for path in self.paths:
-            if path not in self.unrelated and re.search(having, self.raw(path)):
-                yield self.source(path)
-
-    def raw(self, path: str) -> bytes:
-        """A file's bytes, as the plan has them."""
-        if path in self.sources:
-            return self.sources[path].raw
-        return self.contents[path] if path in self.contents else read_bytes(self.root / path)
-
-    def with_source(self, source: Source) -> SourceTree:
-        """The same tree with one file changed in memory."""
-        return replace(self, sources={**self.sources, source.path: source})
-
-
-def open_tree(root: Path) -> SourceTree:
-    """Find the parts of the BitTransformerLM tree in a folder; parses nothing yet.
-
-    Raises Unreadable where the folder cannot be read, BitpatchError where it holds no tree or two.
-    """
-    require_folder(root)
-    paths = tuple(_python_files(root))
-    every = ((path, read_bytes(root / path)) for path in paths)
-    contents = {path: raw for path, raw in every if re.search(RELATED, raw)}
-    models = [path for path in contents if re.search(MODEL, contents[path], re.MULTILINE)]
-    if not models:
-        raise BitpatchError(
-            f"{root}: expected a BitTransformerLM tree, found no file that defines class BitTransformerLM; "
-            "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR"
-        )
-    if len(models) > 1:
-        raise BitpatchError(
-            f"{root}: found {len(models)} BitTransformerLM trees ({', '.join(models)}); name one with --tree DIR"
-        )
-    loops = [path for path in contents if re.search(TRAIN_LOOP, contents[path], re.MULTILINE)]
-    beside = [path for path in loops if os.path.dirname(path) == os.path.dirname(models[0])]
-    loops = beside or loops
-    if len(loops) > 1:
-        raise BitpatchError(
-            f"{root}: found {len(loops)} files that define train_loop ({', '.join(loops)}); keep one of them"
-        )
-    return SourceTree(
-        root, paths, models[0], loops[0] if loops else None, {}, contents, frozenset(paths) - contents.keys()
-    )
-
-
-def require_folder(root: Path) -> None:
-    """Raise Unreadable unless a path is a folder."""
-    if not root.is_dir():
-        found = "found a file" if root.exists() else "found nothing"
-        raise Unreadable(f"{root}: expected a folder, {found}; name a BitTransformerLM tree with --tree DIR")
-
-
-def _python_files(root: Path) -> Iterator[str]:
-    def unreadable(error: OSError) -> None:
-        raise Unreadable(f"{error.filename}: {error.strerror}; check the folder's permissions") from None
-
-    ignored = _ignored_folders(root)
-    seen: set[str] = set()  # a folder may be reached by a link too, even from inside itself
-    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(folder)
-        folders[:] = sorted(name for name in folders if _is_searched(folder, name, ignored)) if real not in seen else []
-        for name in sorted(files) if real not in seen else ():
-            path = os.path.join(folder, name)
-            if name.endswith(".py") and os.path.isfile(path):
-                yield os.path.relpath(path, root).replace(os.sep, "/")
-        seen.add(real)
-
-
-def _ignored_folders(root: Path) -> tuple[str, ...]:
-    """The plain names of folders in a .gitignore at the root, but for those that a tree is made of."""
-    file = root / ".gitignore"
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    names = {line.strip().strip("/") for line in lines if not line.startswith(("#", "!"))}
-    return tuple(sorted(name for name in names if name and "/" not in name and name not in OWN_FOLDERS))
-
-
-def _is_searched(folder: str, name: str, ignored: Iterable[str]) -> bool:
-    if name.startswith(".") or name in SKIPPED_FOLDERS or name.endswith(".egg-info"):
-        return False
-    if any(fnmatch(name, pattern) for pattern in ignored):
-        return False
-    return not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's bytes; raises Unreadable with the reason."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"{path}: cannot be read ({error.strerror}); check its permissions") from None

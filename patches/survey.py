@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any
 
 from .beside import beside
 from .originals import folder_of
-from .source import SourceTree, read_bytes
+from .places import read_bytes, read_regular
 from .task import Finding, Site, State, Task, TaskStatus
+from .tree import SourceTree
 
 Rows = list[Any]  # of a task: state and site of each finding
 
@@ -67,28 +69,42 @@ def _hash_of(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def _file(root: Path) -> Path:
-    return folder_of(root, "XDG_CACHE_HOME", "~/.cache") / "findings.json"
+    return folder_of(root, "XDG_CACHE_HOME", ".cache") / "findings.json"
 
 
 def _recalled(root: Path, content: str) -> dict[str, Rows]:
-    """The rows of each task that were found in a tree of this content."""
+    """The rows of each task that were found in a tree of this content; a file that is not whole is no cache."""
     try:
-        kept = json.loads(_file(root).read_bytes())
-        return dict(kept["rows"]) if kept["content"] == content else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(read_regular(_file(root)))
+        if kept["content"] != content:
+            return {}
+        return {str(name): [_row(*row) for row in rows] for name, rows in kept["rows"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _row(state: str, site: dict[str, Any]) -> list[Any]:
+    """One finding as it is kept; ValueError or TypeError where it is none."""
+    place = Site.at(**site)
+    if not (
+        isinstance(place.path, str) and isinstance(place.note, str) and all(type(n) is int for n in place.locate())
+    ):
+        raise TypeError
+    return [State(state), site]
 
 
 def _remember(root: Path, content: str, rows: dict[str, Rows]) -> None:
     with contextlib.suppress(OSError):
         file = _file(root)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        whole = file.with_name(f"{file.name}.{os.getpid()}")
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, whole = tempfile.mkstemp(dir=file.parent)
         try:
-            whole.write_text(json.dumps({"content": content, "rows": rows}))
-            whole.replace(file)
-        finally:
-            whole.unlink(missing_ok=True)
+            with open(handle, "w") as opened:
+                json.dump({"content": content, "rows": rows}, opened)
+            os.replace(whole, file)
+        except BaseException:
+            os.unlink(whole)
+            raise
 
 
 def _in_halves(find: Callable[[Sequence[Task]], list[Rows]], tasks: Sequence[Task]) -> list[Rows]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import libcst as cst
 
-    from .source import Source, SourceTree
+    from .source import Source
+    from .tree import SourceTree
 
 
 class Contract(StrEnum):

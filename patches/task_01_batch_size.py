@@ -31,8 +31,9 @@ from .loops import (
     training_loop,
 )
 from .matchers import calls_builtin, followed, is_alone, is_inside, is_number, operation, same_code
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 LOADER, LOADS = "loader", "row_loader"
 OPTIONS = ("batch_size", "num_workers")

@@ -19,8 +19,9 @@ from .edits import move_under, rewrite
 from .matchers import calls_builtin, elements, followed, is_alone, is_inside, is_method
 from .members import assignments, attribute, class_of, member, method_of, parameters, seen_from, shipped
 from .plans import PlanHolder, plan_at, plan_classes, plan_holder
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Finding, State, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 TOTAL, UPDATES, COUNT = "total_steps", "updates", "planned_updates"
 SCHEDULES = (TOTAL, "OneCycleLR", "configure_optimizer")

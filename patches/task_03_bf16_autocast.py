@@ -17,8 +17,9 @@ from .donor import definitions, donor, forwarded, option, parameter
 from .edits import move_under, rewrite
 from .loops import assigned_names, function_named, taken_name, trained_model, training_loop
 from .matchers import is_method
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 VIEWS = ("flatten", "view", "reshape", "transpose", "permute", "squeeze", "contiguous", "unflatten")
 AMP, CONTEXT, WIDEN = "amp", "autocast", "at_least_float32"

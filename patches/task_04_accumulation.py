@@ -30,8 +30,9 @@ from .loops import (
     used_outside,
 )
 from .matchers import calls_to, elements, is_alone, is_method
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Finding, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 STEPS, GROUPS = "accum_steps", "accumulation_groups"
 SHARE, CLOSES = "share", "closes"

@@ -18,9 +18,10 @@ from .donor import definitions, donor, has_definition
 from .edits import rewrite
 from .matchers import is_inside, is_method
 from .members import assignments, seen_from, shipped, without_imports
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 from .text_rows import CUT, bits_origin, known, opened_by, row_cuts, text_file_of
+from .tree import SourceTree
 
 ROWS, ENCODE = "BitRows", "text_to_bits"
 NEEDED = ("BITS_PER_BYTE", "CODEWORDS")

@@ -17,8 +17,9 @@ from .donor import definitions, donor, forwarded, option, parameter
 from .edits import BARE_EQUAL, insert_after, insert_before, insert_item, rewrite
 from .loops import CLOCK, function_named, optimizer_step, outermost_loop, taken_name, training_loop
 from .matchers import is_method
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 RAMP, PROBABILITY, RAMPED, WARMUP = "cosine_ramp", "compress_prob", "ramped_prob", "warmup_steps"
 DRAWS, DRAW = "draws", "draw"

@@ -33,8 +33,9 @@ from .members import (
     set_from_parameters,
     shipped,
 )
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 OPTIONS, STATE = ("decay", "burn_in_steps"), ("ema_val", "steps")
 COMPARED = r"(?:(?<!-)[<>]=?[\s(]*\w+\.\w|\.\w+[\s)]*[<>])"  # with an attribute

@@ -18,8 +18,9 @@ from .donor import definitions, donor, forwarded, option, parameter
 from .edits import insert_after, insert_before
 from .loops import function_named, outermost_loop, taken_name, trained_model, training_loop
 from .matchers import operations
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Finding, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 OPTIONS, COMPILE = ("compile", "compile_policy"), "compile_where_supported"
 HELPERS = ("EagerFallback", "compile_support", "release", "COMPILE_POLICIES", "PYTHON_BELOW")

@@ -17,8 +17,9 @@ import libcst as cst
 from .attention import Attention, UnreadError, changed_between, read_attention, weighings
 from .edits import insert_before, move_under, rewrite
 from .matchers import is_inside, operations
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 SDPA = "torch.nn.functional.scaled_dot_product_attention"
 WIDTH = 120  # columns of a line

@@ -23,8 +23,9 @@ from .matchers import (
     square_of_ones,
     widest_mask,
 )
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 CACHE = "get_tri_mask"
 TRIANGLES = ("triu", "tril", "triu_", "tril_")

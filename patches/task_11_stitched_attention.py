@@ -34,8 +34,9 @@ from .matchers import (
     same_code,
     sequence_length,
 )
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 PADDING = "window_padding"
 ORIGIN = "origin"

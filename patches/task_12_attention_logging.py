@@ -17,8 +17,9 @@ from .donor import PARSER, flag_of
 from .edits import BARE_EQUAL, expression, insert_item, rewrite
 from .matchers import calls_builtin
 from .members import parameters
-from .source import Source, SourceTree
+from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .tree import SourceTree
 
 LOGGING, CHUNK = "full_attn_logging", "chunk_size"
 

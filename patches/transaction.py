@@ -1,9 +1,10 @@
-"""Write all changes of a plan or none: a lock, a journal, and files that are replaced whole.
+"""Write all changes of a plan or none: a lock, a journal, and files that change places with new ones.
 
-A run stages every new file beside the old one, commits by renaming its journal, and only then
-replaces files. Killed before the commit it leaves the old tree, killed after it the next command
-finishes the new one from the journal. Nothing but a journal and staged files is ever left behind.
-What revert needs is kept outside the tree, and written while the journal still stands.
+A run notes in its journal what it is about to do, writes every new file beside the old one, and swaps the two, file
+by file. What comes out of a swap must be what was read: an edit that landed in between goes back in, and the run is
+undone. One rename commits the run: that of what revert is to know. Killed before it, a run is undone by the next
+command; killed after it, only what lies around is cleared away. Journal and originals lie in the user's state folder:
+nothing that a tree brings along is obeyed.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .originals import Originals, state_file
+from .originals import Originals, state_file, state_folder
+from .places import MARK, Place, fresh_name, is_of_a_run, leftover, part_of, places, read_regular
 from .task import BitpatchError, Change, Unreadable
 
 BASELINE = Path(__file__).resolve().parent.parent / "baseline"
-JOURNAL = ".bitpatch-journal.json"
-STAGED = ".{}.bitpatch-new"
-_DRAFT = JOURNAL + ".tmp"
+JOURNAL = "journal.json"
 _WRITE_BITS = 0o222
 Tell = Callable[[str], None]
 
@@ -37,20 +38,20 @@ def silently(_: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One file of a journal: its bytes before, and the hash of its bytes after."""
+    """A file of a run: its bytes before, the hash of its bytes after, and the name that the new file has until then."""
 
     path: str
+    staged: str
     before: bytes
     after_hash: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What a journal holds: the files, and what is remembered of the tree before and after."""
+    """What a journal holds: the files, and the name of the new originals until the run is committed."""
 
     entries: tuple[_Entry, ...]
-    before: bytes
-    after: bytes
+    draft: str
 
 
 @contextlib.contextmanager
@@ -61,7 +62,7 @@ def locked(root: Path, *, shared: bool = False, tell: Tell = silently) -> Iterat
     except OSError as error:
         raise _unreadable(root, error) from None
     try:
-        needs_recovery = any((root / name).exists() for name in (JOURNAL, _DRAFT))
+        needs_recovery = _journal(root) is not None
         mode = fcntl.LOCK_SH if shared and not needs_recovery else fcntl.LOCK_EX
         try:
             fcntl.flock(folder, mode | fcntl.LOCK_NB)
@@ -78,224 +79,275 @@ def locked(root: Path, *, shared: bool = False, tell: Tell = silently) -> Iterat
 def write(root: Path, changes: Sequence[Change], originals: Originals | None = None, *, tell: Tell = silently) -> None:
     """Replace the files of a plan, all or none, and remember the originals if any; the caller holds the lock.
 
-    Raises Unreadable, with the tree as it was, where a file changed since it was read, a folder is
-    read-only, or the disk is full. Where only the originals cannot be kept, it says so and goes on.
+    Raises Unreadable, with the tree as it was, where a file changed since it was read, a folder is read-only, or the
+    disk is full; BitpatchError where a path leads out of the tree. What an error says of the tree is so.
     """
-    before = _remembered(root)
-    after = before if originals is None else originals.encode()
-    if not changes:
-        _remember(root, after, tell)
+    if not changes and originals is None:
         return
-    for change in changes:
-        _require_writable(root, change.path)
-    _require_writable(root, "")
-    entries = tuple(_Entry(change.path, change.before, _hash(change.after)) for change in changes)
-    run = _Run(entries, before, after)
-    try:
-        _write_journal(root, "staging", run)
-        for change in changes:
-            _stage(root, change.path, change.after)
-        for change in changes:
-            _require_unchanged(root, change.path, change.before)
-        with _uninterrupted():
-            _write_journal(root, "committed", run)
-            _replace_all(root, run, tell)
-    except BaseException as error:
-        with _uninterrupted():
-            _undo(root, run, tell)
-        if isinstance(error, OSError):
-            raise _unreadable(root, error, "nothing was changed") from None
-        raise
+    remembered = _content(state_file, root) if originals is None else originals.encode()
+    if not changes and remembered == _content(state_file, root):
+        return
+    with _failing(root), places(root, [change.path for change in changes]) as found:
+        for place in found.values():
+            _require_writable(place)
+            _require_nothing_waits(place)
+        entries = [_Entry(each.path, fresh_name(), each.before, _hash(each.after)) for each in changes]
+        run = _Run(tuple(entries), fresh_name())
+        try:
+            _begin(root, run, remembered)
+            for change, entry in zip(changes, entries, strict=True):
+                _stage(found[change.path], entry.staged, change.after)
+            for entry in entries:
+                _require_unchanged(found[entry.path], entry.before)
+            with _uninterrupted():
+                _swap_all(found, run)
+                _commit(root, run)
+                _clear_away(root, found, run, tell)
+        except _TidyingError:
+            raise
+        except BaseException:
+            with _uninterrupted():
+                _undo(root, found, run, tell)
+            raise
 
 
 def copy_baseline(folder: Path) -> None:
     """Copy the embedded baseline tree to a folder that is empty or does not exist yet; all of it, or nothing."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise BitpatchError(
             f"{folder}: expected an empty folder or a free name, found something there; choose another name"
         )
-    draft = folder.absolute().with_name(f".{folder.absolute().name}.bitpatch-new")
+    target, draft = folder.absolute(), None
     try:
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        _require_writable(draft.parent, "")
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(BASELINE, draft, ignore=shutil.ignore_patterns("__pycache__"))
-        os.replace(draft, folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _require_writable_folder(target.parent)
+        draft = Path(tempfile.mkdtemp(prefix=MARK, dir=target.parent))
+        copy = shutil.copytree(BASELINE, draft / "tree", ignore=shutil.ignore_patterns("__pycache__"))
+        os.replace(copy, target)
     except OSError as error:
         raise _unreadable(folder, error, "nothing was made") from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
-def _replace_all(root: Path, run: _Run, tell: Tell) -> None:
+def _begin(root: Path, run: _Run, remembered: bytes) -> None:
+    """Keep the new originals ready, and note what is about to be done."""
+    folder = state_folder(root)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in filter(is_of_a_run, os.listdir(folder)):  # of runs that were killed before they had a journal
+        (folder / name).unlink()
+    _write_new(folder / run.draft, remembered)
+    files = [[e.path, e.staged, base64.b64encode(e.before).decode(), e.after_hash] for e in run.entries]
+    draft = folder / fresh_name()
+    _write_new(draft, json.dumps({"files": files, "draft": run.draft}).encode())
+    os.replace(draft, folder / JOURNAL)
+    _sync(folder)
+
+
+def _stage(place: Place, staged: str, content: bytes) -> None:
+    part = place.beside(part_of(staged))
+    part.create(content, place.status())
+    part.rename(staged)
+
+
+def _swap_all(found: Mapping[str, Place], run: _Run) -> None:
     for entry in run.entries:
-        _require_unchanged(root, entry.path, entry.before)
-        os.replace(_staged(root, entry.path), _target(root, entry.path))
-    for folder in {_target(root, entry.path).parent for entry in run.entries}:
-        _sync(folder)
-    _remember(root, run.after, tell)
-    _forget(root)
+        place = found[entry.path]
+        place.exchange(entry.staged)
+        _require_unchanged(place.beside(entry.staged), entry.before, named=place)
+    for place in {place.folder: place for place in found.values()}.values():
+        place.sync()
 
 
-def _undo(root: Path, run: _Run, tell: Tell) -> None:
-    """Take back what a failed run replaced and remembered, then its staged files and its journal."""
-    done = [entry for entry in run.entries if _hash_of(root, entry.path) == entry.after_hash]
-    if done:
-        _write_journal(root, "undone", run)
-    for entry in done:
-        _stage(root, entry.path, entry.before)
-        os.replace(_staged(root, entry.path), _target(root, entry.path))
-    for entry in run.entries:
-        _staged(root, entry.path).unlink(missing_ok=True)
-    _remember(root, run.before, tell)
-    _forget(root)
+def _commit(root: Path, run: _Run) -> None:
+    """One rename decides: from here on the tree is the new one."""
+    file = state_file(root)
+    os.replace(file.with_name(run.draft), file)
 
 
-def _remembered(root: Path) -> bytes:
-    """The state file as it is; empty where there is none, or none that can be read."""
+def _clear_away(root: Path, found: Mapping[str, Place], run: _Run, tell: Tell) -> None:
+    """Take away what a committed run has left around."""
     try:
-        return state_file(root).read_bytes()
+        _sync(state_folder(root))
+        for entry in run.entries:
+            _discard(found[entry.path], entry, (_hash(entry.before), entry.after_hash), tell)
+        _forget(root)
+    except OSError as error:
+        where = error.filename or root
+        raise _TidyingError(
+            f"{where}: {error.strerror or error}; every file of {root} is written, and the tree is whole. "
+            "The next bitpatch command clears away what this run has left around"
+        ) from None
+
+
+def _undo(root: Path, found: Mapping[str, Place], run: _Run, tell: Tell) -> None:
+    """Put back what a run replaced, then take away its new files and its journal."""
+    try:
+        for entry in run.entries:
+            _put_back(found[entry.path], entry)
+        for entry in run.entries:
+            _discard(found[entry.path], entry, (entry.after_hash,), tell)
+        for place in {place.folder: place for place in found.values()}.values():
+            place.sync()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no state folder, no journal
+            (state_folder(root) / run.draft).unlink(missing_ok=True)
+            _forget(root)
+    except OSError as error:
+        where = error.filename or root
+        raise Unreadable(
+            f"{where}: {error.strerror or error}; {root} is half changed, and nothing is lost: mend this, and the next "
+            "bitpatch command puts the tree back as it was"
+        ) from None
+
+
+def _put_back(place: Place, entry: _Entry) -> None:
+    kept, staged = place.beside(leftover(entry.staged)), place.beside(entry.staged)
+    if kept.read() is not None:  # swapped one after the other, and killed in between
+        if staged.read() is None:
+            kept.rename(entry.staged)
+        else:
+            kept.unlink()
+    former, current = staged.read(), place.read()
+    if former is None or _hash(former) == entry.after_hash:
+        return  # it was never swapped, or is back already
+    if current is None:
+        staged.rename(place.name)
+    elif _hash(current) == entry.after_hash:
+        place.exchange(entry.staged)
+    else:
+        raise Unreadable(
+            f"{place.shown}: edited while bitpatch replaced it, or after a run was killed. To keep yours, delete "
+            f"{staged.shown}; to go back to what was there before, move {staged.shown} over it; then run any bitpatch "
+            "command again"
+        )
+
+
+def _discard(place: Place, entry: _Entry, known: Sequence[str], tell: Tell) -> None:
+    """Take away the other file of a swap, unless somebody has written to it meanwhile."""
+    for name in (part_of(entry.staged), leftover(entry.staged)):
+        place.beside(name).unlink()
+    staged = place.beside(entry.staged)
+    content = staged.read()
+    if content is not None and _hash(content) not in known:
+        kept = place.beside(f"edited-{entry.staged.removeprefix(MARK)}")
+        staged.rename(kept.name)
+        tell(f"warning: {place.shown} was written to by another program while it was replaced; that is in {kept.shown}")
+    else:
+        staged.unlink()
+
+
+def _recover(root: Path, tell: Tell) -> None:
+    """Take back what a killed run began, or clear away what a committed one left around."""
+    journal = _journal(root)
+    if journal is None:
+        return  # the run that had the lock finished meanwhile
+    file = state_folder(root) / JOURNAL
+    try:
+        content = json.loads(journal)
+        entries = [_Entry(path, _marked(name), base64.b64decode(b), h) for path, name, b, h in content["files"]]
+        run = _Run(tuple(entries), _marked(content["draft"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Unreadable(
+            f"{file}: the journal of a killed run is damaged; compare the tree with its history (git), "
+            f"take away files there whose names begin with {MARK}, then delete the journal"
+        ) from None
+    try:
+        with _uninterrupted(), places(root, [entry.path for entry in entries]) as found:
+            if (state_folder(root) / run.draft).exists():
+                _undo(root, found, run, tell)
+            else:
+                _clear_away(root, found, run, tell)
+    except BitpatchError as error:
+        raise Unreadable(f"{error}\n(a run was killed here, and {file} is its journal)") from None
+    except OSError as error:
+        raise _unreadable(
+            root, error, f"a killed run waits for its recovery ({file}): mend this and run any command again"
+        ) from None
+
+
+def _marked(name: str) -> str:
+    """A name that a run gave to one of its own files; ValueError for any other."""
+    if not is_of_a_run(name):
+        raise ValueError
+    return name
+
+
+def _journal(root: Path) -> bytes | None:
+    """The journal of a killed run on a tree, if there is one; empty where it cannot be read."""
+    try:
+        return read_regular(state_folder(root) / JOURNAL)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError:
         return b""
 
 
-def _remember(root: Path, content: bytes, tell: Tell) -> None:
-    """Write the state file whole, or take it away; a failure is told and costs no more than a later revert."""
-    if content == _remembered(root):
-        return
+def _content(file_of: Callable[[Path], Path], root: Path) -> bytes:
+    """A state file as it is; empty where there is none, or none that can be read."""
     try:
-        file = state_file(root)
-        if content:
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_whole(file, file.with_name(file.name + ".tmp"), content)
-        else:
-            shutil.rmtree(file.parent)
-    except OSError as error:
-        tell(
-            f"warning: {error.filename or 'the state folder'}: {error.strerror}; the originals cannot be kept there, "
-            "so a later revert will be refused; XDG_STATE_HOME names another place"
-        )
+        return read_regular(file_of(root))
+    except OSError:
+        return b""
 
 
-def _recover(root: Path, tell: Tell) -> None:
-    """Finish or take back what a killed run began."""
-    (root / _DRAFT).unlink(missing_ok=True)
-    journal = root / JOURNAL
-    if not journal.exists():
-        return  # the run that had the lock finished meanwhile
-    try:
-        content = json.loads(journal.read_bytes())
-        phase = content["phase"]
-        entries = [_Entry(e["path"], base64.b64decode(e["before"]), e["after_hash"]) for e in content["files"]]
-        run = _Run(tuple(entries), *(base64.b64decode(raw) for raw in content["remembered"]))
-    except (ValueError, KeyError, TypeError):
-        raise Unreadable(
-            f"{journal}: the journal of a killed run is damaged; compare the tree with its history, then delete it"
-        ) from None
-    except OSError as error:
-        raise _unreadable(journal, error) from None
-    try:
-        if phase == "committed":
-            _finish(root, run, tell)
-        else:
-            _undo(root, run, tell)
-    except OSError as error:
-        raise _unreadable(
-            root, error, "a killed run waits for its recovery: mend this and run any command again"
-        ) from None
-
-
-def _finish(root: Path, run: _Run, tell: Tell) -> None:
-    for entry in run.entries:
-        current, staged = _hash_of(root, entry.path), _staged(root, entry.path)
-        if current not in (_hash(entry.before), entry.after_hash):
-            raise Unreadable(
-                f"{root / entry.path}: changed by hand after a run was killed. To keep yours, delete {root / JOURNAL} "
-                f"and {staged}; to take what bitpatch wrote, move {staged} over it; then run the command again"
-            )
-        if current != entry.after_hash and (not staged.exists() or _hash(staged.read_bytes()) != entry.after_hash):
-            raise Unreadable(
-                f"{staged}: the file that a killed run staged is gone or damaged; "
-                f"restore {entry.path} from its history, then delete {root / JOURNAL}"
-            )
-    for entry in run.entries:
-        if _hash_of(root, entry.path) != entry.after_hash:
-            os.replace(_staged(root, entry.path), _target(root, entry.path))
-        _staged(root, entry.path).unlink(missing_ok=True)
-    _remember(root, run.after, tell)
-    _forget(root)
-
-
-def _stage(root: Path, path: str, content: bytes) -> None:
-    target, staged = _target(root, path), _staged(root, path)
-    with open(staged, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    shutil.copymode(target, staged)
-    with contextlib.suppress(PermissionError):
-        os.chown(staged, target.stat().st_uid, target.stat().st_gid)
-
-
-def _write_journal(root: Path, phase: str, run: _Run) -> None:
-    files = [{"path": e.path, "before": _text(e.before), "after_hash": e.after_hash} for e in run.entries]
-    content = {"phase": phase, "files": files, "remembered": [_text(run.before), _text(run.after)]}
-    _write_whole(root / JOURNAL, root / _DRAFT, json.dumps(content).encode())
-
-
-def _text(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
-
-
-def _write_whole(file: Path, draft: Path, content: bytes) -> None:
-    """Write a file so that a kill at any moment leaves the old one or the new one."""
-    with open(draft, "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(draft, file)
-    _sync(file.parent)
+def _write_new(file: Path, content: bytes) -> None:
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as new:
+        new.write(content)
+        new.flush()
+        os.fsync(new.fileno())
 
 
 def _forget(root: Path) -> None:
-    for name in (_DRAFT, JOURNAL):
-        (root / name).unlink(missing_ok=True)
-    _sync(root)
+    """Take the journal away, and with it an empty state folder."""
+    folder, file = state_folder(root), state_file(root)
+    if file.exists() and not file.stat().st_size:
+        file.unlink()
+    (folder / JOURNAL).unlink(missing_ok=True)
+    _sync(folder)
+    with contextlib.suppress(OSError):  # it is not empty
+        folder.rmdir()
 
 
-def _require_writable(root: Path, path: str) -> None:
+def _require_writable(place: Place) -> None:
     """Refuse what somebody made read-only on purpose, also where root could write it all the same."""
-    target = _target(root, path) if path else root
-    for place in {target, target.parent} if path else {target}:
-        if not os.access(place, os.W_OK) or not place.stat().st_mode & _WRITE_BITS:
+    is_writable = os.access(place.name, os.W_OK, dir_fd=place.folder, follow_symlinks=False)
+    if not is_writable or not place.status().st_mode & _WRITE_BITS:
+        raise _read_only(place.shown)
+    if not os.fstat(place.folder).st_mode & _WRITE_BITS or not os.access(".", os.W_OK, dir_fd=place.folder):
+        raise _read_only(place.shown.parent)
+
+
+def _require_writable_folder(folder: Path) -> None:
+    if not os.access(folder, os.W_OK) or not folder.stat().st_mode & _WRITE_BITS:
+        raise _read_only(folder)
+
+
+def _read_only(path: Path) -> Unreadable:
+    return Unreadable(
+        f"{path}: is read-only; nothing was changed. Make it writable (chmod u+w), then run the command again"
+    )
+
+
+def _require_nothing_waits(place: Place) -> None:
+    """Refuse where a run was killed whose journal is not in this state folder: only there it can be undone."""
+    for name in os.listdir(place.folder):
+        if is_of_a_run(name):
             raise Unreadable(
-                f"{place}: is read-only; nothing was changed. Make it writable (chmod u+w), then run the command again"
+                f"{place.shown.with_name(name)}: left by a run that was killed, and whose journal is not here; nothing "
+                "was changed. Run bitpatch with the HOME or XDG_STATE_HOME of that run, or delete the file"
             )
 
 
-def _require_unchanged(root: Path, path: str, before: bytes) -> None:
-    if _target(root, path).read_bytes() != before:
+def _require_unchanged(place: Place, before: bytes, named: Place | None = None) -> None:
+    if place.read() != before:
         raise Unreadable(
-            f"{root / path}: changed while bitpatch was working; nothing was written. Run the command again"
+            f"{(named or place).shown}: changed while bitpatch was working; nothing was written. Run the command again"
         )
-
-
-def _target(root: Path, path: str) -> Path:
-    return Path(os.path.realpath(root / path))
-
-
-def _staged(root: Path, path: str) -> Path:
-    target = _target(root, path)
-    return target.with_name(STAGED.format(target.name))
 
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _hash_of(root: Path, path: str) -> str:
-    target = _target(root, path)
-    return _hash(target.read_bytes()) if target.exists() else ""
 
 
 def _sync(folder: Path) -> None:
@@ -315,6 +367,19 @@ def _uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+class _TidyingError(Unreadable):
+    """A run is committed, and could not clear away what it has left around."""
+
+
+@contextlib.contextmanager
+def _failing(root: Path) -> Iterator[None]:
+    """Say of an error of the system that nothing was changed: what fails otherwise says so itself."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(root, error, "nothing was changed") from None
 
 
 def _unreadable(path: Path, error: OSError, consequence: str = "") -> Unreadable:

@@ -10,8 +10,8 @@ import pytest
 from samples import BASELINE, CODE_ONLY
 
 from bitpatch.patches.engine import plan, status, task_named
-from bitpatch.patches.source import SourceTree, open_tree
 from bitpatch.patches.task import State
+from bitpatch.patches.tree import SourceTree, open_tree
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import pytest
 from samples import contents
 
 from bitpatch.patches.engine import all_tasks, plan, status
-from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import State
+from bitpatch.patches.tree import open_tree
 from bitpatch.verify.runner import Zygote, verify
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"

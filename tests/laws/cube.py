@@ -26,8 +26,9 @@ from rich.progress import track
 from samples import BASELINE, REFERENCE
 
 from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.source import Source, SourceTree, open_tree
+from bitpatch.patches.source import Source
 from bitpatch.patches.task import Task
+from bitpatch.patches.tree import SourceTree, open_tree
 
 State = dict[str, bytes]  # the files that differ from the baseline's
 

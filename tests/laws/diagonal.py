@@ -30,7 +30,7 @@ from rich.progress import track
 
 import bitpatch
 from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.source import open_tree
+from bitpatch.patches.tree import open_tree
 from bitpatch.verify.evidence import Verdict
 from bitpatch.verify.report import CheckResult, Outcome, TaskReport
 from bitpatch.verify.runner import Job, Zygote, plan_checks, run_jobs

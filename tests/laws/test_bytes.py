@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from samples import BASELINE, CODE_ONLY, REFERENCE, contents
 
 from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import Unparsable
+from bitpatch.patches.tree import open_tree
 
 FILES = (
     "bit_transformer/model.py",

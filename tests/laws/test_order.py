@@ -8,7 +8,7 @@ from laws.cube import Cube
 from samples import BASELINE, REFERENCE, contents
 
 from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.source import open_tree
+from bitpatch.patches.tree import open_tree
 
 TASKS = all_tasks()
 OWNED = {

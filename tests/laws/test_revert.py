@@ -12,8 +12,9 @@ from bitpatch.patches import revert
 from bitpatch.patches.engine import all_tasks, plan, task_named
 from bitpatch.patches.originals import Originals
 from bitpatch.patches.revert import plan_revert, remember
-from bitpatch.patches.source import Source, open_tree
+from bitpatch.patches.source import Source
 from bitpatch.patches.task import Outcome
+from bitpatch.patches.tree import open_tree
 
 NAMES = [task.id for task in all_tasks()]
 FRESH = open_tree(BASELINE)

@@ -19,8 +19,9 @@ from bitpatch.patches.members import (
     shipped,
     without_imports,
 )
-from bitpatch.patches.source import Source, open_tree
+from bitpatch.patches.source import Source
 from bitpatch.patches.task import State
+from bitpatch.patches.tree import open_tree
 
 GIVEN = '''\
 """Given."""

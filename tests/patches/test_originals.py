@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bitpatch.patches.originals import Originals, Remembered, load, state_file
-from bitpatch.patches.task import BitpatchError
+from bitpatch.patches.task import BitpatchError, Change, Unreadable
 from bitpatch.patches.transaction import write
 
 SOME = Originals(
@@ -69,10 +69,30 @@ def test_what_is_damaged_is_named_and_left(tmp_path, content):
     assert state_file(tmp_path).read_bytes() == content
 
 
-def test_where_it_cannot_be_kept_a_message_says_so(tmp_path, state):
+def test_what_is_too_deep_is_damaged(tmp_path):
+    write(tmp_path, [], SOME)
+    state_file(tmp_path).write_text("[" * 100_000)
+    with pytest.raises(BitpatchError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_where_it_cannot_be_kept_nothing_is_written(tmp_path, state):
+    (tmp_path / "a.py").write_bytes(b"old")
     state.write_text("a file where the folder should be")
-    told = []
-    write(tmp_path, [], SOME, tell=told.append)
-    assert len(told) == 1
-    assert "a later revert will be refused" in told[0]
+    with pytest.raises(Unreadable, match="nothing was changed"):
+        write(tmp_path, [Change("a.py", b"old", b"new")], SOME)
+    assert (tmp_path / "a.py").read_bytes() == b"old"
     assert load(tmp_path) == Originals()
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_without_a_home_nothing_is_written(tmp_path, monkeypatch, home):
+    """And nothing at the root of the disk."""
+    monkeypatch.delenv("XDG_STATE_HOME")
+    if home is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", home)
+    assert load(tmp_path) == Originals()
+    with pytest.raises(Unreadable, match="there is no home folder: set HOME or XDG_STATE_HOME; nothing was changed"):
+        write(tmp_path, [], SOME)

@@ -9,9 +9,9 @@ from samples import BASELINE, contents
 from bitpatch.patches.engine import all_tasks, task_named
 from bitpatch.patches.originals import Originals, load, state_file
 from bitpatch.patches.revert import plan_apply, plan_revert
-from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import BitpatchError, Outcome
 from bitpatch.patches.transaction import write
+from bitpatch.patches.tree import open_tree
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"
 CACHED = "get_tri_mask(T, q.device)"

@@ -1,12 +1,14 @@
 """Reading files: what is round-tripped, what is refused, and how a tree is found."""
 
+import os
 from pathlib import Path
 
 import libcst as cst
 import pytest
 
-from bitpatch.patches.source import Source, open_tree
+from bitpatch.patches.source import Source
 from bitpatch.patches.task import BitpatchError, Unparsable, Unreadable
+from bitpatch.patches.tree import open_tree
 
 MODEL = "class BitTransformerLM:\n    pass\n"
 
@@ -25,6 +27,10 @@ def write(root: Path, path: str, text: str | bytes) -> None:
         pytest.param(b"\xef\xbb\xbfx = 1\n", id="byte order mark"),
         pytest.param(b"# -*- coding: latin-1 -*-\nx = '\xe9'\n", id="encoding cookie"),
         pytest.param(b"a = 1\r\nb = 2\n", id="mixed newlines"),
+        pytest.param(b"# caf\xe9 -*- coding: latin-1 -*-\nx = 1\n", id="a letter on the cookie's own line"),
+        pytest.param(
+            b"#!/usr/bin/python\n# vim: set fileencoding=utf-8-unix :\nx = '\xc3\xa9'\n", id="an editor's name"
+        ),
     ],
 )
 def test_bytes_survive(raw):
@@ -32,12 +38,12 @@ def test_bytes_survive(raw):
 
 
 def test_a_file_that_is_not_reproduced_is_refused():
-    with pytest.raises(Unparsable, match=r"file\.py:3: LibCST does not reproduce"):
+    with pytest.raises(Unparsable, match=r"file\.py:3:1: LibCST does not reproduce"):
         Source("file.py", b"def f():\n    pass\n\x0cx = 1\n").require_faithful()
 
 
 def test_a_syntax_error_is_named_with_its_line():
-    with pytest.raises(Unparsable, match=r"file\.py:2: syntax error: '\(' was never closed"):
+    with pytest.raises(Unparsable, match=r"file\.py:2:5: syntax error: '\(' was never closed"):
         Source("file.py", b"x = 1\ny = (\n")
 
 
@@ -73,13 +79,44 @@ def test_virtual_environments_builds_and_hidden_folders_are_not_searched(tmp_pat
     assert open_tree(tmp_path).model_path == "pkg/model.py"
 
 
-def test_a_linked_folder_is_searched_and_a_circle_ends(tmp_path):
-    write(tmp_path / "elsewhere", "pkg/model.py", MODEL)
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree/pkg").symlink_to(tmp_path / "elsewhere/pkg")
-    (tmp_path / "tree/again").symlink_to(tmp_path / "tree")
-    (tmp_path / "tree/gone.py").symlink_to(tmp_path / "nowhere.py")
-    assert open_tree(tmp_path / "tree").paths == ("pkg/model.py",)
+def test_a_linked_folder_is_searched_once_and_a_circle_ends(tmp_path):
+    write(tmp_path, ".elsewhere/pkg/model.py", MODEL)
+    (tmp_path / "pkg").symlink_to(".elsewhere/pkg")
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "gone.py").symlink_to("nowhere.py")
+    assert open_tree(tmp_path).paths == ("pkg/model.py",)
+
+
+def test_a_file_and_a_link_to_it_are_one(tmp_path):
+    write(tmp_path, "pkg/model.py", MODEL)
+    write(tmp_path, "pkg/training.py", "def train_loop():\n    pass\n")
+    (tmp_path / "pkg/loop.py").symlink_to("training.py")
+    (tmp_path / "alias").symlink_to("pkg")
+    assert open_tree(tmp_path).paths == ("pkg/model.py", "pkg/training.py")
+
+
+@pytest.mark.parametrize("link", ["pkg/training.py", "pkg", "pkg/model.py"])
+def test_a_link_out_of_the_tree_is_named_and_not_followed(tmp_path, link):
+    write(tmp_path, "tree/pkg/model.py", MODEL)
+    write(tmp_path, "tree/pkg/training.py", "def train_loop():\n    pass\n")
+    (tmp_path / "tree" / link).rename(tmp_path / "away")
+    (tmp_path / "tree" / link).symlink_to(tmp_path / "away")
+    if link == "pkg/training.py":
+        tree = open_tree(tmp_path / "tree")
+        assert (tree.links_out, tree.training_path) == ((link,), None)
+    else:
+        with pytest.raises(BitpatchError, match=f"not followed, as they lead out of the tree: {link};"):
+            open_tree(tmp_path / "tree")
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_regular_file_is_left_out(tmp_path):
+    write(tmp_path, "pkg/model.py", MODEL)
+    os.mkfifo(tmp_path / "pkg/pipe.py")
+    os.mkfifo(tmp_path / ".gitignore")
+    (tmp_path / "pkg/kernel.py").symlink_to("/proc/kmsg")
+    (tmp_path / "pkg/zero.py").symlink_to("/dev/zero")
+    assert open_tree(tmp_path).paths == ("pkg/model.py",)
 
 
 def test_an_empty_folder_is_no_tree(tmp_path):
@@ -88,10 +125,86 @@ def test_an_empty_folder_is_no_tree(tmp_path):
     assert refusal.value.exit_code == 3
 
 
-def test_a_class_that_is_only_mentioned_is_no_tree(tmp_path):
-    write(tmp_path, "notes.py", '"""Once there was a class BitTransformerLM."""\n')
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"""Once there was a class BitTransformerLM."""\n',
+        'PAGE = """\nclass BitTransformerLM(nn.Module):\n    ...\n"""\n',
+        "def make():\n    class BitTransformerLM:\n        pass\n",
+    ],
+    ids=["in a docstring", "at the start of a line in a string", "in a function"],
+)
+def test_a_class_that_is_not_defined_at_the_top_is_no_tree(tmp_path, text):
+    write(tmp_path, "notes.py", text)
     with pytest.raises(BitpatchError, match="expected a BitTransformerLM tree"):
         open_tree(tmp_path)
+    write(tmp_path, "pkg/model.py", MODEL)
+    assert open_tree(tmp_path).model_path == "pkg/model.py"
+
+
+@pytest.mark.parametrize(
+    "head", ["if True:\n", "try:\n", "with open(__file__):\n", "if False:\n    pass\nelse:\n", "for _ in range(1):\n"]
+)
+def test_a_class_under_a_condition_is_one(tmp_path, head):
+    tail = "finally:\n    pass\n" if head == "try:\n" else ""
+    write(tmp_path, "pkg/model.py", f"{head}    class BitTransformerLM:\n        pass\n{tail}")
+    assert open_tree(tmp_path).model_path == "pkg/model.py"
+
+
+def test_a_model_that_does_not_parse_is_still_the_tree(tmp_path):
+    write(tmp_path, "pkg/model.py", MODEL + "def f(:\n")
+    assert open_tree(tmp_path).model_path == "pkg/model.py"
+
+
+LOOP = "def train_loop():\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "taken", "why"),
+    [
+        pytest.param(
+            {
+                "pkg/model.py": MODEL,
+                "pkg/training.py": LOOP,
+                "scripts/pkg/model.py": MODEL,
+                "scripts/run.py": "loss = 1",
+            },
+            ["pkg/model.py", "pkg/training.py"],
+            "a training loop lies beside it",
+            id="a copy under scripts",
+        ),
+        pytest.param(
+            {
+                "fork/src/pkg/model.py": MODEL,
+                "pkg/model.py": MODEL,
+                "pkg/training.py": LOOP,
+                "fork/src/pkg/training.py": LOOP,
+            },
+            ["pkg/model.py", "pkg/training.py"],
+            "it is nearest to the tree's root",
+            id="a whole fork below",
+        ),
+        pytest.param(
+            {"all_in_one.py": MODEL, "src/pkg/__init__.py": "", "src/pkg/model.py": MODEL},
+            ["src/pkg/__init__.py", "src/pkg/model.py"],
+            "it is in a package",
+            id="a script that repeats the class",
+        ),
+        pytest.param(
+            {"old/model.py": MODEL, "pkg/model.py": MODEL, "pkg/training.py": LOOP, "use.py": "import torch"},
+            ["use.py", "pkg/model.py", "pkg/training.py"],
+            "a training loop lies beside it",
+            id="an old model",
+        ),
+    ],
+)
+def test_a_second_copy_is_left_alone_and_named(tmp_path, files, taken, why):
+    for path, text in files.items():
+        write(tmp_path, path, text)
+    tree = open_tree(tmp_path)
+    assert list(tree.paths) == taken
+    (note,) = tree.notes
+    assert note.startswith(f"{tree.model_path} is taken for the model, as {why}; left alone: ")
 
 
 def test_two_trees_are_named(tmp_path):

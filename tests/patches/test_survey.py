@@ -11,8 +11,8 @@ from samples import REFERENCE
 
 from bitpatch.patches import engine, survey
 from bitpatch.patches.engine import all_tasks, plan, status
-from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import Plan, Task, TaskStatus
+from bitpatch.patches.tree import open_tree
 
 
 def seen(found: list[TaskStatus]) -> list[dict[str, object]]:

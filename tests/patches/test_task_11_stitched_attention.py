@@ -3,8 +3,8 @@
 import pytest
 
 from bitpatch.patches.engine import plan, status, task_named
-from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import Outcome, State
+from bitpatch.patches.tree import open_tree
 
 TASK = task_named("task-11")
 PADDED = """\

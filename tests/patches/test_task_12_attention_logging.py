@@ -2,8 +2,8 @@
 
 import pytest
 
-from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import State
+from bitpatch.patches.tree import open_tree
 
 ATTENTION = """\
 class Attention:

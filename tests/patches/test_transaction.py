@@ -1,6 +1,8 @@
 """Law 4: all or nothing, whatever happens, and nothing left behind."""
 
 import errno
+import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -10,8 +12,8 @@ import sys
 import pytest
 from samples import BASELINE, contents
 
-from bitpatch.patches import transaction
-from bitpatch.patches.originals import Originals, Remembered, load
+from bitpatch.patches import places, transaction
+from bitpatch.patches.originals import Originals, Remembered, load, state_file
 from bitpatch.patches.task import BitpatchError, Change, Unreadable
 from bitpatch.patches.transaction import copy_baseline, locked, write
 
@@ -97,15 +99,20 @@ def test_a_full_disk_leaves_the_old_tree(root, monkeypatch, call):
         write(root, CHANGES, ORIGINALS, tell=told.append)
     except Unreadable as error:
         failure = str(error)
-    assert failure is None or "No space left on device; nothing was changed" in failure
-    failed = failure is not None
-    assert (failed or bool(told)) == (seen >= call)
-    assert contents(root) == (OLD if failed else NEW)
-    assert load(root) in (Originals(), ORIGINALS)
-    assert told or load(root) == (Originals() if failed else ORIGINALS)
+    assert (failure is not None) == (seen >= call)
+    is_undone = "No space left on device; nothing was changed" in (failure or "")
+    assert is_undone or failure is None or f"every file of {root} is written" in failure
+    expected = (OLD, Originals()) if is_undone else (NEW, ORIGINALS)
+    assert (contents(root) | expected[0], load(root)) == (contents(root), expected[1])
+    with locked(root):
+        assert (contents(root), load(root), told) == (*expected, [])
 
 
-def killed_at(root, point, changes=CHANGES, originals=ORIGINALS):
+def _cannot_exchange(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+def killed_at(root, point, changes=CHANGES, originals=ORIGINALS, can_exchange=True):
     """Write in a child that kills itself with SIGKILL at the n-th system call that changes the disk."""
 
     def child():
@@ -121,8 +128,9 @@ def killed_at(root, point, changes=CHANGES, originals=ORIGINALS):
 
             return call
 
-        for name in ("replace", "fsync", "unlink", "open", "mkdir", "rmdir"):
+        for name in ("replace", "fsync", "unlink", "open", "mkdir", "rmdir", "link"):
             setattr(transaction.os, name, counted(getattr(os, name)))
+        places._exchange = counted(places._exchange) if can_exchange else _cannot_exchange
         with locked(root):
             write(root, changes, originals)
 
@@ -132,10 +140,11 @@ def killed_at(root, point, changes=CHANGES, originals=ORIGINALS):
     return process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("can_exchange", [True, False], ids=["swaps at once", "swaps one after the other"])
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_at_any_moment_the_next_run_finds_the_old_tree_or_the_new(root, point):
+def test_killed_at_any_moment_the_next_run_finds_the_old_tree_or_the_new(root, point, can_exchange):
     """And remembers what belongs to it."""
-    was_killed = killed_at(root, point)
+    was_killed = killed_at(root, point, can_exchange=can_exchange)
     with locked(root):
         found = contents(root), load(root)
     assert found in ((OLD, Originals()), (NEW, ORIGINALS))
@@ -165,26 +174,176 @@ def test_the_kills_reach_from_the_first_call_to_the_last(tmp_path):
     assert {(True, False), (True, True), (False, True)} <= set(outcomes)
 
 
-def test_recovery_does_not_overwrite_a_later_edit_by_hand(root):
-    point = next(p for p in POINTS if killed_at(root, p) and _is_committed(root))
-    (root / "a.py").write_bytes(b"mine\n")
-    with pytest.raises(Unreadable, match="changed by hand after a run was killed"), locked(root):
-        pass
-    assert (root / "a.py").read_bytes() == b"mine\n", point
+def _half_done(root):
+    """The point at which a kill leaves one file new and one old."""
+    for point in POINTS:
+        killed_at(root, point)
+        if (contents(root)["a.py"], contents(root)["pkg/b.py"]) == (NEW["a.py"], OLD["pkg/b.py"]):
+            return point
+        with locked(root):
+            write(root, [Change(path, contents(root)[path], OLD[path]) for path in CHANGED], Originals())
+    raise AssertionError
 
 
-def _is_committed(root):
-    journal = root / transaction.JOURNAL
-    if journal.exists() and b'"committed"' in journal.read_bytes():
-        return True
+CHANGED = ("a.py", "pkg/b.py")
+
+
+def test_recovery_puts_back_beside_a_later_edit_by_hand(root):
+    """The file that was not replaced yet is edited: it keeps the edit, and the other one goes back."""
+    _half_done(root)
+    (root / "pkg/b.py").write_bytes(b"mine\n")
     with locked(root):
-        for path, raw in OLD.items():
-            (root / path).write_bytes(raw)
-    return False
+        assert contents(root) == OLD | {"pkg/b.py": b"mine\n"}
 
 
-def test_a_damaged_journal_is_named(root):
-    (root / transaction.JOURNAL).write_text("{")
+def test_recovery_does_not_overwrite_a_later_edit_of_what_was_replaced(root):
+    _half_done(root)
+    (root / "a.py").write_bytes(b"mine\n")
+    with pytest.raises(Unreadable, match="To keep yours, delete") as refusal, locked(root):
+        pass
+    assert (root / "a.py").read_bytes() == b"mine\n"
+    (staged,) = (path for path in root.iterdir() if path.name.startswith(places.MARK))
+    assert str(staged) in str(refusal.value)
+    staged.unlink()
+    with locked(root):
+        assert contents(root) == OLD | {"a.py": b"mine\n"}
+
+
+def journal_of(root):
+    file = state_file(root).with_name(transaction.JOURNAL)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b"[" * 100_000, b'{"files": [["a.py", "a.py", "", ""]], "draft": "x"}']
+)
+def test_a_damaged_journal_is_named(root, content):
+    journal_of(root).write_bytes(content)
+    with pytest.raises(Unreadable, match="journal of a killed run is damaged"), locked(root):
+        pass
+    assert contents(root) == OLD
+
+
+@pytest.mark.parametrize("path", ["../precious", "/etc/precious", "pkg/../../precious", "out/precious", "."])
+def test_a_journal_leads_nowhere_outside_of_the_tree(root, path):
+    precious = root.parent / "precious"
+    precious.write_bytes(b"mine")
+    (root / "out").symlink_to(root.parent)
+    path = path.replace("/etc", str(root.parent))
+    entry = [path, places.fresh_name(), "", hashlib.sha256(b"mine").hexdigest()]
+    journal_of(root).write_text(json.dumps({"files": [entry], "draft": places.fresh_name()}))
+    with pytest.raises(Unreadable, match="leads out of the tree"), locked(root):
+        pass
+    assert precious.read_bytes() == b"mine"
+
+
+def test_a_journal_that_a_tree_brings_along_is_not_obeyed(root):
+    """What the first version wrote into the tree, and would have obeyed: bytes for a file outside of it."""
+    precious = root.parent / "precious"
+    precious.write_bytes(b"mine")
+    entry = {"path": "../precious", "before": "ZXZpbA==", "after_hash": hashlib.sha256(b"mine").hexdigest()}
+    brought = json.dumps({"phase": "undone", "files": [entry], "remembered": ["", ""]}).encode()
+    for name in (".bitpatch-journal.json", "journal.json"):
+        (root / name).write_bytes(brought)
+    with locked(root):
+        write(root, CHANGES)
+    assert precious.read_bytes() == b"mine"
+    assert contents(root) == NEW | dict.fromkeys((".bitpatch-journal.json", "journal.json"), brought)
+
+
+def test_an_edit_at_the_last_moment_is_kept(root, monkeypatch):
+    """After the last look at the file, and before it changes places."""
+    swap, calls = places._exchange, []
+
+    def late(folder, name, other):
+        if name == "b.py" and not calls:
+            calls.append(name)
+            (root / "pkg/b.py").write_bytes(b"mine\n")
+        swap(folder, name, other)
+
+    monkeypatch.setattr(places, "_exchange", late)
+    with pytest.raises(Unreadable, match=r"b\.py: changed while bitpatch was working"):
+        write(root, CHANGES, ORIGINALS)
+    assert (contents(root), load(root)) == (OLD | {"pkg/b.py": b"mine\n"}, Originals())
+
+
+def test_what_another_program_writes_while_a_file_is_replaced_is_kept_beside_it(root, monkeypatch):
+    """It had the file open, and writes after all was compared: that would be lost with the old file."""
+    held = (root / "a.py").open("ab", buffering=0)
+    commit = transaction._commit
+
+    def late(*args):
+        commit(*args)
+        held.write(b"mine\n")
+
+    monkeypatch.setattr(transaction, "_commit", late)
+    told = []
+    write(root, CHANGES, ORIGINALS, tell=told.append)
+    held.close()
+    (kept,) = set(contents(root)) - set(NEW)
+    assert contents(root) == NEW | {kept: OLD["a.py"] + b"mine\n"}
+    assert f"a.py was written to by another program while it was replaced; that is in {root / kept}" in told[0]
+
+
+def test_what_cannot_be_undone_is_said(root, monkeypatch):
+    """A disk on which nothing can be done any more, after the first of two files has changed places."""
+    swap, calls = places._exchange, []
+
+    def once(*args):
+        calls.append(args)
+        if len(calls) > 1:
+            raise OSError(errno.EIO, "Input/output error")
+        swap(*args)
+
+    monkeypatch.setattr(places, "_exchange", once)
+    with pytest.raises(Unreadable, match="is half changed, and nothing is lost: mend this, and the next bitpatch"):
+        write(root, CHANGES, ORIGINALS)
+    monkeypatch.setattr(places, "_exchange", swap)
+    with locked(root):
+        assert (contents(root), load(root)) == (OLD, Originals())
+
+
+def test_a_run_whose_journal_is_elsewhere_is_not_written_over(root, monkeypatch):
+    _half_done(root)
+    before = contents(root)
+    monkeypatch.setenv("XDG_STATE_HOME", str(root.parent / "another"))
+    with locked(root), pytest.raises(Unreadable, match="left by a run that was killed, and whose journal is not here"):
+        write(root, [Change("a.py", before["a.py"], b"a = 3\n")])
+    assert contents(root) == before
+
+
+@pytest.mark.parametrize("link", ["a.py", "pkg"])
+def test_nothing_is_written_through_a_link_out(root, link):
+    away = root.parent / "away"
+    (root / link).rename(away)
+    (root / link).symlink_to(away)
+    with pytest.raises(BitpatchError, match=rf"^{link}.*: leads out of the tree, to .*away"):
+        write(root, CHANGES)
+    assert {path: (root / path).read_bytes() for path in OLD} == OLD
+
+
+def test_names_that_lie_in_wait_are_not_taken(root):
+    """Those that the first version gave to its new files, as links to a file that is not the tree's."""
+    precious = root.parent / "precious"
+    precious.write_bytes(b"mine")
+    for path in CHANGED:
+        (root / path).with_name(f".{(root / path).name}.bitpatch-new").symlink_to(precious)
+    write(root, CHANGES)
+    assert (precious.read_bytes(), (root / "a.py").is_symlink()) == (b"mine", False)
+    assert {path: contents(root)[path] for path in NEW} == NEW
+
+
+@pytest.mark.parametrize("length", [200, 250, 252])
+def test_a_long_name_is_no_trouble(root, length):
+    name = "n" * length + ".py"
+    (root / name).write_bytes(b"old")
+    write(root, [*CHANGES, Change(name, b"old", b"new")], ORIGINALS)
+    assert contents(root) == NEW | {name: b"new"}
+
+
+def test_a_pipe_in_the_state_folder_does_not_block(root):
+    os.mkfifo(journal_of(root))
     with pytest.raises(Unreadable, match="journal of a killed run is damaged"), locked(root):
         pass
 
@@ -225,6 +384,13 @@ def test_a_copy_of_the_baseline(tmp_path):
     copy_baseline(tmp_path / "tree")
     assert contents(tmp_path / "tree") == contents(BASELINE)
     assert os.listdir(tmp_path) == ["tree"]
+
+
+def test_a_copy_whose_name_is_long_beside_a_link_that_lies_in_wait(tmp_path):
+    name = "n" * 250
+    (tmp_path / f".{name[:200]}.bitpatch-new").symlink_to(tmp_path)
+    copy_baseline(tmp_path / name)
+    assert contents(tmp_path / name) == contents(BASELINE)
 
 
 def test_no_copy_over_something(tmp_path):

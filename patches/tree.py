@@ -1,0 +1,201 @@
+"""A BitTransformerLM tree: which files it is made of, and what they hold so far."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .nesting import parsed
+from .places import read_bytes
+from .source import Source
+from .task import BitpatchError, Unreadable
+from .tracked import python_files
+
+RELATED = (
+    rb"torch|[Bb]it_?[Tt]ransformer|text_to_bits|ModelManager|_steps|loss|train_loop"  # what files of a tree mention
+)
+MODEL, TRAIN_LOOP = "BitTransformerLM", "train_loop"
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """A BitTransformerLM tree on disk, with the changes that a plan has made so far."""
+
+    root: Path
+    paths: tuple[str, ...]
+    model_path: str
+    training_path: str | None
+    sources: dict[str, Source]
+    contents: dict[str, bytes] = field(default_factory=dict)  # as they were read, of the files that may belong to it
+    unrelated: frozenset[str] = frozenset()  # paths of Python files that mention nothing of a tree
+    links_out: tuple[str, ...] = ()  # paths that lead out of the tree, and are not followed
+    notes: tuple[str, ...] = ()  # what was chosen of several, and why
+
+    def source(self, path: str) -> Source:
+        """One file, parsed once."""
+        if path not in self.sources:
+            self.sources[path] = Source(path, self.raw(path))
+        return self.sources[path]
+
+    @property
+    def training(self) -> Source | None:
+        """The file that defines train_loop, if the tree has one."""
+        return self.source(self.training_path) if self.training_path else None
+
+    def package(self, having: bytes) -> Iterator[Source]:
+        """The parsed files of the model's own package in which a pattern is found."""
+        folder = os.path.dirname(self.model_path)
+        for path in self.paths:
+            if os.path.dirname(path) == folder and re.search(having, self.raw(path)):
+                yield self.source(path)
+
+    def files(self, having: bytes) -> Iterator[Source]:
+        """The parsed files of the whole tree in which a pattern is found."""
+        for path in self.paths:
+            if path not in self.unrelated and re.search(having, self.raw(path)):
+                yield self.source(path)
+
+    def raw(self, path: str) -> bytes:
+        """A file's bytes, as the plan has them."""
+        if path in self.sources:
+            return self.sources[path].raw
+        return self.contents[path] if path in self.contents else read_bytes(self.root / path)
+
+    def with_source(self, source: Source) -> SourceTree:
+        """The same tree with one file changed in memory."""
+        return replace(self, sources={**self.sources, source.path: source})
+
+    def settled(self) -> SourceTree:
+        """The same tree as one that the user has so: places are told in what its files are now."""
+        return replace(self, sources={path: source.settled() for path, source in self.sources.items()})
+
+
+def open_tree(root: Path) -> SourceTree:
+    """Find the parts of the BitTransformerLM tree in a folder; parses no more than it takes to find them.
+
+    Raises Unreadable where the folder cannot be read, BitpatchError where it holds no tree, or two of a kind.
+    """
+    require_folder(root)
+    listing = python_files(root)
+    every = ((path, read_bytes(root / path)) for path in listing.files)
+    contents = {path: raw for path, raw in every if re.search(RELATED, raw)}
+    models = _defining(contents, ast.ClassDef, MODEL)
+    loops = _defining(contents, ast.FunctionDef, TRAIN_LOOP)
+    if not models:
+        raise BitpatchError(
+            f"{root}: expected a BitTransformerLM tree, found no file that defines class {MODEL}; "
+            f"{not_followed(listing.links_out)}"
+            "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR"
+        )
+    model, others, notes = _chosen(root, models, loops, listing.files)
+    paths = tuple(path for path in listing.files if not _is_of_another(path, model, others))
+    contents = {path: raw for path, raw in contents.items() if path in paths}
+    return SourceTree(
+        root,
+        paths,
+        model,
+        _training(root, model, [path for path in loops if path in contents]),
+        {},
+        contents,
+        frozenset(paths) - contents.keys(),
+        tuple(listing.links_out),
+        tuple(notes),
+    )
+
+
+def not_followed(links_out: Sequence[str]) -> str:
+    """What a search that found nothing has to say of links: empty where there are none."""
+    if not links_out:
+        return ""
+    return f"not followed, as they lead out of the tree: {', '.join(links_out)}; "
+
+
+def require_folder(root: Path) -> None:
+    """Raise Unreadable unless a path is a folder."""
+    if not root.is_dir():
+        found = "found a file" if root.exists() else "found nothing"
+        raise Unreadable(f"{root}: expected a folder, {found}; name a BitTransformerLM tree with --tree DIR")
+
+
+def _defining(contents: dict[str, bytes], kind: type[ast.stmt], name: str) -> list[str]:
+    """The files that define a class or a function at their top, under conditions too.
+
+    Of a file that Python does not parse its text must do, and only where there is no other.
+    """
+    word = "class" if kind is ast.ClassDef else "def"
+    may = re.compile(rf"^[ \t]*{word}[ \t]+{name}\b".encode(), re.MULTILINE)
+    known = {path: _defines(raw, kind, name) for path, raw in contents.items() if may.search(raw)}
+    return [path for path, does in known.items() if does] or [path for path, does in known.items() if does is None]
+
+
+def _defines(raw: bytes, kind: type[ast.stmt], name: str) -> bool | None:
+    try:
+        pending: list[ast.AST] = list(parsed(raw).body)
+    except (SyntaxError, ValueError):
+        return None
+    while pending:
+        node = pending.pop()
+        if isinstance(node, kind) and getattr(node, "name", "") == name:
+            return True
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.expr)):
+            pending += ast.iter_child_nodes(node)
+    return False
+
+
+def _chosen(
+    root: Path, models: Sequence[str], loops: Sequence[str], files: Sequence[str]
+) -> tuple[str, list[str], list[str]]:
+    """The model that is the tree's, the other ones, and what to say of that."""
+
+    def marks(path: str) -> dict[str, int]:
+        folder = os.path.dirname(path)
+        return {
+            "a training loop lies beside it": all(os.path.dirname(loop) != folder for loop in loops),
+            "it is in a package": f"{folder}/__init__.py".lstrip("/") not in files,
+            "it is nearest to the tree's root": path.count("/"),
+        }
+
+    best, *others = sorted(models, key=lambda path: (*marks(path).values(), path))
+    if not others:
+        return best, [], []
+    mine, next_best = marks(best), marks(others[0])
+    why = next((reason for reason, mark in mine.items() if mark != next_best[reason]), None)
+    if why is None:
+        raise BitpatchError(
+            f"{root}: found {len(models)} BitTransformerLM trees ({', '.join(sorted(models))}); "
+            "name one with --tree DIR"
+        )
+    return best, others, [f"{best} is taken for the model, as {why}; left alone: {', '.join(others)}"]
+
+
+def _is_of_another(path: str, model: str, others: Sequence[str]) -> bool:
+    """Whether a file belongs to another copy of the tree: it lies in the folder that holds that copy's package."""
+    for other in others:
+        package = os.path.dirname(other)
+        for folder in (os.path.dirname(package), package):
+            if folder and not f"{model}/".startswith(f"{folder}/"):
+                if path.startswith(f"{folder}/"):
+                    return True
+                break
+        else:
+            if path == other:
+                return True
+    return False
+
+
+def _training(root: Path, model: str, loops: Sequence[str]) -> str | None:
+    """The file of the training loop: the one beside the model, or nearest to the tree's root."""
+    folder = os.path.dirname(model)
+    beside = [path for path in loops if os.path.dirname(path) == folder]
+    loops = beside or loops
+    least = min((path.count("/") for path in loops), default=0)
+    nearest = [path for path in loops if path.count("/") == least]
+    if len(nearest) > 1:
+        raise BitpatchError(
+            f"{root}: found {len(nearest)} files that define {TRAIN_LOOP} ({', '.join(nearest)}); keep one of them"
+        )
+    return nearest[0] if nearest else None
