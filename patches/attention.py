@@ -109,7 +109,7 @@ def _dropped_out(source: Source, factor: cst.BaseExpression, softmax: Operation)
 
 def _operand_of_dropout(source: Source, node: cst.BaseExpression) -> cst.BaseExpression | None:
     made = operation(source, node)
-    if made is None or (not made.is_method and made.name != "dropout"):
+    if made is None or not made.operands or (not made.is_method and made.name != "dropout"):
         return None
     return made.operands[-1] if made.is_method and len(made.operands) == 2 else made.operands[0]  # noqa: PLR2004
 
@@ -127,13 +127,15 @@ def read_attention(source: Source, softmax: Operation, products: Sequence[cst.Ba
     """The parts of an attention; raises UnreadError at what is not understood."""
     line = source.statement(softmax.call)
     block = source.parents[line]
+    if not softmax.operands:
+        raise UnreadError(softmax.call, "what it is a softmax of cannot be told")
     weights, scores = _assigned(line), softmax.operands[0]
     if weights is None or _value(line) is not softmax.call or not isinstance(block, cst.IndentedBlock):
         raise UnreadError(softmax.call, "the softmax is no assignment of its own: name the weights first")
     dim = softmax.argument(1, "dim")
     if dim is None or source.code(dim) != "-1":
         raise UnreadError(softmax.call, "the softmax is not over the last dimension, dim=-1")
-    if softmax.keywords.keys() - {"dim"} or len(softmax.operands) > 2:  # noqa: PLR2004
+    if softmax.keywords.keys() - {"input", "dim"} or len(softmax.operands) > 2:  # noqa: PLR2004
         raise UnreadError(softmax.call, "the softmax has a dtype of its own: convert queries, keys and values instead")
     if not isinstance(scores, cst.Name):
         raise UnreadError(softmax.call, "the scores have no name: name them first")
@@ -365,7 +367,7 @@ def hides_future(source: Source, mask: cst.BaseExpression) -> bool:
     if isinstance(node, cst.Call) and source.code(node.func) == "get_tri_mask":
         return True
     for made in operations(source, "triu", "tril", inside=node):
-        ones = square_of_ones(source, made.operands[0])
+        ones = square_of_ones(source, made.operands[0]) if made.operands else None
         if ones is not None:
             widest, triangle = widest_mask(source, made, ones)
             return widest is node and triangle.hides_future and triangle.is_square and triangle.is_bool

@@ -62,6 +62,8 @@ def parameter(target: Source, given: Source, function: str, name: str) -> Findin
         params = getattr(updated.params, section)
         earlier = order[: order.index(name)]
         index = max((i + 1 for i, param in enumerate(params) if param.name.value in earlier), default=len(params))
+        bare = (i + 1 for i, param in enumerate(params) if param.default is None and section == "params")
+        index = max(index, *bare, 0)  # what has a default comes behind what has none
         params = insert_item(params, index, new, enclosed=updated.whitespace_before_params)
         return updated.with_changes(params=updated.params.with_changes(**{section: params}))
 

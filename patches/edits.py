@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import libcst as cst
 
+from .comments import STATEMENTS, Comment, LostComment, comments_of, lost, put_above
 from .parts import Part, Statement, walked
+from .positions import lines_of
 from .source import Source
 from .task import BitpatchError, Edit
 
@@ -54,7 +57,7 @@ def move_under(
     """Put neighbouring statements under compound statements, `if x:` say, and some from elsewhere at their end.
 
     Of several heads each stands under the one before. Comments above the first statement stay above
-    the heads; those of the tail go. Edits inside the statements are made too.
+    the heads. Edits inside the statements are made too.
     """
     first = statements[0]
     moved: list[cst.CSTNode] = []
@@ -70,7 +73,7 @@ def move_under(
         return cst.RemoveFromParent()
 
     def fill(block: cst.CSTNode) -> cst.CSTNode:
-        body = [*moved, *(end.with_changes(leading_lines=()) for end in ends)]
+        body = [*moved, *(end.with_changes(leading_lines=_comments(end)) for end in ends)]
         for head in reversed(heads[1:]):
             inner = parse_statement(source, f"{head}\n    pass")
             body = [inner.with_changes(body=inner.body.with_changes(body=body))]  # type: ignore[union-attr]
@@ -84,6 +87,11 @@ def move_under(
     for statement in tail:
         yield Edit(source, statement, partial(take, ends))
     yield Edit(source, source.parents[first], fill)
+
+
+def _comments(statement: cst.CSTNode) -> list[cst.EmptyLine]:
+    """The comments above a statement, without blank lines."""
+    return [line for line in getattr(statement, "leading_lines", ()) if line.comment is not None]
 
 
 def neighbours(
@@ -211,7 +219,7 @@ def apply_edits(source: Source, edits: Iterable[Edit]) -> Source:
     """
     editor = _Editor(source, edits)
     source.require_faithful(editor.parts)
-    meant = [each for part in source.parts for each in (editor.edited(part) if part in editor.parts else [part])]
+    meant = list(_meant(source, editor))
     printed = source.reprinted(meant)
     if len(meant) != len(printed.parts) or any(map(_differs, meant, printed.parts)):
         raise BitpatchError(
@@ -220,12 +228,39 @@ def apply_edits(source: Source, edits: Iterable[Edit]) -> Source:
     return printed
 
 
+def _meant(source: Source, editor: _Editor) -> Iterator[Part | Statement]:
+    """The statements of the edited file, with all comments of the old one."""
+    homeless: list[Comment] = []  # of a statement at the file's top that is gone
+    for part in source.parts:
+        results = editor.edited(part) if part in editor.parts else [part]
+        gone = [replace(comment, statement=part.statement) for comment in homeless]
+        if part in editor.parts and "#" in part.text:
+            gone += lost(comments_of(part.statement), map(_node, results))
+        try:
+            yield from put_above(part.statement, [*map(_node, results)], gone, editor.became) if gone else results  # type: ignore[misc]
+            homeless = []
+        except LostComment:
+            homeless = gone
+    if homeless:
+        lines = lines_of(source.raw.decode(source.module.encoding))
+        line = next(number for number, text in enumerate(lines, 1) if homeless[0].text in text)
+        raise BitpatchError(
+            f"{source.path}:{line}:1: the comment {homeless[0].text} would have no place any more: move it away from "
+            "what is to be rewritten, then run the command again"
+        )
+
+
+def _node(statement: Part | Statement) -> Statement:
+    return statement.statement if isinstance(statement, Part) else statement
+
+
 class _Editor(cst.CSTTransformer):
     def __init__(self, source: Source, edits: Iterable[Edit]) -> None:
         super().__init__()
         self._edits: dict[cst.CSTNode, list[Edit]] = defaultdict(list)
         self._touched: set[cst.CSTNode] = {source.module}
         self.parts: set[Part] = set()
+        self.became: dict[cst.CSTNode, cst.CSTNode | None] = {}  # what each statement with an edit in it is now
         for edit in edits:
             self._edits[edit.node].append(edit)
             self.parts.add(source.part(edit.node))
@@ -246,6 +281,15 @@ class _Editor(cst.CSTTransformer):
         return node in self._touched
 
     def on_leave(self, original: cst.CSTNode, updated: cst.CSTNode) -> Changed:  # type: ignore[override]
+        result = self._changed(original, updated)
+        if original in self._touched and isinstance(original, STATEMENTS):
+            nodes = [] if isinstance(result, cst.RemovalSentinel) else [result]
+            nodes = list(result) if isinstance(result, cst.FlattenSentinel) else nodes
+            kinds = [node for node in nodes if isinstance(node, type(updated)) and node.body is updated.body]  # type: ignore[attr-defined]
+            self.became[original] = next(iter([*kinds, *nodes]), None)  # type: ignore[assignment]
+        return result
+
+    def _changed(self, original: cst.CSTNode, updated: cst.CSTNode) -> Changed:
         if original not in self._edits:
             return updated
         before: list[cst.CSTNode] = []

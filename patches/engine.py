@@ -14,6 +14,7 @@ from typing import Any
 from .beside import beside
 from .donor import REFERENCE
 from .edits import apply_edits
+from .findings import findings
 from .source import Source
 from .survey import survey
 from .task import (
@@ -55,7 +56,7 @@ def task_named(name: str) -> Task:
 
 def status(tree: SourceTree, tasks: Sequence[Task]) -> list[TaskStatus]:
     """How far a tree holds each task, as far as its source tells."""
-    return [TaskStatus.of(task, task.find(tree)) for task in tasks]
+    return [TaskStatus.of(task, findings(tree, task)) for task in tasks]
 
 
 def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False) -> Plan:
@@ -84,7 +85,7 @@ def _applied(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskOutcome]
     outcomes = []
     for task in tasks:
         try:
-            found = TaskStatus.of(task, task.find(tree))
+            found = TaskStatus.of(task, findings(tree, task))
             outcome = _decide(tree, found)
             if outcome.outcome is Outcome.APPLIED:
                 tree = _edited(tree, [edit for finding in found.findings for edit in finding.edits])
@@ -220,8 +221,8 @@ def _require_nothing_left(statuses: Sequence[TaskStatus]) -> None:
 def unified(change: Change) -> Iterator[bytes]:
     """The lines of a unified diff that `git apply` takes."""
     before, after = (re.findall(rb"[^\n]*\n|[^\n]+\Z", raw) for raw in (change.before, change.after))
-    names = (_quoted(side + os.fsencode(change.path)) for side in (b"a/", b"b/"))
-    for line in difflib.diff_bytes(difflib.unified_diff, before, after, *names, lineterm=b"\n"):
+    old, new = (_quoted(side + os.fsencode(change.path)) for side in (b"a/", b"b/"))
+    for line in difflib.diff_bytes(difflib.unified_diff, before, after, old, new, lineterm=b"\n"):
         yield line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
 
 

@@ -31,7 +31,8 @@ def iteration(source: Source, loop: cst.For) -> Iteration | None:
         return Iteration(loop.iter, loop.target, counted=False)
     pair = elements(loop.target)
     assert isinstance(loop.iter, cst.Call)
-    return Iteration(loop.iter.args[0].value, pair[1], counted=True) if len(pair) == 2 else None  # noqa: PLR2004
+    is_pair = len(pair) == 2 and bool(loop.iter.args)  # noqa: PLR2004
+    return Iteration(loop.iter.args[0].value, pair[1], counted=True) if is_pair else None
 
 
 def counts(source: Source, items: cst.BaseExpression) -> bool:
@@ -295,6 +296,17 @@ def _product_with_range(
         is_with_range = _range_lengths(source, function) & {source.code(node.left), source.code(node.right)}
         return node if is_with_range else None
     return None
+
+
+def without_loop(source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
+    """Why a function has no training loop to patch: where each of its backward calls is, or that there is none."""
+    calls = [call for call in source.walk(cst.Call, inside=function) if is_method(call, "backward")]
+    if not calls:
+        yield near_miss(source.site(function.name, f"{function.name.value}, but it makes no backward call itself"))
+    for call in calls:
+        problem = "in no `for` loop over micro-batches"
+        many = f"one of {len(calls)} in {function.name.value}, each an update of its own perhaps: expected one"
+        yield near_miss(source.site(call, f"backward call, but {many if len(calls) > 1 else problem}"))
 
 
 def training_loop(source: Source, function: cst.FunctionDef) -> tuple[cst.For, cst.Call] | None:

@@ -12,9 +12,32 @@ from .source import Source
 LAYOUTS = ("clone", "contiguous", "flatten", "reshape", "view")  # the same elements, laid out anew
 
 
+_TENSOR = ("input",)
+PARAMETERS = {  # of torch's functions, in their order: a method's tensor is the first
+    "arange": ("start", "end", "step"),
+    "bmm": ("input", "mat2"),
+    "DataLoader": ("dataset", "batch_size"),
+    "dropout": ("input", "p", "training"),
+    "einsum": ("equation",),
+    "full": ("size", "fill_value"),
+    "matmul": ("input", "other"),
+    "masked_fill": ("input", "mask", "value"),
+    "ones": ("size",),
+    "pad": ("input", "pad", "mode", "value"),
+    "softmax": ("input", "dim"),
+    "split": ("tensor", "split_size_or_sections", "dim"),
+    "tensor": ("data",),
+    "transpose": ("input", "dim0", "dim1"),
+    "zeros": ("size",),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A tensor operation: `torch.triu(x, 1)`, `F.pad(x, p)` and `x.triu(1)` alike."""
+    """A tensor operation: `torch.triu(x, 1)`, `torch.triu(input=x, diagonal=1)` and `x.triu(1)` alike.
+
+    Its operands begin with those that are positional, and go on with keywords for as long as these come next.
+    """
 
     name: str
     call: cst.Call
@@ -37,10 +60,16 @@ def operation(source: Source, node: cst.CSTNode | None) -> Operation | None:
     keywords = {argument.keyword.value: argument.value for argument in node.args if argument.keyword is not None}
     qualified = source.names.qualified(node.func)
     if qualified is not None and qualified.startswith("torch."):
-        return Operation(qualified.rsplit(".", 1)[1], node, operands, keywords, is_method=False)
-    if qualified is None and isinstance(node.func, cst.Attribute):
-        return Operation(node.func.attr.value, node, (node.func.value, *operands), keywords, is_method=True)
-    return None
+        name, is_method = qualified.rsplit(".", 1)[1], False
+    elif qualified is None and isinstance(node.func, cst.Attribute):
+        name, is_method, operands = node.func.attr.value, True, (node.func.value, *operands)
+    else:
+        return None
+    for parameter in PARAMETERS.get(name, _TENSOR)[len(operands) :]:
+        if parameter not in keywords:
+            break
+        operands = (*operands, keywords[parameter])
+    return Operation(name, node, operands, keywords, is_method)
 
 
 def operations(source: Source, *names: str, inside: cst.CSTNode | None = None) -> Iterator[Operation]:

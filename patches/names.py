@@ -27,7 +27,11 @@ _BINDERS = (
     cst.CompFor,
     cst.WithItem,
     cst.ExceptHandler,
+    cst.MatchAs,
+    cst.MatchStar,
+    cst.MatchMapping,
 )
+_SET_AT_ITS_END = (cst.Assign, cst.AnnAssign, cst.AugAssign, cst.NamedExpr)  # what stands in it sees the value before
 _SCOPES = {cst.ClassDef, cst.FunctionDef, cst.Lambda}
 _COMPREHENSIONS = {cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp}
 
@@ -107,17 +111,30 @@ class Names:
         """What a local name was last assigned on every way to a use of it; None where that is not certain."""
         if not isinstance(node, cst.Name):
             return None
-        order, parents = self._source.order, self._source.parents
+        parents = self._source.parents
         bindings = self.bindings(node.value, node)
-        earlier = [binding for binding in bindings if order[binding.node] < order[node]]
+        earlier = [binding for binding in bindings if self._is_set_before(binding, node)]
         if not earlier:
             return None
         last = earlier[-1]
+        loops = [each for each in self._source.ancestors(node) if isinstance(each, (cst.For, cst.While))]
+        later = [binding.node for binding in bindings if binding not in earlier]
+        for loop in loops:  # what is set below may be what is seen above, a turn later
+            inside = set(self._source.ancestors(last.node))
+            if loop not in inside and any(loop in self._source.ancestors(each) for each in later):
+                return None
         block = parents.get(self._source.statement(last.node))
         ancestor: cst.CSTNode | None = node
         while ancestor is not None and ancestor is not block:
             ancestor = parents.get(ancestor)
         return last.value if ancestor is not None else None
+
+    def _is_set_before(self, binding: Binding, node: cst.CSTNode) -> bool:
+        """Whether a binding comes before a node in the text, and is no statement that the node is in."""
+        rank = self._source.order[node]
+        if isinstance(binding.node, _SET_AT_ITS_END):
+            return self._source.end(binding.node) < rank
+        return self._source.order[binding.node] < rank
 
     def _meaning(self, binding: Binding, depth: int) -> str | None:
         if binding.imported:
@@ -143,11 +160,15 @@ def scope_of(node: cst.CSTNode, parents: Mapping[cst.CSTNode, cst.CSTNode]) -> c
 def scopes_of(part: Part) -> Scopes:
     """The bindings that a top-level statement makes."""
     scopes: dict[cst.CSTNode | None, dict[str, list[Binding]]] = {None: {}}
+    parents = part.index.parents
     ranks = sorted(rank for kind in _BINDERS for rank in part.index.ranks(kind))
     for node in (part.index.nodes[rank] for rank in ranks):
-        scope = scopes.setdefault(scope_of(node, part.index.parents), {})
+        scope = scope_of(node, parents)
+        while isinstance(node, cst.NamedExpr) and type(scope) in _COMPREHENSIONS:  # PEP 572: it binds around them
+            assert scope is not None
+            scope = scope_of(scope, parents)
         for name, binding in _bound(node):
-            scope.setdefault(name, []).append(binding)
+            scopes.setdefault(scope, {}).setdefault(name, []).append(binding)
     return scopes
 
 
@@ -164,6 +185,10 @@ def _bound(node: cst.CSTNode) -> Iterator[tuple[str, Binding]]:
             yield from _assigned(node.target, node, node.value)
         case cst.AugAssign() | cst.For() | cst.CompFor():
             yield from _assigned(node.target, node, None)
+        case cst.MatchAs(name=cst.Name() as name) | cst.MatchStar(name=cst.Name() as name):
+            yield name.value, Binding(node)
+        case cst.MatchMapping(rest=cst.Name() as name):
+            yield name.value, Binding(node)
         case cst.WithItem(asname=cst.AsName(name=name)) | cst.ExceptHandler(name=cst.AsName(name=name)):
             yield from _assigned(name, node, None)
 
@@ -175,7 +200,9 @@ def _assigned(
         yield target.value, Binding(node, "", value)
     elif isinstance(target, (cst.Tuple, cst.List)):
         values: list[cst.BaseExpression | None] = [None] * len(target.elements)
-        if isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(values):
+        both = (*target.elements, *value.elements) if isinstance(value, (cst.Tuple, cst.List)) else target.elements
+        is_plain = not any(isinstance(element, cst.StarredElement) for element in both)
+        if isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(values) and is_plain:
             values = [element.value for element in value.elements]
         for element, part in zip(target.elements, values, strict=True):
             yield from _assigned(element.value, node, part)

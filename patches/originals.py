@@ -39,6 +39,7 @@ class Originals:
     training_path: str | None = None
     files: Mapping[str, Remembered] = field(default_factory=dict)
     blocked: str = ""  # why the originals can no longer be replayed
+    waiting: frozenset[tuple[str, str]] = frozenset()  # (file, name) where a name was used before a task brought it
 
     def encode(self) -> bytes:
         """The content of the state file: empty where there is nothing to remember."""
@@ -56,6 +57,7 @@ class Originals:
             "training_path": self.training_path,
             "files": files,
             "blocked": self.blocked,
+            "waiting": sorted(self.waiting),
         }
         return json.dumps(content).encode()
 
@@ -68,9 +70,10 @@ def load(root: Path) -> Originals:
         content = json.loads(read_regular(path))
         if content.pop("version") != _VERSION:
             raise ValueError
-        tasks, paths, files = (content.pop(name) for name in ("tasks", "paths", "files"))
+        tasks, paths, files, waiting = (content.pop(name) for name in ("tasks", "paths", "files", "waiting"))
         remembered = {name: Remembered(*(base64.b64decode(raw) for raw in both)) for name, both in files.items()}
-        return Originals(frozenset(tasks), tuple(paths), files=remembered, **content)
+        uses = frozenset((str(path), str(name)) for path, name in waiting)
+        return Originals(frozenset(tasks), tuple(paths), files=remembered, waiting=uses, **content)
     except (FileNotFoundError, NotADirectoryError):
         return Originals()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

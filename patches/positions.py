@@ -32,7 +32,7 @@ def in_origin(origin: str, text: str, line: int, column: int) -> tuple[int, int]
 
 
 @lru_cache(maxsize=64)
-def _hunks(origin: str, text: str) -> list[tuple[str, int, int, int, int]]:
+def _hunks(origin: str, text: str) -> Sequence[tuple[str, int, int, int, int]]:
     return SequenceMatcher(None, lines_of(text), lines_of(origin), autojunk=False).get_opcodes()
 
 

@@ -21,7 +21,6 @@ from .originals import Originals, Remembered, load
 from .source import Source
 from .survey import survey
 from .task import BitpatchError, Change, Outcome, Plan, Site, State, Task, TaskOutcome, TaskStatus, Unreadable
-from .transaction import BASELINE
 from .tree import SourceTree
 
 _BY_HAND = "take it out by hand, or go back with the tree's own history (git)"
@@ -102,7 +101,7 @@ def _take_back(tree: SourceTree, originals: Originals, gone: Sequence[Task]) -> 
         sites += [_site(path, conflict.line, 1, "edited by hand since bitpatch wrote it") for conflict in conflicts]
     if sites:
         raise _Refusal("\n".join(refusals), sites)
-    _require_nothing_dangles(tree, after, replayed)
+    _require_nothing_dangles(tree, originals, after, replayed)
     if len(present) < len(originals.files):
         _require_taken_out(tree, after, gone)
     changes = [Change(path, tree.raw(path), raw) for path, raw in sorted(after.items()) if raw != tree.raw(path)]
@@ -117,7 +116,10 @@ def replay(tree: SourceTree, originals: Originals, tasks: Iterable[str]) -> Mapp
         paths=tuple(path for path in originals.paths if path in tree.paths or path in originals.files),
         model_path=originals.model_path,
         training_path=originals.training_path,
-        sources={path: _parsed(path, file.original) for path, file in originals.files.items()},
+        sources={
+            path: _parsed(path, file.original, tree.raw(path) if path in tree.paths else None)
+            for path, file in originals.files.items()
+        },
     )
     try:
         planned = plan(before, [task_named(name) for name in sorted(tasks)])
@@ -131,8 +133,8 @@ def replay(tree: SourceTree, originals: Originals, tasks: Iterable[str]) -> Mapp
 
 
 @lru_cache(maxsize=64)
-def _parsed(path: str, raw: bytes) -> Source:
-    return Source(path, raw)
+def _parsed(path: str, raw: bytes, origin: bytes | None) -> Source:
+    return Source(path, raw, origin=origin)
 
 
 def remember(tree: SourceTree, originals: Originals, planned: Plan) -> Originals:
@@ -157,6 +159,7 @@ def remember(tree: SourceTree, originals: Originals, planned: Plan) -> Originals
         training_path=tree.training_path,
         files=files,
         blocked=blocked,
+        waiting=originals.waiting | frozenset(_waiting(tree, planned)),
     )
     if by_hand and originals.tasks and not blocked:
         return replace(known, blocked=_difference(tree, known))
@@ -212,36 +215,46 @@ def _quoted(raw: bytes, most: int = 6) -> str:
     return "\n".join([f"    | {line}" for line in lines[:most]] + more) or "    | (nothing)"
 
 
-def _ships(path: str, raw: bytes) -> bool:
-    """Whether a file is the baseline's own: what trains on patched code waits for its patches there."""
-    own = BASELINE / path
-    return own.is_file() and own.read_bytes() == raw
+def _waiting(tree: SourceTree, planned: Plan) -> Iterator[tuple[str, str]]:
+    """Which files use a name, or a parameter, that a plan is about to bring: they wait for it, and may do so again."""
+    for change in planned.changes:
+        brought = _gone(change.path, change.after, change.before)
+        for place in tree.paths:
+            for _, _, name in _missed(place, tree.raw(place), change.path, *brought):
+                yield place, name
 
 
-def _require_nothing_dangles(tree: SourceTree, after: Mapping[str, bytes], replayed: Mapping[str, bytes]) -> None:
-    """Refuse to take away a name or a parameter that code written since uses."""
-    by_hand = {
-        path: after.get(path) or tree.raw(path) for path in tree.paths if after.get(path) != replayed.get(path, b"")
-    }
+def _require_nothing_dangles(
+    tree: SourceTree, originals: Originals, after: Mapping[str, bytes], replayed: Mapping[str, bytes]
+) -> None:
+    """Refuse to take away a name or a parameter that code uses which was written since."""
+    texts = {path: after.get(path) or tree.raw(path) for path in tree.paths}
+    by_hand = {path: text for path, text in texts.items() if text != replayed.get(path, b"")}
+    missed = []
     for path, raw in after.items():
-        if raw == tree.raw(path):
-            continue
-        now, then = _syntax(path, tree.raw(path)), _syntax(path, raw)
-        gone = _bound(now) - _bound(then) - set(dir(builtins))
-        lost = _parameters(now) - _parameters(then)
-        words = [word.encode() for word in (*gone, *(parameter for _, parameter in lost))]
-        for place, text in by_hand.items():
-            if any(word in text for word in words) and not _ships(place, text):
-                for line, column, name in _missed(place, text, path, gone, lost):
-                    line_now = same_line(text, tree.raw(place), line)
-                    site = _site(place, line_now, column, f"{name} is used here, and would be gone")
-                    raise _Refusal(f"{site}; take that use out, then run the command again", [site])
+        if raw != tree.raw(path):
+            brought = _gone(path, tree.raw(path), raw)
+            for place, text in by_hand.items():
+                for line, column, name in _missed(place, text, path, *brought):
+                    if (place, name) not in originals.waiting:
+                        line_now = same_line(text, tree.raw(place), line)
+                        missed.append(_site(place, line_now, column, f"{name} is used here, and would be gone"))
+    if missed:
+        raise _Refusal("\n".join([*map(str, missed), "take those uses out, then run the command again"]), missed)
+
+
+def _gone(path: str, now: bytes, then: bytes) -> tuple[set[str], set[tuple[str, str]]]:
+    """The names that one text of a file binds and another does not, and the parameters."""
+    more, less = _syntax(path, now), _syntax(path, then)
+    return _bound(more) - _bound(less) - set(dir(builtins)), _parameters(more) - _parameters(less)
 
 
 def _missed(
     place: str, text: bytes, path: str, gone: set[str], lost: set[tuple[str, str]]
 ) -> Iterator[tuple[int, int, str]]:
     """Where the code of one file uses a name that another, or itself, is to lose."""
+    if not any(word.encode() in text for word in (*gone, *(parameter for _, parameter in lost))):
+        return
     module = os.path.splitext(os.path.basename(path))[0]
     try:
         syntax = parsed(text)
@@ -267,7 +280,7 @@ def _syntax(path: str, raw: bytes) -> ast.Module:
         return parsed(raw)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
-        raise _Refusal(f"{path}:{line}: does not parse as merged with what was edited by hand; {_BY_HAND}") from None
+        raise _Refusal(f"{path}:{line}:1: does not parse as merged with what was edited by hand; {_BY_HAND}") from None
 
 
 def _bound(module: ast.Module) -> set[str]:
@@ -299,7 +312,7 @@ def _parameters(module: ast.Module) -> set[tuple[str, str]]:
 def _require_taken_out(tree: SourceTree, after: Mapping[str, bytes], gone: Sequence[Task]) -> None:
     """Refuse where a file that bitpatch patched was moved: what it wrote would go on living elsewhere."""
     for path, raw in after.items():
-        tree = tree.with_source(Source(path, raw))
+        tree = tree.with_source(Source(path, raw, origin=tree.raw(path)))
     for found in status(tree, gone):
         for finding in found.findings:
             if finding.state is State.APPLIED:

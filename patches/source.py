@@ -65,6 +65,11 @@ class Source:
         above = lines_of(self._file.header + "".join(each.text for each in self.parts[: self.places[part]]))
         return _unparsable(self.path, *self._in_origin(len(above) + deep.line - 1, deep.column), str(deep))
 
+    def end(self, node: cst.CSTNode) -> int:
+        """The rank of the last node in a node."""
+        first, end = self.part(node).index.span(node)
+        return self.order[node] + end - first - 1
+
     def part(self, node: cst.CSTNode) -> Part:
         """The part that a node stands in."""
         while (parent := self.parents[node]) is not self.module:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .beside import beside
+from .findings import findings
 from .originals import folder_of
 from .places import read_bytes, read_regular
 from .task import Finding, Site, State, Task, TaskStatus
@@ -43,7 +44,7 @@ def survey(tree: SourceTree, tasks: Sequence[Task]) -> list[TaskStatus]:
 
 
 def _rows(tree: SourceTree, task: Task) -> Rows:
-    return [[finding.state, finding.site.to_json()] for finding in task.find(tree)]
+    return [[finding.state, finding.site.to_json()] for finding in findings(tree, task)]
 
 
 def _hash(tree: SourceTree) -> str:

@@ -29,6 +29,7 @@ from .loops import (
     steppers,
     taken_name,
     training_loop,
+    without_loop,
 )
 from .matchers import calls_builtin, followed, is_alone, is_inside, is_number, operation, same_code
 from .source import Source
@@ -50,7 +51,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     function = function_named(source, "train_loop")
     found = training_loop(source, function)
     if found is None:
-        yield near_miss(source.site(function.name, "train_loop, but without one backward call in a loop"))
+        yield from without_loop(source, function)
         return
     cut = _cut(source, found[0])
     yield from _loaded(source, function, found[0], cut)
@@ -109,10 +110,11 @@ def _cut(source: Source, loop: cst.For) -> _Cut | None:
         size = made.argument(1, "split_size_or_sections") if made is not None and made.name == "split" else None
         dim = made.argument(2, "dim") if made is not None else None
         if made is not None and size is not None:
-            return _Cut(call, made.operands[0], size) if dim is None or is_number(dim, 0) else None
+            is_of_rows = bool(made.operands) and (dim is None or is_number(dim, 0))
+            return _Cut(call, made.operands[0], size) if is_of_rows else None
         if made is not None and made.name == "DataLoader":
             size = made.argument(1, "batch_size")
-            is_plain = made.keywords.keys() <= set(LOADING) and len(made.operands) <= 3  # noqa: PLR2004
+            is_plain = made.keywords.keys() <= {"dataset", *LOADING} and 1 <= len(made.operands) <= 3  # noqa: PLR2004
             return _Cut(call, made.operands[0], size) if size is not None and is_plain else None
     return _sliced(source, loop)
 
@@ -257,7 +259,11 @@ def _guesses(source: Source, function: cst.FunctionDef, cut: _Cut) -> Iterator[c
     """The widest expressions that count micro-batches: made of the rows' length and the size, and nothing else."""
     known = {source.code(cut.rows), "len", "max", "min", "int", "math", "ceil", "math.ceil", source.code(cut.size)}
     for length in source.walk(cst.Call, inside=function):
-        if not calls_builtin(source, length, "len") or not same_code(source, length.args[0].value, cut.rows):
+        if (
+            not calls_builtin(source, length, "len")
+            or not length.args
+            or not same_code(source, length.args[0].value, cut.rows)
+        ):
             continue
         widest: cst.BaseExpression = length
         for each in source.ancestors(length):

@@ -15,7 +15,7 @@ import libcst as cst
 
 from .donor import definitions, donor, forwarded, option, parameter
 from .edits import BARE_EQUAL, insert_after, insert_before, insert_item, rewrite
-from .loops import CLOCK, function_named, optimizer_step, outermost_loop, taken_name, training_loop
+from .loops import CLOCK, function_named, optimizer_step, outermost_loop, taken_name, training_loop, without_loop
 from .matchers import is_method
 from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
@@ -42,9 +42,12 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         return
     function = function_named(source, "train_loop")
     found = training_loop(source, function)
-    step = optimizer_step(source, found[0]) if found is not None else None
-    if found is None or step is None:
-        yield near_miss(source.site(function.name, "train_loop, but without one backward and one step in a loop"))
+    if found is None:
+        yield from without_loop(source, function)
+        return
+    step = optimizer_step(source, found[0])
+    if step is None:
+        yield near_miss(source.site(found[0], "loop over micro-batches, but what steps the optimizer cannot be told"))
         return
     calls = [call for call in source.walk(cst.Call, inside=found[0]) if source.code(call.func) == RAMP]
     if calls:

@@ -16,7 +16,7 @@ import libcst as cst
 
 from .donor import definitions, donor, forwarded, option, parameter
 from .edits import insert_after, insert_before
-from .loops import function_named, outermost_loop, taken_name, trained_model, training_loop
+from .loops import function_named, outermost_loop, taken_name, trained_model, training_loop, without_loop
 from .matchers import operations
 from .source import Source
 from .task import Contract, Finding, Task, mend, mended, near_miss
@@ -34,7 +34,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     function = function_named(source, "train_loop")
     found = training_loop(source, function)
     if found is None:
-        yield near_miss(source.site(function.name, "train_loop, but without one backward call in a loop"))
+        yield from without_loop(source, function)
         return
     model = trained_model(source, function)
     if model is None:

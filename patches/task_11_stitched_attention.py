@@ -151,7 +151,7 @@ def _hide_padding(source: Source, windows: PaddedWindows) -> Finding:
     if mask is not None and setting is not None:
         text = f"{mask.value} = {mask.value} | {padding.format(mask.value)}"
         return mend(site, [insert_after(source, setting, text)])
-    scores = weighed.operands[0]
+    scores = weighed.argument(0, "input")
     if weighed.name != "softmax" or not isinstance(scores, cst.Name):
         return near_miss(
             source.site(weighed.call, "softmax over padded windows, but of no name: name the mask or the scores first")

@@ -71,6 +71,8 @@ def opened_by(source: Source, file: cst.BaseExpression) -> cst.Call | None:
 def _path(source: Source, opened: cst.Call) -> str:
     if isinstance(opened.func, cst.Attribute):
         return source.code(opened.func.value)
+    if not opened.args:
+        return source.code(opened)
     path = opened.args[0].value
     bound = [each.node for each in source.names.bindings(path.value, path)] if isinstance(path, cst.Name) else []
     notes = [node.annotation for node in bound if isinstance(node, cst.Param) and node.annotation is not None]
@@ -153,7 +155,7 @@ def _added(source: Source, name: cst.Name) -> list[cst.BaseExpression]:
     """What a list is extended by."""
     function = source.function(name)
     calls = [c for c in source.walk(cst.Call, inside=function) if is_method(c, "extend", "append", "insert")]
-    found = [call.args[0].value for call in calls if source.code(call.func.value) == name.value]  # type: ignore[attr-defined]
+    found = [call.args[-1].value for call in calls if call.args and source.code(call.func.value) == name.value]  # type: ignore[attr-defined]
     for target, value, node in assignments(source, function) if function is not None else ():
         if isinstance(node, cst.AugAssign) and source.code(target) == name.value and value is not None:
             found.append(value)

@@ -98,7 +98,7 @@ def _keeps_width(source: Source, shape: cst.CSTNode, factor: cst.BaseExpression)
             arguments = [source.code(argument) for argument in made.operands[1:]]
             padded = [source.code(amount) for amount in elements(made.argument(1, "pad"))]
             is_kept = made.name == "pad" and padded[:2] == ["0", "0"]
-            is_kept = is_kept or (made.name == "unflatten" and arguments[0] in ("0", "1", "2"))
+            is_kept = is_kept or (made.name == "unflatten" and arguments[:1] in (["0"], ["1"], ["2"]))
             is_kept = is_kept or (made.name == "flatten" and set(arguments) < {"0", "1", "2"} and len(arguments) > 1)
             if not is_kept:
                 return False

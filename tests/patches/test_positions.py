@@ -15,12 +15,16 @@ OLD = "import a\n\n\ndef f(x):\n    y = g(x)\n    y.backward()\n    return y\n"
         pytest.param(OLD, (5, 9), (5, 9), id="nothing changed"),
         pytest.param("import b\n" + OLD, (6, 9), (5, 9), id="below lines that were put in"),
         pytest.param(OLD.replace("    y.b", "    z = 1\n    y.b"), (6, 5), (6, 5), id="in a line that was put in"),
-        pytest.param(OLD.replace("y.back", "(y / shares[i]).back"), (6, 20), (6, 6), id="behind what was put into a line"),
+        pytest.param(
+            OLD.replace("y.back", "(y / shares[i]).back"), (6, 20), (6, 6), id="behind what was put into a line"
+        ),
         pytest.param(OLD.replace("y.back", "(y / shares[i]).back"), (6, 5), (6, 5), id="where a line was rewritten"),
         pytest.param(OLD.replace("    y.b", "    if x:\n        y.b"), (7, 9), (6, 5), id="indented"),
         pytest.param(OLD.replace("g(x)", "g(\n        x,\n    )"), (6, 9), (5, 11), id="spread over lines"),
         pytest.param(OLD + "\n\nz = 1\n", (10, 5), (7, 5), id="below the end"),
-        pytest.param(OLD.replace("\n", "\r\n").replace("import a", "import a, b"), (6, 5), (6, 5), id="other ends of lines"),
+        pytest.param(
+            OLD.replace("\n", "\r\n").replace("import a", "import a, b"), (6, 5), (6, 5), id="other ends of lines"
+        ),
         pytest.param(OLD.replace("import a", "import a  # \f \x1c \u2028"), (6, 5), (6, 5), id="what ends no line"),
     ],
 )

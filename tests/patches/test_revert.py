@@ -237,7 +237,7 @@ def test_a_file_that_was_moved_is_named(tree):
 def test_a_file_that_does_not_parse_as_merged_is_refused(tree):
     apply(tree, "10")
     (tree / MODEL).write_bytes((tree / MODEL).read_bytes() + b"\ndef own(:\n")
-    with pytest.raises(BitpatchError, match=r"model\.py:\d+: syntax error"):
+    with pytest.raises(BitpatchError, match=r"model\.py:\d+:9: syntax error"):
         revert(tree, "10")
 
 

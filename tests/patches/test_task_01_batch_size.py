@@ -13,7 +13,9 @@ PLANNED = "    total = planned_updates(epochs, len(loader), extra_steps=extra_st
 
 
 def test_a_loop_without_a_backward_call_is_named(loop_of, refusal):
-    assert "without one backward call" in refusal(loop_of(LOOP.replace("loss.backward()", "pass")), "task-1")
+    assert "train_loop, but it makes no backward call itself" in refusal(
+        loop_of(LOOP.replace("loss.backward()", "pass")), "task-1"
+    )
 
 
 def test_right_words_in_a_comment_are_no_loader(loop_of, state_of):

@@ -66,7 +66,7 @@ def test_the_clock_counts_updates_not_micro_batches(loop_of, patched):
         ),
         pytest.param("    total =", "    cosine_ramp = 1\n    total =", "another meaning", id="ramp of another kind"),
         pytest.param("import random\n", "", "import random", id="random not imported"),
-        pytest.param("            optimizer.step()\n", "", "without one backward and one step", id="no step"),
+        pytest.param("            optimizer.step()\n", "", "but what steps the optimizer cannot be told", id="no step"),
     ],
 )
 def test_near_misses_are_refused(loop_of, refusal, old, new, reason):

@@ -32,7 +32,9 @@ def test_without_an_optimizer_of_that_name_it_is_compiled_before_the_epochs(loop
 
 
 def test_a_loop_without_a_backward_call_is_named(loop_of, refusal):
-    assert "without one backward call" in refusal(loop_of(LOOP.replace("loss.backward()", "pass")), "task-8")
+    assert "train_loop, but it makes no backward call itself" in refusal(
+        loop_of(LOOP.replace("loss.backward()", "pass")), "task-8"
+    )
 
 
 def test_compiling_in_place_by_hand_is_left_alone(loop_of, state_of):
