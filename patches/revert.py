@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,19 @@ from .nesting import parsed
 from .originals import Originals, Remembered, load
 from .source import Source
 from .survey import survey
-from .task import BitpatchError, Change, Outcome, Plan, Site, State, Task, TaskOutcome, TaskStatus, Unreadable
+from .task import (
+    BitpatchError,
+    Change,
+    Outcome,
+    Plan,
+    Site,
+    State,
+    Task,
+    TaskOutcome,
+    TaskStatus,
+    Unparsable,
+    Unreadable,
+)
 from .tree import SourceTree
 
 _BY_HAND = "take it out by hand, or go back with the tree's own history (git)"
@@ -55,7 +68,7 @@ def plan_revert(
 
     With `every`, a task that bitpatch did not apply is left alone where anything else is remembered.
     """
-    outcomes = tuple(_decide(found, originals, every=every) for found in survey(tree, tasks))
+    outcomes = tuple(_decide(found, originals, every=every) for found in _states(tree, tasks, originals, every=every))
     gone = [outcome.task for outcome in outcomes if outcome.outcome is Outcome.REVERTED]
     changes: list[Change] = []
     try:
@@ -72,6 +85,19 @@ def plan_revert(
         return Plan(tuple(refused)), originals
     absent = {outcome.task.id for outcome in outcomes if outcome.outcome is Outcome.NOT_APPLIED}
     return Plan(outcomes, tuple(changes)), Originals() if originals.tasks <= absent else originals
+
+
+def _states(tree: SourceTree, tasks: Sequence[Task], originals: Originals, *, every: bool) -> list[TaskStatus]:
+    """How far the tree holds each task; unknown where a file does not parse, and where nobody asks."""
+    known = {}
+    asked = [task for task in tasks if task.id in originals.tasks or not (every and originals.tasks)]
+    try:
+        known = {found.task: found for found in survey(tree, asked)}
+    except Unparsable:
+        for task in asked:
+            with contextlib.suppress(Unparsable):
+                known[task] = survey(tree, [task])[0]
+    return [known.get(task, TaskStatus(task, State.UNRECOGNISED, ())) for task in tasks]
 
 
 def _decide(found: TaskStatus, originals: Originals, *, every: bool) -> TaskOutcome:
