@@ -24,7 +24,7 @@ lint: $(READY)
 
 types: $(READY)
 	mkdir -p build/typing && ln -sfn ../.. build/typing/bitpatch
-	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli
+	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli -m bitpatch.__main__
 
 # Coverage costs half as much again, so it is measured where it says most: judges run in processes of their own.
 COVERED := tests/patches tests/test_cli.py

@@ -14,8 +14,8 @@ WITHOUT_TORCH = """
 import sys
 for name in ("torch", "numpy", "hypothesis", "matplotlib"):
     sys.modules[name] = None
-from bitpatch.cli import app
-app(sys.argv[1:])
+from bitpatch.cli import main
+main(sys.argv[1:])
 """
 
 
