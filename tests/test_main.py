@@ -47,7 +47,7 @@ def at_an_import(moment, number, *words):
 )
 def test_an_interrupt_at_any_import_is_one_line(words, every):
     imports = int(at_an_import(0, 0, *words).stderr.splitlines()[-1])
-    assert imports > 100
+    assert imports > 50
     for moment in range(1, imports + 1, every):
         result = at_an_import(moment, signal.SIGINT, *words)
         assert (result.returncode, result.stderr) == (130, INTERRUPTED), moment
@@ -89,12 +89,9 @@ def test_an_interrupt_while_files_are_written_leaves_nothing_half_done(tree):
     before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
     command = [sys.executable, "-c", WHILE_WRITING, "apply", "10", "--json", "--tree", str(tree)]
     result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        assert (result.returncode, result.stderr) == (130, INTERRUPTED)
-        assert json.loads(result.stdout)["error"]["code"] == 130
-        assert {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()} == before
-    else:  # the signal came where nothing could be taken back any more
-        assert json.loads(result.stdout)["written"]
+    assert (result.returncode, result.stderr) == (130, INTERRUPTED)
+    assert json.loads(result.stdout)["error"]["code"] == 130
+    assert {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()} == before
 
 
 COMMANDS = {
@@ -118,7 +115,7 @@ def in_shell(ending, words, tree):
     words = [str(tree) if word == "TREE" else word for word in words]
     script = f'"$0" "$@" {ending}'
     result = subprocess.run(["bash", "-c", script, *BITPATCH, *words], capture_output=True, text=True)
-    return result.returncode, result.stdout, "".join(line for line in result.stderr.splitlines(keepends=True))
+    return result.returncode, result.stdout, result.stderr
 
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
@@ -162,11 +159,9 @@ def test_messages_that_cannot_be_written_change_nothing(tree, ending):
         assert (code, len(json.loads(out)["tasks"])) == (0, 12)
 
 
-def test_what_is_opened_does_not_stand_in_for_a_closed_stream(tree):
-    """The lock or a file of the tree would be number 1 or 2, and take what is printed."""
-    assert in_shell(">&- 2>&-", ["apply", "--all", "--quiet", "--tree", "TREE"], tree)[0] == 0
-    for file in REFERENCE.rglob("*.py"):
-        assert (tree / file.relative_to(REFERENCE)).read_bytes() == file.read_bytes()
+def test_what_is_opened_does_not_stand_in_for_a_closed_stream():
+    """The judges' process is given streams of its own, where one of the parent's sockets would be in their place."""
+    assert in_shell("<&- >&- 2>&-", ["verify", "8", "--quiet", "--tree", "TREE"], REFERENCE) == (0, "", "")
 
 
 WITHOUT_FCNTL = "import sys; sys.modules['fcntl'] = None; from bitpatch.__main__ import main; main()"
