@@ -212,9 +212,9 @@ def rows_of_the_matrix():
     return yaml.safe_load(WORKFLOW.read_text())["jobs"]["test"]["strategy"]["matrix"]["include"]
 
 
-def oldest_torch():
-    (needed,) = [each for each in PROJECT["optional-dependencies"]["verify"] if each.startswith("torch")]
-    return re.fullmatch(r"torch>=([\d.]+)", needed)[1]
+def oldest(package, extra):
+    (needed,) = [each for each in PROJECT["optional-dependencies"][extra] if each.startswith(f"{package}>")]
+    return re.fullmatch(rf"{package}>=([\d.]+)", needed)[1]
 
 
 def test_every_python_that_is_claimed_runs_the_tests():
@@ -226,20 +226,23 @@ def test_every_python_that_is_claimed_runs_the_tests():
 def test_the_oldest_torch_that_is_claimed_runs_the_tests_in_place_of_the_newest(tmp_path):
     import yaml
 
-    (oldest,) = [row["torch"] for row in rows_of_the_matrix() if "torch" in row]
-    assert oldest.startswith(f"{oldest_torch()}.")
+    (row,) = [row for row in rows_of_the_matrix() if "torch" in row]
+    assert row["torch"] == f"{oldest('torch', 'verify')}.0"
+    assert row["torchao"] == f"{oldest('torchao', 'train')}.0"
     step = yaml.safe_load(WORKFLOW.read_text())["jobs"]["test"]["steps"][-1]["run"]
     (tmp_path / "make").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "make").chmod(0o755)
-    for torch in (oldest, ""):
+    newest = set((ROOT / "constraints.txt").read_text().splitlines())
+    for torch, torchao in ((row["torch"], row["torchao"]), ("", "")):
         shutil.copy(ROOT / "constraints.txt", tmp_path)
-        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TORCH": torch}
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TORCH": torch, "TORCHAO": torchao}
         made = subprocess.run(["bash", "-ec", step], cwd=tmp_path, env=env, check=True, capture_output=True, text=True)
         assert made.stdout == "test CONSTRAINTS=build-constraints.txt\n"
         pins = set((tmp_path / "build-constraints.txt").read_text().splitlines())
-        changed = pins ^ set((ROOT / "constraints.txt").read_text().splitlines())
-        assert {line.partition("==")[0] for line in changed} == ({"torch", "sympy", "torchao"} if torch else set())
-        assert (f"torch=={oldest}" in pins) is bool(torch)
+        assert pins - newest == ({f"torch=={torch}", f"torchao=={torchao}"} if torch else set())
+        assert {line.partition("==")[0] for line in newest - pins} == (
+            {"torch", "sympy", "torchao"} if torch else set()
+        )
 
 
 def test_the_core_works_without_torch(tree):
