@@ -2,13 +2,14 @@
 # Both set themselves up: a virtual environment in .venv with the versions of constraints.txt.
 
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO := build/demo
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
+export PIP_CONSTRAINT = $(CURDIR)/$(CONSTRAINTS)
 export MYPYPATH = build/typing
 
 .PHONY: demo test lint types tests trees laws mutants diagonal bench clean
@@ -24,7 +25,7 @@ lint: $(READY)
 
 types: $(READY)
 	mkdir -p build/typing && ln -sfn ../.. build/typing/bitpatch
-	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli
+	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli -m bitpatch.__main__
 
 # Coverage costs half as much again, so it is measured where it says most: judges run in processes of their own.
 COVERED := tests/patches tests/test_cli.py
@@ -60,10 +61,14 @@ bench: $(READY)
 	$(BIN)/python benchmarks/text_pipeline.py
 	$(BIN)/python benchmarks/int8.py
 
-$(READY): pyproject.toml constraints.txt
+# What is ready says so last, and what is set up anew is not ready: an install that fails or is interrupted runs again.
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@echo "setting up $(VENV) with the versions of $(CONSTRAINTS), once; this takes some minutes"
+	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
-	touch $@
+	$(BIN)/python -m pip install --editable '.[all,dev]'
+	@touch $@
+	@echo "$(VENV) is ready"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

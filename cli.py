@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 import gc
-import json
+import itertools
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .screen import (
-    EXIT_CHANGES,
-    EXIT_REFUSED,
-    EXIT_UNPROVEN,
-    EXIT_USAGE,
-    Format,
-    fail,
-    guarded,
-    say,
-    show_diff,
-    show_findings,
-    show_json,
-    show_outcomes,
-    show_table,
-    shown_progress,
-    warn,
-)
+from . import __version__, screen
+from .__main__ import undoing, wants_json
+from .screen import DiffFormat, Format, guarded
 
 if TYPE_CHECKING:
-    from .patches.task import Plan, Task
     from .patches.tree import SourceTree
 
 app = typer.Typer(
     name="bitpatch",
-    help="Patch a BitTransformerLM tree, and prove by behaviour that each patch holds.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done or verified, 1 changes needed (--check), 2 usage, 3 refused, 4 violated, 5 unproven, "
     "6 cannot read or write.",
 )
-
-
-class DiffFormat(StrEnum):
-    """How a diff is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    PATCH = "patch"
 
 
 class Preset(StrEnum):
@@ -63,61 +41,92 @@ class Preset(StrEnum):
     C = "task-c"
 
 
-Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK...", help="task-11, 11 or stitched-attention")]
-OneTask = Annotated[str, typer.Argument(metavar="TASK", help="task-11, 11 or stitched-attention")]
+TAKES_VALUE = {"--tree", "--format", "--output", "-j", "--runs", "--run"}
+
+
+def completed(begun: str) -> list[tuple[str, str]]:
+    """The names of tasks that begin so, from the names of their files: a shell waits, so nothing is imported."""
+    files = sorted((Path(__file__).parent / "patches").glob("task_*_*.py"))
+    parts = [re.findall(r"task_0*(\d+)_(\w+)", file.stem)[0] for file in files]
+    slugs = {f"task-{number}": slug.replace("_", "-") for number, slug in parts}
+    pairs = [*slugs.items(), *((slug, name) for name, slug in slugs.items())]
+    return [pair for pair in pairs if pair[0].startswith(begun)]
+
+
+NAMES = {"help": "task-11, 11 or stitched-attention", "autocompletion": completed}
+Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK...", **NAMES)]
+OneTask = Annotated[str, typer.Argument(metavar="TASK", **NAMES)]
 All = Annotated[bool, typer.Option("--all", help="Every task.")]
 Tree = Annotated[Path, typer.Option("--tree", metavar="DIR", help="The BitTransformerLM tree.")]
 OptionalTree = Annotated[
     Path | None, typer.Option("--tree", metavar="DIR", help="The tree; default: here, or the reference.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 AsFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if there is anything to do.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and write nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Jobs = Annotated[int, typer.Option("-j", min=1, help="Checks at once; only verify runs any.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version, and leave.")] = False,
+) -> None:
+    """Patch a BitTransformerLM tree, and prove by behaviour that each patch holds."""
+    if version:
+        screen.say(f"bitpatch {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        screen.warn(context.get_help())
+        raise typer.Exit(screen.EXIT_USAGE)
 
 
 @app.command("list")
 @guarded
-def list_tasks(as_format: AsFormat = Format.TEXT, as_json: Json = False, debug: Debug = False) -> None:
+def list_tasks(as_format: AsFormat = Format.TEXT, quiet: Quiet = False) -> None:
     """List the tasks."""
     from .patches.engine import all_tasks
 
     if as_format == Format.JSON:
-        show_json({"tasks": [task.to_json() for task in all_tasks()]})
-    else:
+        screen.show_json({"tasks": [task.to_json() for task in all_tasks()]})
+    elif not quiet:
         rows = [(task.id, task.slug, str(task.contract), task.summary) for task in all_tasks()]
-        show_table(("task", "slug", "contract", "summary"), rows)
+        screen.show_table(("task", "slug", "contract", "summary"), rows, typed=("task", "slug"))
+        screen.show_next("bitpatch explain TASK")
 
 
 @app.command()
 @guarded
-def explain(task: OneTask, as_format: AsFormat = Format.TEXT, as_json: Json = False, debug: Debug = False) -> None:
+def explain(task: OneTask, as_format: AsFormat = Format.TEXT, quiet: Quiet = False) -> None:
     """Say what a task changes, why, and what it promises."""
-    (chosen,) = choose([task], every=False)
+    from .patches.asked import tasks_asked
+
+    (chosen,) = tasks_asked([task], every=False)
     if as_format == Format.JSON:
-        show_json({**chosen.to_json(), "why": chosen.why, "sought": chosen.sought})
-        return
-    say(f"{chosen.id} {chosen.slug}: {chosen.title} ({chosen.contract})", bold=True)
-    say(f"\n{chosen.why.strip()}\n\nLooks for {chosen.sought}.")
-    say(f"See the change: bitpatch diff {chosen.id}. Have it judged: bitpatch verify {chosen.id}.")
+        screen.show_json({**chosen.to_json(), "why": chosen.why, "sought": chosen.sought})
+    elif not quiet:
+        screen.say(f"{chosen.id} {chosen.slug}: {chosen.title} ({chosen.contract})", bold=True)
+        screen.say(f"\n{chosen.why.strip()}\n\nLooks for {chosen.sought}.")
+        screen.show_next(f"bitpatch diff {chosen.id}, or bitpatch verify {chosen.id}")
 
 
 @app.command()
 @guarded
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet, or is empty.")],
+    as_format: AsFormat = Format.TEXT,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Make a fresh copy of the baseline tree."""
     from .patches.transaction import copy_baseline
 
+    undoing()
     copy_baseline(folder)
-    if not quiet:
-        say(f"{folder}: a fresh BitTransformerLM tree; see what it lacks with: bitpatch status --tree {folder}")
+    if as_format == Format.JSON:
+        screen.show_json({"tree": str(folder)})
+    elif not quiet:
+        screen.say(f"{folder}: a fresh BitTransformerLM tree")
+        screen.show_next(shlex.join(["bitpatch", "status", "--tree", str(folder)]))
 
 
 @app.command()
@@ -127,24 +136,24 @@ def status(
     tree: Tree = Path(),
     check: Check = False,
     as_format: AsFormat = Format.TEXT,
-    as_json: Json = False,
     quiet: Quiet = False,
-    jobs: Jobs = 1,
-    debug: Debug = False,
 ) -> None:
     """Say which tasks a tree holds, and where."""
+    from .patches.asked import again, tasks_asked
     from .patches.survey import survey
     from .patches.task import State
 
-    chosen = choose(tasks, every=not tasks)
+    chosen = tasks_asked(tasks, every=not tasks)
     with opened(tree, shared=True) as source_tree:
         found = survey(source_tree, chosen)
     if as_format == Format.JSON:
-        show_json({"tree": str(tree), "tasks": [one.to_json() for one in found]})
+        screen.show_json({"tree": str(tree), "tasks": [one.to_json() for one in found]})
     elif not quiet:
-        show_findings(found)
+        screen.show_findings(found)
+        lacking = [one.task for one in found if one.state in (State.MISSING, State.PARTIAL)]
+        screen.show_next(again("apply", lacking, tree) if lacking else again("verify", chosen, tree))
     if check and any(s.state is not State.APPLIED for s in found):
-        raise typer.Exit(EXIT_CHANGES)
+        raise typer.Exit(screen.EXIT_CHANGES)
 
 
 @app.command()
@@ -154,31 +163,30 @@ def diff(
     every: All = False,
     tree: Tree = Path(),
     as_format: Annotated[DiffFormat, typer.Option("--format", help="patch is for git apply.")] = DiffFormat.TEXT,
-    as_json: Json = False,
     quiet: Quiet = False,
-    jobs: Jobs = 1,
-    debug: Debug = False,
 ) -> None:
     """Show what apply would write."""
+    from .patches.asked import again, tasks_asked
     from .patches.engine import plan, unified
 
+    chosen = tasks_asked(tasks, every=every)
     with opened(tree, shared=True) as source_tree:
-        planned = plan(source_tree, choose(tasks, every), quick=True)
-    require_accepted(planned)
+        planned = plan(source_tree, chosen, quick=True)
     lines = [line for change in planned.changes for line in unified(change)]
-    if quiet:
-        return
     if as_format == DiffFormat.JSON:
-        text = b"".join(lines).decode(errors="replace")
-        show_json({"tree": str(tree), "written": False, **planned.to_json(), "diff": text})
-    elif as_format == DiffFormat.PATCH:
-        sys.stdout.buffer.write(b"".join(lines))
+        screen.show_json({"tree": str(tree), **planned.to_json(), "diff": b"".join(lines).decode(errors="replace")})
+    screen.require_accepted(planned)
+    if quiet or as_format == DiffFormat.JSON:
+        return
+    if as_format == DiffFormat.PATCH:
+        screen.printed(b"".join(lines))
     else:
-        show_diff(lines)
+        screen.show_diff(lines)
+    screen.show_next(again("apply" if lines else "verify", chosen, tree))
 
 
 @app.command("apply", help="Apply tasks to a tree: all of them, or none.")
-@app.command("revert", help="Take back tasks that bitpatch applied, and keep what was edited by hand since.")
+@app.command("revert", help="Take tasks back that bitpatch applied; later edits by hand stay.")
 @guarded
 def enact(
     context: typer.Context,
@@ -188,32 +196,32 @@ def enact(
     dry_run: DryRun = False,
     check: Check = False,
     as_format: AsFormat = Format.TEXT,
-    as_json: Json = False,
     quiet: Quiet = False,
-    jobs: Jobs = 1,
-    debug: Debug = False,
 ) -> None:
-    """Plan under the tree's lock, write unless asked not to, and say what was done."""
+    """Plan under the tree's lock, write unless asked not to, and screen.say what was done."""
+    from .patches.asked import again, tasks_asked
     from .patches.originals import load
     from .patches.revert import plan_apply, plan_revert
     from .patches.transaction import write
 
-    chosen = choose(tasks, every)
+    chosen, command = tasks_asked(tasks, every=every), context.info_name or ""
     with opened(tree) as source_tree:
-        if context.info_name == "apply":
-            planned, originals = plan_apply(source_tree, chosen, tell=warn)
+        if command == "apply":
+            planned, originals = plan_apply(source_tree, chosen, tell=screen.warn)
         else:
             planned, originals = plan_revert(source_tree, load(tree), chosen, every=every)
         writes = not (dry_run or check or planned.refused)
         if writes:
-            write(tree, planned.changes, originals, tell=warn)
+            write(tree, planned.changes, originals, tell=screen.warn)
     if as_format == Format.JSON:
-        show_json({"tree": str(tree), "written": writes and bool(planned.changes), **planned.to_json()})
-    elif not quiet and not planned.refused:
-        show_outcomes(planned, written=writes)
-    require_accepted(planned)
+        screen.show_json({"tree": str(tree), **planned.to_json(written=writes)})
+    screen.require_accepted(planned)
+    if as_format != Format.JSON and not quiet:
+        screen.show_outcomes(planned, written=writes)
+        done = writes or not planned.changes
+        screen.show_next(again({"apply": "verify", "revert": "status"}[command] if done else command, chosen, tree))
     if check and planned.changes:
-        raise typer.Exit(EXIT_CHANGES)
+        raise typer.Exit(screen.EXIT_CHANGES)
 
 
 @app.command()
@@ -223,24 +231,23 @@ def verify(
     every: All = False,
     tree: OptionalTree = None,
     as_format: AsFormat = Format.TEXT,
-    as_json: Json = False,
     output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the result to a file.")] = None,
     sanity_fit: Annotated[bool | None, typer.Option(help="A short training run; default: with --all.")] = None,
-    jobs: Jobs = 2,
+    jobs: Annotated[int, typer.Option("-j", metavar="N", min=1, help="Checks at once.")] = 2,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Judge by behaviour whether tasks hold in a tree."""
+    from .patches.asked import again, tasks_asked, tree_or_reference
     from .verify import report as reports
     from .verify import runner
 
     every = every or not tasks
-    chosen = choose(tasks, every)
-    where = tree if tree is not None else here_or_reference()
+    chosen = tasks_asked(tasks, every=every)
+    where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with opened(where, shared=True) as source_tree:
         package = Path(source_tree.model_path).parent
     try:
-        with shown_progress(quiet) as show, runner.Zygote() as zygote:
+        with screen.shown_progress(quiet) as show, runner.Zygote() as zygote:
             report = runner.verify(
                 where / package.parent,
                 [task.number for task in chosen],
@@ -250,13 +257,10 @@ def verify(
                 on_event=show,
             )
     except runner.VerifyUnavailable as error:
-        fail(str(error), EXIT_UNPROVEN)
-    if output is not None or as_format == Format.JSON or not quiet:
-        with output.open("w", encoding="utf-8") if output is not None else nullcontext(sys.stdout) as stream:
-            if as_format == Format.JSON:
-                stream.write(json.dumps(report.to_json(), indent=2) + "\n")
-            else:
-                reports.write_text(report, stream)
+        screen.fail(str(error), screen.EXIT_UNPROVEN, "pip install 'bitpatch[verify]'")
+    screen.give_report(report, output, as_json=as_format == Format.JSON, quiet=quiet)
+    if as_format != Format.JSON and not quiet and report.verdict is reports.Outcome.VERIFIED:
+        screen.show_next("bitpatch train --plan" if every else again("verify", None, tree))
     raise typer.Exit(reports.exit_code(report))
 
 
@@ -268,90 +272,87 @@ def verify(
 @guarded
 def train(
     context: typer.Context,
-    preset: Annotated[Preset | None, typer.Argument(help="Its flags; those that follow override them.")] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Argument(metavar="RUN", help="task-a, task-b or task-c: its flags; those that follow override them."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the order, what is done, and what comes next.")] = False,
     runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs lie, for --plan.")] = Path("runs"),
     tree: OptionalTree = None,
     as_format: AsFormat = Format.TEXT,
-    as_json: Json = False,
-    debug: Debug = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Start a run of Phase 2, or go on with one; or show with --plan what is done."""
+    """Start or resume a run of Phase 2, or show the --plan of all."""
+    from .patches.asked import tree_or_reference
     from .patches.engine import all_tasks
     from .patches.survey import survey
     from .verify import phases, run_folder
 
     if plan == (preset is not None) or (plan and context.args):
-        fail("name a run, task-a, task-b or task-c, or give --plan alone", EXIT_USAGE)
-    where = tree if tree is not None else here_or_reference("planning with" if plan else "training with")
+        screen.fail(
+            "name a run, task-a, task-b or task-c, or give --plan alone", screen.EXIT_USAGE, "bitpatch train --plan"
+        )
+    where = tree_or_reference(tree, "planning with" if plan else "training with", None if quiet else screen.warn)
     with opened(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
         states = {one.task.id: str(one.state) for one in survey(source_tree, all_tasks())}
     if preset is None:
         steps = phases.order(states, runs, tree)
         if as_format == Format.JSON:
-            show_json(phases.to_json(steps, where, runs))
-        else:
-            rows = [(step.name, step.state, step.detail, step.needs, step.command) for step in steps]
-            show_table(("step", "state", "", "needs", "command"), rows)
+            screen.show_json(phases.to_json(steps, where, runs))
+        elif not quiet:
+            screen.show_table(phases.COLUMNS, [step.cells() for step in steps], typed=("step", "command"))
+            screen.show_next(next((step.command for step in steps if step.command), "bitpatch list"))
         return
     if reason := phases.refusal(root, states, where):
-        fail(reason, EXIT_REFUSED)
-    for doubt in phases.doubts(preset, states, runs):
-        warn(f"note: {doubt}")
+        screen.fail(reason, screen.EXIT_REFUSED, reason.rpartition(": ")[2].rpartition("; ")[2])
+    for doubt in () if quiet else phases.doubts(preset, states, runs):
+        screen.warn(f"note: {doubt}")
     command = phases.command(str(preset), context.args)
+    if as_format == Format.JSON:
+        screen.show_json({"tree": str(where), "preset": str(preset), "command": command})
+    screen.flushed()
     os.execve(command[0], command, run_folder.tree_environment(root))  # noqa: S606 - a signal is to reach the run itself
 
 
 @app.command()
 @guarded
 def validate(
-    preset: Annotated[Preset, typer.Argument(help="The run to judge.")],
+    preset: Annotated[Preset, typer.Argument(metavar="RUN", help="task-a, task-b or task-c.")],
     folder: Annotated[
         Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; default: runs/ and its name.")
     ] = None,
     tree: OptionalTree = None,
     as_format: AsFormat = Format.TEXT,
-    as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
-    """Judge by behaviour whether a finished run of Phase 2 reached its thresholds."""
+    """Judge whether a finished run of Phase 2 is good enough."""
+    from .patches.asked import tree_or_reference
     from .verify import phases, run_folder, validation
 
     run = run_folder.read_run(phases.RUNS / preset if folder is None else folder)
     if run.values["preset"] != preset:
-        fail(f"{run.folder} holds a run of {run.values['preset']}, not of {preset}", EXIT_USAGE)
-    where = tree if tree is not None else here_or_reference()
+        own = str(run.values["preset"])
+        screen.fail(
+            f"{run.folder} holds a run of {own}, not of {preset}", screen.EXIT_USAGE, f"bitpatch validate {own}"
+        )
+    where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with opened(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
     if reason := phases.no_runs(root):
-        fail(reason, EXIT_REFUSED)
+        screen.fail(reason, screen.EXIT_REFUSED, "bitpatch new DIR")
     if reason := phases.no_packages():
-        fail(reason, EXIT_UNPROVEN)
-    with shown_progress(quiet) as show:
+        screen.fail(reason, screen.EXIT_UNPROVEN, "pip install 'bitpatch[train]'")
+    with screen.shown_progress(quiet) as show:
         found = validation.validate(root, run, on_event=show)
-    if as_format == Format.JSON:
-        show_json(found.to_json())
-    elif not quiet:
-        show_table(validation.COLUMNS, [judged.cells() for judged in found.judged])
+    if as_format != Format.JSON and not quiet:
+        screen.show_table(validation.COLUMNS, [judged.cells() for judged in found.judged], typed=("threshold",))
     kept = validation.write_validation(found)
+    if as_format == Format.JSON:
+        screen.show_json(found.to_json())
     if not quiet:
-        warn(f"{run.folder}: {found.verdict}; kept in {kept}")
+        screen.warn(f"{run.folder}: {found.verdict}; kept in {kept}")
     raise typer.Exit(validation.EXIT_CODES[found.verdict])
-
-
-def here_or_reference(doing: str = "judging") -> Path:
-    """The folder this runs in if it holds a tree, else the embedded reference."""
-    from .patches.donor import REFERENCE
-    from .patches.task import BitpatchError
-    from .patches.tree import open_tree
-
-    try:
-        return open_tree(Path()).root
-    except BitpatchError:
-        say(f"no BitTransformerLM tree here: {doing} the embedded reference, {REFERENCE}", err=True)
-        return REFERENCE
 
 
 @contextmanager
@@ -362,34 +363,37 @@ def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
 
     require_folder(tree)
     gc.disable()  # a run lives for a second: collecting would walk its syntax trees again and again
-    with locked(tree, shared=shared, tell=warn):
-        yield open_tree(tree)
+    undoing()
+    with locked(tree, shared=shared, tell=screen.warn):
+        found = open_tree(tree)
+        for note in found.notes:
+            screen.warn(f"note: {note}")
+        yield found
     gc.freeze()  # nor are they walked when Python ends
 
 
-def choose(names: Sequence[str] | None, every: bool) -> list[Task]:
-    """The tasks that the command line names."""
-    from .patches.engine import all_tasks, task_named
-
-    if bool(names) == every:
-        fail("name one task or more, or give --all; bitpatch list shows them", EXIT_USAGE)
-    try:
-        return list(all_tasks()) if every else list(dict.fromkeys(task_named(name) for name in names or ()))
-    except KeyError as error:
-        fail(error.args[0], EXIT_USAGE)
+def require_values(words: Sequence[str]) -> None:
+    """No option is another's value: `verify --output --json` lacks a file. Raises Failure."""
+    for option, word in itertools.pairwise(itertools.takewhile("--".__ne__, words)):
+        if option in TAKES_VALUE and word.startswith("-") and word != "-":
+            then = f"bitpatch {words[0]} -h"
+            screen.fail(
+                f"option {option} requires a value, found {word} ({then} shows what there is)", screen.EXIT_USAGE, then
+            )
 
 
-def require_accepted(planned: Plan) -> None:
-    """Leave with the reasons if a task was refused."""
-    reasons = dict.fromkeys(outcome.reason for outcome in planned.outcomes if outcome.outcome == "refused")
-    if planned.refused:
-        fail("\n".join(["refused, and nothing was written", *reasons]), EXIT_REFUSED)
-
-
-def main() -> None:
-    """Run the command line."""
-    app(prog_name="bitpatch")
-
-
-if __name__ == "__main__":
-    main()
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line; ends with SystemExit."""
+    words = sys.argv[1:] if words is None else words
+    screen.spell_everything()
+    with screen.ending(as_json=wants_json(words), debug="--debug" in words):
+        screen.require_output(words)
+        require_values(words)
+        command = typer.main.get_command(app)
+        if "_BITPATCH_COMPLETE" in os.environ:
+            command.main(words, prog_name="bitpatch")
+        try:
+            with command.make_context("bitpatch", list(words)) as context:
+                command.invoke(context)
+        except OSError as error:  # Click's own printing of help: what commands raise is dealt with
+            raise screen.OutputLost from error

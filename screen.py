@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import inspect
+import io
 import json
 import os
+import re
+import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from .__main__ import AGAIN, EXIT_IO, EXIT_SIGNAL, INTERRUPTED
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
     from .patches.task import Plan, TaskStatus
+    from .verify.report import Report
     from .verify.runner import Progress
 
 
-EXIT_CHANGES, EXIT_USAGE, EXIT_REFUSED, EXIT_UNPROVEN, EXIT_IO, EXIT_INTERRUPTED = 1, 2, 3, 5, 6, 130
+EXIT_CHANGES, EXIT_USAGE, EXIT_REFUSED, EXIT_UNPROVEN = 1, 2, 3, 5
+GOOD, BAD, OPEN = {"fg": "green"}, {"fg": "red", "bold": True}, {"fg": "yellow"}
+STYLES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("applied", "pass", "verified", "done"), GOOD),
+    **dict.fromkeys(("fail", "violated", "failed", "stopped"), BAD),
+    **dict.fromkeys(("missing", "partial", "unrecognised", "unproven", "error", "unfinished"), OPEN),
+}
+GAP = 2  # columns between those of a table
 
 
 class Format(StrEnum):
@@ -28,84 +48,278 @@ class Format(StrEnum):
     JSON = "json"
 
 
-P = ParamSpec("P")
+class DiffFormat(StrEnum):
+    """How a diff is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    PATCH = "patch"
 
 
-def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn what a user can mend into one message and its exit code; a traceback only where it is asked for."""
+class Failure(Exception):
+    """A command that ends without its result: what to say, the exit code, and what to do about it."""
+
+    def __init__(self, message: str, code: int, then: str = "") -> None:
+        super().__init__(message)
+        self.message, self.code, self.then = message, code, then
+
+
+class OutputLost(Exception):
+    """Standard output cannot be written; the cause is an OSError."""
+
+
+COMMON = {
+    "as_json": Annotated[bool, typer.Option("--json", help="The same as --format json.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options --json, which is --format json, and --debug, and let it end as `ending` says."""
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        from .patches.task import BitpatchError
+    def run(*, as_json: bool, debug: bool, **options: Any) -> None:
+        options["as_format"] = Format.JSON if as_json else options["as_format"]
+        with ending(as_json=options["as_format"] == Format.JSON, debug=debug):
+            command(**options)
 
-        if kwargs.get("as_json"):
-            kwargs["as_format"] = Format.JSON
-        try:
-            command(*args, **kwargs)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            fail("interrupted; nothing is half done", EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            sys.stderr.close()
-            raise typer.Exit(0) from None
-        except (BitpatchError, OSError) as error:
-            if kwargs.get("debug"):
-                raise
-            text = str(error) if isinstance(error, BitpatchError) else f"{error.filename or 'output'}: {error.strerror}"
-            fail(text, getattr(error, "exit_code", EXIT_IO))
-        except Exception as error:
-            if kwargs.get("debug") or isinstance(error, typer.Exit):
-                raise
-            fail(
-                f"bitpatch itself failed ({type(error).__name__}: {error}); please report it, with what --debug shows",
-                EXIT_REFUSED,
-            )
-
+    own = inspect.signature(command, eval_str=True)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in COMMON.items()
+    ]
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     return run
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Print an error and leave with its exit code."""
-    say("error: ", fg="red", bold=True, err=True, nl=False)
-    say(message, err=True)
-    raise typer.Exit(code)
+@contextmanager
+def ending(*, as_json: bool, debug: bool) -> Iterator[None]:
+    """Turn every end into an exit code, with one message for what a user can mend; a traceback only where asked for."""
+    code = 0
+    try:
+        try:
+            yield
+        except typer.Exit as end:
+            code = end.exit_code
+        flushed()
+    except OutputLost as lost:
+        let_go_of_output()
+        code = told(lost, as_json=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exception(error)
+        code = told(error, as_json=as_json)
+    raise SystemExit(code)
 
 
-def say(text: str, **style: Any) -> None:
-    """Print a text, coloured on a terminal unless NO_COLOR is set (no-color.org)."""
-    typer.secho(text, color=False if os.environ.get("NO_COLOR") else None, **style)
+def told(error: BaseException, *, as_json: bool) -> int:
+    """Say why a command ended without its result; gives its exit code."""
+    failure = failure_of(error)
+    if failure.message:
+        warn("error: ", fg="red", bold=True, nl=False)
+        warn(failure.message)
+    if as_json:
+        try:
+            show_json({"error": {"code": failure.code, "message": failure.message, "next": failure.then}})
+            flushed()
+        except OutputLost:
+            let_go_of_output()
+    return failure.code
 
 
-def warn(text: str) -> None:
-    """Print a message to standard error."""
-    say(text, err=True)
+def failure_of(error: BaseException) -> Failure:
+    """An error as what is to be said of it."""
+    from .patches.task import BitpatchError
+
+    cause = error.__cause__ if isinstance(error, OutputLost) else error
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, BitpatchError):
+        return Failure(str(error), error.exit_code, error.then or AGAIN)
+    if isinstance(error, KeyboardInterrupt):
+        return Failure(INTERRUPTED, EXIT_SIGNAL + (error.args or (2,))[0], AGAIN)
+    if isinstance(error, OutputLost) and isinstance(cause, BrokenPipeError):
+        return Failure("", 0)  # somebody read as much as they wanted
+    if isinstance(cause, OSError):
+        if isinstance(error, OutputLost):
+            said = f"standard output: {cause.strerror}; only what was to be printed is lost"
+        else:
+            said = f"{cause.filename or 'a file'}: {cause.strerror or cause}"
+        return Failure(said, EXIT_IO, f"mend this, then {AGAIN}")
+    if callable(message := getattr(error, "format_message", None)):  # Click's own, wherever it lives
+        context = getattr(error, "ctx", None)
+        shown = f"{context.command_path if context else 'bitpatch'} -h"
+        return Failure(
+            f"{message().rstrip('.')} ({shown} shows what there is)", getattr(error, "exit_code", EXIT_USAGE), shown
+        )
+    return Failure(
+        f"bitpatch itself failed ({type(error).__name__}: {error}); please report it, with what --debug shows",
+        EXIT_REFUSED,
+        "report it, with what --debug shows",
+    )
+
+
+def fail(message: str, code: int, then: str) -> NoReturn:
+    """End a command with an error, its exit code, and what to do about it."""
+    raise Failure(message, code, then)
+
+
+def printed(text: str | bytes) -> None:
+    """Write to standard output, bytes as they are. Raises OutputLost where it is closed, full, or no longer read."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "closed")
+        if isinstance(text, str):
+            sys.stdout.write(text)
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text)
+    except OSError as error:
+        raise OutputLost from error
+
+
+def require_output(words: Sequence[str]) -> None:
+    """Raise OutputLost, before anything is done, where a command prints and standard output is closed."""
+    if sys.stdout is None and not {"-q", "--quiet", "--output"} & set(words):
+        raise OutputLost from OSError(errno.EBADF, "closed")
+
+
+def flushed() -> None:
+    """Let nothing that was printed wait. Raises OutputLost."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        raise OutputLost from error
+
+
+def let_go_of_output() -> None:
+    """What is still to be written to a lost output goes nowhere, or Python complains of it at its end."""
+    with suppress(OSError, AttributeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def spell_everything() -> None:
+    """Print what a stream's encoding does not hold as an escape, such as a file's name that is not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def in_colour(stream: TextIO | None) -> bool:
+    """Whether a stream takes colours: no-color.org before force-color.org before what the terminal is."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (is_terminal(stream) and os.environ.get("TERM") != "dumb")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at a stream."""
+    return stream is not None and stream.isatty()
+
+
+def say(text: str, *, nl: bool = True, **style: Any) -> None:
+    """Print a text."""
+    printed((typer.style(text, **style) if style and in_colour(sys.stdout) else text) + "\n" * nl)
+
+
+def warn(text: str, *, nl: bool = True, **style: Any) -> None:
+    """Print a message to standard error, if that can be written: nothing fails because of a message."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write((typer.style(text, **style) if style and in_colour(sys.stderr) else text) + "\n" * nl)
+        sys.stderr.flush()
 
 
 def show_json(value: dict[str, Any]) -> None:
     """Print a JSON document."""
-    say(json.dumps(value, indent=2))
+    printed(json.dumps(value, indent=2) + "\n")
 
 
-def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal, tab-separated lines in a pipe."""
-    if not sys.stdout.isatty():
+def require_accepted(planned: Plan) -> None:
+    """Leave with the reasons if a task was refused."""
+    reasons = dict.fromkeys(outcome.reason for outcome in planned.outcomes if outcome.outcome == "refused")
+    if planned.refused:
+        warn("error: ", fg="red", bold=True, nl=False)
+        warn("\n".join(["refused, and nothing was written", *reasons]))
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def show_next(command: str) -> None:
+    """Name the command that comes next."""
+    warn("next: ", bold=True, nl=False)
+    warn(command)
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], typed: Sequence[str] = ()) -> None:
+    """A table on a terminal, tab-separated lines in a pipe. What stands in the columns `typed` is never broken."""
+    if not (is_terminal(sys.stdout) or in_colour(sys.stdout)):
         for row in rows:
             say("\t".join(row))
         return
-    from rich.console import Console
+    widths = fitting_widths(header, rows, typed)
+    if widths is None:
+        show_records(header, rows)
+        return
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*header)
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for name, width, *cells in zip(header, widths, *rows, strict=True):
+        numbers = all(re.fullmatch(r"[-+.,\de]*|nan|[-+]?inf", cell) for cell in cells)
+        table.add_column(Text(name), width=width, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(Text(cell, style=rich_style(cell)) for cell in row))
+    console = console_of(sys.stdout, width=sum(widths) + GAP * len(widths), force_terminal=True)
+    with console.capture() as lines:
+        console.print(table)
+    printed("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))
+
+
+def console_of(stream: TextIO | None, **options: Any) -> Console:
+    """What Rich prints with, in the colours that everything else is printed in."""
+    from rich.console import Console
+
+    return Console(file=stream, color_system="standard" if in_colour(stream) else None, no_color=False, **options)
+
+
+def rich_style(word: str) -> str:
+    """The style of a state or a verdict, as Rich spells it."""
+    style = STYLES.get(word, {})
+    return f"{'bold ' * bool(style.get('bold'))}{style.get('fg', '')}".strip()
+
+
+def fitting_widths(header: Sequence[str], rows: Sequence[Sequence[str]], typed: Sequence[str]) -> list[int] | None:
+    """Widths at which no word is broken, the widest columns wrapped first; None where the terminal is too narrow."""
+    columns = [(name, *cells) for name, *cells in zip(header, *rows, strict=True)]
+    widths = [max(map(len, cells)) for cells in columns]
+    least = [
+        width if cells[0] in typed else max(len(word) for cell in cells for word in (cell.split() or [""]))
+        for cells, width in zip(columns, widths, strict=True)
+    ]
+    while sum(widths) + GAP * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        shrinking = [place for place, width in enumerate(widths) if width > least[place]]
+        if not shrinking:
+            return None
+        widths[max(shrinking, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def show_records(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on a narrow terminal: a paragraph a row, which the terminal may wrap."""
+    margin = max(map(len, header)) + GAP
+    for row in rows:
+        say(row[0], bold=True)
+        for name, cell in zip(header[1:], row[1:], strict=True):
+            if cell:
+                say(f"  {name:{margin}}", nl=False)
+                say(cell, **STYLES.get(cell, {}))
 
 
 def show_findings(statuses: Iterable[TaskStatus]) -> None:
     """How far a tree holds each task, and the places that say so."""
     for one in statuses:
         say(f"{one.task.id} {one.task.slug}: ", nl=False, bold=True)
-        say(one.state, fg="green" if one.state == "applied" else "yellow")
+        say(one.state, **STYLES[one.state])
         for finding in one.findings:
             say(f"  {finding.state:12} {finding.site}")
 
@@ -130,13 +344,52 @@ def show_outcomes(planned: Plan, *, written: bool) -> None:
         say(f"{'wrote' if written else 'would write'} {change.path}")
 
 
+def give_report(report: Report, output: Path | None, *, as_json: bool, quiet: bool) -> None:
+    """What verify found out, to a file or to standard output."""
+    from .verify.report import text_of
+
+    if output is None:
+        if as_json:
+            show_json(report.to_json())
+        elif not quiet:
+            show_report(report)
+        return
+    try:
+        text = json.dumps(report.to_json(), indent=2) + "\n" if as_json else text_of(report)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"{output}: {error.strerror}", EXIT_IO, f"name another file with --output, then {AGAIN}")
+
+
+def show_report(report: Report) -> None:
+    """What verify found out: a table a task on a terminal, then what needs saying of checks that did not pass."""
+    from .verify import report as reports
+
+    if not (is_terminal(sys.stdout) or in_colour(sys.stdout)):
+        printed(reports.text_of(report))
+        return
+    for task in report.tasks:
+        say(f"{task.id} ", nl=False, bold=True)
+        say(task.verdict, **STYLES[task.verdict])
+        if task.checks:
+            show_table(reports.COLUMNS, [reports.cells(check) for check in task.checks], typed=("check",))
+        for line in reports.complaints(task):
+            say(line)
+        say("")
+    if report.sanity_fit is not None:
+        say("sanity fit ", nl=False, bold=True)
+        say(report.sanity_fit.verdict, nl=False, **STYLES[report.sanity_fit.verdict])
+        say(f"  {reports.fit_summary(report.sanity_fit)}")
+    say(f"{report.tree}: ", nl=False)
+    say(report.verdict, nl=False, **STYLES[report.verdict])
+    say(f" in {report.seconds:.1f} s")
+
+
 @contextmanager
 def shown_progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """A progress line on a terminal, nothing in a pipe."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
         yield lambda _: None
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("starting the judges ...") as line:
+    with console_of(sys.stderr).status("starting the judges ...") as line:
         yield lambda event: line.update(f"{event.done}/{event.total} {event.name}")

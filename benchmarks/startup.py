@@ -20,7 +20,7 @@ import bitpatch
 
 BASELINE = Path(bitpatch.__file__).parent / "baseline"
 REFERENCE = BASELINE.parent / "reference"
-CLI = [sys.executable, "-m", "bitpatch.cli"]
+CLI = [sys.executable, "-m", "bitpatch"]
 LIMITS = {
     "bitpatch --help": 0.3,
     "bitpatch status": 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -32,19 +33,33 @@ class State(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What an apply or a revert did about a task."""
+    """What an apply or a revert does about a task, or would do."""
 
     APPLIED = "applied"
+    WOULD_APPLY = "would-apply"
     ALREADY_APPLIED = "already-applied"
     REVERTED = "reverted"
+    WOULD_REVERT = "would-revert"
     NOT_APPLIED = "not-applied"
     REFUSED = "refused"
 
 
+UNWRITTEN = {Outcome.APPLIED: Outcome.WOULD_APPLY, Outcome.REVERTED: Outcome.WOULD_REVERT}
+
+
 class BitpatchError(Exception):
-    """Something the user can mend: what was expected, what was found, where, and the next command."""
+    """Something the user can mend: what was expected, what was found, where, and then what to do about it.
+
+    `then` says that alone, for programs; else it is the message's last clause, as in "model.py: is read-only; make it
+    writable".
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, then: str = "") -> None:
+        super().__init__(message)
+        clauses = re.split(r"; |\. (?=[A-Z])", message)[1:]
+        self.then = then or next((each for each in reversed(clauses) if not each.startswith("nothing was ")), "")
 
 
 class Unparsable(BitpatchError):
@@ -165,16 +180,17 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """What became of a task in a plan: applied, already there, taken back, never there, or refused with a reason."""
+    """What becomes of a task in a plan: applied, already there, taken back, never there, or refused with a reason."""
 
     task: Task
     outcome: Outcome
     reason: str
     sites: tuple[Site, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, written: bool = False) -> dict[str, Any]:
+        outcome = self.outcome if written else UNWRITTEN.get(self.outcome, self.outcome)
         sites = [site.to_json() for site in self.sites]
-        return {"id": self.task.id, "outcome": self.outcome, "reason": self.reason, "sites": sites}
+        return {"id": self.task.id, "outcome": outcome, "reason": self.reason, "sites": sites}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +213,10 @@ class Plan:
     def refused(self) -> bool:
         return any(outcome.outcome is Outcome.REFUSED for outcome in self.outcomes)
 
-    def to_json(self) -> dict[str, Any]:
-        changed = [change.path for change in self.changes]
-        return {"changed": changed, "tasks": [outcome.to_json() for outcome in self.outcomes]}
+    def to_json(self, *, written: bool = False) -> dict[str, Any]:
+        """What was done, or, where nothing is written, would be."""
+        return {
+            "written": written and bool(self.changes),
+            "changed": [change.path for change in self.changes],
+            "tasks": [outcome.to_json(written=written) for outcome in self.outcomes],
+        }

@@ -103,7 +103,7 @@ def open_tree(root: Path) -> SourceTree:
         contents,
         frozenset(paths) - contents.keys(),
         tuple(listing.links_out),
-        tuple(notes),
+        (*notes, *(f"{path} leads out of the tree, and is not followed" for path in listing.links_out)),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from samples import BASELINE, CODE_ONLY
 
+from bitpatch.cli import main
 from bitpatch.patches.engine import plan, status, task_named
 from bitpatch.patches.task import State
 from bitpatch.patches.tree import SourceTree, open_tree
@@ -27,6 +28,19 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def tree(tmp_path: Path) -> Path:
     """A fresh copy of the baseline."""
     return Path(shutil.copytree(BASELINE, tmp_path / "tree", ignore=CODE_ONLY))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

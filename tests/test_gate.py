@@ -30,6 +30,7 @@ def run_step(step, folder, bin_folder, **env):
     """Run a step's script as a runner does: bash with -e and pipefail, in the checkout."""
     offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONSTRAINT": ""}
     env = {**os.environ, **offline, **env, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)  # of whoever runs the tests: a runner has none
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 

@@ -9,28 +9,12 @@ import sys
 import jsonschema
 import pytest
 from samples import BASELINE, CODE_ONLY, REFERENCE, ROOT
-from typer.testing import CliRunner
-
-from bitpatch.cli import app
 
 pytestmark = pytest.mark.timeout(300)  # a run is a process of its own that imports torch
 
-BITPATCH = [sys.executable, "-m", "bitpatch.cli"]
+BITPATCH = [sys.executable, "-m", "bitpatch"]
 SMALL = "--layers 2 --d_model 16 --nhead 2 --max_seq_len 72 --chunk_size 32 --overlap 8 --batch_size 8 --accum_steps 1"
 QUICK = "--lr 5e-2 --lr_warmup 4 --amp off --compress_prob 0 --eval_interval 8 --log_interval 1 --device cpu"
-
-
-@pytest.fixture
-def run():
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def call(*words):
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return call
 
 
 @pytest.fixture
@@ -119,8 +103,8 @@ def test_without_a_tree_the_reference_is_used_and_named(run, started, tmp_path, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bitpatch.verify.validation.measure", lambda tree, run: [])
     flags = [] if command == "train" else ["--run", folder_of_a_run(tmp_path)]
-    assert f"the embedded reference, {REFERENCE}" in run(command, "task-a", *flags)[2]
-    assert [path for _, path in started] == [str(REFERENCE)] * (command == "train")
+    assert f"the embedded reference, {REFERENCE.resolve()}" in run(command, "task-a", *flags)[2]
+    assert [path for _, path in started] == [str(REFERENCE.resolve())] * (command == "train")
 
 
 @pytest.mark.parametrize(

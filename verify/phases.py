@@ -17,6 +17,7 @@ from .validation import BITS_A_PARAMETER, missing_packages
 
 RUNS = Path("runs")  # where the tree's training puts a run that is not told otherwise
 PRESETS = ("task-a", "task-b", "task-c")
+COLUMNS = ("step", "state", "detail", "needs", "command")
 
 
 class StepState(StrEnum):
@@ -40,6 +41,10 @@ class Step:
     detail: str
     needs: str
     command: str
+
+    def cells(self) -> tuple[str, ...]:
+        """The step's row under COLUMNS."""
+        return self.name, str(self.state), self.detail, self.needs, self.command
 
     def to_json(self) -> dict[str, str]:
         """The step's part of the JSON."""

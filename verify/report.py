@@ -1,12 +1,11 @@
-"""What verify found out about a tree: the data classes, their JSON, their text."""
+"""What verify found out about a tree: the data classes, their JSON, their plain text."""
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from .evidence import Evidence, Verdict
 
@@ -27,7 +26,6 @@ OUTCOMES = {
     Verdict.PASS: Outcome.VERIFIED,
 }
 EXIT_CODES = {Outcome.VERIFIED: 0, Outcome.VIOLATED: 4, Outcome.UNPROVEN: 5, Outcome.ERROR: 5}
-STYLES = {"pass": "green", "verified": "green", "fail": "bold red", "violated": "bold red"}
 FIRST, LAST = 10, 20  # updates whose mean loss is a sanity fit's first and last
 COLUMNS = ("check", "verdict", "measured", "limit", "margin", "seconds")
 
@@ -155,47 +153,13 @@ def detail_of(evidence: Evidence) -> str:
     return f"measured {evidence.measured}; {evidence.detail}".removesuffix("; ")
 
 
-def write_text(report: Report, stream: TextIO | None = None) -> None:
-    """Write the report for people: Rich tables on a terminal, plain columns elsewhere."""
-    stream = stream or sys.stdout
-    if stream.isatty():
-        write_tables(report, stream)
-    else:
-        stream.write("\n".join(plain_lines(report)) + "\n")
-
-
-def write_tables(report: Report, stream: TextIO) -> None:
-    """Write a Rich table a task, then what needs saying of checks that did not pass."""
-    from rich.console import Console  # noqa: PLC0415 - not needed in a pipe
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    console = Console(file=stream, highlight=False)
-
-    def coloured(word: str) -> str:
-        style = STYLES.get(word, "yellow")
-        return f"[{style}]{word}[/{style}]"
-
-    for task in report.tasks:
-        table = Table(title=f"{task.id} {coloured(task.verdict)}", title_justify="left", title_style="bold", box=None)
-        for column in COLUMNS:
-            table.add_column(column, justify="left" if column in {"check", "verdict"} else "right")
-        for result in task.checks:
-            name, verdict, *numbers = cells(result)
-            table.add_row(escape(name), coloured(verdict), *numbers)
-        console.print(table)
-        for line in complaints(task):
-            console.print(escape(line), soft_wrap=True)
-        console.print()
-    if report.sanity_fit is not None:
-        console.print(
-            f"[bold]sanity fit[/bold] {coloured(report.sanity_fit.verdict)}  {escape(fit_summary(report.sanity_fit))}"
-        )
-    console.print(f"{escape(str(report.tree))}: {coloured(report.verdict)} in {report.seconds:.1f} s")
+def text_of(report: Report) -> str:
+    """The report for people, as plain text."""
+    return "\n".join(plain_lines(report)) + "\n"
 
 
 def plain_lines(report: Report) -> Iterator[str]:
-    """The same report as lines of plain text."""
+    """The lines of the report for people."""
     names = [len(result.name) for task in report.tasks for result in task.checks]
     layout = f"  {{:{max([5, *names])}}} {{:8}} {{:>9}} {{:>9}} {{:>7}} {{:>7}}"
 

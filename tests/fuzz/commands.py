@@ -80,13 +80,13 @@ def _cpu() -> float:
 
 
 def _run(words: list[str]) -> tuple[int, str]:
-    from bitpatch.cli import app
+    from bitpatch.cli import main
 
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            app(words, prog_name="bitpatch", standalone_mode=True)
+            main(words)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
         except BaseException:

@@ -1,4 +1,3 @@
-import io
 import json
 import math
 from pathlib import Path
@@ -8,7 +7,7 @@ import pytest
 
 from bitpatch.verify import report as module
 from bitpatch.verify.evidence import Evidence, Verdict, at_most, failed, passed, unproven
-from bitpatch.verify.report import CheckResult, Outcome, Report, SanityFit, TaskReport, exit_code, write_text
+from bitpatch.verify.report import CheckResult, Outcome, Report, SanityFit, TaskReport, exit_code, text_of
 
 SCHEMA = json.loads(Path(module.__file__).with_name("schemas").joinpath("verify.json").read_text())
 ERROR = Evidence(Verdict.ERROR, detail="killed by SIGSEGV")
@@ -19,11 +18,6 @@ GRAVEST = {
     "an error and an unproven": ([unproven(""), ERROR], Outcome.ERROR, 5),
     "a failure among all others": ([passed(""), ERROR, failed(""), unproven("")], Outcome.VIOLATED, 4),
 }
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def report_of(*tasks: list[Evidence], sanity_fit: SanityFit | None = None) -> Report:
@@ -148,7 +142,7 @@ def test_plain_text_in_a_pipe() -> None:
     report = report_of(
         [at_most(1e-15, 1e-12), at_most(1e-4, 1e-12, "too far\nby [much]", "python -c 1")], [], sanity_fit=a_fit()
     )
-    assert text_of(report, io.StringIO()) == (
+    assert text_of(report) == (
         "task-11: violated\n"
         "  check   verdict   measured     limit  margin seconds\n"
         "  check-0 pass         1e-15     1e-12    +3.0    0.25\n"
@@ -167,22 +161,4 @@ def test_plain_text_in_a_pipe() -> None:
 
 
 def test_what_passed_needs_no_explanation() -> None:
-    assert "rows sum to 1" not in text_of(report_of([passed("all 3,000 shapes")]), io.StringIO())
-
-
-@pytest.mark.parametrize("no_color", [False, True], ids=["in colour", "with NO_COLOR"])
-def test_tables_on_a_terminal(no_color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    if no_color:
-        monkeypatch.setenv("NO_COLOR", "1")
-    text = text_of(report_of([at_most(1e-4, 1e-12, "by [much]", "python -c 1")], sanity_fit=a_fit()), Terminal())
-    assert ("\x1b[1;31m" in text) is not no_color
-    for expected in ("task-11", "check-0", "0.0001", "by [much]", "reproduce: python -c 1", "sanity fit", "/tree"):
-        assert expected in text
-
-
-def text_of(report: Report, stream: io.StringIO) -> str:
-    write_text(report, stream)
-    return stream.getvalue()
+    assert "rows sum to 1" not in text_of(report_of([passed("all 3,000 shapes")]))
