@@ -26,10 +26,10 @@ def rows(corpus):
 
 @pytest.fixture
 def post(manager):
-    client = create_app(manager).test_client()
+    client = create_app(manager, token="secret").test_client()
 
     def post(path, **body):
-        return client.post(path, json=body)
+        return client.post(path, json=body, headers={"Authorization": "Bearer secret"})
 
     return post
 
