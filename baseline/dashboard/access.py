@@ -26,7 +26,7 @@ def check_request(request: Request, token: str, hosts: Iterable[str]) -> None:
     port = request.environ.get("SERVER_PORT", "")
     known = {f"{name}:{port}" for name in (*LOCAL_NAMES, *hosts)} | {name.lower() for name in hosts}
     known |= set(LOCAL_NAMES) if port in DEFAULT_PORTS else set()
-    host = request.environ.get("HTTP_HOST", "")
+    host = request.environ.get("HTTP_HOST") or ""
     if host.lower() not in known:
         abort(403, f"the Host header must name this server, got {shown(host)}")
     if request.method in ("GET", "HEAD") or request.routing_exception is not None:

@@ -51,8 +51,8 @@ RANGES = {
     "bytes of a snapshot": Range(1, 2**30),
 }
 KINDS = {bool: ("boolean", "true or false"), int: ("integer", "a whole number"), float: ("number", "a number")}
-ACTIVATIONS = (20, 4, 6)  # of one layer: copies of a position's channels, of its hidden units, of all scores
-MAPS = 8  # attention maps that are there for a moment, while one a layer is kept
+ACTIVATIONS = (20, 4, 7)  # of one layer: copies of a position's channels, of its hidden units, of all scores
+MAPS = 10  # attention maps that are there for a moment, while one a layer is kept
 
 
 def check_range(name: str, value: float) -> None:

@@ -152,11 +152,13 @@ class JsonErrors(WSGIRequestHandler):
         try:
             super().run_wsgi()
         except ValueError as error:
+            self.path = "?"  # the log could not read it either
             self.send_error(400, f"no request target: {error}")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer with an error, and close the connection."""
         body = json.dumps({"error": one_line(message or explain or f"HTTP status {code}")}).encode()
+        self.request_version = self.protocol_version  # of a line that names none, headers would be left out
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -162,10 +162,6 @@ def test_a_wrong_request_is_answered_with_400_and_the_reason(post, path, body):
     assert answer.json["error"]
 
 
-def test_a_body_that_is_no_json_is_answered_with_400(manager):
-    assert create_app(manager).test_client().post("/init", data="{").status_code == 400
-
-
 @pytest.mark.parametrize("path", ["/train", "/infer", "/scale_up"])
 def test_a_request_before_there_is_a_model_is_answered_with_409(post, path):
     body = {"/train": {}, "/infer": {"text": "a"}, "/scale_up": {"dimension": "width"}}[path]
