@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import select
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from mcp import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
 from trees.asking import CONFIG, TEXT
 
 import bit_transformer
@@ -124,16 +125,29 @@ def test_a_text_that_looks_like_json_is_a_text(tmp_path):
 
 def test_a_server_in_a_process_of_its_own_answers(tree, tmp_path):
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    words = [str(tree / "mcp_server.py"), "--snapshots", str(tmp_path)]
-    log = (tmp_path / "log").open("w")
+    words = [sys.executable, str(tree / "mcp_server.py"), "--snapshots", str(tmp_path / "snapshots")]
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "a test", "version": "1"}}
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
 
-    async def talk():
-        started = stdio_client(StdioServerParameters(command=sys.executable, args=words, env=environment), errlog=log)
-        async with Client(started) as client:
-            version = client.server_info.version
-            return version, await client.call_tool("init", {"text": TEXT, "config": CONFIG})
+        def send(method, params, **more):
+            message = {"jsonrpc": "2.0", "method": method, "params": params, **more}
+            process.stdin.write(json.dumps(message).encode() + b"\n")
+            process.stdin.flush()
 
-    with log:
-        version, made = asyncio.run(asyncio.wait_for(talk(), 100))
-    assert version == bit_transformer.__version__
-    assert made.structured_content["ready"] is True
+        def ask(method, params):
+            send(method, params, id=1)
+            assert select.select([process.stdout], [], [], 60)[0], "the server says nothing"
+            return json.loads(process.stdout.readline())["result"]
+
+        try:
+            assert ask("initialize", hello)["serverInfo"]["version"] == bit_transformer.__version__
+            send("notifications/initialized", {})
+            made = ask("tools/call", {"name": "init", "arguments": {"text": TEXT, "config": CONFIG}})
+            assert made["structuredContent"]["ready"] is True
+            wrong = ask("tools/call", {"name": "save", "arguments": {"name": "../up"}})
+            assert wrong["isError"] is True
+        finally:
+            process.kill()
