@@ -168,6 +168,23 @@ def test_a_body_that_is_no_sound_object_is_refused(asked_in_vain, body):
         asked_in_vain.refuses(400, f"/{path}", body)
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"a": NaN}', "NaN is no number"),
+        (b'{"a": 1e400}', "too large"),
+        (b'{"a": 1, "a": 2}', "twice"),
+        (b'{"a": "\xff"}', "byte 7"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a"', "no JSON"),
+        (b"[]", "got a list"),
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_a_body_is_refused_with_the_reason(asked_in_vain, body, reason):
+    assert reason in asked_in_vain.refuses(400, "/train", body)
+
+
 def test_a_body_that_is_too_large_is_refused(asked_in_vain):
     asked_in_vain.refuses(413, "/infer", b'{"text": "' + b"a" * LARGEST_BODY + b'"}')
 
