@@ -221,10 +221,12 @@ def overrun(session: Session, times: int) -> None:
 @check(task=2, prop="the dashboard's requests plan the same, each by its own plan")
 @managing
 def dashboard_plans_what_is_asked(session: Session) -> Cases:
-    client = import_from(session.tree, DASHBOARDS, "create_app")(session.manager).test_client()
+    app = import_from(session.tree, DASHBOARDS, "create_app")(session.manager)
+    client = app.test_client()
+    headers = {"Authorization": f"Bearer {app.config.get('TOKEN')}"}  # which a dashboard without a token ignores
 
     def post(name: str, /, **body: Any) -> None:
-        answer = client.post(f"/{name}", json=body)
+        answer = client.post(f"/{name}", json=body, headers=headers)
         if answer.status_code != HTTPStatus.OK:
             raise RequestFailed(f"POST /{name} is answered with {answer.status}: {answer.get_data(as_text=True)}")
 

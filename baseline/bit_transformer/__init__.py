@@ -12,6 +12,8 @@ from .safety import SafetyError, SafetyGate, hil_safe_inference
 from .scale import double_layers, double_length, double_width, expand_model
 from .telemetry import collect_telemetry
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from .training import train_loop
 

@@ -2,8 +2,10 @@
 
 import math
 import re
+import stat
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import RLock
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bit_transformer.checkpoint import load_checkpoint, save_checkpoint
+from bit_transformer.checkpoint import load_checkpoint, read_content, save_checkpoint
 from bit_transformer.model import BitTransformerLM
 from bit_transformer.optimization import configure_optimizer
 from bit_transformer.safety import SafetyError, SafetyGate, hil_safe_inference
@@ -24,6 +26,9 @@ DOUBLE: dict[str, Callable[[BitTransformerLM], BitTransformerLM]] = {
     "layers": double_layers,
     "length": double_length,
 }
+SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")  # none that leads elsewhere
+DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)  # which Windows takes for no file
+LONGEST_NAME = 100
 
 
 class NotReadyError(RuntimeError):
@@ -55,8 +60,9 @@ class TrainingPlan:
 class ModelManager:
     """Holds a model with its optimizer, schedule, data and safety gate; its methods take turns.
 
-    Snapshots are files in one folder. loss_threshold is the gate's, in nats a bit; an answer whose
-    complexity or symbiosis is under its floor is withheld.
+    status alone waits for none. A request that cannot be met leaves all as it was; a run that ends early
+    keeps the updates that it made. Snapshots are files in one folder. loss_threshold is the gate's, in
+    nats a bit; an answer whose complexity or symbiosis is under its floor is withheld.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class ModelManager:
         self.step = 0
         self.history: deque[dict[str, float]] = deque(maxlen=1000)
         self._lock = RLock()
+        self._seen: dict[str, Any] = {"ready": False}
 
     def init(
         self, data: Tensor, *, validation: Tensor | None = None, plan: dict[str, Any] | None = None, **config: Any
@@ -88,7 +95,7 @@ class ModelManager:
         `plan` holds fields of TrainingPlan. The gate judges by the loss on the validation rows, or,
         without any, by the loss of each micro-batch before the model learns from it.
         """
-        with self._lock:
+        with self._replacing():
             plan = TrainingPlan(**{**(plan or {}), "rows": len(data)})
             self.model = BitTransformerLM(**config)
             self.data, self.validation, self.plan = data, validation, plan
@@ -105,7 +112,7 @@ class ModelManager:
 
         Raises SafetyError, and makes no update, once the gate has tripped.
         """
-        with self._lock:
+        with self.turn():
             model = self._ready_model()
             model.train()
             logits, telemetry = model(bits)
@@ -123,6 +130,7 @@ class ModelManager:
             self.step += 1
             scores = {name: telemetry[name].mean().item() for name in ("negentropy", "lz_complexity", "symbiosis")}
             self.history.append({"step": self.step, "loss": loss.item(), "val_loss": val_loss, "lr": lr, **scores})
+            self.status()  # what others see as long as this goes on
             return self.history[-1]
 
     def train(self) -> list[dict[str, float]]:
@@ -141,7 +149,7 @@ class ModelManager:
         """Double the model's "width", "layers" or "length", to train on by the plan, changed where given."""
         if dimension not in DOUBLE:
             raise ValueError(f"dimension must be one of {', '.join(DOUBLE)}, got {dimension!r}")
-        with self._lock:
+        with self._replacing():
             model = self._ready_model()
             plan = replace(self.plan, **{**(plan or {}), "rows": self.plan.rows})
             self.model, self.plan = DOUBLE[dimension](model), plan
@@ -164,8 +172,8 @@ class ModelManager:
         The optimizer keeps the moments that it had. Without data the model answers, and trains on
         what train_step is given. Raises FileNotFoundError where there is no such snapshot.
         """
-        with self._lock:
-            snapshot = load_checkpoint(self._snapshot(name))
+        with self._replacing():
+            snapshot = load_checkpoint(self.snapshot_file(name))
             extra = snapshot["extra"]
             changes = {**(plan or {}), "rows": extra["plan"]["rows"] if data is None else len(data)}
             plan = TrainingPlan(**{**extra["plan"], **changes})
@@ -204,7 +212,55 @@ class ModelManager:
             return {"next_bit": bit.tolist(), "probability": probability.tolist(), **scores}
 
     def status(self) -> dict[str, Any]:
-        """What there is, as values that JSON can hold."""
+        """What there is, as values that JSON can hold; during another request, what its last update left."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._seen = self._look()
+            finally:
+                self._lock.release()
+        return self._seen
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's configuration."""
+        return self._ready_model().config
+
+    def snapshot_file(self, name: str) -> Path:
+        """The file of a snapshot. Raises FileNotFoundError where there is none."""
+        path = self._snapshot(name)
+        if not path.exists():
+            raise FileNotFoundError(f"there is no snapshot {name!r}")
+        return path
+
+    def snapshot_settings(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The configuration of the model in a snapshot, and the plan, without making the model."""
+        content = read_content(self.snapshot_file(name))
+        return dict(content["config"]), dict(content["extra"]["plan"])
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A turn, in which no other request comes between."""
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                if self.optimizer is not None:  # half a backward pass is no gradient to go on from
+                    self.optimizer.zero_grad()
+                raise
+
+    @contextmanager
+    def _replacing(self) -> Iterator[None]:
+        """A turn that replaces all, or, where anything is raised, nothing."""
+        with self._lock:
+            before, gate = {**vars(self), "history": self.history.copy()}, self.gate.state_dict()
+            try:
+                yield
+            except BaseException:
+                vars(self).update(before)
+                self.gate.load_state_dict(gate)
+                raise
+
+    def _look(self) -> dict[str, Any]:
         with self._lock:
             if self.model is None:
                 return {"ready": False}
@@ -219,22 +275,23 @@ class ModelManager:
                 "last": self.history[-1] if self.history else None,
             }
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The model's configuration."""
-        return self._ready_model().config
-
-    def snapshot_config(self, name: str) -> dict[str, Any]:
-        """The configuration of the model in a snapshot."""
-        return load_checkpoint(self._snapshot(name))["config"]
-
     def _ready_model(self) -> BitTransformerLM:
         if self.model is None:
             raise NotReadyError("there is no model yet: call init or download first")
         return self.model
 
     def _snapshot(self, name: str) -> Path:
-        # Names come over the network: none may lead out of the folder.
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError(f"a snapshot's name is made of letters, digits, '_', '-' and '.', got {name!r}")
-        return self.snapshots / f"{name}.pt"
+        # Names come over the network: none may lead out of the folder, nor to what is no plain file.
+        if len(name) > LONGEST_NAME or not SNAPSHOT_NAME.fullmatch(name) or DEVICES.fullmatch(name):
+            raise ValueError(
+                f"a snapshot's name is made of up to {LONGEST_NAME} ASCII letters, digits, '_', '-' and single '.' "
+                f"between them, and is no device of Windows, got {name[:60]!r}"
+            )
+        path = self.snapshots / f"{name}.pt"
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return path
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"snapshot {name!r} is a link, a folder or a pipe, and no file of its own")
+        return path

@@ -111,3 +111,21 @@ def whole(text, tmp_path_factory):
         return folders[name]
 
     return folder_of
+
+
+# Of the dashboard, which is asked.
+
+
+@pytest.fixture
+def asked(tmp_path):
+    from trees.asking import Asked
+
+    return Asked(tmp_path / "snapshots")
+
+
+@pytest.fixture(scope="module")
+def asked_in_vain(tmp_path_factory):
+    """One for all requests that change nothing."""
+    from trees.asking import Asked
+
+    return Asked(tmp_path_factory.mktemp("asked") / "snapshots")
