@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; the last checkpoint is whole: go on with --resume", file=sys.stderr)
         return EXIT_INTERRUPTED
     except torch.OutOfMemoryError as error:
-        print(f"error: {error}\nhalve --batch_size and double --accum_steps: the run is the same", file=sys.stderr)
+        print(f"error: {error}\n{smaller_micro_batches(values)}", file=sys.stderr)
         return EXIT_USAGE
     except (ValueError, OSError, ImportError) as error:
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -77,6 +77,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     finally:
         shutdown_distributed()
+
+
+def smaller_micro_batches(values: Values) -> str:
+    """The flags of the same run in less memory."""
+    batch_size, accum_steps = values["batch_size"], values["accum_steps"]
+    if batch_size == 1:
+        return "--batch_size is 1 already: give a smaller --max_seq_len, or fewer --layers"
+    factor = next(factor for factor in range(2, batch_size + 1) if batch_size % factor == 0)
+    differs = {"dropout": "what dropout drops", "qat": "what --qat rounds", "extra_steps": "its extra steps"}
+    but_for = ", ".join(["rounding", *(words for name, words in differs.items() if values[name])])
+    return (
+        f"start again with --batch_size {batch_size // factor} --accum_steps {factor * accum_steps}: each update is "
+        f"the mean over the same bits, and the run the same but for {but_for}"
+    )
 
 
 def run(values: Values, device: torch.device) -> int:
