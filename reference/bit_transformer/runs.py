@@ -46,7 +46,7 @@ from .presets import BITS_A_PARAMETER, PRESETS
 from .pretraining import Plan, Progress, Settings, pretrain
 from .quantization import convert_qat, prepare_qat, quantize_static
 from .run_flags import RunError, Values, run_parser, values_of
-from .run_folder import copied, is_reported, kept_state, take_folder, write_json
+from .run_folder import is_reported, kept_state, rows_folder, take_folder, write_json
 from .safety import SafetyError, SafetyGate
 from .schedules import ProgressivePlateau
 from .training import autocast, compile_where_supported, planned_updates
@@ -229,14 +229,14 @@ def emulates_bfloat16(device: torch.device) -> bool:
 
 
 def load_data(values: Values) -> Corpus:
-    """The rows of the texts that are named, or of a copy of the sample that comes with the code."""
+    """The rows of the texts that are named, or of the sample that comes with the code."""
     held_out = text_files(values["val_data"] or [], "--val_data")
     if values["dataset"]:
         texts, validation = dataset_files(values["dataset"])
         held_out = held_out or validation
     else:
-        texts = text_files(values["data"] or [copied(SAMPLE, values["out"])])
-    return load_corpus(texts, held_out, values["max_seq_len"])
+        texts = text_files(values["data"] or [SAMPLE])
+    return load_corpus(texts, held_out, values["max_seq_len"], values["cache"] or rows_folder(values["out"]))
 
 
 def make_model(values: Values, length: int, is_fresh: bool = True) -> nn.Module:
