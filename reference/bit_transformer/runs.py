@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from torch.utils.data import Dataset
 from .bit_io import SAMPLE
 from .checkpoint import load_checkpoint, save_checkpoint, write_content
 from .corpus import Corpus, dataset_files, evenly, load_corpus, text_files
-from .curves import NEEDS_MATPLOTLIB, draw_curves
-from .display import Display
+from .curves import draw_curves, require_pictures
+from .display import Display, attempt
 from .distributed import Replicas, gather_state, init_distributed, scatter_state, shutdown_distributed, wrap_model
 from .evaluation import (
     Evaluation,
@@ -95,8 +94,6 @@ def smaller_micro_batches(values: Values) -> str:
 
 def run(values: Values, device: torch.device) -> int:
     """Carry out a run on a device, or what is left of it; return its exit status."""
-    if find_spec("matplotlib") is None:
-        raise ImportError(NEEDS_MATPLOTLIB)
     out, replicas = values["out"], Replicas.here()
     if replicas.rank == 0 and values["amp"] == "bf16" and emulates_bfloat16(device):
         print("warning: --amp bf16: this CPU has no instructions for it; --amp off is faster here", file=sys.stderr)
@@ -119,23 +116,22 @@ def run(values: Values, device: torch.device) -> int:
         print(f"the run in {out} is done: {plan.updates} updates", file=sys.stderr)
         return 0
     held_out = evenly(corpus.held_out, values["eval_rows"])
-    training = Training(values, corpus, held_out, plan, config, model, optimizer, schedule, progress, replicas)
+    draws = replicas.rank == 0 and attempt("there will be no pictures", require_pictures)
+    training = Training(values, corpus, held_out, plan, config, model, optimizer, schedule, progress, replicas, draws)
     with take_folder(out, values) if replicas.rank == 0 else nullcontext():
         try:
             evaluation = training.go()
+            if progress.update == plan.updates:
+                training.finish(evaluation)
         finally:
             is_full_disk = isinstance(sys.exception(), OSError)  # no room for pictures
-            if replicas.rank == 0 and not is_full_disk:
-                draw_curves(out / "metrics.jsonl", out)
-        if progress.update < plan.updates:
-            if replicas.rank == 0:
-                print(
-                    f"stopped after update {progress.update} of {plan.updates}; go on: --out {out} --resume",
-                    file=sys.stderr,
-                )
-            return EXIT_INTERRUPTED
-        training.finish(evaluation)
-    return 0
+            if draws and not is_full_disk:
+                attempt(f"no curves in {out}", draw_curves, out / "metrics.jsonl", out)
+    if progress.update == plan.updates:
+        return 0
+    if replicas.rank == 0:
+        print(f"stopped after update {progress.update} of {plan.updates}; go on: --out {out} --resume", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +148,7 @@ class Training:
     schedule: Any
     progress: Progress
     replicas: Replicas
+    draws: bool  # whether there will be pictures
 
     def go(self) -> Evaluation | None:
         """Train to the end, or until it is stopped; the evaluation after the last update, if there was one."""
@@ -217,9 +214,13 @@ class Training:
             amp = partial(autocast, torch.device("cpu"), self.values["amp"])
             plain = BitTransformerLM(**model.config)
             plain.load_state_dict(model.state_dict())
+            save_checkpoint(self.values["out"] / "model.safetensors", plain)
             if evaluation is None or self.values["qat"]:  # in training, a model for INT8 rounds as that does
                 evaluation = evaluate(plain, self.held_out, self.plan.batch_size, amp)
-            report(self.values, model, plain, evaluation, self.corpus, self.held_out, self.plan.updates)
+            found = report(self.values, model, plain, evaluation, self.corpus, self.held_out, self.plan.updates)
+            if self.draws:
+                attempt("no picture of the comparison", draw_comparison, found, self.values["out"])
+            attempt("no table", lambda: Console(stderr=True).print(comparison_table(found)))
 
 
 def emulates_bfloat16(device: torch.device) -> bool:
@@ -342,11 +343,10 @@ def report(
     corpus: Corpus,
     held_out: Dataset,
     updates: int,
-) -> None:
-    """Keep a model, plain and in INT8 where that is asked for, and report how good they are."""
-    out = values["out"]
-    found = {"updates": updates, **compare(evaluation, bytes_of_rows(held_out))}
-    save_checkpoint(out / "model.safetensors", plain)
+) -> dict[str, Any]:
+    """Keep a model in INT8 too, where that is asked for, and report how good it is; return the report."""
+    out, found = values["out"], {"updates": updates, "evaluation": evaluation.to_json()}
+    attempt("no baselines in the report", lambda: found.update(compare(evaluation, bytes_of_rows(held_out))))
     if values["quantization"] == "int8":
         path = out / "model.int8.safetensors"
         seen = evenly(corpus.train, CALIBRATION_ROWS)
@@ -355,9 +355,8 @@ def report(
             **evaluate(load_checkpoint(path)["model"], held_out).to_json(),
             "size": path.stat().st_size / (out / "model.safetensors").stat().st_size,
         }
-    draw_comparison(found, out)
     write_json(out / "report.json", found)
-    Console(stderr=True).print(comparison_table(found))
+    return found
 
 
 @contextmanager
