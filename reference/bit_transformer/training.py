@@ -97,6 +97,7 @@ def train_loop(
                 "loss": torch.stack(losses).mean().item(),
                 "accuracy": torch.stack(accuracies).mean().item(),
                 "lr": scheduler.get_last_lr()[0],
+                "global_step": global_step,
             }
         )
         if log:

@@ -269,8 +269,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     rows, held_out = split_rows(load_rows(args.data, model.max_seq_len))
     best, turn = float("inf"), 0
+    global_step = 0
     for round_ in range(args.rounds):
-        record = train_loop(model, rows, epochs=args.epochs, lr=args.lr)[-1]
+        record = train_loop(model, rows, epochs=args.epochs, lr=args.lr, global_step=global_step)[-1]
+        global_step = record["global_step"]
         val_loss = evaluate(model, held_out)
         print(f"round {round_}: loss {record['loss']:.4f}, validation {val_loss:.4f}")
         if val_loss > best - args.min_gain and round_ + 1 < args.rounds:
