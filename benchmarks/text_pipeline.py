@@ -10,6 +10,8 @@ DataLoader of reference/ gives, with 0 and 2 workers, against what its training 
 """
 
 import argparse
+import os
+import shutil
 import sys
 import tempfile
 import time
@@ -50,6 +52,7 @@ def open_tree(order: Order) -> Callable[[Path, int], Any]:
     import torch  # noqa: PLC0415 - the process that starts this one goes without
 
     sys.path.insert(0, str(order.tree))
+    os.environ["XDG_CACHE_HOME"] = str(order.tree / "cache")
     from data.wikitext_schedule import load_rows  # noqa: PLC0415
 
     torch.set_num_threads(order.threads)
@@ -60,14 +63,13 @@ def open_tree(order: Order) -> Callable[[Path, int], Any]:
 def start_first(order: Order, wait: Callable[[Any], None]) -> None:
     """Load a text as if for the first time, turn by turn."""
     load_rows = open_tree(order)
-    text = order.tree / f"{id(wait)}.txt"  # of its own: a cache is kept beside it
-    text.write_bytes(order.text.read_bytes())
+    cache = order.tree / f"{id(wait)}"  # of its own: others read theirs meanwhile
+    os.environ["XDG_CACHE_HOME"] = str(cache)
     wait(None)
     while True:
-        for cache in text.parent.glob(f"{text.name}.*"):
-            cache.unlink()
+        shutil.rmtree(cache, ignore_errors=True)
         watch = Stopwatch()
-        rows = load_rows(text, order.max_seq_len)
+        rows = load_rows(order.text, order.max_seq_len)
         watch.lap()
         del rows
         wait(watch.turn())

@@ -19,6 +19,7 @@ What is computed a second time, by checkpoints or for maps, does not count.
 
 import argparse
 import inspect
+import os
 import random
 import statistics
 import sys
@@ -129,9 +130,8 @@ def train(order: Order, wait: Callable[[Any], None]) -> None:
     for module in model.modules():
         if dropout is not None and isinstance(module, torch.nn.Dropout):
             module.p = dropout
-    text = order.tree / order.text.name  # of its own: a cache is kept beside it
-    text.write_bytes(order.text.read_bytes())
-    rows = load_rows(text, model.max_seq_len)
+    os.environ["XDG_CACHE_HOME"] = str(order.tree / "cache")
+    rows = load_rows(order.text, model.max_seq_len)
     # The baseline's micro-batches have 8 rows, or as many as there are.
     rows = rows[: order.batch_size if order.batch_size < 8 else order.batch_size * MICRO_BATCHES]
     offered = inspect.signature(train_loop).parameters

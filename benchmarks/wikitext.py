@@ -13,7 +13,6 @@ data bits of each byte, by the chain rule.
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,7 +37,7 @@ def train(out: Path, texts: list[Path], flags: dict[str, str], steps: int, eval_
     """Start a run, and wait for its end; return its seconds."""
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     data = ["--data", str(texts[0].resolve()), "--val_data", str(texts[1].resolve()), "--no-checkpointing"]
-    size = ["--max_steps", str(steps), "--eval_interval", str(eval_interval), "--out", str(out)]
+    size = ["--max_steps", str(steps), "--eval_interval", str(eval_interval), "--out", str(out), "--cache", str(out)]
     began = time.monotonic()
     command = [sys.executable, "-m", "bit_transformer.training", *words, *data, *size]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(TREE)}, check=True)
@@ -63,11 +62,10 @@ def main() -> int:
     args = parser.parse_args()
     flags = {name: getattr(args, name) for name in FLAGS}
     with tempfile.TemporaryDirectory() as folder:
-        texts = [Path(shutil.copy(text, folder)) for text in args.texts]  # their rows are kept beside them
-        train(Path(folder, "probe"), texts, flags, PROBE, PROBE)
+        train(Path(folder, "probe"), args.texts, flags, PROBE, PROBE)
         rate = records(Path(folder, "probe"), "train")[-1]["bits_per_second"]
         steps = int(SHARE * 60 * args.minutes * rate / (int(args.batch_size) * int(args.max_seq_len)))
-        seconds = train(Path(folder, "run"), texts, flags, steps, max(1, steps // 10))
+        seconds = train(Path(folder, "run"), args.texts, flags, steps, max(1, steps // 10))
         report = json.loads(Path(folder, "run", "report.json").read_text(encoding="utf-8"))
         curve = [(str(int(each["step"])), f"{each['bpb_data']:.3f}") for each in records(Path(folder, "run"), "eval")]
     found, baselines = report["evaluation"], report["baselines"]

@@ -52,15 +52,19 @@ def insert_after(source: Source, statement: cst.CSTNode, *texts: str) -> Edit:
 
 
 def move_under(
-    source: Source, heads: Sequence[str], statements: Sequence[cst.CSTNode], tail: Sequence[cst.CSTNode] = ()
+    source: Source,
+    heads: Sequence[str],
+    statements: Sequence[cst.CSTNode],
+    tail: Sequence[cst.CSTNode] = (),
+    before: Sequence[str] = (),
 ) -> Iterator[Edit]:
     """Put neighbouring statements under compound statements, `if x:` say, and some from elsewhere at their end.
 
-    Of several heads each stands under the one before. Comments above the first statement stay above
-    the heads. Edits inside the statements are made too.
+    Of several heads each stands under the one before; new statements may come `before` all others. Comments
+    above the first statement stay above the heads. Edits inside the statements are made too.
     """
     first = statements[0]
-    moved: list[cst.CSTNode] = []
+    moved: list[cst.CSTNode] = [parse_statement(source, text) for text in before]
     ends: list[cst.CSTNode] = []
     opened = parse_statement(source, f"{heads[0]}\n    pass")
 

@@ -1,10 +1,13 @@
 """Accumulate gradients over micro-batches.
 
-`--accum_steps n` makes one optimizer update of n micro-batches. Each loss is scaled by its share of
-the group's rows, so the gradient is that of the mean loss over the group; the last, shorter group
-of an epoch makes an update of its own.
+`--accum_steps n` makes one optimizer update of n micro-batches. Each loss weighs as many bits as it
+is a mean over, padding apart, so that the gradient is that of the mean loss over all that is scored
+in the group, as of one batch of it all; the last, shorter group of an epoch makes an update of its own.
 
-Contract: extends. With accum_steps=1 every share is 1.0, and training is bit-identical.
+How much a micro-batch scores, only its forward tells: gradients pile up in units of the group's
+first, and are divided by the group's sum before they are clipped.
+
+Contract: extends. With accum_steps=1 every weight is 1.0, and training is bit-identical.
 """
 
 from __future__ import annotations
@@ -26,16 +29,18 @@ from .loops import (
     planned_totals,
     steppers,
     touches,
+    trained_model,
     update_parts,
     used_outside,
 )
+from .losses import COUNT, scored
 from .matchers import calls_to, elements, is_alone, is_method
 from .source import Source
 from .task import Contract, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree
 
 STEPS, GROUPS = "accum_steps", "accumulation_groups"
-SHARE, CLOSES = "share", "closes"
+SHARES, CLOSES = "shares", "closes"
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -59,10 +64,14 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     if len(inside) != 1:
         yield from _strays(source, backwards, len(inside))
         return
-    yield from _loop(source, inside[0], steppers(source, function))
+    model = trained_model(source, function)
+    if model is None:
+        yield near_miss(source.site(function.name, "train_loop, but which parameter is the model cannot be told"))
+        return
+    yield from _loop(source, inside[0], steppers(source, function), model)
     yield from planned_totals(source, given, function, STEPS)
     yield parameter(source, given, "train_loop", STEPS)
-    yield definitions(source, given, GROUPS, PLANNED)
+    yield definitions(source, given, GROUPS, PLANNED, COUNT)
     yield from _command_line(source, given)
 
 
@@ -90,11 +99,11 @@ class _Header:
     batch: cst.BaseExpression
     target: str
     grouped: bool
-    share: str = SHARE
+    shares: str = SHARES
     closes: str = CLOSES
 
 
-def _loop(source: Source, backward: cst.Call, receivers: set[str]) -> Iterator[Finding]:
+def _loop(source: Source, backward: cst.Call, receivers: set[str], model: str) -> Iterator[Finding]:
     loop, line = source.enclosing(backward, cst.For), source.statement(backward)
     if loop is None or source.parents[line] is not loop.body or not is_alone(line):
         yield near_miss(
@@ -105,13 +114,13 @@ def _loop(source: Source, backward: cst.Call, receivers: set[str]) -> Iterator[F
     if header is None:
         yield near_miss(source.site(loop, "loop with a backward call, but not over micro-batches by one name for each"))
         return
-    taken = [name for name in (SHARE, CLOSES) if not header.grouped and source.names.is_bound(name, backward)]
+    taken = [name for name in (SHARES, CLOSES) if not header.grouped and source.names.is_bound(name, backward)]
     if taken:
         yield near_miss(source.site(loop, f"loop over micro-batches, but the name {taken[0]} is taken: rename yours"))
         return
     yield _grouped(source, loop, header)
-    yield _scaled(source, backward, header)
-    yield _closing(source, loop, line, header, receivers)
+    yield _scaled(source, backward, loop, header)
+    yield _closing(source, loop, line, header, receivers, model)
 
 
 def _header(source: Source, loop: cst.For) -> _Header | None:
@@ -123,7 +132,7 @@ def _header(source: Source, loop: cst.For) -> _Header | None:
         return _Header(found.items, parts[0], "", True, source.code(parts[1]), source.code(parts[2]))
     if not isinstance(found.item, cst.Name):
         return None
-    target = f"{found.item.value}, {SHARE}, {CLOSES}"
+    target = f"{found.item.value}, {SHARES}, {CLOSES}"
     return _Header(found.items, found.item, f"({target})" if found.counted else target, False)
 
 
@@ -135,27 +144,35 @@ def _grouped(source: Source, loop: cst.For, header: _Header) -> Finding:
     return mend(site, [items, rewrite(source, header.batch, lambda _: header.target)])
 
 
-def _scaled(source: Source, backward: cst.Call, header: _Header) -> Finding:
+def _scaled(source: Source, backward: cst.Call, loop: cst.For, header: _Header) -> Finding:
     assert isinstance(backward.func, cst.Attribute)
     loss = backward.func.value
     if backward.args and not all(argument.keyword for argument in backward.args):
         return near_miss(source.site(backward, "backward call that is given the loss: write loss.backward()"))
     site = source.site(backward, "backward of a micro-batch's loss")
-    if header.share in {use.value for use in source.uses(loss)}:
+    if header.shares in {use.value for use in source.uses(loss)}:
         return mended(site)
+    count, problem = scored(source, loss, loop, source.code(header.batch))
+    if problem:
+        return near_miss(source.site(loss, f"loss of a micro-batch, but {problem}"))
     text = operand(source, loss)
-    return mend(site, [rewrite(source, loss, lambda _: f"({text} * {header.share})")])
+    return mend(site, [rewrite(source, loss, lambda _: f"({text} * {header.shares}.weigh({count}))")])
 
 
-def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Header, receivers: set[str]) -> Finding:
+def _closing(
+    source: Source, loop: cst.For, backward: cst.CSTNode, header: _Header, receivers: set[str], model: str
+) -> Finding:
     """Clip, step, schedule and zero once a group: the statements behind the backward call."""
     statements = list(loop.body.body)
-    place = statements.index(backward)
+    place, averages = statements.index(backward), f"{header.shares}.average({model})"
     closing = next(
         (s for s in statements[place:] if isinstance(s, cst.If) and source.code(s.test) == header.closes), None
     )
     if closing is not None:
-        return mended(source.site(closing, "update that closes a group"))
+        site = source.site(closing, "update that closes a group")
+        first = closing.body.body[0]
+        is_whole = any(source.code(each).strip() == averages for each in closing.body.body)
+        return mended(site) if is_whole else mend(site, [insert_before(source, first, averages)])
     update = [statement for statement in statements[place:] if is_update(source, statement, receivers)]
     zeroing = [statement for statement in statements[:place] if is_update(source, statement, receivers)]
     rest = [s for s in statements if s is not backward and s not in update and s not in zeroing]
@@ -176,7 +193,7 @@ def _closing(source: Source, loop: cst.For, backward: cst.CSTNode, header: _Head
         return near_miss(source.site(leftover, f"use of {leftover.value}, which only an update sets: move it into it"))
     if any("zero_grad" not in source.code(statement) for statement in zeroing):
         return near_miss(source.site(zeroing[0], "part of an update before the backward call: move it behind"))
-    edits = list(move_under(source, [f"if {header.closes}:"], update, tail=zeroing))
+    edits = list(move_under(source, [f"if {header.closes}:"], update, tail=zeroing, before=[averages]))
     if zeroing:  # what was zeroed before each backward is zeroed before the loop, then once a group
         edits.append(insert_before(source, loop, *(source.code(statement) for statement in zeroing)))
     return mend(source.site(update[0], "update after every micro-batch"), edits)
@@ -187,7 +204,7 @@ task = Task(
     slug="accumulation",
     title="Gradient accumulation",
     contract=Contract.EXTENDS,
-    summary="--accum_steps n makes one update of n micro-batches, shares by rows",
+    summary="--accum_steps n makes one update of n micro-batches, each weighed by its scored bits",
     why=__doc__,
     sought="a train_loop with one backward call in its loop over micro-batches",
     find=find,

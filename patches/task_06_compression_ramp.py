@@ -4,12 +4,14 @@ A model that has learned nothing yet gets half of its micro-batches run-length e
 patch the probability rises from 0 to compress_prob over `--warmup_steps` optimizer updates, and the
 draws come from a generator of their own, so that they shift no other random numbers.
 
+A run has one clock: where train_loop is called in rounds, each goes on from the updates of those before.
+
 Contract: fixes. From warmup_steps on, the probability is what it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import libcst as cst
 
@@ -17,6 +19,7 @@ from .donor import definitions, donor, forwarded, option, parameter
 from .edits import BARE_EQUAL, insert_after, insert_before, insert_item, rewrite
 from .loops import CLOCK, function_named, optimizer_step, outermost_loop, taken_name, training_loop, without_loop
 from .matchers import is_method
+from .members import shipped
 from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree
@@ -59,6 +62,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     yield from option(source, given, f"--{WARMUP}")
     yield from forwarded(source, given, "train_loop", WARMUP)
     yield definitions(source, given, RAMP)
+    yield from _one_clock(tree, source, function)
 
 
 def _ramped(source: Source, function: cst.FunctionDef, loop: cst.For, step: cst.Call) -> Iterator[Finding]:
@@ -164,6 +168,77 @@ def _drawing(source: Source, function: cst.FunctionDef, drawn: list[cst.Call]) -
         yield mend(
             source.site(draw, "draw from a generator that others use"), [rewrite(source, draw, lambda _: f"{DRAW}()")]
         )
+
+
+def _one_clock(tree: SourceTree, source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
+    """Callers that train in rounds: each round starts at the updates that the one before has returned."""
+    rounds = [(caller, call) for caller in shipped(tree, having=rb"train_loop") for call in _in_rounds(caller)]
+    record = _record(source, function)
+    for caller, call in rounds:
+        yield _started(caller, call, record is not None, [other for _, other in rounds if other is not call])
+    if rounds and record is not None:
+        site = source.site(record, "record of an epoch")
+        key = cst.DictElement(cst.SimpleString(f'"{CLOCK}"'), cst.Name(CLOCK))
+        has_key = any(isinstance(each, cst.DictElement) and _text(each.key) == CLOCK for each in record.elements)
+        yield mended(site) if has_key else mend(site, [Edit(source, record, _appended("elements", key))])
+
+
+def _in_rounds(caller: Source) -> Iterator[cst.Call]:
+    for call in caller.walk(cst.Call):
+        name = caller.names.qualified(call.func) or caller.code(call.func)
+        if name.split(".")[-1] == "train_loop" and caller.enclosing(call, cst.For, cst.While) is not None:
+            yield call
+
+
+def _record(source: Source, function: cst.FunctionDef) -> cst.Dict | None:
+    """The record of an epoch: the dictionary that is appended to what train_loop returns."""
+    returned = {source.code(each.value) for each in source.walk(cst.Return, inside=function) if each.value is not None}
+    for call in source.walk(cst.Call, inside=function.body):
+        first = call.args[0].value if is_method(call, "append") and call.args else None
+        if isinstance(first, cst.Dict) and source.code(call.func.value) in returned:  # type: ignore[attr-defined]
+            return first
+    return None
+
+
+def _started(caller: Source, call: cst.Call, is_recorded: bool, others: list[cst.Call]) -> Finding:
+    site = caller.site(call, "train_loop called in rounds")
+    if any(each.star or (each.keyword is not None and each.keyword.value == CLOCK) for each in call.args):
+        return mended(site)
+    line, loop = caller.statement(call), caller.enclosing(call, cst.For, cst.While)
+    assign = line.body[0] if isinstance(line, cst.SimpleStatementLine) and len(line.body) == 1 else None
+    is_named = isinstance(assign, cst.Assign) and isinstance(assign.targets[0].target, cst.Name)
+    kept = {f"{caller.code(call)}[-1]": "", caller.code(call): "[-1]"}
+    again = any(other in caller.parents and caller.function(other) is caller.function(call) for other in others)
+    if not is_named or caller.code(assign.value) not in kept:  # type: ignore[union-attr]
+        return near_miss(
+            caller.site(call, f"{site.note}, whose history is not kept under a name: keep it, or give it {CLOCK}")
+        )
+    if not is_recorded or again or caller.names.is_bound(CLOCK, call):
+        return near_miss(caller.site(call, f"{site.note}, and its updates cannot be told: give it {CLOCK}"))
+    history = f"{caller.code(assign.targets[0].target)}{kept[caller.code(assign.value)]}"  # type: ignore[union-attr]
+    edits = [
+        insert_before(caller, outermost_loop(caller, loop), f"{CLOCK} = 0"),
+        Edit(
+            caller, call, _appended("args", cst.Arg(keyword=cst.Name(CLOCK), value=cst.Name(CLOCK), equal=BARE_EQUAL))
+        ),
+        insert_after(caller, line, f'{CLOCK} = {history}["{CLOCK}"]'),
+    ]
+    return mend(site, edits)
+
+
+def _text(node: cst.BaseExpression) -> object:
+    return node.evaluated_value if isinstance(node, cst.SimpleString) else None
+
+
+def _appended(field: str, new: cst.Arg | cst.DictElement) -> Callable[[cst.CSTNode], cst.CSTNode]:
+    """Add an argument to a call, or an entry to a dictionary, at its end."""
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        items = getattr(updated, field)
+        enclosed = updated.lbrace.whitespace_after if isinstance(updated, cst.Dict) else updated.whitespace_before_args  # type: ignore[attr-defined]
+        return updated.with_changes(**{field: insert_item(items, len(items), new, enclosed=enclosed)})
+
+    return change
 
 
 task = Task(

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from .evidence import Evidence, at_most, check, failed, passed, unproven
+from .open_rows import reads_undisturbed, rows_after_a_rebuild, unpickle_afresh, wrong_batches
 from .text_loads import (
     CODEWORDS,
     TEXTS,
@@ -32,20 +33,18 @@ from .text_loads import (
     load_disturbed,
     load_in_turn,
     load_within,
+    mistaken_for_others,
     peak,
-    reads_undisturbed,
     restore,
     sample,
     schedule,
     set_time,
     states_of_a_build,
     trouble_with_refusal,
-    unpickle_afresh,
     watch_rows,
     without_rights,
     write_sample,
     write_text,
-    wrong_batches,
 )
 from .tree import Tree
 
@@ -202,24 +201,8 @@ def another_text_is_built_anew(tree: Tree) -> Evidence:
         if outcome.kind != "right":
             line = f"load_rows(path, n) for n in 1152, 1143, 2304, {length}"
             return failed(f"after other lengths, {length}: {outcome}", line)
-    return others_are_not_mistaken(tree)
-
-
-def others_are_not_mistaken(tree: Tree) -> Evidence:
-    """Load texts of like names, of one size and time, in turn."""
-    paths = [
-        write_text(name, sample(900, seed)) for seed, name in enumerate(("a.txt", "a.md", "A.txt", "b/a.txt", "a"))
-    ]
-    for path in paths:
-        set_time(path)
-    for turn in range(2):
-        for path in paths:
-            outcome = load_apart(tree, path, 1152)
-            if outcome.kind != "right":
-                names = ", ".join(str(each.relative_to(Path.cwd())) for each in paths)
-                return failed(
-                    f"{path.name} after texts of like names: {outcome}", f"load_rows of {names}, {turn + 1} times"
-                )
+    if mistaken := mistaken_for_others(tree):
+        return failed(*mistaken)
     return passed("6 changes; 3 lengths; 5 texts of like names")
 
 
@@ -338,6 +321,20 @@ def workers_give_the_same_rows(tree: Tree) -> Evidence:
         if wrong := wrong_batches(rows, way, workers, path):
             return failed(f"{workers} workers by {way}: {wrong}", line)
     return passed("0 and 2 forked workers, 1 spawned, for two epochs")
+
+
+@check(task=5, prop="a data set that is open keeps its rows when other runs load what its text has become")
+def open_rows_stay_what_they_are(tree: Tree) -> Evidence:
+    """Change a text under an open data set's hands, and have another process keep the rows of the new one."""
+    length, first = 1152, sample(3000)
+    others = [sample(3000, 1), sample(2000, 2)]
+    path = write_text("a.txt", first)
+    schedule(tree)
+    outcome = Outcome(*in_fork(lambda: rows_after_a_rebuild(tree, path, length, others), 30))
+    if outcome.kind == "right" or (outcome.kind == "raised" and outcome.text):
+        return passed("after two other texts; here, in 2 forked workers, and unpickled")
+    line = f"rows = load_rows(path, {length}); change the text; another process loads it; read rows"
+    return failed(f"an open data set, once its text was rebuilt: {outcome}", line)
 
 
 @check(task=5, prop="a text, a folder and a file that may only be read give the same rows")

@@ -6,13 +6,16 @@ import importlib
 import random
 import sys
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from .coins import HALF, NEAR, Coins, Stopped, off_by, ramp, tossing
-from .evidence import Evidence, at_most, check, failed, passed
+from .evidence import Evidence, at_most, check, failed, passed, unproven
+from .text_loads import sample, schedule, write_text
 from .training_runs import run_command
 
 
@@ -49,6 +52,67 @@ def ramp_goes_on_after_a_resume(coins: Coins) -> Evidence:
     if "accum_steps" in coins.options:
         cases.append({"rows": 37, "accum_steps": 2, "compress_prob": 1.0, "global_step": 3, "warmup_steps": 7})
     return coins.follow(*cases)
+
+
+@check(task=6, prop="the rounds of the schedule have one clock: the ramp goes on where the round before left it")
+@tossing("warmup_steps", "global_step")
+def rounds_have_one_clock(coins: Coins) -> Evidence:
+    """Train in rounds, the model growing between them, with a ramp that is through within the first."""
+    try:
+        module = schedule(coins.tree)
+    except ModuleNotFoundError:
+        return passed("no schedule trains in rounds here")
+    forms = watch_rounds(coins, module)
+    path = write_text("rounds.txt", sample(8 * 90))
+    sizes = {"rounds": 3, "layers": 1, "d_model": 8, "nhead": 2, "max_seq_len": 72, "min_gain": 9, "most_width": 16}
+    words = ["--data", str(path), *(str(word) for name, value in sizes.items() for word in (f"--{name}", value))]
+    line = f"wikitext_schedule.main({words[2:]}), with warmup_steps=3 and compress_prob=1.0 as defaults"
+    try:
+        module.main(words)
+    except SystemExit as error:
+        return unproven(f"the schedule does not take the options of old: it exits with {error.code}: {line}")
+    if len(forms) != sizes["rounds"] or any(len(each) <= 3 for each in forms):  # noqa: PLR2004 - the ramp's updates
+        return unproven(
+            f"the schedule trains in {[len(each) for each in forms]} micro-batches, not in 3 rounds of more"
+        )
+    if forms[0][0] != "raw":
+        return failed("the first micro-batch is compressed, before the ramp has begun", line)
+    for number, each in enumerate(forms[1:], start=2):
+        if "raw" in each:
+            return failed(f"round {number} begins the ramp again: its first micro-batches are {each[:4]}", line)
+    return passed(f"{sum(map(len, forms))} micro-batches of 3 rounds, through the ramp once")
+
+
+def watch_rounds(coins: Coins, module: ModuleType) -> list[list[str]]:
+    """The forms of what is trained on, for each call of train_loop that a schedule makes, whose ramp is made short."""
+    forms: list[list[str]] = []
+    train_loop, kind = coins.tree.module("training").train_loop, coins.tree.module("model").BitTransformerLM
+
+    def in_a_round(*args: Any, **kwargs: Any) -> Any:
+        forms.append([])
+        return train_loop(*args, **{"warmup_steps": 3, "compress_prob": 1.0} | kwargs)
+
+    def noting(name: str, form: str) -> None:
+        original = getattr(kind, name)
+
+        @functools.wraps(original)
+        def entered(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if model.training and forms:
+                forms[-1].append(form)
+            compressed = len(forms[-1]) if forms else 0
+            out = original(model, *args, **kwargs)
+            if form == "compressed" and forms:
+                del forms[-1][compressed:]  # its own forward
+            return out
+
+        setattr(kind, name, entered)
+
+    noting("forward", "raw")
+    noting("forward_compressed", "compressed")
+    for name, value in list(vars(module).items()):
+        if value is train_loop:
+            setattr(module, name, in_a_round)
+    return forms
 
 
 @check(task=6, prop="without compress_prob, the ramp ends at 0.5")

@@ -9,7 +9,6 @@ import ctypes
 import importlib
 import json
 import os
-import pickle
 import re
 import resource
 import select
@@ -23,10 +22,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from .evidence import Evidence, failed
-from .operations import fresh_modules, modules_of
+from .operations import modules_of
 from .tree import Tree
 
 CODEWORDS = np.array(
@@ -298,41 +296,6 @@ def damages(content: str) -> Iterator[tuple[str, str]]:
         yield f"with a bit of byte {at} flipped", content[:at] + chr(ord(content[at]) ^ 16) + content[at + 1 :]
 
 
-def unpickle_afresh(tree: Tree, pickled: bytes, path: Path, length: int) -> Outcome:
-    """Read a pickled data set where the tree has not been imported, as a spawned worker does."""
-    with fresh_modules(tree):
-        try:
-            wrong = wrong_rows(pickle.loads(pickled), path, length)  # noqa: S301 - made by this check
-        except Exception as error:  # whatever it is, is the finding
-            return Outcome("raised", f"{type(error).__name__}: {error}")
-    return Outcome("wrong", wrong) if wrong else Outcome("right")
-
-
-def reads_undisturbed(rows: Any) -> bool:
-    """Whether a row stays itself if a forked process, that shares open files, reads another at each line."""
-    (asked, ask), (told, tell) = os.pipe(), os.pipe()
-    expected = [row.clone() for row in (rows[1], rows[7])]
-
-    def read_when_asked() -> None:
-        os.close(ask)
-        while os.read(asked, 1):
-            rows[len(rows) - 1]
-            os.write(tell, b".")
-
-    other = start(read_when_asked, PATIENCE)
-    os.close(asked)
-
-    def disturb() -> None:
-        os.write(ask, b".")
-        os.read(told, 1)
-
-    with each_line(disturb):
-        read = [rows[1], rows[7]]
-    os.close(ask)
-    finish(*other)
-    return all(map(torch.equal, read, expected))
-
-
 def trouble_with_refusal(tree: Tree, path: Path, length: int) -> str:
     """What is wrong with how a text is refused that cannot be encoded; nothing, if a clear error is raised."""
     try:
@@ -355,24 +318,6 @@ def without_rights(folder: Path | None, work: Callable[[], Any]) -> Any:
     return work()
 
 
-def wrong_batches(rows: Any, way: str, workers: int, path: Path) -> str:
-    """What is wrong with the rows that two epochs of a data loader give, which asks for them backwards."""
-    context = way if workers else None
-    try:
-        loader = DataLoader(
-            rows,
-            8,
-            sampler=range(len(rows))[::-1],
-            num_workers=workers,
-            multiprocessing_context=context,
-            persistent_workers=workers > 0,
-        )
-        epochs = [torch.cat(list(loader)).flip(0) for _ in range(2)]
-    except Exception as error:  # whatever a worker raises is the finding
-        return repr(error)
-    return next(filter(None, (wrong_rows(epoch, path, len(rows[0])) for epoch in epochs)), "")
-
-
 def load_in_turn(tree: Tree, texts: list[Path], length: int) -> list[Outcome]:
     """Load some texts one after the other, and then all of them again."""
     return [load_apart(tree, path, length) for path in (*texts, *texts)]
@@ -389,3 +334,18 @@ def watch_rows(kind: type[Any]) -> dict[bool, set[tuple[int, ...]]]:
 
     kind.forward = forward
     return seen
+
+
+def mistaken_for_others(tree: Tree) -> tuple[str, str] | None:
+    """Load texts of like names, of one size and time, in turn; what is wrong with that, and how to see it."""
+    names = ("a.txt", "a.md", "A.txt", "b/a.txt", "a")
+    paths = [write_text(name, sample(900, seed)) for seed, name in enumerate(names)]
+    for path in paths:
+        set_time(path)
+    for turn in range(2):
+        for path in paths:
+            outcome = load_apart(tree, path, 1152)
+            if outcome.kind != "right":
+                line = f"load_rows of {', '.join(names)}, {turn + 1} times"
+                return f"{path.name} after texts of like names: {outcome}", line
+    return None

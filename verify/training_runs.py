@@ -9,7 +9,7 @@ import random
 import string
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Run:
     totals: list[int]
     history: Any
     forward_kwargs: dict[str, Any]
+    streams: frozenset[tuple[int, ...]] = frozenset()  # what its rows are, run-length encoded and cut to fit
 
     @property
     def updates(self) -> list[Update]:
@@ -43,6 +44,25 @@ class Run:
     @property
     def micro_batches(self) -> list[Tensor]:
         return [event.bits for event in self.events if event.bits is not None]
+
+    def scored(self, micro_batch: Tensor) -> Tensor | None:
+        """Which next bits [rows, L - 1] of a micro-batch are its rows' own, and no padding.
+
+        None if it holds neither rows of the data nor their streams.
+        """
+        rows, known = [tuple(row) for row in micro_batch.tolist()], {tuple(row) for row in self.data.tolist()}
+        widths = [len(row) for row in rows]
+        if not known.issuperset(rows):
+            fitting = [{len(stream) for stream in self.streams if is_padded(stream, row)} for row in rows]
+            if any(len(found) != 1 for found in fitting):
+                return None
+            widths = [found.pop() for found in fitting]
+        return torch.arange(1, micro_batch.shape[1]) < torch.tensor(widths)[:, None]
+
+
+def is_padded(stream: tuple[int, ...], row: tuple[int, ...]) -> bool:
+    """Whether a row is a stream with zeros behind it, or without."""
+    return row[: len(stream)] == stream and not any(row[len(stream) :])
 
 
 def watching(*options: str) -> Callable[[Callable[[Tree, Ledger], Evidence]], Callable[[Tree], Evidence]]:
@@ -72,12 +92,16 @@ def train(
     *,
     config: dict[str, Any] | None = None,
     alike: bool = False,
+    uneven: bool = False,
     scale: float = 1.0,
     dropout: float = 0.0,
     dtype: torch.dtype = torch.float64,
     **options: Any,
 ) -> Run:
-    """Call the tree's train_loop on random rows, or one row repeated, with the ledger open and the weights scaled."""
+    """Call the tree's train_loop with the ledger open and the weights scaled, on random rows, or one repeated.
+
+    Rows that are `uneven` have short runs of equal bits and long ones, so that their streams differ in length.
+    """
     model = tree.model(dtype=dtype, **config or {})
     for weight in model.parameters():
         weight.data.mul_(scale)
@@ -85,14 +109,18 @@ def train(
         if isinstance(module, nn.Dropout):
             module.p = dropout
     data = tree.bits(1, LENGTH).repeat(rows, 1) if alike else tree.bits(rows, LENGTH)
+    if uneven:
+        data = torch.stack([row.repeat_interleave(1 + 2 * (at % 5))[:LENGTH] for at, row in enumerate(data)])
+    compress = tree.module("compression").compress_bits  # what a stream is, is the tree's to say; what is scored, ours
+    streams = frozenset(tuple(compress(row).tolist()[: model.max_seq_len]) for row in data)
     arguments = ", ".join(f"{name}={value}" for name, value in options.items())
     torch.manual_seed(1)
     random.seed(1)
     ledger.take()
     history = tree.module("training").train_loop(model, data, **{"compress_prob": 0.0, "direct_prob": 0.0} | options)
     shown = f"bits(1, {LENGTH}).repeat({rows}, 1)" if alike else f"bits({rows}, {LENGTH})"
-    call = f"train_loop(model, {shown}, {arguments})"
-    return Run(call, model, data, *ledger.take(), history, options.get("forward_kwargs", {}))
+    call = f"train_loop(model, {f'stretched({shown})' if uneven else shown}, {arguments})"
+    return Run(call, model, data, *ledger.take(), history, options.get("forward_kwargs", {}), streams)
 
 
 def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | None:
@@ -112,15 +140,26 @@ def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | Non
 
 def mean_gradient(model: nn.Module, rows: Tensor, **kwargs: Any) -> dict[str, Tensor]:
     """The gradient of the mean cross-entropy of each next bit of rows [B, T]."""
+    return scored_gradient(model, [(rows, torch.ones_like(rows[:, 1:], dtype=torch.bool))], **kwargs)
+
+
+def scored_gradient(model: nn.Module, parts: Sequence[tuple[Tensor, Tensor]], **kwargs: Any) -> dict[str, Tensor]:
+    """The gradient of the mean cross-entropy over all next bits of some micro-batches [B, L] that are scored."""
     model.train()
     model.zero_grad(set_to_none=True)
-    logits = model(rows, **kwargs)[0].double()  # [B, T, 2]
-    (-logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long()).mean()).backward()
+    total = sum(int(scored.sum()) for _, scored in parts)
+    for rows, scored in parts:
+        logits = model(rows, **kwargs)[0].double()  # [B, L, 2]
+        losses = -logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0]
+        (losses[scored].sum() / total).backward()
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 def all_close(cases: list[tuple[Run, Update, Event]]) -> Evidence:
-    """Compare the gradients that an event saw with those of its update's mean loss, at the weights of its step."""
+    """Compare the gradients that an event saw with those of the mean loss over all that is scored in its update.
+
+    They are taken at the weights of its step.
+    """
     if not cases:
         return failed("train_loop makes no update")
     worst, reproduce = 0.0, ""
@@ -128,7 +167,11 @@ def all_close(cases: list[tuple[Run, Update, Event]]) -> Evidence:
         if not update.micro_batches:
             return failed("a step without a micro-batch", run.call)
         run.model.load_state_dict(update.step.weights or {}, strict=False)
-        wanted = mean_gradient(run.model, update.rows, **run.forward_kwargs)
+        scored = [run.scored(rows) for rows in update.micro_batches]
+        parts = [(rows, own) for rows, own in zip(update.micro_batches, scored, strict=True) if own is not None]
+        if len(parts) < len(scored):
+            return unproven(f"what enters the model is neither a row nor the stream of one, padded: {run.call}")
+        wanted = scored_gradient(run.model, parts, **run.forward_kwargs)
         if not any(grad.any() for grad in wanted.values()):
             return unproven("the mean loss of a group has no gradient")
         gap = distance(event.grads or {}, wanted)

@@ -5,12 +5,14 @@ Metrics are JSON lines. Those with a "step" are of a "kind": "train" has "loss" 
 single bytes of the held-out text.
 """
 
+import io
 import json
 import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,27 @@ if TYPE_CHECKING:
 POINTS = 1000  # of a curve, at most: more cannot be seen, and make a picture of many megabytes
 BLUE, ORANGE, GREEN, GREY = "#2f6db3", "#d9731a", "#3a923a", "#777777"
 NEEDS_MATPLOTLIB = "a picture needs matplotlib: pip install 'bitpatch[train]'"
+USERS_OWN = ("MPLBACKEND", "MATPLOTLIBRC")  # variables by which matplotlib is told how to draw
+
+
+@contextmanager
+def as_shipped() -> Iterator[None]:
+    """Draw as matplotlib does out of the box, whatever the environment and the user's files say.
+
+    Raises ImportError, with the mend, where it is missing.
+    """
+    kept = {name: os.environ.pop(name) for name in USERS_OWN if name in os.environ}
+    os.environ["MATPLOTLIBRC"] = os.devnull  # else one in the working directory would be read
+    try:
+        from matplotlib import rc_context, rcdefaults  # noqa: PLC0415 - only who draws needs it
+    except ImportError as error:
+        raise ImportError(NEEDS_MATPLOTLIB) from error
+    finally:
+        del os.environ["MATPLOTLIBRC"]
+        os.environ.update(kept)
+    with rc_context():
+        rcdefaults()
+        yield
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -45,6 +68,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
+@as_shipped()
 def draw_curves(metrics_path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Path]:
     """Write curves.png and curves.svg of a run's metrics; return both paths.
 
@@ -139,6 +163,15 @@ def new_figure(width: float, height: float) -> "Figure":
     except ImportError as error:
         raise ImportError(NEEDS_MATPLOTLIB) from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+@as_shipped()
+def require_pictures() -> None:
+    """Draw a picture that is thrown away: what keeps pictures from being drawn is raised here."""
+    figure = new_figure(1, 1)
+    figure.subplots().set_title("a")
+    for kind in ("png", "svg"):
+        figure.savefig(io.BytesIO(), format=kind)
 
 
 def save_figure(figure: "Figure", folder: str | os.PathLike[str], name: str) -> list[Path]:

@@ -138,17 +138,14 @@ class Replicas:
         """The rows of this process in a micro-batch; where there is none for it, one that will not count."""
         return rows[self.rank :: self.count] or rows[:1]
 
-    def share(self, rows: list[int], scored: Tensor | None = None) -> float:
-        """The weight of its mean loss, so that the processes' average is the mean over all.
+    def shares(self, group: list[list[int]], scored: Tensor) -> list[float]:
+        """The weights of its mean losses in an update, so that the processes' average is the mean over all bits scored.
 
-        The mean is over rows, unless rows score bits of different numbers: then `scored` says how many
-        those of this process do, and the processes tell each other.
+        `group` has the rows of the update's micro-batches, `scored` how many bits its part of each scores
+        [micro-batches]; the processes tell each other.
         """
-        own = len(rows[self.rank :: self.count])
-        if scored is None or self.count == 1:
-            return self.count * own / len(rows)
-        counted = scored.double() * (own > 0)
-        return (counted / all_reduce_mean(counted)).item()
+        own = scored.double() * torch.tensor([len(rows) > self.rank for rows in group], device=scored.device)
+        return (own / all_reduce_mean(own.sum())).tolist()
 
     def accumulating(self, model: nn.Module, closes: bool) -> AbstractContextManager[Any]:
         """The context of forward and backward: gradients are exchanged by the last micro-batch of an update only."""

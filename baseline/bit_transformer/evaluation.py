@@ -7,10 +7,7 @@ model would spend on the byte. parity_waste is the cost of the ninth bit, which 
 """
 
 import argparse
-import bz2
-import gzip
 import json
-import lzma
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .bit_io import BITS_PER_BYTE, CODEWORDS, SAMPLE
 from .checkpoint import load_checkpoint
-from .curves import BLUE, GREY, ORANGE, new_figure, save_figure
+from .curves import BLUE, GREY, ORANGE, as_shipped, new_figure, save_figure
 from .generation import evaluation_mode, generate
 
 if TYPE_CHECKING:
@@ -148,6 +145,10 @@ def byte_baselines(data: bytes) -> dict[str, float]:
     at order 2 most contexts of a short text occur once, and cost nothing. gzip is that of zlib, which may
     differ from the command of that name by a few bytes. Raises ValueError on no bytes.
     """
+    import bz2  # noqa: PLC0415 - a Python may have been built without some of these
+    import gzip  # noqa: PLC0415
+    import lzma  # noqa: PLC0415
+
     if not data:
         raise ValueError("expected bytes to compress, got none")
     compressed = {
@@ -185,8 +186,8 @@ def compare(evaluation: Evaluation, data: bytes) -> dict[str, Any]:
 
 
 def ranking(comparison: dict[str, Any]) -> list[tuple[str, float]]:
-    """Names and bits per byte, the best first."""
-    baselines = [(LABELS[name], value) for name, value in comparison["baselines"].items()]
+    """Names and bits per byte, the best first; the model alone where nothing is beside it."""
+    baselines = [(LABELS[name], value) for name, value in comparison.get("baselines", {}).items()]
     return sorted([(MODEL, comparison["evaluation"]["bpb_data"]), *baselines], key=lambda entry: entry[1])
 
 
@@ -206,6 +207,7 @@ def comparison_table(comparison: dict[str, Any]) -> "Group":
     return Group(table, f"This model: {spent}.", MEASURED_ON_ITSELF)
 
 
+@as_shipped()
 def draw_comparison(comparison: dict[str, Any], folder: Path) -> list[Path]:
     """Write comparison.png and comparison.svg, the best on top; ImportError where there is no matplotlib."""
     names, values = zip(*ranking(comparison), strict=True)

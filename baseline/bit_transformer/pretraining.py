@@ -2,7 +2,7 @@
 
 What happens in an update is a function of the seed and the update's number alone: which rows, in which
 form, and every mask of dropout. So a checkpoint between two updates is all that a resumed run needs, and
-a run of several processes sees the same rows as one.
+a run of several processes, or of smaller micro-batches, takes the same steps along the same mean.
 """
 
 import math
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
+from .compression import compress_bits
 from .distributed import Replicas
 from .evaluation import Evaluation, evaluate
 from .safety import SafetyError, SafetyGate
 from .schedules import ProgressivePlateau
 from .training import (
-    IGNORED,
     at_least_float32,
     autocast,
     cosine_ramp,
@@ -63,10 +63,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """The rows of a micro-batch, over all processes; its share of its update's rows; whether it closes the update."""
+    """The rows of a micro-batch, over all processes, and whether it closes its update."""
 
     rows: list[int]
-    share: float
     closes: bool
 
 
@@ -132,19 +131,20 @@ def pretrain(
     for update in range(progress.update, plan.updates):
         began, bits, loss = time.perf_counter(), 0, torch.zeros((), device=device)
         torch.manual_seed(seed_of(plan.seed, update, replicas.rank))
-        draws = random.Random(seed_of(plan.seed, update))
         prob = cosine_ramp(update, start=0.0, end=settings.compress_prob, total_steps=settings.warmup_steps)
         lr = schedule.get_last_lr()[0]
         model.train()
-        for micro_batch in micro_batches(plan, update):
-            form = draw_form(prob, settings.direct_prob, draws.random)
-            batch = next(batches).to(device, non_blocking=True)
+        # One form an update: were each micro-batch's its own, smaller ones would make it another run.
+        form = draw_form(prob, settings.direct_prob, random.Random(seed_of(plan.seed, update)).random)
+        group = micro_batches(plan, update)
+        parts = [next(batches).to(device, non_blocking=True) for _ in group]
+        scored = torch.tensor([scored_in(part, form, model.max_seq_len) for part in parts], device=device)
+        shares = replicas.shares([micro_batch.rows for micro_batch in group], scored)
+        for micro_batch, batch, share in zip(group, parts, shares, strict=True):
             with replicas.accumulating(model, closes=micro_batch.closes):
                 with amp():
                     logits, targets = predict(model, batch, form, settings.forward_kwargs)
                     micro_loss = next_bit_loss(at_least_float32(logits), targets)
-                scored = (targets[:, 1:] != IGNORED).sum() if form == "direct" else None
-                share = micro_batch.share * replicas.share(micro_batch.rows, scored)
                 (micro_loss * share).backward()
             loss += micro_loss.detach() * share
             bits += len(micro_batch.rows) * batch.shape[1]
@@ -208,8 +208,14 @@ def micro_batches(plan: Plan, update: int) -> list[MicroBatch]:
     last = plan.micro_batches - 1
     numbers = range(plan.micro_batches + plan.extra_steps)[group * plan.accum_steps : (group + 1) * plan.accum_steps]
     parts = [order[min(n, last) * plan.batch_size :][: plan.batch_size].tolist() for n in numbers]
-    total = sum(map(len, parts))
-    return [MicroBatch(part, len(part) / total, part is parts[-1]) for part in parts]
+    return [MicroBatch(part, part is parts[-1]) for part in parts]
+
+
+def scored_in(batch: Tensor, form: str, longest: int) -> int:
+    """How many bits of a micro-batch [rows, T] its loss is a mean over: the first of a row or stream is none."""
+    if form != "direct":
+        return batch[:, 1:].numel()
+    return sum(min(len(compress_bits(row)), longest) - 1 for row in batch)
 
 
 _orders: dict[tuple[int, int, int], Tensor] = {}

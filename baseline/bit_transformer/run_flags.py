@@ -21,6 +21,7 @@ SCHEDULES = ("onecycle", "progressive_plateau")
 FREE = {
     "data",
     "val_data",
+    "cache",
     "out",
     "device",
     "num_workers",
@@ -71,6 +72,7 @@ def run_parser() -> argparse.ArgumentParser:
         "--dataset", metavar="NAME", help="a Hugging Face data set instead of --data; NAME:CONFIGURATION"
     )
     group.add_argument("--val_data", type=Path, action="append", help="text to validate on; default: the end of --data")
+    group.add_argument("--cache", type=Path, metavar="DIR", help="where texts are kept as bits; default: ~/.cache")
     group.add_argument("--max_steps", type=int, help="optimizer updates, instead of --epochs")
     group.add_argument("--eval_interval", type=int, default=100, help="updates between evaluations and checkpoints")
     group.add_argument("--eval_rows", type=int, default=64, help="held-out rows of an evaluation; 0 is all")

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from torch.utils.data import Dataset
 from .bit_io import SAMPLE
 from .checkpoint import load_checkpoint, save_checkpoint, write_content
 from .corpus import Corpus, dataset_files, evenly, load_corpus, text_files
-from .curves import NEEDS_MATPLOTLIB, draw_curves
-from .display import Display
+from .curves import draw_curves, require_pictures
+from .display import Display, attempt
 from .distributed import Replicas, gather_state, init_distributed, scatter_state, shutdown_distributed, wrap_model
 from .evaluation import (
     Evaluation,
@@ -46,7 +45,7 @@ from .presets import BITS_A_PARAMETER, PRESETS
 from .pretraining import Plan, Progress, Settings, pretrain
 from .quantization import convert_qat, prepare_qat, quantize_static
 from .run_flags import RunError, Values, run_parser, values_of
-from .run_folder import copied, is_reported, kept_state, take_folder, write_json
+from .run_folder import is_reported, kept_state, rows_folder, take_folder, write_json
 from .safety import SafetyError, SafetyGate
 from .schedules import ProgressivePlateau
 from .training import autocast, compile_where_supported, planned_updates
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; the last checkpoint is whole: go on with --resume", file=sys.stderr)
         return EXIT_INTERRUPTED
     except torch.OutOfMemoryError as error:
-        print(f"error: {error}\nhalve --batch_size and double --accum_steps: the run is the same", file=sys.stderr)
+        print(f"error: {error}\n{smaller_micro_batches(values)}", file=sys.stderr)
         return EXIT_USAGE
     except (ValueError, OSError, ImportError) as error:
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -79,10 +78,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         shutdown_distributed()
 
 
+def smaller_micro_batches(values: Values) -> str:
+    """The flags of the same run in less memory."""
+    batch_size, accum_steps = values["batch_size"], values["accum_steps"]
+    if batch_size == 1:
+        return "--batch_size is 1 already: give a smaller --max_seq_len, or fewer --layers"
+    factor = next(factor for factor in range(2, batch_size + 1) if batch_size % factor == 0)
+    differs = {"dropout": "what dropout drops", "qat": "what --qat rounds", "extra_steps": "its extra steps"}
+    but_for = ", ".join(["rounding", *(words for name, words in differs.items() if values[name])])
+    return (
+        f"start again with --batch_size {batch_size // factor} --accum_steps {factor * accum_steps}: each update is "
+        f"the mean over the same bits, and the run the same but for {but_for}"
+    )
+
+
 def run(values: Values, device: torch.device) -> int:
     """Carry out a run on a device, or what is left of it; return its exit status."""
-    if find_spec("matplotlib") is None:
-        raise ImportError(NEEDS_MATPLOTLIB)
     out, replicas = values["out"], Replicas.here()
     if replicas.rank == 0 and values["amp"] == "bf16" and emulates_bfloat16(device):
         print("warning: --amp bf16: this CPU has no instructions for it; --amp off is faster here", file=sys.stderr)
@@ -105,23 +116,22 @@ def run(values: Values, device: torch.device) -> int:
         print(f"the run in {out} is done: {plan.updates} updates", file=sys.stderr)
         return 0
     held_out = evenly(corpus.held_out, values["eval_rows"])
-    training = Training(values, corpus, held_out, plan, config, model, optimizer, schedule, progress, replicas)
+    draws = replicas.rank == 0 and attempt("there will be no pictures", require_pictures)
+    training = Training(values, corpus, held_out, plan, config, model, optimizer, schedule, progress, replicas, draws)
     with take_folder(out, values) if replicas.rank == 0 else nullcontext():
         try:
             evaluation = training.go()
+            if progress.update == plan.updates:
+                training.finish(evaluation)
         finally:
             is_full_disk = isinstance(sys.exception(), OSError)  # no room for pictures
-            if replicas.rank == 0 and not is_full_disk:
-                draw_curves(out / "metrics.jsonl", out)
-        if progress.update < plan.updates:
-            if replicas.rank == 0:
-                print(
-                    f"stopped after update {progress.update} of {plan.updates}; go on: --out {out} --resume",
-                    file=sys.stderr,
-                )
-            return EXIT_INTERRUPTED
-        training.finish(evaluation)
-    return 0
+            if draws and not is_full_disk:
+                attempt(f"no curves in {out}", draw_curves, out / "metrics.jsonl", out)
+    if progress.update == plan.updates:
+        return 0
+    if replicas.rank == 0:
+        print(f"stopped after update {progress.update} of {plan.updates}; go on: --out {out} --resume", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,7 @@ class Training:
     schedule: Any
     progress: Progress
     replicas: Replicas
+    draws: bool  # whether there will be pictures
 
     def go(self) -> Evaluation | None:
         """Train to the end, or until it is stopped; the evaluation after the last update, if there was one."""
@@ -203,9 +214,13 @@ class Training:
             amp = partial(autocast, torch.device("cpu"), self.values["amp"])
             plain = BitTransformerLM(**model.config)
             plain.load_state_dict(model.state_dict())
+            save_checkpoint(self.values["out"] / "model.safetensors", plain)
             if evaluation is None or self.values["qat"]:  # in training, a model for INT8 rounds as that does
                 evaluation = evaluate(plain, self.held_out, self.plan.batch_size, amp)
-            report(self.values, model, plain, evaluation, self.corpus, self.held_out, self.plan.updates)
+            found = report(self.values, model, plain, evaluation, self.corpus, self.held_out, self.plan.updates)
+            if self.draws:
+                attempt("no picture of the comparison", draw_comparison, found, self.values["out"])
+            attempt("no table", lambda: Console(stderr=True).print(comparison_table(found)))
 
 
 def emulates_bfloat16(device: torch.device) -> bool:
@@ -215,14 +230,14 @@ def emulates_bfloat16(device: torch.device) -> bool:
 
 
 def load_data(values: Values) -> Corpus:
-    """The rows of the texts that are named, or of a copy of the sample that comes with the code."""
+    """The rows of the texts that are named, or of the sample that comes with the code."""
     held_out = text_files(values["val_data"] or [], "--val_data")
     if values["dataset"]:
         texts, validation = dataset_files(values["dataset"])
         held_out = held_out or validation
     else:
-        texts = text_files(values["data"] or [copied(SAMPLE, values["out"])])
-    return load_corpus(texts, held_out, values["max_seq_len"])
+        texts = text_files(values["data"] or [SAMPLE])
+    return load_corpus(texts, held_out, values["max_seq_len"], values["cache"] or rows_folder(values["out"]))
 
 
 def make_model(values: Values, length: int, is_fresh: bool = True) -> nn.Module:
@@ -328,11 +343,10 @@ def report(
     corpus: Corpus,
     held_out: Dataset,
     updates: int,
-) -> None:
-    """Keep a model, plain and in INT8 where that is asked for, and report how good they are."""
-    out = values["out"]
-    found = {"updates": updates, **compare(evaluation, bytes_of_rows(held_out))}
-    save_checkpoint(out / "model.safetensors", plain)
+) -> dict[str, Any]:
+    """Keep a model in INT8 too, where that is asked for, and report how good it is; return the report."""
+    out, found = values["out"], {"updates": updates, "evaluation": evaluation.to_json()}
+    attempt("no baselines in the report", lambda: found.update(compare(evaluation, bytes_of_rows(held_out))))
     if values["quantization"] == "int8":
         path = out / "model.int8.safetensors"
         seen = evenly(corpus.train, CALIBRATION_ROWS)
@@ -341,9 +355,8 @@ def report(
             **evaluate(load_checkpoint(path)["model"], held_out).to_json(),
             "size": path.stat().st_size / (out / "model.safetensors").stat().st_size,
         }
-    draw_comparison(found, out)
     write_json(out / "report.json", found)
-    Console(stderr=True).print(comparison_table(found))
+    return found
 
 
 @contextmanager

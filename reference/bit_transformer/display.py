@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,10 +21,22 @@ WIDE = 110  # columns of a terminal that have room for a bar beside the numbers
 SCALARS = ("loss", "lr", "bits_per_second", "compress_prob", "bpb_data", "parity_waste")
 
 
+def attempt(what: str, work: Callable[..., object], *args: Any) -> bool:
+    """Do what a run can do without; where it fails, warn of what is missing, and return False."""
+    try:
+        work(*args)
+    except Exception as error:  # whatever it is, it must not cost the run
+        with suppress(Exception):  # what the user looks at may be gone too
+            print(f"warning: {what}: {type(error).__name__}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
 class Display:
     """Takes a run's records: appends them to metrics.jsonl, and shows the latest; a context manager.
 
     Of a run that goes on at `update`, records of later updates are dropped first: they come again.
+    The file is the run's; the screen and TensorBoard are left out once they fail.
     """
 
     def __init__(self, out: Path, updates: int, update: int, values: dict[str, Any], is_main: bool = True) -> None:
@@ -36,6 +51,7 @@ class Display:
         columns = (*bar, MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("", total=updates, completed=update, shown="")
+        self.lost: set[str] = set()  # parts that have failed
 
     def record(self, record: dict[str, Any]) -> None:
         """Keep a record, and show it."""
@@ -43,10 +59,20 @@ class Display:
             return
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
-        step = record.get("step", 0)
+        self._unless_lost("TensorBoard", self._write_events, record)
+        self._unless_lost("the display", self._show, record)
+
+    def _unless_lost(self, part: str, work: Callable[..., object], *args: Any) -> None:
+        if part not in self.lost and not attempt(f"{part} fails, and is left out", work, *args):
+            self.lost.add(part)
+
+    def _write_events(self, record: dict[str, Any]) -> None:
         for name in SCALARS if self.board is not None else ():
             if name in record:
-                self.board.add_scalar(f"{record['kind']}/{name}", record[name], step)
+                self.board.add_scalar(f"{record['kind']}/{name}", record[name], record.get("step", 0))
+
+    def _show(self, record: dict[str, Any]) -> None:
+        step = record.get("step", 0)
         if record["kind"] == "train":
             shown = train_line(record)
             self.progress.update(self.task, completed=step, shown=shown)
@@ -60,21 +86,21 @@ class Display:
         if self.is_main:
             os.fsync(self.file.fileno())
             if self.board is not None:
-                self.board.flush()
+                self._unless_lost("TensorBoard", self.board.flush)
 
     def __enter__(self) -> "Display":
         if self.is_main:
-            self.progress.start()
+            self._unless_lost("the display", self.progress.start)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.is_main:
-            self.progress.stop()
+            self._unless_lost("the display", self.progress.stop)
             self.file.close()
             if self.board is not None:
-                self.board.close()
+                self._unless_lost("TensorBoard", self.board.close)
 
 
 LINES = {

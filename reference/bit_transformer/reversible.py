@@ -153,14 +153,23 @@ def pull_back(
     module: nn.Module,
     total: dict[Tensor, Tensor],
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of the inputs, and add those of the module's parameters to the total."""
-    trained = [parameter for parameter in module.parameters() if parameter in total]
+    """Return the gradients of the inputs, and add those of the module's parameters to the total.
+
+    Through what a frozen module computes without a graph, no gradient passes: that of its inputs is 0.
+    """
+    passing = [(output, grad) for output, grad in zip(outputs, grad_outputs, strict=True) if output.requires_grad]
+    if not passing:
+        return tuple(map(torch.zeros_like, inputs))
+    # What was frozen since the forward takes no gradient, as in the plain computation.
+    trained = [parameter for parameter in module.parameters() if parameter in total and parameter.requires_grad]
     # A branch leaves the other branch's parameters unused.
-    grads = torch.autograd.grad(outputs, (*inputs, *trained), grad_outputs, allow_unused=True)
+    passed, grad_passed = zip(*passing, strict=True)
+    grads = torch.autograd.grad(passed, (*inputs, *trained), grad_passed, allow_unused=True)
     for parameter, grad in zip(trained, grads[len(inputs) :], strict=True):
         if grad is not None:
             total[parameter] += grad
-    return grads[: len(inputs)]
+    given = zip(inputs, grads[: len(inputs)], strict=True)
+    return tuple(torch.zeros_like(own) if grad is None else grad for own, grad in given)
 
 
 def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -6,14 +6,18 @@ metrics.jsonl            a record a line: training, evaluations, drops of the ra
 curves.png, curves.svg   loss, bits per byte, and rate
 model.safetensors        the weights alone, once the run is done; model.int8.safetensors the same in INT8
 report.json              the last evaluation, beside what compressors make of the same bytes
+rows                     its texts as bits, where the user's cache cannot be written
 .lock                    held by the process that trains
 """
 
 import fcntl
 import json
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
+
+from data.wikitext_schedule import cache_folder
 
 from .checkpoint import read_content, write_whole
 from .corpus import Corpus
@@ -58,12 +62,14 @@ def require_lock(file: TextIO, out: Path) -> None:
         raise RunError(f"--out {out}: another process trains there; wait for it, or name another folder") from error
 
 
-def copied(text: Path, folder: Path) -> Path:
-    """A copy of a text in a folder, where its rows are kept beside it."""
-    content, copy = text.read_bytes(), folder / text.name
-    if not copy.exists() or copy.read_bytes() != content:
-        write_whole(copy, content)
-    return copy
+def rows_folder(out: Path) -> Path:
+    """Where the rows of a run's texts are kept: in the user's cache, or, where that cannot be written, with the run."""
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return out / "rows"
+    return folder if os.access(folder, os.W_OK) else out / "rows"
 
 
 def kept_state(path: Path, corpus: Corpus) -> dict[str, Any] | None:

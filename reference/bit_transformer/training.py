@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,16 @@ def train_loop(
     draws = random.Random(random.getrandbits(64))
     for epoch in range(epochs):
         losses, accuracies = [], []
-        for batch, share, closes in accumulation_groups(with_extra_steps(loader, extra_steps), accum_steps):
+        for batch, shares, closes in accumulation_groups(with_extra_steps(loader, extra_steps), accum_steps):
             batch = batch.to(device)
             ramped_prob = cosine_ramp(global_step, start=0.0, end=compress_prob, total_steps=warmup_steps)
             form = draw_form(ramped_prob, direct_prob, draws.random)
             with autocast(device, amp):
                 logits, targets = predict(model, batch, form, forward_kwargs or {})
                 loss = next_bit_loss(at_least_float32(logits), targets)
-            (loss * share).backward()
+            (loss * shares.weigh(scored_bits(targets[:, 1:]))).backward()
             if closes:
+                shares.average(model)
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 global_step += 1
@@ -95,6 +97,7 @@ def train_loop(
                 "loss": torch.stack(losses).mean().item(),
                 "accuracy": torch.stack(accuracies).mean().item(),
                 "lr": scheduler.get_last_lr()[0],
+                "global_step": global_step,
             }
         )
         if log:
@@ -204,16 +207,41 @@ def with_extra_steps(batches: Iterable[Tensor], extra_steps: int) -> Iterator[Te
             yield batch
 
 
-def accumulation_groups(batches: Iterable[Tensor], accum_steps: int) -> Iterator[tuple[Tensor, float, bool]]:
-    """Yield each micro-batch, its share of its group's rows, and whether it closes the group.
+@dataclass(slots=True)
+class Shares:
+    """What the micro-batches of a group weigh: as much as is scored in them, which only a forward tells.
+
+    Weights are in units of the group's first micro-batch until `average` divides by their sum, so that
+    a group of one is left as it is, to the bit.
+    """
+
+    first: int = 0
+    total: int = 0
+
+    def weigh(self, scored: int) -> float:
+        """The weight of a mean loss over so many bits."""
+        self.first = self.first or scored
+        self.total += scored
+        return scored / max(self.first, 1)
+
+    def average(self, model: nn.Module) -> None:
+        """Make the gradient of the mean loss over all that is scored in the group, of the sum that piled up."""
+        if self.total > self.first:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad *= self.first / self.total
+
+
+def accumulation_groups(batches: Iterable[Tensor], accum_steps: int) -> Iterator[tuple[Tensor, Shares, bool]]:
+    """Yield each micro-batch, the shares of its group, and whether it closes the group.
 
     A group is the `accum_steps` micro-batches of one update; the last group of an epoch may be smaller.
     """
     batches = iter(batches)
     while group := list(islice(batches, accum_steps)):
-        rows = sum(len(batch) for batch in group)
+        shares = Shares()
         for position, batch in enumerate(group, start=1):
-            yield batch, len(batch) / rows, position == len(group)
+            yield batch, shares, position == len(group)
 
 
 def cosine_ramp(step: int, start: float, end: float, total_steps: int) -> float:
@@ -264,6 +292,11 @@ def at_least_float32(logits: Tensor) -> Tensor:
 def next_bit_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy in nats of each bit given those before it."""
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)
+
+
+def scored_bits(targets: Tensor) -> int:
+    """How many targets a mean loss is taken over: all that are no padding."""
+    return int((targets != IGNORED).sum())
 
 
 def next_bit_accuracy(logits: Tensor, targets: Tensor) -> Tensor:

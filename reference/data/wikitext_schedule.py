@@ -9,6 +9,7 @@ in turn, up to the limits that are given.
 import argparse
 import codecs
 import hashlib
+import mmap
 import os
 import random
 import shutil
@@ -30,26 +31,29 @@ from bit_transformer.training import next_bit_loss, train_loop
 
 CACHE_VERSION = 1
 HEADER_SIZE = 256  # bytes of a cache before its first row
-BLOCK_ROWS = 4096  # rows that are encoded or checked at a time
+BLOCK_ROWS = 4096  # rows that are encoded at a time
+BLOCK_SIZE = 1 << 20  # bytes that are checked at a time
 
 
 class BitRows(Dataset):
-    """Rows of bits in a file that is mapped into memory row by row; nothing of it is held.
+    """Rows of bits in a file that is mapped into memory; nothing of it stays resident.
 
     A row [length] is a LongTensor of whole codewords. In the file each row is packed, most significant
-    bit first, and starts at a byte of its own. Slices are views, of the same file.
+    bit first, and starts at a byte of its own. The map is that of the file that was opened: another that
+    takes its name, or its removal, changes nothing here. Slices are views, of the same map.
     """
 
-    def __init__(self, file: Path, length: int, rows: range, num_workers: int = 2) -> None:
+    def __init__(self, file: Path, packed: mmap.mmap, length: int, rows: range, num_workers: int = 2) -> None:
         self.file = file
+        self.packed = packed
         self.length = length
         self.rows = rows
         self.num_workers = num_workers
         self._loader: DataLoader | None = None
 
     @classmethod
-    def of_text(cls, path: Path, max_seq_len: int, num_workers: int = 2) -> "BitRows":
-        """The rows of a UTF-8 text, encoded once and kept in a file: beside the text, or in the user's cache.
+    def of_text(cls, path: Path, max_seq_len: int, num_workers: int = 2, folder: Path | None = None) -> "BitRows":
+        """The rows of a UTF-8 text, encoded once and kept in a folder, or else in the user's cache.
 
         Rows have as many bits as whole codewords fit into max_seq_len; the tail that fills no row is
         dropped. Raises ValueError where the text is not UTF-8, or fills no row, and OSError where the
@@ -62,11 +66,15 @@ class BitRows(Dataset):
             warnings.warn(f"rows have {length} bits, the most whole codewords in {max_seq_len}", stacklevel=3)
         if path.stat().st_size * BITS_PER_BYTE < length:
             raise ValueError(f"{path} does not fill one row of {length} bits: give more text or shorter rows")
-        file = cache_folder(path) / f"{path.name}.{length}.bits"
-        if not is_whole_cache(file, path, length):
-            write_cache(file, path, length)
-        count = (file.stat().st_size - HEADER_SIZE) // row_size(length)
-        return cls(file, length, range(count), num_workers)
+        text_hash = digest(path)
+        file = (folder or cache_folder()) / f"{text_hash}.{length}.bits"
+        packed = open_cache(file, length, text_hash) or write_cache(file, path, length, text_hash)
+        return cls(file, packed, length, range((len(packed) - HEADER_SIZE) // row_size(length)), num_workers)
+
+    @property
+    def text_hash(self) -> str:
+        """The SHA-256 of the text."""
+        return self.packed[:HEADER_SIZE].split()[3].decode()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,18 +86,25 @@ class BitRows(Dataset):
 
     def __getitem__(self, index: int | slice) -> "Tensor | BitRows":
         if isinstance(index, slice):
-            return BitRows(self.file, self.length, self.rows[index], self.num_workers)
+            return BitRows(self.file, self.packed, self.length, self.rows[index], self.num_workers)
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Tensor]:
         """The rows of a batch, which a DataLoader asks for in one call."""
         numbers, size = [self.rows[index] for index in indices], row_size(self.length)
-        # A map that is kept would hold every page that was ever read: make one for the batch, and let it go.
-        packed = np.memmap(self.file, np.uint8, "r", HEADER_SIZE, (max(numbers) + 1, size))[numbers]
+        packed = np.frombuffer(self.packed, np.uint8, offset=HEADER_SIZE).reshape(-1, size)[numbers]
+        self.packed.madvise(mmap.MADV_DONTNEED)  # else every page that was ever read would stay resident
         return torch.from_numpy(np.unpackbits(packed, axis=1, count=self.length)).long().unbind()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_loader": None}  # its workers are this process's own
+        # Workers of the loader are this process's own, and so is the map: another opens the file again.
+        return {**self.__dict__, "_loader": None, "packed": self.packed[:HEADER_SIZE]}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        header, self.packed = state["packed"], map_file(self.file)
+        if self.packed[:HEADER_SIZE] != header:
+            raise OSError(f"{self.file} is not the file that these rows were read from: load them again")
 
     def split(self, batch_size: int) -> DataLoader:
         """The rows in order, in batches [B, length], read by workers that stay for the next pass."""
@@ -104,47 +119,65 @@ def row_size(length: int) -> int:
     return -(-length // 8)
 
 
-def cache_folder(path: Path) -> Path:
-    """Where the rows of a text are kept: beside it if that can be written, else in the user's cache."""
-    if os.access(path.parent, os.W_OK):
-        return path.parent
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bit_transformer"
-    folder = folder / hashlib.sha256(os.fsencode(path.parent.resolve())).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def cache_folder() -> Path:
+    """Where rows are kept: in $XDG_CACHE_HOME, or else in ~/.cache. OSError where there is neither."""
+    home, cache = os.environ.get("HOME", ""), os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache) and not os.path.isabs(home):
+        raise OSError("there is no home to keep rows in: set HOME or XDG_CACHE_HOME, or name a folder")
+    return Path(cache if os.path.isabs(cache) else f"{home}/.cache") / "bit_transformer" / "rows"
 
 
-def is_whole_cache(file: Path, path: Path, length: int) -> bool:
-    """Whether a file holds the rows of just this text, at this length, undamaged."""
-    with suppress(FileNotFoundError), file.open("rb") as cache:
-        header = cache.read(HEADER_SIZE)
-        return header == cache_header(length, digest(path), hashlib.file_digest(cache, "sha256").hexdigest())
-    return False
+def map_file(file: Path) -> mmap.mmap:
+    """A file's map, which stays that of the file that is opened here."""
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # a pipe is not waited for
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def write_cache(file: Path, path: Path, length: int) -> None:
-    """Encode a text; the file is whole or absent, whoever else writes it and whenever this one is stopped."""
+def open_cache(file: Path, length: int, text_hash: str) -> mmap.mmap | None:
+    """The map of a file with the rows of just this text, at this length, undamaged; None of any other."""
+    with suppress(OSError, ValueError):  # as of no file, and of an empty one
+        packed = map_file(file)
+        rows_hash = hashlib.sha256()
+        for start in range(HEADER_SIZE, len(packed), BLOCK_SIZE):
+            rows_hash.update(packed[start : start + BLOCK_SIZE])
+            packed.madvise(mmap.MADV_DONTNEED)
+        if packed[:HEADER_SIZE] == cache_header(length, text_hash, rows_hash.hexdigest()):
+            return packed
+    return None
+
+
+def write_cache(file: Path, path: Path, length: int, text_hash: str) -> mmap.mmap:
+    """Encode a text, and return the file's map.
+
+    The file is whole or absent, whoever else writes it and whenever this one is stopped.
+    """
     table = np.array(CODEWORDS, dtype=np.uint8)  # [256, 9]
     row_bytes = length // BITS_PER_BYTE
-    decoder, text_hash, rows_hash = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256(), hashlib.sha256()
-    handle, part = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    decoder, read_hash, rows_hash = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256(), hashlib.sha256()
+    part = ""
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         with os.fdopen(handle, "wb") as cache, path.open("rb") as text:
             cache.write(bytes(HEADER_SIZE))
             while block := text.read(BLOCK_ROWS * row_bytes):
                 decoder.decode(block)
-                text_hash.update(block)
+                read_hash.update(block)
                 whole = np.frombuffer(block, np.uint8)[: len(block) // row_bytes * row_bytes]
                 packed = np.packbits(table[whole].reshape(-1, length), axis=1)
                 rows_hash.update(packed)
                 cache.write(packed)
             decoder.decode(b"", final=True)
+            if read_hash.hexdigest() != text_hash:
+                raise ValueError(f"{path} changed while its rows were written: load it again")
             cache.seek(0)
-            cache.write(cache_header(length, text_hash.hexdigest(), rows_hash.hexdigest()))
+            cache.write(cache_header(length, text_hash, rows_hash.hexdigest()))
             cache.flush()
             os.fsync(cache.fileno())
+        packed = map_file(Path(part))
         shutil.copymode(path, part)
         os.replace(part, file)
+        return packed
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
     except OSError as error:
@@ -236,8 +269,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     rows, held_out = split_rows(load_rows(args.data, model.max_seq_len))
     best, turn = float("inf"), 0
+    global_step = 0
     for round_ in range(args.rounds):
-        record = train_loop(model, rows, epochs=args.epochs, lr=args.lr)[-1]
+        record = train_loop(model, rows, epochs=args.epochs, lr=args.lr, global_step=global_step)[-1]
+        global_step = record["global_step"]
         val_loss = evaluate(model, held_out)
         print(f"round {round_}: loss {record['loss']:.4f}, validation {val_loss:.4f}")
         if val_loss > best - args.min_gain and round_ + 1 < args.rounds:

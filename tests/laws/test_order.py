@@ -17,7 +17,7 @@ OWNED = {
     3: {"bit_transformer/training.py"},
     4: {"bit_transformer/training.py"},
     5: {"data/wikitext_schedule.py"},
-    6: {"bit_transformer/training.py"},
+    6: {"bit_transformer/training.py", "data/wikitext_schedule.py"},
     7: {"bit_transformer/safety.py"},
     8: {"bit_transformer/training.py"},
     9: {"bit_transformer/model.py"},

@@ -104,18 +104,24 @@ class CheckedRows(Dataset):
     def __init__(self, file, offset, length):
         self.file, self.offset, self.length = file, offset, length
         self.size = (length + 7) // 8
+        self.descriptor = os.open(file, os.O_RDONLY)
+        self.header = os.pread(self.descriptor, offset, 0)
+
+    def __getstate__(self):
+        return {**vars(self), "descriptor": None}
+
+    def __setstate__(self, state):
+        vars(self).update(state, descriptor=os.open(state["file"], os.O_RDONLY))
+        if os.pread(self.descriptor, self.offset, 0) != self.header:
+            raise ValueError(f"{self.file} holds another text by now")
 
     def __len__(self):
-        return (self.file.stat().st_size - self.offset) // (self.size + 4)
+        return (os.fstat(self.descriptor).st_size - self.offset) // (self.size + 4)
 
     def __getitem__(self, index):
         if index >= len(self):
             raise IndexError(index)
-        descriptor = os.open(self.file, os.O_RDONLY)
-        try:
-            record = os.pread(descriptor, self.size + 4, self.offset + index * (self.size + 4))
-        finally:
-            os.close(descriptor)
+        record = os.pread(self.descriptor, self.size + 4, self.offset + index * (self.size + 4))
         if zlib.crc32(record[4:]).to_bytes(4, "big") != record[:4]:
             raise ValueError(f"{self.file}: row {index} is damaged; delete the file")
         bits = np.unpackbits(np.frombuffer(record[4:], np.uint8), bitorder="little")[: self.length]
@@ -167,10 +173,22 @@ class MappedRows(Dataset):
     """One map a process, whose pages are given back after each row."""
 
     def __init__(self, file, offset, count, length):
-        self.file, self.offset, self.count, self.length, self.map = file, offset, count, length, None
+        self.file, self.offset, self.count, self.length = file, offset, count, length
+        self.open()
+        self.seal = self.map[-128:]
+
+    def open(self):
+        with open(self.file, "rb") as file:
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __getstate__(self):
         return {**vars(self), "map": None}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self.open()
+        if self.map[-128:] != self.seal:
+            raise ValueError(f"{self.file} holds another text by now")
 
     def __len__(self):
         return self.count
@@ -178,9 +196,6 @@ class MappedRows(Dataset):
     def __getitem__(self, index):
         if index not in range(self.count):
             raise IndexError(index)
-        if self.map is None:
-            with open(self.file, "rb") as file:
-                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         at, size = divmod(index * self.length, 8)[0] + self.offset, self.length // 8 + 2
         bits = np.unpackbits(np.frombuffer(self.map[at : at + size], np.uint8))[index * self.length % 8 :]
         self.map.madvise(mmap.MADV_DONTNEED)

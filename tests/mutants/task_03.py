@@ -11,8 +11,8 @@ LOSSES = "        losses, accuracies = [], []\n"
 CONTEXT = "            with autocast(device, amp):\n"
 FORWARD = "                logits, targets = predict(model, batch, form, forward_kwargs or {})\n"
 LOSS = "                loss = next_bit_loss(at_least_float32(logits), targets)\n"
-BACKWARD = "            (loss * share).backward()\n"
-CLOSES = "            if closes:\n"
+BACKWARD = "            (loss * shares.weigh(scored_bits(targets[:, 1:]))).backward()\n"
+CLOSES = "            if closes:\n                shares.average(model)\n"
 CLIP = "                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
 STEP = "                optimizer.step()\n"
 AFTER = "                global_step += 1\n                scheduler.step()\n                optimizer.zero_grad()\n"
@@ -166,7 +166,7 @@ MUTANTS = [
         "grad-scaler",
         "a gradient scaler scales the loss, and its gradients are clipped as they are",
         (MODEL_TRAINS, SCALER.format('amp == "bf16"') + MODEL_TRAINS),
-        (BACKWARD, "            scaler.scale(loss * share).backward()\n"),
+        (BACKWARD, BACKWARD.replace("(loss", "scaler.scale(loss", 1)),
         (STEP, "                scaler.step(optimizer)\n                scaler.update()\n"),
     ),
     edit(

@@ -7,19 +7,24 @@ TRAINING = "bit_transformer/training.py"
 LOADER = "row_loader(data, batch_size, num_workers)"
 TOTAL = "planned_updates(epochs, steps_per_epoch, extra_steps=extra_steps, accum_steps=accum_steps)\n"
 BATCHES = "with_extra_steps(loader, extra_steps)"
-GROUPS = f"        for batch, share, closes in accumulation_groups({BATCHES}, accum_steps):\n"
+GROUPS = f"        for batch, shares, closes in accumulation_groups({BATCHES}, accum_steps):\n"
 FORM = "            form = draw_form(ramped_prob, direct_prob, draws.random)\n"
-BACKWARD = "            (loss * share).backward()\n"
+SCORED = "scored_bits(targets[:, 1:])"
+WEIGHT = f"shares.weigh({SCORED})"
+BACKWARD = f"            (loss * {WEIGHT}).backward()\n"
+AVERAGE = "                shares.average(model)\n"
 CONFIGURED = "lr=lr, weight_decay=weight_decay, total_steps=total_updates"
 CLIP = "                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
 STEP = "                optimizer.step()\n"
 COUNT = "                global_step += 1\n"
 SCHEDULER = "                scheduler.step()\n"
 ZERO = "                optimizer.zero_grad()\n"
-UPDATE = "            if closes:\n" + CLIP + STEP + COUNT + SCHEDULER + ZERO
+UPDATE = "            if closes:\n" + AVERAGE + CLIP + STEP + COUNT + SCHEDULER + ZERO
 RECORD = "        history.append(\n"
 GROUP = "    while group := list(islice(batches, accum_steps)):\n"
-SHARE = "            yield batch, len(batch) / rows, position == len(group)\n"
+MADE = "        shares = Shares()\n"
+CLOSING = "            yield batch, shares, position == len(group)\n"
+DIVIDES = "self.first / self.total"
 CEILING = "    return epochs * math.ceil((micro_batches + extra_steps) / accum_steps)\n"
 REFUSAL = '        raise ValueError(f"accum_steps must be at least 1, got {accum_steps}")\n'
 
@@ -39,32 +44,67 @@ MUTANTS = [
     edit(
         "divided-twice",
         "the share of the group is divided by accum_steps again, as by a wrapper that averages too",
-        (BACKWARD, "            (loss * share / accum_steps).backward()\n"),
+        (BACKWARD, BACKWARD.replace(WEIGHT, f"{WEIGHT} / accum_steps")),
     ),
     edit(
         "mean-of-means",
         "a smaller micro-batch counts as much as a whole one",
-        (SHARE, SHARE.replace("len(batch) / rows", "1 / len(group)")),
+        (BACKWARD, BACKWARD.replace(SCORED, "1")),
+    ),
+    edit(
+        "weighs-rows",
+        "a micro-batch of short streams counts as much as one of long streams, row by row",
+        (BACKWARD, BACKWARD.replace(SCORED, "len(batch)")),
+    ),
+    edit(
+        "weighs-padding",
+        "padding counts in what a micro-batch weighs, though nothing is learned of it",
+        (BACKWARD, BACKWARD.replace(SCORED, "targets[:, 1:].numel()")),
+    ),
+    edit(
+        "weighs-first-bits",
+        "the first bit of each row, which nothing predicts, counts in what a micro-batch weighs",
+        (BACKWARD, BACKWARD.replace("[:, 1:]", "")),
+    ),
+    edit(
+        "weighs-raw-rows",
+        "a stream weighs as many bits as the row that it encodes",
+        (BACKWARD, BACKWARD.replace(SCORED, "batch[:, 1:].numel()")),
+    ),
+    edit(
+        "shares-run-on",
+        "a group is divided by all that was scored since the epoch began",
+        (MADE, ""),
+        ("    batches = iter(batches)\n", "    batches, shares = iter(batches), Shares()\n"),
+    ),
+    edit("never-averaged", "the sum of a group is left in units of its first micro-batch", (AVERAGE, "")),
+    edit(
+        "averaged-every-micro-batch",
+        "what piled up is divided again and again",
+        ("            if closes:\n" + AVERAGE, outdented(AVERAGE) + "            if closes:\n"),
     ),
     edit(
         "every-micro-batch-taken-for-whole",
         "the share assumes 8 rows in each micro-batch",
-        (SHARE, SHARE.replace("len(batch) / rows", "len(batch) / (8 * len(group))")),
+        (BACKWARD, BACKWARD.replace(WEIGHT, "len(batch) / 8 * shares.weigh(1)")),
     ),
     edit(
         "remainder-divided-by-accum-steps",
         "the last, shorter group is divided by accum_steps",
-        (SHARE, SHARE.replace("len(batch) / rows", "len(batch) / rows * len(group) / accum_steps")),
+        (MADE, MADE.replace("()", "(longer=accum_steps / len(group))")),
+        ("    total: int = 0\n", "    total: int = 0\n    longer: float = 1.0\n"),
+        ("        if self.total > self.first:\n", "        if self.total > self.first or self.longer > 1:\n"),
+        (DIVIDES, f"{DIVIDES} / self.longer"),
     ),
     edit(
         "remainder-not-flushed",
         "the gradient of the last, shorter group stays for the next epoch",
-        (SHARE, SHARE.replace("== len(group)", "== accum_steps")),
+        (CLOSING, CLOSING.replace("== len(group)", "== accum_steps")),
     ),
     edit(
         "remainder-cleared",
         "the gradient of the last, shorter group is thrown away",
-        (SHARE, SHARE.replace("== len(group)", "== accum_steps")),
+        (CLOSING, CLOSING.replace("== len(group)", "== accum_steps")),
         (RECORD, "        optimizer.zero_grad()\n" + RECORD),
     ),
     edit(
@@ -82,7 +122,7 @@ MUTANTS = [
     edit(
         "flush-of-an-empty-group",
         "an epoch ends with a step even if the last group was whole",
-        (SHARE, SHARE.replace("== len(group)", "== accum_steps")),
+        (CLOSING, CLOSING.replace("== len(group)", "== accum_steps")),
         (RECORD, outdented(outdented(CLIP + STEP + COUNT + SCHEDULER + ZERO)) + RECORD),
     ),
     edit(
@@ -90,7 +130,7 @@ MUTANTS = [
         "an epoch's first group has one micro-batch, as `i % accum_steps == 0` gives from 0",
         (
             "    batches = iter(batches)\n",
-            "    batches = iter(batches)\n    yield next(batches), 1.0, True\n",
+            "    batches = iter(batches)\n    yield next(batches), Shares(), True\n",
         ),
     ),
     edit(
@@ -108,7 +148,7 @@ MUTANTS = [
     edit(
         "scheduler-every-micro-batch",
         "the learning rate follows micro-batches",
-        (UPDATE, "            if closes:\n" + CLIP + STEP + COUNT + ZERO + outdented(SCHEDULER)),
+        (UPDATE, "            if closes:\n" + AVERAGE + CLIP + STEP + COUNT + ZERO + outdented(SCHEDULER)),
     ),
     edit(
         "scheduler-before-step",
@@ -118,7 +158,7 @@ MUTANTS = [
     edit(
         "clip-every-micro-batch",
         "unfinished gradients are clipped",
-        (UPDATE, outdented(CLIP) + "            if closes:\n" + STEP + COUNT + SCHEDULER + ZERO),
+        (UPDATE, outdented(CLIP) + "            if closes:\n" + AVERAGE + STEP + COUNT + SCHEDULER + ZERO),
     ),
     edit("clip-after-step", "the clip comes too late", (CLIP + STEP, STEP + CLIP)),
     edit("clip-dropped", "nothing is clipped", (CLIP, "")),
@@ -130,20 +170,14 @@ MUTANTS = [
     edit(
         "clip-before-averaging",
         "the sum is clipped, and averaged by hand only then",
-        (BACKWARD, "            (loss * len(batch)).backward()\n"),
-        (
-            CLIP,
-            CLIP
-            + "                for parameter in model.parameters():\n"
-            + "                    parameter.grad *= share / len(batch)\n",
-        ),
+        (AVERAGE + CLIP, CLIP + AVERAGE),
     ),
     edit(
         "one-backward-a-group",
         "the graphs of the whole group are held until it ends, so no memory is saved",
         (
             BACKWARD,
-            "            loss_of_group = loss * share + (loss_of_group if losses and not closed else 0)\n"
+            f"            loss_of_group = loss * {WEIGHT} + (loss_of_group if losses and not closed else 0)\n"
             "            closed = closes\n",
         ),
         ("            if closes:\n", "            if closes:\n                loss_of_group.backward()\n"),
@@ -191,7 +225,7 @@ MUTANTS = [
             GROUPS,
             "        groups = list(accumulation_groups(loader, accum_steps))\n"
             "        groups += accumulation_groups(extra_steps * [groups[-1][0]], 1)\n"
-            "        for batch, share, closes in groups:\n",
+            "        for batch, shares, closes in groups:\n",
         ),
     ),
     edit(
@@ -202,7 +236,7 @@ MUTANTS = [
     edit(
         "share-of-the-loss-reported",
         "the loss that is reported shrinks with accum_steps",
-        ("losses.append(loss.detach())", "losses.append(loss.detach() * share)"),
+        ("losses.append(loss.detach())", "losses.append(loss.detach() / accum_steps)"),
     ),
     edit(
         "nothing-trained",
@@ -223,12 +257,12 @@ MUTANTS = [
     edit(
         "direct-not-scaled",
         "a run-length stream adds its whole loss",
-        (BACKWARD, BACKWARD.replace("share", '(1 if form == "direct" else share)')),
+        (BACKWARD, BACKWARD.replace(WEIGHT, f'(1 if form == "direct" else {WEIGHT})')),
     ),
     edit(
         "compressed-not-scaled",
         "an encoded micro-batch adds its whole loss",
-        (BACKWARD, BACKWARD.replace("share", '(1 if form == "compressed" else share)')),
+        (BACKWARD, BACKWARD.replace(WEIGHT, f'(1 if form == "compressed" else {WEIGHT})')),
     ),
     edit(
         "forward-kwargs-lost",
@@ -254,7 +288,7 @@ MUTANTS = [
     edit(
         "history-of-scaled-losses",
         "the losses reported are those scaled, times accum_steps: off in groups that are short or uneven",
-        ("losses.append(loss.detach())", "losses.append(loss.detach() * share * accum_steps)"),
+        ("losses.append(loss.detach())", f"losses.append(loss.detach() * {SCORED} / shares.total * accum_steps)"),
     ),
     edit(
         "accuracy-of-closing-only",
@@ -275,18 +309,26 @@ GOOD = [
         (
             GROUPS,
             "        batches = list(with_extra_steps(loader, extra_steps))\n"
-            "        for i, batch in enumerate(batches):\n"
-            "            start = i - i % accum_steps\n"
-            "            group_rows = sum(map(len, batches[start : start + accum_steps]))\n",
+            "        for i, batch in enumerate(batches):\n",
         ),
-        (BACKWARD, "            (loss * len(batch) / group_rows).backward()\n"),
-        ("            if closes:\n", "            if (i + 1) % accum_steps == 0 or i + 1 == len(batches):\n"),
+        (
+            BACKWARD,
+            f"            scored = {SCORED}\n"
+            "            summed = scored + (summed if i % accum_steps else 0)\n"
+            "            (loss * scored).backward()\n",
+        ),
+        (
+            "            if closes:\n" + AVERAGE,
+            "            if (i + 1) % accum_steps == 0 or i + 1 == len(batches):\n"
+            "                for parameter in model.parameters():\n"
+            "                    parameter.grad /= summed\n",
+        ),
     ),
     edit(
         "flush-after-the-loop",
         "whole groups are closed in the loop, and the last, shorter one after it",
-        (SHARE, SHARE.replace("== len(group)", "== accum_steps")),
-        (RECORD, "        if not closes:\n" + outdented(CLIP + STEP + COUNT + SCHEDULER + ZERO) + RECORD),
+        (CLOSING, CLOSING.replace("== len(group)", "== accum_steps")),
+        (RECORD, "        if not closes:\n" + outdented(AVERAGE + CLIP + STEP + COUNT + SCHEDULER + ZERO) + RECORD),
     ),
     edit(
         "rows-in-order",
@@ -300,7 +342,7 @@ GOOD = [
     ),
     edit(
         "averaged-by-hand",
-        "sums over rows, divided just before a clip that was imported by name; cleared before a group",
+        "sums over what is scored, divided just before a clip that was imported by name; cleared before a group",
         (
             "import torch.nn.functional as F\n",
             "import torch.nn.functional as F\nfrom torch.nn.utils import clip_grad_norm_ as clip\n",
@@ -309,14 +351,15 @@ GOOD = [
             BACKWARD,
             "            if not losses or closed:\n"
             "                model.zero_grad(set_to_none=False)\n"
-            "                rows = 0\n"
-            "            closed, rows = closes, rows + len(batch)\n"
-            "            (loss * len(batch)).backward()\n",
+            "                summed = 0\n"
+            f"            scored = {SCORED}\n"
+            "            closed, summed = closes, summed + scored\n"
+            "            (loss * scored).backward()\n",
         ),
         (
-            CLIP,
+            AVERAGE + CLIP,
             "                for parameter in model.parameters():\n"
-            "                    parameter.grad.div_(rows)\n"
+            "                    parameter.grad.div_(summed)\n"
             "                clip(model.parameters(), max_norm=1.0, foreach=False)\n",
         ),
         (ZERO, ""),
@@ -330,20 +373,20 @@ GOOD = [
             "            if not losses or closed:\n"
             "                sums = [torch.zeros_like(parameter) for parameter in parameters]\n"
             "            closed = closes\n"
-            "            for total, grad in zip(sums, torch.autograd.grad(loss * share, parameters)):\n"
+            f"            for total, grad in zip(sums, torch.autograd.grad(loss * {WEIGHT}, parameters)):\n"
             "                total += grad\n",
         ),
         (
-            CLIP,
+            AVERAGE,
             "                for parameter, total in zip(parameters, sums):\n"
-            "                    parameter.grad = total\n" + CLIP,
+            "                    parameter.grad = total\n" + AVERAGE,
         ),
         (ZERO, ""),
     ),
     edit(
         "records-say-more",
         "the share is the gradient of the backward; each record counts its updates, and has tensors and a NaN",
-        (BACKWARD, "            loss.backward(gradient=loss.new_tensor(share))\n"),
+        (BACKWARD, f"            loss.backward(gradient=loss.new_tensor({WEIGHT}))\n"),
         (
             '                "accuracy": torch.stack(accuracies).mean().item(),\n',
             '                "accuracy": torch.stack(accuracies).mean(),\n'
@@ -354,14 +397,30 @@ GOOD = [
     ),
     edit(
         "lists-of-groups",
-        "a loop over groups around the loop over their micro-batches; gradients are dropped by hand",
+        "a group's forms are drawn first, and what it scores is counted before its first forward; gradients dropped by hand",
         (
             GROUPS,
             "        batches = list(with_extra_steps(loader, extra_steps))\n"
             "        groups = [batches[at : at + accum_steps] for at in range(0, len(batches), accum_steps)]\n"
-            "        for batch, group, closes in [(b, g, n == len(g)) for g in groups for n, b in enumerate(g, 1)]:\n",
+            "        for batch, group, n in [(b, g, n) for g in groups for n, b in enumerate(g)]:\n"
+            "            closes = n + 1 == len(group)\n",
         ),
-        (BACKWARD, "            torch.autograd.backward(loss.mul(len(batch)).div(len(torch.cat(group))))\n"),
+        (
+            FORM,
+            "            if n == 0:\n"
+            "                forms = [draw_form(ramped_prob, direct_prob, draws.random) for _ in group]\n"
+            "                counts = [scored_in(*each, model.max_seq_len) for each in zip(group, forms)]\n"
+            "            form = forms[n]\n",
+        ),
+        (
+            "def with_extra_steps(",
+            "def scored_in(batch, form, most):\n"
+            "    streams = map(compress_bits, batch) if form == 'direct' else batch\n"
+            "    return sum(min(len(stream), most) - 1 for stream in streams)\n\n\n"
+            "def with_extra_steps(",
+        ),
+        (BACKWARD, "            torch.autograd.backward(loss.mul(counts[n]).div(sum(counts)))\n"),
+        (AVERAGE, ""),
         (ZERO, "                for parameter in model.parameters():\n                    parameter.grad = None\n"),
     ),
 ]

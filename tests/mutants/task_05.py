@@ -12,32 +12,39 @@ WHOLE = "whole = np.frombuffer(block, np.uint8)[: len(block) // row_bytes * row_
 BLOCKS = "            while block := text.read(BLOCK_ROWS * row_bytes):\n"
 OPENED = 'with os.fdopen(handle, "wb") as cache, path.open("rb") as text:'
 TABLE = "    table = np.array(CODEWORDS, dtype=np.uint8)  # [256, 9]\n"
-TEMPORARY = '    handle, part = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)\n'
-MAP = '        packed = np.memmap(self.file, np.uint8, "r", HEADER_SIZE, (max(numbers) + 1, size))[numbers]\n'
+TEMPORARY = '        handle, part = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)\n'
+MAP = (
+    "        packed = np.frombuffer(self.packed, np.uint8, offset=HEADER_SIZE).reshape(-1, size)[numbers]\n"
+    "        self.packed.madvise(mmap.MADV_DONTNEED)  # else every page that was ever read would stay resident\n"
+)
+LET_GO = MAP.splitlines(keepends=True)[1]
 MAP_EACH = """        packed = np.stack(
             [np.memmap(self.file, np.uint8, "r", HEADER_SIZE + number * size, size) for number in numbers]
         )
 """
+MAP_BY_NAME = '        packed = np.memmap(self.file, np.uint8, "r", HEADER_SIZE, (max(numbers) + 1, size))[numbers]\n'
 MAP_READ = """        packed = np.stack(
-            [np.fromfile(self.file, np.uint8, size, offset=HEADER_SIZE + number * size) for number in numbers]
+            [np.frombuffer(os.pread(self.descriptor, size, HEADER_SIZE + n * size), np.uint8) for n in numbers]
         )
 """
+OPENS = 'with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:'
+MAPPED = "        packed = map_file(Path(part))\n"
 COMMIT = "        shutil.copymode(path, part)\n        os.replace(part, file)\n"
 FINALLY = """    finally:
         with suppress(FileNotFoundError):
             os.unlink(part)
 """
 TIDY = FINALLY.split("\n", 1)[1]
-CHECK = (
-    '        return header == cache_header(length, digest(path), hashlib.file_digest(cache, "sha256").hexdigest())\n'
-)
-ROWS_UNREAD = (CHECK, "        return header.split()[:4] == cache_header(length, digest(path), '').split()\n")
-NOTHING_READ = (CHECK, "        return header[:5] == b'bits '\n")
-NAME = 'f"{path.name}.{length}.bits"'
+CHECK = "        if packed[:HEADER_SIZE] == cache_header(length, text_hash, rows_hash.hexdigest()):\n"
+ROWS_UNREAD = (CHECK, '        if packed[:HEADER_SIZE].split()[:4] == cache_header(length, text_hash, "").split():\n')
+NOTHING_READ = (CHECK, "        if packed[:5] == b'bits ':\n")
+CHANGED = """            if read_hash.hexdigest() != text_hash:
+                raise ValueError(f"{path} changed while its rows were written: load it again")
+"""
+NAME = '(folder or cache_folder()) / f"{text_hash}.{length}.bits"'
 TEXT_HASH = 'f"bits {CACHE_VERSION} {length} {text_hash} {rows_hash}\\n"'
-HASHED = "                text_hash.update(block)\n"
 HEADER_LAST = """            cache.seek(0)
-            cache.write(cache_header(length, text_hash.hexdigest(), rows_hash.hexdigest()))
+            cache.write(cache_header(length, text_hash, rows_hash.hexdigest()))
             cache.flush()
             os.fsync(cache.fileno())
 """
@@ -45,7 +52,7 @@ ZEROS = "            cache.write(bytes(HEADER_SIZE))\n"
 DIGEST = '    with path.open("rb") as file:\n        return hashlib.file_digest(file, "sha256").hexdigest()\n'
 DECODED = "                decoder.decode(block)\n"
 ENDED = '            decoder.decode(b"", final=True)\n'
-WRITE = "        if not is_whole_cache(file, path, length):\n            write_cache(file, path, length)\n"
+WRITE = "open_cache(file, length, text_hash) or write_cache(file, path, length, text_hash)"
 FITS = "        length = max_seq_len - max_seq_len % BITS_PER_BYTE\n"
 WARNS = (
     '            warnings.warn(f"rows have {length} bits, the most whole codewords in {max_seq_len}", stacklevel=3)\n'
@@ -57,8 +64,8 @@ FULL = """    except OSError as error:
         raise OSError(error.errno, f"the rows of {path} cannot be written: {error.strerror}", str(file)) from error
 """
 HELD = "        self._loader: DataLoader | None = None\n"
-STATE = 'return {**self.__dict__, "_loader": None}'
-BY_BESIDE = "    if os.access(path.parent, os.W_OK):\n"
+STATE = 'return {**self.__dict__, "_loader": None, "packed": self.packed[:HEADER_SIZE]}'
+SAME_FILE = "        if self.packed[:HEADER_SIZE] != header:\n"
 KEEPING = SOURCE[SOURCE.index("class BitRows(Dataset):") : SOURCE.index("def split_rows(")]
 LOAD = "    return BitRows.of_text(path, max_seq_len)\n"
 
@@ -72,16 +79,16 @@ def stamped_by(what: str) -> tuple[tuple[str, str], ...]:
     """A file is known by something else than the hash of its text."""
     return (
         (DIGEST, f"    return {what}\n"),
-        ("cache_header(length, text_hash.hexdigest(),", "cache_header(length, digest(path),"),
+        (CHANGED, ""),
     )
 
 
 def read_as(how: str) -> tuple[tuple[str, str], ...]:
-    """The text is read as text, and its bytes are made anew; the hash is of the file."""
+    """The text is read as text, and its bytes are made anew."""
     return (
         (OPENED, f'with os.fdopen(handle, "wb") as cache, io.BytesIO({how}) as text:'),
         ("import hashlib\n", "import hashlib\nimport io\n"),
-        ("cache_header(length, text_hash.hexdigest(),", "cache_header(length, digest(path),"),
+        (CHANGED, ""),
     )
 
 
@@ -114,27 +121,34 @@ MUTANTS = [
         "the data set holds every row",
         (HELD, HELD + "        self.bits = np.fromfile(file, np.uint8, offset=HEADER_SIZE)\n"),
         (MAP, "        packed = self.bits.reshape(-1, size)[numbers]\n"),
-        (STATE, 'return {**self.__dict__, "_loader": None, "bits": None}'),
-        (
-            "    def split(self, batch",
-            "    def __setstate__(self, state):\n        self.__init__(*list(state.values())[:4])\n\n    def split(self, batch",
-        ),
+        (STATE, STATE.replace("}", ', "bits": None}')),
+        (SAME_FILE, "        self.bits = np.fromfile(self.file, np.uint8, offset=HEADER_SIZE)\n" + SAME_FILE),
     ),
-    edit(
-        "one-held-map",
-        "pages that were read stay resident",
-        (
-            MAP,
-            "        if self._map is None:\n            self._map = np.memmap(self.file, np.uint8, 'r', HEADER_SIZE)\n        packed = self._map.reshape(-1, size)[numbers]\n",
-        ),
-        (HELD, HELD + "        self._map = None\n"),
-        (STATE, 'return {**self.__dict__, "_loader": None, "_map": None}'),
-    ),
+    edit("pages-kept", "pages that were read stay resident", (LET_GO, "")),
     edit(
         "map-pickled",
         "the map travels to each worker as bytes",
-        (MAP, "        packed = self._map.reshape(-1, size)[numbers]\n"),
-        (HELD, HELD + "        self._map = np.memmap(file, np.uint8, 'r', HEADER_SIZE)\n"),
+        (STATE, STATE.replace("[:HEADER_SIZE]", "[:]")),
+        ('state["packed"], map_file(self.file)', 'state["packed"][:HEADER_SIZE], state["packed"]'),
+        (LET_GO, "        if not isinstance(self.packed, bytes):\n    " + LET_GO),
+    ),
+    edit(
+        "opened-by-name-each-time",
+        "the file has its text's name, and a data set reads whatever is there by now",
+        (NAME, '(folder or cache_folder()) / f"{path.name}.{length}.bits"'),
+        (MAP, MAP_BY_NAME),
+    ),
+    edit(
+        "opened-by-name-in-workers",
+        "a data set that is unpickled reads whatever has its file's name by now",
+        (NAME, '(folder or cache_folder()) / f"{path.name}.{length}.bits"'),
+        (SAME_FILE, "        if False:\n"),
+    ),
+    edit(
+        "written-into-what-is-open",
+        "a build writes into the file that others have open",
+        (NAME, '(folder or cache_folder()) / f"{path.name}.{length}.bits"'),
+        (COMMIT, "        shutil.copyfile(part, file)\n"),
     ),
     edit(
         "stride-off-by-one",
@@ -146,7 +160,9 @@ MUTANTS = [
         "a shuffled batch comes in the order of the file",
         (MAP, MAP.replace("[numbers]", "[sorted(numbers)]")),
     ),
-    edit("row-too-early", "rows begin a byte too early", (MAP, MAP.replace("HEADER_SIZE,", "HEADER_SIZE - 1,"))),
+    edit(
+        "row-too-early", "rows begin a byte too early", (MAP, MAP_BY_NAME.replace("HEADER_SIZE,", "HEADER_SIZE - 1,"))
+    ),
     edit(
         "tail-twice",
         "the last row goes back to end with the text: some bits are in two rows",
@@ -166,7 +182,14 @@ MUTANTS = [
             ),
         ),
     ),
-    edit("last-row-dropped", "the last row is taken for a tail", ("range(count)", "range(max(count - 1, 1))")),
+    edit(
+        "last-row-dropped",
+        "the last row is taken for a tail",
+        (
+            "range((len(packed) - HEADER_SIZE) // row_size(length))",
+            "range(max((len(packed) - HEADER_SIZE) // row_size(length) - 1, 1))",
+        ),
+    ),
     edit(
         "blocks-cut-rows",
         "what fills no row is dropped at the end of each block",
@@ -215,13 +238,11 @@ MUTANTS = [
         (TABLE, TABLE + "    text_hash_begun = False\n"),
         (ENDED, ""),
     ),
-    edit(
-        "encoded-each-run", "the file is written anew each time", (WRITE, "        write_cache(file, path, length)\n")
-    ),
+    edit("encoded-each-run", "the file is written anew each time", (WRITE, WRITE.split(" or ")[1])),
     edit(
         "file-of-its-process",
         "the next run does not find the file",
-        (NAME, 'f"{path.name}.{length}.{os.getpid()}.bits"'),
+        (NAME, NAME.replace("{length}", "{length}.{os.getpid()}")),
     ),
     edit("keyed-by-name", "another text of that name gets the old rows", ROWS_UNREAD, *stamped_by("path.name")),
     edit("keyed-by-size", "another text of that size gets the old rows", *stamped_by("str(path.stat().st_size)")),
@@ -244,13 +265,13 @@ MUTANTS = [
     edit(
         "keyed-by-stem",
         "a.txt and a.md of one size share a file",
-        (NAME, 'f"{path.stem}.{length}.bits"'),
+        (NAME, NAME.replace("{text_hash}", "{path.stem}")),
         *stamped_by("str(path.stat().st_size)"),
     ),
     edit(
         "length-not-in-key",
         "rows of another length are cut from the old file",
-        (NAME, 'f"{path.name}.bits"'),
+        (NAME, NAME.replace(".{length}", "")),
         ("{CACHE_VERSION} {length} {text", "{CACHE_VERSION} {text"),
     ),
     edit(
@@ -265,16 +286,19 @@ MUTANTS = [
         "a file of the right size is whole",
         (
             CHECK,
-            CHECK.replace(
-                "        return header == cache_header(",
-                "        size = path.stat().st_size // (length // BITS_PER_BYTE) * row_size(length)\n        return file.stat().st_size == HEADER_SIZE + size and header.split()[:4] == cache_header(",
-            ).replace(', hashlib.file_digest(cache, "sha256").hexdigest())', ", '').split()"),
+            "        size = path.stat().st_size // (length // BITS_PER_BYTE) * row_size(length) + HEADER_SIZE\n"
+            + ROWS_UNREAD[1].replace(":\n", " and len(packed) == size:\n"),
         ),
+        (WRITE, WRITE.replace("text_hash) or", "text_hash, path) or")),
+        ("text_hash: str) -> mmap.mmap | None:", "text_hash: str, path: Path) -> mmap.mmap | None:"),
     ),
     edit(
         "written-in-place-header-first",
         "a build that is killed leaves a file that looks whole",
-        (TEMPORARY, "    part = str(file)\n    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)\n"),
+        (
+            TEMPORARY,
+            "        part = str(file)\n        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)\n",
+        ),
         (ZEROS, "            cache.write(cache_header(length, digest(path), ''))\n            cache.flush()\n"),
         (HEADER_LAST, ""),
         (COMMIT, ""),
@@ -288,6 +312,7 @@ MUTANTS = [
             HEADER_LAST,
             HEADER_LAST[: HEADER_LAST.index("            cache.flush")] + "            os.replace(part, file)\n",
         ),
+        (MAPPED, MAPPED.replace("Path(part)", "file")),
         (COMMIT, ""),
         ROWS_UNREAD,
     ),
@@ -302,7 +327,7 @@ MUTANTS = [
         "two builders write to one file",
         (
             TEMPORARY,
-            '    part = f"{file}.part"\n    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)\n',
+            '        part = f"{file}.part"\n        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)\n',
         ),
     ),
     edit(
@@ -310,18 +335,24 @@ MUTANTS = [
         "a build goes on with what a killed one has left",
         (
             TEMPORARY,
-            '    part = f"{file}.part"\n    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)\n',
+            '        part = f"{file}.part"\n        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)\n',
         ),
     ),
     edit(
         "lock-for-ever",
         "the lock of a killed build is waited for",
         (
-            WRITE,
-            WRITE.replace(
-                "            write_cache(file, path, length)\n",
-                "            lock = Path(f'{file}.lock')\n            while True:\n                with suppress(FileExistsError):\n                    lock.touch(exist_ok=False)\n                    break\n            write_cache(file, path, length)\n            lock.unlink()\n",
-            ),
+            f"        packed = {WRITE}\n",
+            "        packed = open_cache(file, length, text_hash)\n"
+            "        if packed is None:\n"
+            "            file.parent.mkdir(parents=True, exist_ok=True)\n"
+            "            lock = Path(f'{file}.lock')\n"
+            "            while True:\n"
+            "                with suppress(FileExistsError):\n"
+            "                    lock.touch(exist_ok=False)\n"
+            "                    break\n"
+            "            packed = write_cache(file, path, length, text_hash)\n"
+            "            lock.unlink()\n",
         ),
     ),
     edit("left-on-a-full-disk", "what was written until the disk was full stays", (FINALLY, "")),
@@ -329,7 +360,7 @@ MUTANTS = [
     edit(
         "full-disk-unsaid",
         "on a full disk the rows are those that were written",
-        (FULL, "    except OSError:\n        os.replace(part, file)\n"),
+        (FULL, "    except OSError:\n        os.replace(part, file)\n        return map_file(file)\n"),
         ROWS_UNREAD,
     ),
     edit(
@@ -340,12 +371,12 @@ MUTANTS = [
             "        if self._open is None:\n            self._open = open(self.file, 'rb', buffering=0)\n        packed = np.empty((len(numbers), size), np.uint8)\n        for number, row in zip(numbers, packed):\n            self._open.seek(HEADER_SIZE + number * size)\n            row[:] = np.frombuffer(self._open.read(size), np.uint8)\n",
         ),
         (HELD, HELD + "        self._open = None\n"),
-        (STATE, 'return {**self.__dict__, "_loader": None, "_open": None}'),
+        (STATE, STATE.replace("}", ', "_open": None}')),
     ),
     edit(
         "file-in-a-global",
         "a spawned worker does not know the file",
-        (MAP, MAP.replace("self.file,", "_files[self.length],")),
+        (MAP, MAP_BY_NAME.replace("self.file,", "_files[self.length],")),
         (LOAD, "    rows = BitRows.of_text(path, max_seq_len)\n    _files[rows.length] = rows.file\n    return rows\n"),
         ("CACHE_VERSION = 1\n", "CACHE_VERSION = 1\n_files = {}\n"),
     ),
@@ -355,14 +386,23 @@ MUTANTS = [
         (HELD, HELD + "        self.lock = threading.Lock()\n"),
         ("import shutil\n", "import shutil\nimport threading\n"),
     ),
-    edit("always-beside-the-text", "a folder that may only be read has no place", (BY_BESIDE, "    if True:\n")),
+    edit(
+        "always-beside-the-text",
+        "a folder that may only be read has no place",
+        (NAME, NAME.replace("cache_folder()", "path.parent")),
+    ),
     edit(
         "one-place-for-a-name",
         "texts of one name share a file in the user's cache",
-        ("os.fsencode(path.parent.resolve())", 'b""'),
+        (NAME, NAME.replace("{text_hash}", "{path.name}")),
         *stamped_by("str(path.stat().st_size)"),
     ),
-    edit("mapped-to-write", "a file that may only be read cannot be mapped", (MAP, MAP.replace('"r"', '"r+"'))),
+    edit(
+        "mapped-to-write",
+        "a file that may only be read cannot be mapped",
+        (OPENS, OPENS.replace("O_RDONLY", "O_RDWR")),
+        ("with suppress(OSError, ValueError):", "with suppress(FileNotFoundError, ValueError):"),
+    ),
     edit(
         "validates-on-what-it-trains",
         "the rows held out are trained on",
@@ -402,5 +442,12 @@ GOOD = [
         (WARNS, '            print(f"note: {length} bits a row", flush=True)\n'),
         ("does not fill one row of", "is too short for"),
     ),
-    edit("read-not-mapped", "a row is read from the file", (MAP, MAP_READ)),
+    edit(
+        "read-not-mapped",
+        "a row is read from the file that was opened",
+        (MAP, MAP_READ),
+        (HELD, HELD + "        self.descriptor = os.open(file, os.O_RDONLY)\n"),
+        (STATE, STATE.replace("}", ', "descriptor": None}')),
+        (SAME_FILE, "        self.descriptor = os.open(self.file, os.O_RDONLY)\n" + SAME_FILE),
+    ),
 ]

@@ -2,7 +2,7 @@
 
 from mutant import Mutant
 
-TRAINING = "bit_transformer/training.py"
+TRAINING, SCHEDULE = "bit_transformer/training.py", "data/wikitext_schedule.py"
 
 RAMP_CALL = "cosine_ramp(global_step, start=0.0, end=compress_prob, total_steps=warmup_steps)"
 RAMPED = f"            ramped_prob = {RAMP_CALL}\n"
@@ -258,7 +258,36 @@ MUTANTS = [
     ),
 ]
 
+MUTANTS += [
+    Mutant(
+        "rounds-begin-anew",
+        "the schedule calls train_loop without its clock, and each round starts at the ramp's foot",
+        [(SCHEDULE, ", global_step=global_step)[-1]", ")[-1]")],
+    ),
+    Mutant(
+        "rounds-count-epochs",
+        "the schedule takes epochs for updates",
+        [(SCHEDULE, 'record["global_step"]', 'record["epoch"] + 1')],
+    ),
+    Mutant(
+        "clock-handed-back-as-it-came",
+        "a round returns the updates that it was given",
+        [
+            (TRAINING, '"global_step": global_step,', '"global_step": begun,'),
+            (TRAINING, "    history = []\n", "    history, begun = [], global_step\n"),
+        ],
+    ),
+]
+
 GOOD = [
+    Mutant(
+        "updates-counted-by-the-schedule",
+        "the schedule counts its updates by itself, and train_loop returns no clock",
+        [
+            (TRAINING, '                "global_step": global_step,\n', ""),
+            (SCHEDULE, 'global_step = record["global_step"]', "global_step += args.epochs * -(-len(rows) // 8)"),
+        ],
+    ),
     drawn(
         "torch-generator",
         "a generator of torch",

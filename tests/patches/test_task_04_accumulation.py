@@ -74,10 +74,11 @@ def train_loop(model, data, *, epochs=1, accum_steps: int = 1):
     steps = len(data) // 8
     optimizer, scheduler = configure_optimizer(model, total_steps=planned_updates(epochs, steps, accum_steps=accum_steps))
     for epoch in range(epochs):
-        for batch, share, closes in accumulation_groups(data.split(8), accum_steps):
+        for batch, shares, closes in accumulation_groups(data.split(8), accum_steps):
             loss = loss_of(model, batch)
-            (loss * share).backward()
+            (loss * shares.weigh(len(batch))).backward()
             if closes:
+                shares.average(model)
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
@@ -92,25 +93,31 @@ def train_loop(model, data, *, epochs=1, accum_steps: int = 1):
         pytest.param(
             "for batch in data.split(8):",
             "for i, batch in enumerate(data.split(8)):",
-            "for i, (batch, share, closes) in enumerate(accumulation_groups(data.split(8), accum_steps)):",
+            "for i, (batch, shares, closes) in enumerate(accumulation_groups(data.split(8), accum_steps)):",
             id="enumerate",
         ),
         pytest.param(
             "for batch in data.split(8):",
             "for b in tqdm(loader):",
-            "for b, share, closes in accumulation_groups(tqdm(loader), accum_steps):",
+            "for b, shares, closes in accumulation_groups(tqdm(loader), accum_steps):",
             id="progress bar",
         ),
         pytest.param(
-            "loss.backward()", "(loss + aux).backward()", "((loss + aux) * share).backward()", id="sum of losses"
+            "loss.backward()",
+            "(loss + aux).backward()",
+            "((loss + aux) * shares.weigh(len(batch))).backward()",
+            id="sum of losses",
         ),
         pytest.param(
-            "loss.backward()", "loss.sum().backward()", "(loss.sum() * share).backward()", id="loss of a call"
+            "loss.backward()",
+            "loss.sum().backward()",
+            "(loss.sum() * shares.weigh(len(batch))).backward()",
+            id="loss of a call",
         ),
         pytest.param(
             "            optimizer.step()\n",
             "            # keep it finite\n            nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # as ever\n            optimizer.step()\n",
-            "            # keep it finite\n            if closes:\n                nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # as ever\n                optimizer.step()\n",
+            "            # keep it finite\n            if closes:\n                shares.average(model)\n                nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # as ever\n                optimizer.step()\n",
             id="clip with comments",
         ),
         pytest.param(
@@ -148,10 +155,11 @@ def test_zeroing_before_the_backward_moves_before_the_loop_and_into_the_update(l
         == """\
         # start anew
         optimizer.zero_grad()
-        for batch, share, closes in accumulation_groups(data.split(8), accum_steps):
+        for batch, shares, closes in accumulation_groups(data.split(8), accum_steps):
             loss = loss_of(model, batch)
-            (loss * share).backward()
+            (loss * shares.weigh(len(batch))).backward()
             if closes:
+                shares.average(model)
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
@@ -191,8 +199,8 @@ def test_zeroing_before_the_backward_moves_before_the_loop_and_into_the_update(l
         pytest.param("epochs * steps)", "epochs * len(data) // 8)", "no product of epochs", id="total of rows"),
         pytest.param(
             "            loss = ",
-            "            share = 1\n            loss = ",
-            "the name share is taken",
+            "            shares = 1\n            loss = ",
+            "the name shares is taken",
             id="name taken",
         ),
     ],
@@ -268,7 +276,7 @@ def test_what_would_go_wrong_in_silence_is_refused(loop, old, new):
         pytest.param(
             "            loss.backward()\n",
             "            loss.backward()\n            meter.update(loss.item())\n",
-            "            (loss * share).backward()\n            meter.update(loss.item())\n            if closes:\n",
+            "            (loss * shares.weigh(len(batch))).backward()\n            meter.update(loss.item())\n            if closes:\n",
             id="meter",
         ),
         pytest.param(
@@ -280,7 +288,7 @@ def test_what_would_go_wrong_in_silence_is_refused(loop, old, new):
         pytest.param(
             UPDATE,
             "            optimizer.step(); scheduler.step(); optimizer.zero_grad()\n",
-            "            if closes:\n                optimizer.step(); scheduler.step(); optimizer.zero_grad()\n",
+            "            if closes:\n                shares.average(model)\n                optimizer.step(); scheduler.step(); optimizer.zero_grad()\n",
             id="one line",
         ),
         pytest.param(
@@ -340,9 +348,101 @@ def test_what_is_half_there_is_completed(loop, tree, patched):
     whole = done.read_text()
     done.write_text(
         whole.replace("        accum_steps=args.accum_steps,\n", "").replace(
-            "(loss * share).backward()", "loss.backward()"
+            "(loss * shares.weigh(len(batch))).backward()", "loss.backward()"
         )
     )
     (found,) = status(open_tree(tree), [TASK])
     assert found.state is State.PARTIAL
+    assert (patched(tree, "task-4") / "bit_transformer/training.py").read_text() == whole
+
+
+# What a micro-batch weighs -------------------------------------------------------------------------
+
+HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n\nIGNORED = -100\n\n"
+FORWARD = "            logits, targets = predict(model, batch)\n"
+ENTROPY = "F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)"
+TARGETS = "(loss * shares.weigh(scored_bits(targets[:, 1:]))).backward()"
+
+
+def with_loss(lines, above=""):
+    assert "            loss = loss_of(model, batch)\n" in LOOP
+    return HEAD + above + LOOP.replace("            loss = loss_of(model, batch)\n", FORWARD + lines)
+
+
+@pytest.mark.parametrize(
+    ("lines", "above"),
+    [
+        pytest.param(f"            loss = {ENTROPY}\n", "", id="in the loop"),
+        pytest.param(f"            loss = {ENTROPY} + 0.1 * penalty(logits)\n", "", id="with a penalty"),
+        pytest.param(f"            with autocast():\n                loss = {ENTROPY}\n", "", id="under a with"),
+        pytest.param(
+            f"            if smooth:\n                loss = {ENTROPY}\n            else:\n                loss = {ENTROPY}\n",
+            "",
+            id="in both branches",
+        ),
+        pytest.param(
+            "            loss = next_bit_loss(logits, targets)\n",
+            f"def next_bit_loss(logits, targets):\n    return {ENTROPY}\n\n\n",
+            id="in a function",
+        ),
+        pytest.param(
+            "            loss = next_bit_loss(wanted=targets, scores=logits)\n",
+            "def next_bit_loss(scores, wanted):\n    flat = wanted[:, 1:].reshape(-1)\n"
+            "    return F.cross_entropy(target=flat.long(), input=scores[:, :-1].reshape(-1, 2), reduction='mean')\n\n\n",
+            id="in a function with names of its own",
+        ),
+        pytest.param(
+            "            loss = criterion(logits[:, :-1].flatten(0, 1), targets[:, 1:].reshape(-1))\n",
+            "criterion = nn.CrossEntropyLoss(ignore_index=-100)\n\n\n",
+            id="by a module",
+        ),
+    ],
+)
+def test_a_micro_batch_weighs_what_its_loss_is_a_mean_over(loop, lines, above):
+    planned = plan(loop(with_loss(lines, above)), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
+    text = planned.changes[0].after.decode()
+    assert TARGETS in text
+    assert "def scored_bits(targets: Tensor)" in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "above", "reason"),
+    [
+        pytest.param(
+            f"            loss = {ENTROPY} + F.cross_entropy(other, wanted)\n", "", "several means", id="two targets"
+        ),
+        pytest.param(
+            f"            loss = {ENTROPY[:-1]}, reduction='sum')\n", "", "no plain mean over its targets", id="sum"
+        ),
+        pytest.param(
+            f"            loss = {ENTROPY[:-1]}, weight=rare)\n", "", "no plain mean over its targets", id="weighted"
+        ),
+        pytest.param(
+            f"            loss = {ENTROPY.replace('IGNORED', '2')}\n", "", "ignores other targets", id="another padding"
+        ),
+        pytest.param(
+            "            loss = loss_of(logits, targets)\n",
+            "def pad(rows):\n    return rows.masked_fill(rows < 0, IGNORED)\n\n\n",
+            "rows are padded here",
+            id="a loss that is not seen beside padding",
+        ),
+        pytest.param(
+            "            loss = next_bit_loss(model, batch)\n",
+            "def next_bit_loss(model, batch):\n    logits, targets = predict(model, batch)\n"
+            f"    return {ENTROPY}\n\n\n",
+            "its targets are made in next_bit_loss",
+            id="targets that do not come out",
+        ),
+    ],
+)
+def test_what_a_micro_batch_weighs_is_not_guessed(loop, lines, above, reason):
+    assert reason in refusal(loop(with_loss(lines, above)))
+
+
+def test_an_update_that_forgets_to_average_is_completed(loop, tree, patched):
+    done = patched(tree, "task-4") / "bit_transformer/training.py"
+    whole = done.read_text()
+    done.write_text(whole.replace("                shares.average(model)\n", ""))
+    assert status(open_tree(tree), [TASK])[0].state is State.PARTIAL
     assert (patched(tree, "task-4") / "bit_transformer/training.py").read_text() == whole

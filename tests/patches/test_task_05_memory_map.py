@@ -301,4 +301,5 @@ def test_a_map_by_hand_is_left_alone(tree_of):
 
 
 def test_on_the_baseline(tree, patched):
-    assert (patched(tree, "task-5") / PATH).read_bytes() == (REFERENCE / PATH).read_bytes()
+    done = patched(tree, "task-5", "task-6")  # which keeps the clock of the schedule's rounds
+    assert (done / PATH).read_bytes() == (REFERENCE / PATH).read_bytes()

@@ -3,7 +3,11 @@
 import pytest
 from samples import LOOP
 
+from bitpatch.patches.engine import plan, task_named
+from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import State
+
+TRAINING = "bit_transformer/training.py"
 
 
 def test_right_words_in_a_comment_are_no_ramp(loop_of, state_of):
@@ -39,7 +43,10 @@ def test_the_clock_counts_updates_not_micro_batches(loop_of, patched):
     for name in ("task-6", "task-4"):
         patched(tree.root, name)
     text = (tree.root / "bit_transformer/training.py").read_text()
-    assert "            if closes:\n                optimizer.step()\n                global_step += 1\n" in text
+    assert (
+        "                shares.average(model)\n                optimizer.step()\n                global_step += 1\n"
+        in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,3 +79,92 @@ def test_the_clock_counts_updates_not_micro_batches(loop_of, patched):
 def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
     assert old in LOOP
     assert reason in refusal(loop_of(LOOP.replace(old, new)), "task-6")
+
+
+# Rounds --------------------------------------------------------------------------------------------
+
+RECORDED = (
+    LOOP.replace("    for epoch", "    history = []\n    for epoch")
+    + "        history.append({'loss': loss.item()})\n    return history\n"
+)
+ROUNDS = """\
+from bit_transformer.training import train_loop as train
+
+
+def main(model, rows):
+    for turn in range(3):
+        last = train(model, rows, epochs=1)[-1]
+        print(last['loss'])
+"""
+
+
+@pytest.fixture
+def rounds_of(loop_of):
+    """A tree whose schedule, beside its training, is this text."""
+
+    def make(text, training=RECORDED):
+        root = loop_of(training).root
+        (root / "schedule.py").write_text(text)
+        return open_tree(root)
+
+    return make
+
+
+def schedule_after(tree):
+    planned = plan(tree, [task_named("task-6")])
+    assert not planned.refused, planned.outcomes[0].reason
+    return {change.path: change.after.decode() for change in planned.changes}
+
+
+def test_each_round_goes_on_where_the_one_before_ended(rounds_of):
+    changed = schedule_after(rounds_of(ROUNDS))
+    assert "        history.append({'loss': loss.item(), \"global_step\": global_step})\n" in changed[TRAINING]
+    assert (
+        changed["schedule.py"].split("rows):\n")[1]
+        == """\
+    global_step = 0
+    for turn in range(3):
+        last = train(model, rows, epochs=1, global_step=global_step)[-1]
+        global_step = last["global_step"]
+        print(last['loss'])
+"""
+    )
+
+
+def test_a_history_that_is_kept_whole_tells_the_clock_too(rounds_of):
+    text = ROUNDS.replace("last = train(model, rows, epochs=1)[-1]", "told = train(model, rows, epochs=1)")
+    assert '        global_step = told[-1]["global_step"]\n' in schedule_after(rounds_of(text))["schedule.py"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(ROUNDS.replace("epochs=1)", "epochs=1, global_step=turn * 9)"), id="told by hand"),
+        pytest.param(ROUNDS.replace("epochs=1)", "**options)"), id="told perhaps"),
+        pytest.param(ROUNDS.replace("for turn in range(3):", "if rows:"), id="no rounds"),
+    ],
+)
+def test_callers_that_need_no_clock_are_left_alone(rounds_of, text):
+    assert "schedule.py" not in schedule_after(rounds_of(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param("last = train(model, rows, epochs=1)[-1]", "train(model, rows)", "not kept under", id="not kept"),
+        pytest.param("[-1]\n", "[0]\n", "not kept under a name", id="another record"),
+        pytest.param("    for turn", "    global_step = 1\n    for turn", "cannot be told", id="name taken"),
+        pytest.param(
+            "        print", "        more = train(model, rows)\n        print", "cannot be told", id="two in a round"
+        ),
+    ],
+)
+def test_rounds_whose_updates_are_not_told_are_refused(rounds_of, refusal, old, new, reason):
+    assert old in ROUNDS
+    said = refusal(rounds_of(ROUNDS.replace(old, new)), "task-6")
+    assert "schedule.py:6:" in said or "schedule.py:7:" in said
+    assert reason in said
+
+
+def test_rounds_of_a_loop_that_returns_no_records_are_refused(rounds_of, refusal):
+    assert "schedule.py:6:16: train_loop called in rounds" in refusal(rounds_of(ROUNDS, LOOP), "task-6")

@@ -36,6 +36,15 @@ def tree(request):
     return REPOSITORY / name if name in NAMED_TREES else Path(name).resolve()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """The user's cache, for this process and those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder / "bit_transformer" / "rows"
+
+
 @pytest.fixture(autouse=True)
 def seeds():
     torch.manual_seed(0)

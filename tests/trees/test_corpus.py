@@ -1,6 +1,10 @@
+import hashlib
 import os
+import resource
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from trees import running  # noqa: F401 - skips this file where it cannot run
 
 from bit_transformer.bit_io import bits_to_rows, text_to_bits
 from bit_transformer.corpus import dataset_files, evenly, load_corpus, text_files
+from bit_transformer.run_folder import rows_folder
 
 
 def write(path, text):
@@ -63,6 +68,105 @@ def test_a_folder_means_its_texts_in_order(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in text_files([tmp_path])]
     assert found == ["a/y.txt", "a/z.txt", "b.txt"]
     assert text_files([tmp_path / "notes.md", tmp_path / "b.txt"]) == [tmp_path / "notes.md", tmp_path / "b.txt"]
+
+
+def test_what_is_no_text_is_passed_over(tmp_path, monkeypatch):
+    taken = [write(tmp_path / name, "abcd") for name in ("a.txt", "kept.txt/inner.txt", "sub/b.txt")]
+    for name in ("._a.txt", ".hidden/c.txt", "sub/.d.txt", "e.md"):
+        write(tmp_path / name, "abcd").write_bytes(b"\0\5\26\7 Mac OS X \377")
+    os.mkfifo(tmp_path / "pipe.txt")
+    server = socket.socket(socket.AF_UNIX)
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    server.bind("s.txt")
+    server.close()
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    (tmp_path / "round.txt").symlink_to("round.txt")
+    (tmp_path / "gone.txt").symlink_to("nowhere.txt")
+    (tmp_path / "up").symlink_to("..")
+    assert text_files([tmp_path]) == sorted(taken)
+
+
+def test_a_link_is_the_text_that_it_leads_to_and_counts_once(tmp_path):
+    folder, outside = tmp_path / "texts", write(tmp_path / "outside.txt", "abcd")
+    inside = write(folder / "b.txt", "abcd")
+    (folder / "a.txt").symlink_to(inside)
+    (folder / "c.txt").symlink_to(outside)
+    assert text_files([folder]) == [inside, folder / "c.txt"]
+
+
+@pytest.mark.parametrize("name", ["pipe.txt", "/dev/null"])
+def test_a_pipe_or_a_device_that_is_named_is_refused(name, tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match="expected a file or a folder, found a device"):
+        text_files([tmp_path / name])
+
+
+# Where rows are kept -------------------------------------------------------------------------------
+
+
+def files_under(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_rows_are_kept_in_the_users_cache_by_what_is_in_the_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    texts = [write(tmp_path / "texts" / name, "abcd" * 5) for name in ("a.txt", "b.txt")]
+    texts.append(write(tmp_path / "texts" / "c.txt", "wxyz" * 5))
+    load_corpus(texts, [], 36)
+    load_corpus(texts[:1], [], 27)
+    assert files_under(tmp_path / "texts") == ["a.txt", "b.txt", "c.txt"]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in texts]
+    kept = [f"bit_transformer/rows/{name}.36.bits" for name in set(hashes)]
+    assert files_under(tmp_path / "cache") == sorted([*kept, f"bit_transformer/rows/{hashes[0]}.27.bits"])
+
+
+def test_rows_are_kept_in_a_folder_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = write(tmp_path / "texts" / "a.txt", "abcd" * 5)
+    loaded = load_corpus([text], [], 36, tmp_path / "texts")
+    assert listed(loaded.train) == rows_of("abcd" * 5)[:-1]
+    assert len(files_under(tmp_path / "texts")) == 2
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_is_under_home_and_without_one_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = write(tmp_path / "texts" / "a.txt", "abcd" * 5)
+    load_corpus([text], [], 36)
+    assert len(files_under(tmp_path / ".cache" / "bit_transformer" / "rows")) == 1
+    monkeypatch.setenv("HOME", "")
+    with pytest.raises(OSError, match="set HOME or XDG_CACHE_HOME"):
+        load_corpus([text], [], 36)
+    monkeypatch.delenv("HOME")
+    with pytest.raises(OSError, match="set HOME or XDG_CACHE_HOME"):
+        load_corpus([text], [], 36)
+
+
+@pytest.mark.parametrize("problem", ["no home", "a file where the cache should be"])
+def test_a_run_without_a_cache_keeps_its_rows_itself(problem, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "" if problem == "no home" else str(write(tmp_path / "cache", "")))
+    assert rows_folder(tmp_path / "run") == tmp_path / "run" / "rows"
+
+
+def test_each_text_is_read_once_to_be_known_again(tmp_path, monkeypatch):
+    text = write(tmp_path / "a.txt", "abcd" * 5)
+    load_corpus([text], [], 36)
+    read, real = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *rest, **named: read.append(path) or real(path, *rest, **named))
+    load_corpus([text], [text], 36)
+    assert read.count(text) == 2  # as one to train on, and as one to validate on
+
+
+def test_there_may_be_more_texts_than_files_that_are_open_at_once(tmp_path):
+    texts = [write(tmp_path / f"{number}.txt", f"{number:04}" * 2) for number in range(40)]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, limit[1]))
+    try:
+        assert len(load_corpus(texts, [], 36).train) == 40
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, range(10)), (10, range(10)), (99, range(10)), (4, [0, 2, 5, 7])])

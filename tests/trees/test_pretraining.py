@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import running  # noqa: F401 - skips this file where it cannot run
 
+from bit_transformer import distributed
 from bit_transformer.distributed import Replicas
 from bit_transformer.pretraining import (
     Plan,
@@ -18,6 +19,7 @@ from bit_transformer.pretraining import (
     pretrain,
     row_order,
 )
+from bit_transformer.runs import smaller_micro_batches
 from bit_transformer.safety import SafetyError, SafetyGate
 from bit_transformer.schedules import ProgressivePlateau
 from bit_transformer.training import planned_updates
@@ -51,14 +53,12 @@ def test_an_epoch_has_each_row_once_and_then_its_extra_steps(plan):
 
 
 @given(plans())
-def test_an_update_closes_once_and_weighs_each_row_alike(plan):
+def test_an_update_closes_once(plan):
     for epoch in epochs_of(plan):
         assert len(epoch) == planned_updates(1, plan.micro_batches, plan.extra_steps, plan.accum_steps)
         for update in epoch:
             assert [micro_batch.closes for micro_batch in update] == [False] * (len(update) - 1) + [True]
             assert 1 <= len(update) <= plan.accum_steps
-            weights = {round(micro_batch.share / len(micro_batch.rows), 12) for micro_batch in update}
-            assert weights == {round(1 / sum(len(micro_batch.rows) for micro_batch in update), 12)}
 
 
 def test_the_order_differs_between_epochs_and_seeds_and_is_the_same_again():
@@ -72,18 +72,19 @@ def test_the_order_differs_between_epochs_and_seeds_and_is_the_same_again():
 
 @given(plans(), st.integers(1, 4))
 def test_processes_share_the_rows_and_their_weights_average_to_one_mean(plan, count):
-    for micro_batch in micro_batches(plan, 0):
-        everyone = [Replicas(rank, count) for rank in range(count)]
-        counted = [rank.part(micro_batch.rows) for rank in everyone if rank.share(micro_batch.rows)]
-        assert sorted(row for part in counted for row in part) == sorted(micro_batch.rows)
-        values = {row: float(row**2) for row in micro_batch.rows}
-        means = [sum(map(values.get, part)) / len(part) for part in map(partial(_part, micro_batch), everyone)]
-        weighted = [mean * rank.share(micro_batch.rows) for mean, rank in zip(means, everyone, strict=True)]
-        assert sum(weighted) / count == pytest.approx(sum(values.values()) / len(values))
-
-
-def _part(micro_batch, replicas):
-    return replicas.part(micro_batch.rows)
+    group = [micro_batch.rows for micro_batch in micro_batches(plan, 0)]
+    everyone = [Replicas(rank, count) for rank in range(count)]
+    parts = [[rank.part(rows) for rows in group] for rank in everyone]
+    scored = [torch.tensor([sum(1 + row % 5 for row in part) for part in of_rank]) for of_rank in parts]
+    total = sum(1 + row % 5 for rows in group for row in rows)
+    weighted, values = 0.0, sum(row**2 * (1 + row % 5) for rows in group for row in rows)
+    for rank, of_rank, counts in zip(everyone, parts, scored, strict=True):
+        with pytest.MonkeyPatch.context() as patch:  # what the processes tell each other
+            patch.setattr(distributed, "all_reduce_mean", lambda _: torch.tensor(total / count))
+            shares = rank.shares(group, counts)
+        for part, share in zip(of_rank, shares, strict=True):
+            weighted += share * sum(row**2 * (1 + row % 5) for row in part) / sum(1 + row % 5 for row in part)
+    assert weighted / count == pytest.approx(values / total)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -169,6 +170,46 @@ def test_an_updates_gradient_is_that_of_the_mean_over_its_rows(trained, rows):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter -= ledger["rates"][update] * parameter.grad
+
+
+@pytest.mark.parametrize("batch_size", [2, 6, 9])
+@pytest.mark.parametrize(
+    "forms",
+    [{}, {"compress_prob": 1.0}, {"direct_prob": 1.0}, {"direct_prob": 0.5, "compress_prob": 0.5}],
+    ids=["raw", "compressed", "direct", "drawn"],
+)
+def test_what_is_advised_where_memory_is_short_is_the_same_run(trained, rows, forms, batch_size):
+    rows[:] = torch.stack([row.repeat_interleave(1 + 2 * (at % 5))[:18] for at, row in enumerate(rows)])
+    before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
+    plan = Plan(11, batch_size, 1, 0, 6, 7)
+    expected = trained(plan, eval_interval=100, **forms)
+    values = {"batch_size": batch_size, "accum_steps": 1, "dropout": 0.0, "qat": False, "extra_steps": 0}
+    advised = [int(word.strip(":")) for word in smaller_micro_batches(values).split() if word.strip(":").isdecimal()]
+    assert advised[0] < batch_size
+    assert advised[0] * advised[1] == batch_size
+    trained.model.load_state_dict(before)
+    whole = expected["grads"][:]
+    expected["grads"].clear()
+    again = trained(Plan(11, *advised, 0, 6, 7), eval_interval=100, **forms)
+    assert len(whole) == len(again["grads"]) == 6
+    for grads, wanted in zip(again["grads"], whole, strict=True):
+        torch.testing.assert_close(grads, wanted, rtol=1e-9, atol=1e-13)
+    losses = [[record["loss"] for record in run["records"] if record["kind"] == "train"] for run in (expected, again)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"batch_size": 1}, "--batch_size is 1 already"),
+        ({}, "--batch_size 8 --accum_steps 6: each update is the mean over the same bits"),
+        ({"batch_size": 15}, "--batch_size 5 --accum_steps 9:"),
+        ({"dropout": 0.1, "extra_steps": 2}, "the same but for rounding, what dropout drops, its extra steps"),
+    ],
+)
+def test_advice_on_memory_says_what_will_differ(values, said):
+    known = {"batch_size": 16, "accum_steps": 3, "dropout": 0.0, "qat": False, "extra_steps": 0}
+    assert said in smaller_micro_batches({**known, **values})
 
 
 def test_records_and_checkpoints_come_at_their_intervals_and_at_the_end(trained):

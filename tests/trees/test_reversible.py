@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -65,6 +67,81 @@ def test_frozen_parameters_are_left_alone(model, x):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("norm" in name)
     assert_all_close(gradients(model, x), gradients(model, x, plain_stack), 1e-10)
+
+
+@pytest.mark.parametrize("count", range(5))
+@pytest.mark.parametrize("is_input_trained", [True, False])
+def test_gradients_are_those_of_the_plain_stack_whichever_layers_are_frozen(model, x, count, is_input_trained):
+    model.train()
+    for frozen in itertools.combinations(model.layers, count):
+        model.requires_grad_(True)
+        for layer in frozen:
+            layer.requires_grad_(False)
+        given = x.detach().requires_grad_(is_input_trained)
+        if count < len(model.layers) or is_input_trained or model.halt is not None:
+            assert_all_close(gradients(model, given), gradients(model, given, plain_stack), 1e-12)
+
+
+def test_gradients_pass_a_frozen_halting(model, x):
+    if model.halt is not None:
+        model.halt.requires_grad_(False)
+    assert_all_close(gradients(model, x), gradients(model, x, plain_stack), 1e-12)
+
+
+class WithoutGraph(torch.nn.Module):
+    """A layer some of whose branches are computed as frozen modules often are: under no_grad."""
+
+    def __init__(self, layer, branches):
+        super().__init__()
+        self.layer, self.branches = layer, branches
+
+    def attend(self, x, causal):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "attend" not in self.branches):
+            return self.layer.attend(x, causal)
+
+    def feed(self, x):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "feed" not in self.branches):
+            return self.layer.feed(x)
+
+
+@pytest.mark.parametrize("branches", [["attend"], ["feed"], ["attend", "feed"]], ids=" and ".join)
+@pytest.mark.parametrize("places", [[0], [1, 2], [3], [0, 1, 2, 3]], ids=str)
+def test_gradients_pass_by_branches_without_a_graph(model, x, places, branches):
+    for place in places:
+        layer = WithoutGraph(model.layers[place], branches).requires_grad_(False)
+        model.layers[place] = layer
+    assert_all_close(gradients(model, x), gradients(model, x, plain_stack), 1e-12)
+
+
+def test_what_is_frozen_after_the_forward_lets_gradients_pass(model, x):
+    results = []
+    for stack in (None, plain_stack):
+        model.requires_grad_(True).zero_grad(set_to_none=True)
+        given = x.detach().requires_grad_()
+        loss = run(model, given, stack).square().sum()
+        model.layers[2].requires_grad_(False)
+        loss.backward()
+        assert model.layers[2].norm1.weight.grad is None
+        results.append([given.grad, *(parameter.grad for parameter in model.layers[0].parameters())])
+    assert_all_close(*results, 1e-12)
+
+
+@pytest.mark.parametrize("amp", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("frozen", ["embedding", "layers.0", "layers.1", "layers.3", "layers", "halt", "attention"])
+def test_freezing_a_part_changes_no_gradient_of_another(model, frozen, amp):
+    model, bits, found = model.float().train(), torch.randint(0, 2, (2, 9)), []
+    for parts in ("nothing", frozen):
+        model.zero_grad(set_to_none=True)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parts not in name)
+        torch.manual_seed(5)
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            logits, _ = model(bits)
+        logits.float().square().sum().backward()
+        found.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, grad in found[1].items():
+        assert (grad is None) == (frozen in name)
+        assert grad is None or torch.equal(grad, found[0][name]), name
 
 
 def test_backward_recomputes_under_the_autocast_of_the_forward(model, x):

@@ -1,6 +1,9 @@
+import inspect
+
 import pytest
 
 from bit_transformer.checkpoint import load_checkpoint
+from data import wikitext_schedule
 from data.wikitext_schedule import grow, main
 
 SMALL = ["--layers", "1", "--d_model", "8", "--nhead", "2", "--max_seq_len", "72"]
@@ -26,6 +29,21 @@ def test_a_model_that_learns_stays_as_it_is(corpus_file, tmp_path):
     out = tmp_path / "model.pt"
     main(["--data", str(corpus_file), "--out", str(out), "--rounds", "2", "--min_gain", "-9", *SMALL, *LIMITS])
     assert load_checkpoint(out)["model"].config["d_model"] == 8
+
+
+def test_rounds_have_one_clock(corpus_file, monkeypatch):
+    if "global_step" not in inspect.signature(wikitext_schedule.train_loop).parameters:
+        pytest.skip("this tree has no ramp")
+    started, real = [], wikitext_schedule.train_loop
+
+    def noting(*args, **kwargs):
+        started.append(kwargs["global_step"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(wikitext_schedule, "train_loop", noting)
+    main(["--data", str(corpus_file), "--rounds", "3", "--epochs", "2", "--min_gain", "-9", *SMALL, *LIMITS])
+    per_round = 2 * -(-(125 - 12) // 8)  # 125 rows, of which 12 are held out, in micro-batches of 8
+    assert started == [0, per_round, 2 * per_round]
 
 
 def test_a_text_that_fills_one_row_is_refused(tmp_path):
