@@ -36,7 +36,7 @@ from .loops import (
 from .losses import COUNT, scored
 from .matchers import calls_to, elements, is_alone, is_method
 from .source import Source
-from .task import Contract, Finding, Task, mend, mended, near_miss
+from .task import Contract, Finding, Site, Task, mend, mended, near_miss
 from .tree import SourceTree
 
 STEPS, GROUPS = "accum_steps", "accumulation_groups"
@@ -114,13 +114,12 @@ def _loop(source: Source, backward: cst.Call, receivers: set[str], model: str) -
     if header is None:
         yield near_miss(source.site(loop, "loop with a backward call, but not over micro-batches by one name for each"))
         return
-    taken = [name for name in (SHARES, CLOSES) if not header.grouped and source.names.is_bound(name, backward)]
-    if taken:
-        yield near_miss(source.site(loop, f"loop over micro-batches, but the name {taken[0]} is taken: rename yours"))
-        return
+    for name in (SHARES, CLOSES) if not header.grouped else ():
+        if source.names.is_bound(name, backward):
+            yield near_miss(source.site(loop, f"loop over micro-batches, but the name {name} is taken: rename yours"))
     yield _grouped(source, loop, header)
     yield _scaled(source, backward, loop, header)
-    yield _closing(source, loop, line, header, receivers, model)
+    yield from _closing(source, loop, line, header, receivers, model)
 
 
 def _header(source: Source, loop: cst.For) -> _Header | None:
@@ -161,7 +160,7 @@ def _scaled(source: Source, backward: cst.Call, loop: cst.For, header: _Header) 
 
 def _closing(
     source: Source, loop: cst.For, backward: cst.CSTNode, header: _Header, receivers: set[str], model: str
-) -> Finding:
+) -> Iterator[Finding]:
     """Clip, step, schedule and zero once a group: the statements behind the backward call."""
     statements = list(loop.body.body)
     place, averages = statements.index(backward), f"{header.shares}.average({model})"
@@ -172,31 +171,48 @@ def _closing(
         site = source.site(closing, "update that closes a group")
         first = closing.body.body[0]
         is_whole = any(source.code(each).strip() == averages for each in closing.body.body)
-        return mended(site) if is_whole else mend(site, [insert_before(source, first, averages)])
+        yield mended(site) if is_whole else mend(site, [insert_before(source, first, averages)])
+        return
     update = [statement for statement in statements[place:] if is_update(source, statement, receivers)]
     zeroing = [statement for statement in statements[:place] if is_update(source, statement, receivers)]
-    rest = [s for s in statements if s is not backward and s not in update and s not in zeroing]
-    if not any(".step(" in source.code(statement) for statement in update):
-        return near_miss(source.site(backward, "backward call, but no optimizer step behind it in the loop"))
-    foreign = [s for s in statements[place : statements.index(update[-1])] if s in rest]
-    late = [s for s in foreign if statements.index(s) > statements.index(update[0]) or touches(source, s, receivers)]
-    if late:
-        return near_miss(source.site(late[0], "statement between the parts of an update: move it out of them"))
-    loose = next((node for statement in rest for node in update_parts(source, statement, receivers)), None)
-    if loose is not None:
-        return near_miss(source.site(loose, "part of an update that is no statement of its own in the loop"))
-    left = next(leaves(source, loop), None)
-    if left is not None:
-        return near_miss(source.site(left, "way out of the loop over micro-batches, which would leave a group open"))
-    leftover = used_outside(source, update)
-    if leftover is not None:
-        return near_miss(source.site(leftover, f"use of {leftover.value}, which only an update sets: move it into it"))
-    if any("zero_grad" not in source.code(statement) for statement in zeroing):
-        return near_miss(source.site(zeroing[0], "part of an update before the backward call: move it behind"))
+    obstacles = list(_obstacles(source, loop, backward, update, zeroing, receivers))
+    yield from (near_miss(obstacle) for obstacle in obstacles)
+    if obstacles:
+        return
     edits = list(move_under(source, [f"if {header.closes}:"], update, tail=zeroing, before=[averages]))
     if zeroing:  # what was zeroed before each backward is zeroed before the loop, then once a group
         edits.append(insert_before(source, loop, *(source.code(statement) for statement in zeroing)))
-    return mend(source.site(update[0], "update after every micro-batch"), edits)
+    yield mend(source.site(update[0], "update after every micro-batch"), edits)
+
+
+def _obstacles(
+    source: Source,
+    loop: cst.For,
+    backward: cst.CSTNode,
+    update: list[cst.CSTNode],
+    zeroing: list[cst.CSTNode],
+    receivers: set[str],
+) -> Iterator[Site]:
+    """All that keeps an update from being made once a group."""
+    statements = list(loop.body.body)
+    place = statements.index(backward)
+    rest = [s for s in statements if s is not backward and s not in update and s not in zeroing]
+    if not any(".step(" in source.code(statement) for statement in update):
+        yield source.site(backward, "backward call, but no optimizer step behind it in the loop")
+    foreign = [s for s in statements[place : statements.index(update[-1])] if s in rest] if update else []
+    for each in foreign:
+        if statements.index(each) > statements.index(update[0]) or touches(source, each, receivers):
+            yield source.site(each, "statement between the parts of an update: move it out of them")
+    for loose in (node for statement in rest for node in update_parts(source, statement, receivers)):
+        yield source.site(loose, "part of an update that is no statement of its own in the loop")
+    for left in leaves(source, loop):
+        yield source.site(left, "way out of the loop over micro-batches, which would leave a group open")
+    leftover = used_outside(source, update)
+    if leftover is not None:
+        yield source.site(leftover, f"use of {leftover.value}, which only an update sets: move it into it")
+    for each in zeroing:
+        if "zero_grad" not in source.code(each):
+            yield source.site(each, "part of an update before the backward call: move it behind")
 
 
 task = Task(

@@ -69,19 +69,25 @@ def _ramped(source: Source, function: cst.FunctionDef, loop: cst.For, step: cst.
     uses = [use for use in source.uses(loop.body) if use.value == PROBABILITY]
     generator, seed = source.names.spelled("random.Random"), source.names.spelled("random.getrandbits")
     taken = [name for name in (RAMPED, DRAWS, CLOCK, WARMUP) if source.names.is_bound(name, loop)]
-    problem = "" if uses else f"no use of {PROBABILITY} in it"
-    problem = problem or (f"the name {taken[0]} is taken: rename yours" if taken else "")
     hidden = taken_name(source, function, inserted=[RAMP, "random" if generator is None else generator.split(".")[0]])
-    if hidden is not None:
-        problem = problem or f"{source.code(hidden)} gives a name another meaning that the patch needs: rename it"
-    if any(not isinstance(source.parents[use], READ) for use in uses):
-        problem = problem or f"{PROBABILITY} is set in it: take its own schedule out"
     line = source.statement(step)
-    if not isinstance(line, cst.SimpleStatementLine):
-        problem = problem or "the optimizer's step is on the line of a condition: give it a line of its own"
-    if problem or generator is None or seed is None:
-        problem = problem or "random is not imported by a name: import random"
-        yield near_miss(source.site(loop, f"loop over micro-batches, but {problem}"))
+    problems = {
+        f"no use of {PROBABILITY} in it": not uses,
+        f"the name {', '.join(taken)} is taken: rename yours": bool(taken),
+        f"{source.code(hidden) if hidden is not None else ''} gives a name another meaning that the patch needs: "
+        "rename it": hidden is not None,
+        f"{PROBABILITY} is set in it: take its own schedule out": not all(
+            isinstance(source.parents[use], READ) for use in uses
+        ),
+        "the optimizer's step is on the line of a condition: give it a line of its own": not isinstance(
+            line, cst.SimpleStatementLine
+        ),
+        "random is not imported by a name: import random": generator is None or seed is None,
+    }
+    found = [problem for problem, is_so in problems.items() if is_so]
+    if found:
+        for problem in found:
+            yield near_miss(source.site(loop, f"loop over micro-batches, but {problem}"))
         return
     draws = list(_own_draws(source, uses))
     first = next(s for s in loop.body.body if any(s in source.ancestors(use) for use in uses))
