@@ -139,7 +139,7 @@ def test_a_server_in_a_process_of_its_own_answers(tree, tmp_path):
 
         def ask(method, params):
             send(method, params, id=1)
-            assert select.select([process.stdout], [], [], 60)[0], "the server says nothing"
+            assert select.select([process.stdout], [], [], 100)[0], "the server says nothing"
             return json.loads(process.stdout.readline())["result"]
 
         try:
