@@ -158,14 +158,77 @@ def test_a_revert_without_originals_is_refused(run, tree, patched):
     assert "there are no originals to go back to" in err
 
 
-def test_where_nothing_can_be_remembered_apply_goes_on_and_says_so(run, tree, tmp_path, monkeypatch):
+def test_where_no_journal_can_be_kept_nothing_is_written(run, tree, tmp_path, monkeypatch):
+    before = contents(tree)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file/state"))
     code, out, err = run("apply", "10", "--tree", tree)
-    assert (code, len(err.splitlines())) == (0, 2)
-    assert "task-10 mask-cache: applied" in out
-    assert "a later revert will be refused" in err.splitlines()[0]
-    assert run("revert", "10", "--tree", tree)[0] == 3
+    assert (code, out, contents(tree)) == (6, "", before)
+    assert "Not a directory; nothing was changed" in err
+    assert run("status", "10", "--tree", tree)[0] == 0
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_without_a_home_a_tree_is_read_and_not_written(run, tree, monkeypatch, home):
+    before = contents(tree)
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    assert run("status", "10", "--tree", tree)[0] == 0
+    code, out, err = run("apply", "10", "--tree", tree)
+    assert (code, out, contents(tree)) == (6, "", before)
+    assert "there is no home folder: set HOME or XDG_STATE_HOME; nothing was changed" in err
+
+
+def test_a_second_copy_is_told_and_left_alone(run, tree):
+    shutil.copytree(tree / "bit_transformer", tree / "scripts/bit_transformer")
+    code, out, err = run("apply", "10", "--tree", tree)
+    assert (code, [line for line in out.splitlines() if line.startswith("wrote")]) == (
+        0,
+        ["wrote bit_transformer/model.py"],
+    )
+    assert "left alone: scripts/bit_transformer/model.py" in err
+
+
+def test_a_file_that_is_a_link_out_of_the_tree_is_refused_with_its_place(run, tree, tmp_path):
+    away = tmp_path / "training.py"
+    (tree / "bit_transformer/training.py").rename(away)
+    (tree / "bit_transformer/training.py").symlink_to(away)
+    before = away.read_bytes()
+    code, out, err = run("apply", "10", "--tree", tree, "--json")
+    assert (code, away.read_bytes()) == (3, before)
+    assert "bit_transformer/training.py:1:1: leads out of the tree" in err
+    (task,) = json.loads(out)["tasks"]
+    assert [site["path"] for site in task["sites"]] == ["bit_transformer/training.py"]
+    assert run("status", "--tree", tree)[0] == 0
+
+
+def test_files_that_do_not_parse_are_named_at_once(run, tree):
+    for path in ("bit_transformer/model.py", "bit_transformer/training.py"):
+        (tree / path).write_text((tree / path).read_text() + "\nx = (\n")
+    code, _, err = run("apply", "9", "4", "--tree", tree)
+    assert code == 3
+    assert [path for path in ("model.py", "training.py") if f"{path}:" in err] == ["model.py", "training.py"]
+
+
+def test_a_refusal_that_found_nothing_gives_no_advice_about_near_misses(run, tree):
+    (tree / "data/wikitext_schedule.py").unlink()
+    code, _, err = run("apply", "5", "--tree", tree)
+    assert code == 3
+    assert "and found none, nor anything like it" in err
+    assert "near miss" not in err
+
+
+def test_a_diff_names_files_as_git_does(run, tree):
+    odd = tree / 'bit_transformer/tab\tand "quote".py'
+    (tree / "bit_transformer/model.py").rename(odd)
+    code, out, _ = run("diff", "10", "--format", "patch", "--tree", tree)
+    assert code == 0
+    patch = tree.parent / "patch"
+    patch.write_text(out)
+    subprocess.run(["git", "init", "--quiet"], cwd=tree, check=True)
+    subprocess.run(["git", "apply", "--check", patch], cwd=tree, check=True)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +266,7 @@ def test_a_folder_that_is_not_there_cannot_be_read(run, tmp_path, command):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        pytest.param(b"class BitTransformerLM(:\n", "model.py:1: syntax error", id="syntax"),
+        pytest.param(b"class BitTransformerLM(:\n", "model.py:1:23: syntax error", id="syntax"),
         pytest.param(
             b"class BitTransformerLM:\n    triu = softmax = '\xff'\n", "convert the file to UTF-8", id="not UTF-8"
         ),
@@ -288,22 +351,25 @@ def test_killed_at_any_replacement_the_next_command_recovers(run, tree, tmp_path
     baseline = contents(tree)
     script = (
         "import os, signal, sys\n"
-        "from bitpatch.patches import transaction\n"
+        "from bitpatch.patches import places, transaction\n"
         "from bitpatch.cli import main\n"
-        "real, calls = os.replace, [0]\n"
-        "def replace(*args):\n"
-        "    calls[0] += 1\n"
-        "    if calls[0] == int(sys.argv[1]):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return real(*args)\n"
-        "transaction.os.replace = replace\n"
+        "calls = [0]\n"
+        "def counted(real):\n"
+        "    def call(*args, **kwargs):\n"
+        "        calls[0] += 1\n"
+        "        if calls[0] == int(sys.argv[1]):\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return real(*args, **kwargs)\n"
+        "    return call\n"
+        "transaction.os.replace = counted(os.replace)\n"
+        "places._exchange = counted(places._exchange)\n"
         "main([sys.argv[3], '10', '--tree', sys.argv[2]])\n"
     )
     run("apply", "10", "--tree", tree)
     patched = contents(tree)
     old, new = (baseline, patched) if command == "apply" else (patched, baseline)
     seen = set()
-    for moment in range(1, 6):
+    for moment in range(1, 7):
         copy = shutil.copytree(BASELINE, tmp_path / str(moment), ignore=CODE_ONLY)
         if command == "revert":
             run("apply", "10", "--tree", copy)

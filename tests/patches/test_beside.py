@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +57,21 @@ def test_leaves_no_process_where_the_caller_fails(monkeypatch: pytest.MonkeyPatc
         raise KeyboardInterrupt
     with pytest.raises(ProcessLookupError):
         os.kill(children[0], 0)
+
+
+def test_does_not_outlive_a_caller_that_is_killed(tmp_path: Path) -> None:
+    """The caller has no time to clean up: SIGKILL."""
+    script = (
+        "import signal\nfrom bitpatch.patches.beside import beside\nwith beside(lambda: wait()):\n    signal.pause()\n"
+    )
+    wait = f"import os, time\ndef wait():\n    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
+    caller = subprocess.Popen([sys.executable, "-c", wait + script])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert caller.poll() is None
+    caller.kill()
+    caller.wait()
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    while (
+        child.exists() and child.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    ):  # nobody may be there to reap it
+        pass
