@@ -266,7 +266,7 @@ def test_a_folder_that_is_not_there_cannot_be_read(run, tmp_path, command):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        pytest.param(b"class BitTransformerLM(:\n", "model.py:1:23: syntax error", id="syntax"),
+        pytest.param(b"class BitTransformerLM(:\n", "model.py:1:24: syntax error", id="syntax"),
         pytest.param(
             b"class BitTransformerLM:\n    triu = softmax = '\xff'\n", "convert the file to UTF-8", id="not UTF-8"
         ),
