@@ -19,6 +19,8 @@ AT_AN_IMPORT = """
 import os, sys
 moment, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 from bitpatch.__main__ import main
+
+pytestmark = pytest.mark.timeout(600)  # judges in processes of their own, on a machine that may be busy
 seen = []
 def note(event, args):
     if event == "import":
@@ -39,7 +41,6 @@ def at_an_import(moment, number, *words):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("words", "every"),
     [(["list", "--json"], 13), (["-h"], 23), (["status", "11", "--tree", str(BASELINE)], 31)],
