@@ -31,6 +31,7 @@ from .screen import (
     shown_progress,
     warn,
 )
+from .verify.clean_start import restart_clean
 
 if TYPE_CHECKING:
     from .patches.source import SourceTree
@@ -388,6 +389,7 @@ def require_accepted(planned: Plan) -> None:
 
 def main() -> None:
     """Run the command line."""
+    restart_clean(sys.argv[1:])
     app(prog_name="bitpatch")
 
 
