@@ -44,7 +44,6 @@ def expanded(step, inputs):
     return env
 
 
-@pytest.mark.timeout(600)
 def test_the_gate_of_this_repository_judges_the_reference(clean_python, tmp_path):
     checkout = shutil.copytree(
         ROOT, tmp_path / "checkout", ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info")
@@ -57,7 +56,6 @@ def test_the_gate_of_this_repository_judges_the_reference(clean_python, tmp_path
     assert str(checkout / "reference") in verified.stderr
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("tree", "code"), [(REFERENCE, 0), (BASELINE, 4)], ids=["reference", "baseline"])
 def test_the_action_judges_the_tree_of_a_fork(clean_python, tmp_path, tree, code):
     fork = tmp_path / "fork"
