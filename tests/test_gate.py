@@ -67,5 +67,9 @@ def test_the_action_judges_the_tree_of_a_fork(clean_python, tmp_path, tree, code
     assert verified.returncode == code, verified.stdout + verified.stderr
 
 
-def test_the_gate_runs_on_pull_requests():
+def test_the_gate_runs_on_pull_requests_and_has_nothing_to_take():
     assert GATE[True] == "pull_request"  # YAML reads the key `on` as true
+    assert GATE["permissions"] == {"contents": "read"}
+    (checkout,) = [step for step in GATE["jobs"]["verify"]["steps"] if "checkout" in step.get("uses", "")]
+    assert checkout["with"]["persist-credentials"] is False
+    assert "secrets" not in str(GATE)
