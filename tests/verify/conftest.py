@@ -45,6 +45,12 @@ JUDGES = {
     """,
     "task_03_broken": "import no_such_module",
     "task_04_surroundings": """
+        import ctypes
+        def may_be_traced():
+            return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 1 if os.uname().sysname == "Linux" else None
+
+        ZYGOTE_MAY_BE_TRACED = may_be_traced()
+
         @check(task=4, prop="what a check finds around itself")
         def surroundings(tree):
             import hypothesis, json, os, random, resource, sys, tempfile, threading
@@ -61,6 +67,7 @@ JUDGES = {
                 "core": resource.getrlimit(resource.RLIMIT_CORE),
                 "derandomized": hypothesis.settings().derandomize,
                 "preloaded": "torch._dynamo" in sys.modules,
+                "traced": [ZYGOTE_MAY_BE_TRACED, may_be_traced()],
             }))
     """,
     "task_05_meeting": """

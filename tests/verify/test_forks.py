@@ -8,10 +8,11 @@ import pytest
 from samples import CODE_ONLY, REFERENCE
 
 from bitpatch.verify.evidence import Verdict
-from bitpatch.verify.forks import ENDLESS, Interrupted, counted, in_fork, start, wait_until_asleep
+from bitpatch.verify.forks import ENDLESS, Interrupted, counted, in_fork, is_asleep, start, wait_until_asleep
 from bitpatch.verify.limits import Limits
 from bitpatch.verify.runner import Zygote, verify
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # xdist's worker has a thread
 SPIN = """
 
 import os
@@ -54,7 +55,7 @@ def test_nor_does_one_that_waited_for_it() -> None:
 
 
 def test_a_process_that_crashes_has_ended() -> None:
-    assert in_fork(lambda: os.kill(os.getpid(), signal.SIGBUS)) == ("ended", "the process was ended by signal 7")
+    assert in_fork(lambda: os.kill(os.getpid(), signal.SIGTERM)) == ("ended", "the process was ended by signal 15")
 
 
 def test_work_that_goes_round_for_ever_is_found_by_what_it_asks_for() -> None:
@@ -77,6 +78,7 @@ def test_a_process_that_waits_is_asleep_and_one_that_works_is_waited_for() -> No
 
     pid, pipe = start(work_then_wait)
     wait_until_asleep(pid, pipe)
+    assert is_asleep(pid)
     os.write(ask, b"x")
     with pipe:
         assert pipe.read() == b'"x"'

@@ -79,6 +79,11 @@ def test_a_check_is_alone_in_its_session_without_input_or_core_dumps(
     assert (found["session"], found["stdin"], found["core"]) == (True, "", [0, 0])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such attribute")
+def test_a_check_may_look_at_itself_and_not_at_the_zygote(surroundings: Callable[[], dict[str, Any]]) -> None:
+    assert surroundings()["traced"] == [False, True]
+
+
 def test_what_an_optimizer_would_import_is_there_already(surroundings: Callable[[], dict[str, Any]]) -> None:
     assert surroundings()["preloaded"] is True
 
