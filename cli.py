@@ -19,6 +19,7 @@ import typer
 from . import __version__, screen
 from .__main__ import undoing, wants_json
 from .screen import DiffFormat, Format, guarded
+from .verify.clean_start import restart_clean
 
 if TYPE_CHECKING:
     from .patches.tree import SourceTree
@@ -384,7 +385,9 @@ def require_values(words: Sequence[str]) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command line; ends with SystemExit."""
-    words = sys.argv[1:] if words is None else words
+    if words is None:
+        words = sys.argv[1:]
+        restart_clean(words)
     screen.spell_everything()
     with screen.ending(as_json=wants_json(words), debug="--debug" in words):
         screen.require_output(words)

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from samples import BASELINE, CODE_ONLY
 
 from bitpatch.cli import main
 from bitpatch.patches.engine import plan, status, task_named
 from bitpatch.patches.task import State
 from bitpatch.patches.tree import SourceTree, open_tree
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

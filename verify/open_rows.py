@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from .forks import Outcome, finish, in_fork, start
 from .operations import fresh_modules
-from .text_loads import PATIENCE, Outcome, each_line, finish, in_fork, load_apart, schedule, start, wrong_rows
+from .text_loads import each_line, load_apart, schedule, wrong_rows
 from .tree import Tree
 
 
@@ -43,7 +44,7 @@ def reads_undisturbed(rows: Any) -> bool:
             rows[len(rows) - 1]
             os.write(tell, b".")
 
-    other = start(read_when_asked, PATIENCE)
+    other = start(read_when_asked)
     os.close(asked)
 
     def disturb() -> None:

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import site
 import socket
 import subprocess
 import sys
@@ -20,34 +19,22 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .clean_start import scrubbed_environment
 from .evidence import Evidence, Verdict
+from .limits import Limits
 from .report import CheckResult, Report, SanityFit, TaskReport
 from .sanity_fit import read_fit
 
-PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-FIXED = {
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    "PYTHONHASHSEED": "0",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "WANDB_MODE": "offline",
-}
-START_LIMIT = 180.0  # seconds for a cold import of torch
-TIME_LIMIT = 60.0
-GRACE = 10.0  # seconds for the zygote to report the end of a child it was told to kill
+START_LIMIT = 1800.0  # seconds for a cold import of torch, on a machine that has much else to do
+GRACE = 300.0  # seconds for the zygote to report the end of a child it was told to kill
 OUTPUT_LENGTH = 1500  # characters of a crashed child's output that its result quotes
 ANSWER_LIMIT = 1 << 20
+LIMITS = Limits()
 SAMPLE = Path(__file__).parent.parent / "reference" / "data" / "sample.txt"
 
 
@@ -98,21 +85,24 @@ class Zygote:
     """A process that has torch and the judges imported, and forks children on request.
 
     `checks` holds name and property of each task's checks, `broken` the reasons of judges that did
-    not import. Raises VerifyUnavailable on entry where checks cannot run.
+    not import, `confined` whether checks have namespaces of their own: where that can be had, unless they are not
+    to. Raises VerifyUnavailable on entry where checks cannot run.
     """
 
     checks: dict[int, list[tuple[str, str]]]
     broken: dict[int, str]
+    confined: bool
 
-    def __init__(self, judges: str = "bitpatch.verify") -> None:
-        self.judges = judges
+    def __init__(self, judges: str = "bitpatch.verify", *, confined: bool = True) -> None:
+        self.judges, self.mode = judges, "confined" if confined else "free"
 
     def __enter__(self) -> Self:
         require_packages()
         self.folder = Path(tempfile.mkdtemp(prefix="bitpatch-")).resolve()
         self.control, theirs = socket.socketpair()
         self.buffer, self.numbers = b"", itertools.count()
-        command = [sys.executable, "-P", "-m", "bitpatch.verify.zygote", str(theirs.fileno()), self.judges]
+        command = [sys.executable, "-P", "-m", "bitpatch.verify.zygote", str(theirs.fileno())]
+        command += [self.judges, self.mode]
         with theirs, (self.folder / "zygote.log").open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -142,6 +132,7 @@ class Zygote:
             raise VerifyUnavailable(f"the process that runs the checks did not start: {said[0]}")
         self.checks = {int(task): [(name, prop) for name, prop in found] for task, found in message["checks"].items()}
         self.broken = {int(task): reason for task, reason in message["broken"].items()}
+        self.confined = message["confined"]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -189,15 +180,6 @@ def require_packages() -> None:
         raise VerifyUnavailable(f"verify needs {', '.join(missing)}: pip install 'bitpatch[verify]'")
 
 
-def scrubbed_environment(home: Path) -> dict[str, str]:
-    """The environment of the zygote and its children: nothing that is not listed here gets through."""
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    if "PYTHONPATH" in environment:  # relative to the zygote's working directory it would mean something else
-        paths = [str(Path(path).resolve()) for path in environment["PYTHONPATH"].split(os.pathsep) if path]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment | FIXED | {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
-
-
 def verify(
     tree: Path,
     tasks: Sequence[int],
@@ -205,18 +187,18 @@ def verify(
     zygote: Zygote,
     sanity_fit: bool = False,
     jobs: int = 1,
-    time_limit: float = TIME_LIMIT,
+    limits: Limits = LIMITS,
     sample: Path = SAMPLE,
     only: Collection[str] | None = None,
     on_event: Callable[[Progress], None] = ignore_progress,
 ) -> Report:
-    """Run the checks of tasks (`only` those named) on a tree, `jobs` at a time, each `time_limit` seconds at most."""
+    """Run the checks of tasks (`only` those named) on a tree, `jobs` at a time, each within limits."""
     began = time.monotonic()
     tree = tree.resolve()
     planned = [Job(tree, None, 0, "sanity-fit", "", sample)] if sanity_fit else []  # first, as it takes longest
     planned += plan_checks(zygote, tree, tasks, only)
     results, fit = dict[Job, CheckResult](), None
-    with contextlib.closing(run_jobs(zygote, planned, jobs, time_limit)) as events:
+    with contextlib.closing(run_jobs(zygote, planned, jobs, limits)) as events:
         for job, result in events:
             if isinstance(result, SanityFit):
                 fit = result
@@ -250,7 +232,7 @@ def broken_judge(zygote: Zygote, task: int) -> Iterator[CheckResult]:
 
 
 def run_jobs(
-    zygote: Zygote, planned: Sequence[Job], at_once: int, time_limit: float = TIME_LIMIT
+    zygote: Zygote, planned: Sequence[Job], at_once: int, limits: Limits = LIMITS
 ) -> Generator[tuple[Job, CheckResult | SanityFit | None]]:
     """Yield each job as it starts, with None, and as it ends, with its result; kill what is left on the way out."""
     waiting, running, overdue = deque(planned), dict[int, Running](), set[int]()
@@ -259,14 +241,14 @@ def run_jobs(
             while waiting and len(running) < max(at_once, 1):
                 yield waiting[0], None
                 number = next(zygote.numbers)
-                running[number] = start(zygote, number, waiting[0], time_limit)
+                running[number] = start(zygote, number, waiting[0], limits)
                 waiting.popleft()
             message = zygote.receive(min(child.deadline for child in running.values()) - time.monotonic())
             if message is None:
                 kill_overdue(zygote, running, overdue)
             elif message["ended"] in running:
                 child = running.pop(message["ended"])
-                yield child.job, finish(child, message, time_limit if message["ended"] in overdue else None)
+                yield child.job, finish(child, message, limits, overdue=message["ended"] in overdue)
     except ConnectionError:
         lost = [child.job for child in running.values()] + list(waiting)
         for job in lost:
@@ -275,15 +257,15 @@ def run_jobs(
         stop(zygote, running)
 
 
-def start(zygote: Zygote, number: int, job: Job, time_limit: float) -> Running:
+def start(zygote: Zygote, number: int, job: Job, limits: Limits) -> Running:
     """Have the zygote fork a child for a job."""
     folder = Path(tempfile.mkdtemp(dir=zygote.folder))
     nonce = secrets.token_hex(16)
     reading, writing = os.pipe()
-    request = {"id": number, "nonce": nonce, "task": job.task, "index": job.index, "seconds": time_limit}
+    request = {"id": number, "nonce": nonce, "task": job.task, "index": job.index, "limits": asdict(limits)}
     request |= {"tree": str(job.tree), "folder": str(folder), "sample": str(job.sample)}
     now = time.monotonic()
-    child = Running(job, nonce, reading, folder, now, now + time_limit)
+    child = Running(job, nonce, reading, folder, now, now + limits.wall)
     try:
         zygote.send(request, writing)
     except BaseException:
@@ -325,13 +307,17 @@ def discard(child: Running) -> None:
     shutil.rmtree(child.folder, ignore_errors=True)
 
 
-def finish(child: Running, message: dict[str, Any], exceeded: float | None) -> CheckResult | SanityFit:
+def finish(child: Running, message: dict[str, Any], limits: Limits, *, overdue: bool) -> CheckResult | SanityFit:
     """The result of a child that has ended: its answer if all is well, an error otherwise."""
     seconds = time.monotonic() - child.started
     answer, code = read_answer(child), os.waitstatus_to_exitcode(message["status"])
     trouble = None
-    if exceeded is not None:
-        trouble = f"did not end within {exceeded:g} s"
+    if overdue:
+        trouble = f"did not end within {limits.wall:g} s, though it took less than {limits.cpu:g} s of CPU time"
+    elif code == -signal.SIGXCPU:
+        trouble = f"did not end within {limits.cpu:g} s of CPU time"
+    elif message["exceeded"]:
+        trouble = str(message["exceeded"])
     elif code < 0:
         trouble = f"killed by {signal.Signals(-code).name}"
     elif message["left"]:

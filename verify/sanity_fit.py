@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .clean_start import restart_clean
 from .evidence import Verdict
 from .report import FIRST, LAST, SanityFit, fit_summary, mean
 
@@ -259,4 +260,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_clean()
     main()

@@ -16,16 +16,15 @@ import numpy as np
 from torch import Tensor
 
 from .evidence import Evidence, at_most, check, failed, passed, unproven
+from .forks import Outcome, counted, in_fork, without_rights
 from .open_rows import reads_undisturbed, rows_after_a_rebuild, unpickle_afresh, wrong_batches
 from .text_loads import (
     CODEWORDS,
     TEXTS,
     UNREADABLE,
-    Outcome,
     build,
     contents,
     damages,
-    in_fork,
     kept,
     load,
     load_apart,
@@ -42,7 +41,6 @@ from .text_loads import (
     states_of_a_build,
     trouble_with_refusal,
     watch_rows,
-    without_rights,
     write_sample,
     write_text,
 )
@@ -107,9 +105,10 @@ def refuses_what_it_cannot_encode(tree: Tree) -> Evidence:
     for name, content, length in cases:
         path = write_text(name, content)
         for _ in ("first", "second"):
-            if trouble := in_fork(partial(trouble_with_refusal, tree, path, length)):
+            trouble = in_fork(partial(counted, partial(trouble_with_refusal, tree, path, length)))
+            if trouble:
                 line = f"load_rows(path, {length}) of {len(content)} bytes, {content[:20]!r}...{content[-20:]!r}"
-                return failed(f"{name}: {trouble}", line)
+                return failed(f"{name}: {trouble if isinstance(trouble, str) else Outcome(*trouble)}", line)
     return passed(f"{len(cases)} texts refused, twice each")
 
 
@@ -130,7 +129,7 @@ def memory_stays_bounded(tree: Tree) -> Evidence:
         for size in sizes:
             in_fork(partial(write_sample, size))  # what it frees is not for others
         paths = [path.with_name(f"{size}.txt") for size in sizes]
-        peaks = [in_fork(partial(peak, tree, path), 40) for path in paths]
+        peaks = [in_fork(partial(peak, tree, path)) for path in paths]
         if not all(isinstance(each, int) for each in peaks):
             wrong = next(each for each in peaks if not isinstance(each, int))
             return failed(f"a text of {sizes[-1] >> 20} MiB: {wrong}", line)
@@ -240,7 +239,7 @@ def killed_build_leaves_nothing_whole(tree: Tree) -> Evidence:
     if isinstance(files, Evidence):
         return files
     restore({}, path)
-    states = in_fork(lambda: states_of_a_build(tree, path, length), 30)
+    states = in_fork(lambda: states_of_a_build(tree, path, length))
     for number, state in enumerate(states):
         restore(state, path)
         outcome = load_apart(tree, path, length, step)
@@ -259,7 +258,7 @@ def builders_do_not_disturb_each_other(tree: Tree) -> Evidence:
         return files
     for moment in range(1, 8):
         restore({}, path)
-        outcomes = in_fork(partial(load_disturbed, tree, path, length, step, moment), 30)
+        outcomes = in_fork(partial(load_disturbed, tree, path, length, step, moment))
         line = f"two processes load_rows(path, {length}), one from change {moment} of the other's files on"
         if len(outcomes) == 1:
             return passed(f"{moment - 1} moments") if moment > 1 else unproven("no file changed")
@@ -312,10 +311,9 @@ def workers_give_the_same_rows(tree: Tree) -> Evidence:
         )
     if wrong := Outcome(*in_fork(lambda: unpickle_afresh(tree, pickled, path, length))).text:
         return failed(f"unpickled by a process that is new to the tree: {wrong}", line)
-    if in_fork(lambda: reads_undisturbed(rows)) is not True:
-        return failed(
-            "a row is another one where a forked process reads at the same time", f"{line}, os.fork(), rows[1]"
-        )
+    if (is_same := in_fork(lambda: reads_undisturbed(rows))) is not True:
+        what = "a row is another one" if is_same is False else str(Outcome(*is_same))
+        return failed(f"{what} where a forked process reads at the same time", f"{line}, os.fork(), rows[1]")
     for way, workers in (("fork", 0), ("fork", 2), ("spawn", 1)):
         line = f"DataLoader(load_rows(path, {length}), num_workers={workers}, multiprocessing_context={way!r})"
         if wrong := wrong_batches(rows, way, workers, path):
@@ -330,7 +328,7 @@ def open_rows_stay_what_they_are(tree: Tree) -> Evidence:
     others = [sample(3000, 1), sample(2000, 2)]
     path = write_text("a.txt", first)
     schedule(tree)
-    outcome = Outcome(*in_fork(lambda: rows_after_a_rebuild(tree, path, length, others), 30))
+    outcome = Outcome(*in_fork(lambda: rows_after_a_rebuild(tree, path, length, others)))
     if outcome.kind == "right" or (outcome.kind == "raised" and outcome.text):
         return passed("after two other texts; here, in 2 forked workers, and unpickled")
     line = f"rows = load_rows(path, {length}); change the text; another process loads it; read rows"

@@ -5,25 +5,22 @@ own learns of it by way of files only, as the next run of a program does. In chi
 """
 
 import contextlib
-import ctypes
 import importlib
-import json
 import os
 import re
 import resource
-import select
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .evidence import Evidence, failed
+from .forks import Outcome, counted, finish, in_fork, start, wait_until_asleep
 from .operations import modules_of
 from .tree import Tree
 
@@ -48,17 +45,6 @@ UNREADABLE = {
     "an overlong NUL": b"\xc0\x80",
 }
 EVENTS = 2000  # of a build that are looked at one by one
-PATIENCE = 5  # seconds for a load of little text
-
-
-class Outcome(NamedTuple):
-    """What came of loading a text: "right", "wrong", "raised" or "ended", and a sentence."""
-
-    kind: str
-    text: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.text}".strip()
 
 
 def schedule(tree: Tree) -> ModuleType:
@@ -98,44 +84,15 @@ def load(
             rows = module.load_rows(path, asked or length)
             rows[0]  # a tree may put its work off until then
         wrong = wrong_rows(rows, path, length, step)
-    except Exception as error:  # whatever it is, is the finding
+    except (Exception, SystemExit) as error:  # whatever it is, is the finding
         return Outcome("raised", f"{type(error).__name__}: {error}")
     return Outcome("wrong", wrong) if wrong else Outcome("right")
-
-
-def start(work: Callable[[], Any], seconds: int) -> tuple[int, IO[bytes]]:
-    """Fork a process that does some work and writes what it returns as JSON, or is killed when its time is up."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            signal.alarm(seconds)
-            os.close(reading)
-            with os.fdopen(writing, "wb") as pipe:
-                pipe.write(json.dumps(work()).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    return pid, os.fdopen(reading, "rb")
-
-
-def finish(pid: int, pipe: IO[bytes]) -> Any:
-    """What a forked process returned; if it ended without, an Outcome that says so."""
-    with pipe:
-        answer = pipe.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    end = "did not end in time" if code == -signal.SIGALRM else f"was ended by signal {-code}"
-    return json.loads(answer) if answer else ("ended", f"the process {end}")
-
-
-def in_fork(work: Callable[[], Any], seconds: int = PATIENCE) -> Any:
-    return finish(*start(work, seconds))
 
 
 def load_apart(tree: Tree, path: Path, length: int, step: int = 1) -> Outcome:
     """Load a text in a process of its own, which leaves nothing but files."""
     schedule(tree)
-    return Outcome(*in_fork(lambda: load(tree, path, length, step)))
+    return Outcome(*in_fork(lambda: counted(lambda: load(tree, path, length, step))))
 
 
 def write_text(name: str, content: bytes) -> Path:
@@ -228,7 +185,7 @@ def each_line(act: Callable[[], None]) -> Iterator[None]:
 
 
 def load_disturbed(tree: Tree, path: Path, length: int, step: int, moment: int) -> list[Outcome]:
-    """Load a text; when its files have changed so often, another process does so too, and is waited for a while."""
+    """Load a text; when its files have changed so often, another process does so too, until it ends or waits for us."""
     states: list[dict[str, str]] = []
     asked, ask = os.pipe()
 
@@ -236,7 +193,7 @@ def load_disturbed(tree: Tree, path: Path, length: int, step: int, moment: int) 
         os.close(ask)
         return load(tree, path, length, step) if os.read(asked, 1) else None
 
-    other = start(load_when_asked, 3 * PATIENCE)  # now: later it would share our locks
+    other = start(load_when_asked)  # now: later it would share our locks
 
     def disturb() -> None:
         state = {} if len(states) > moment else contents(path)
@@ -245,7 +202,7 @@ def load_disturbed(tree: Tree, path: Path, length: int, step: int, moment: int) 
         states.append(state)
         if len(states) > moment:
             os.write(ask, b".")
-            select.select([other[1]], [], [], 0.5)  # it may wait for us: then it ends after us
+            wait_until_asleep(*other)
 
     outcome = load(tree, path, length, step, disturb)
     os.close(ask)
@@ -306,16 +263,6 @@ def trouble_with_refusal(tree: Tree, path: Path, length: int) -> str:
     except Exception as error:  # whatever it is, is the finding
         return f"not a ValueError: {error!r}"
     return f"{len(rows)} rows and no error"
-
-
-def without_rights(folder: Path | None, work: Callable[[], Any]) -> Any:
-    """Do some work without the right to write where modes forbid it; None if a folder can be written to still."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "capset"):  # Linux: root is bound by modes once it has no capabilities
-        libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
-    if folder is not None and os.access(folder, os.W_OK):
-        return None
-    return work()
 
 
 def load_in_turn(tree: Tree, texts: list[Path], length: int) -> list[Outcome]:

@@ -110,7 +110,7 @@ def missing_packages() -> list[str]:
 
 def measure(tree: Path, run: Run) -> Iterator[dict[str, Any]]:
     """What the worker measures of a run, one thing after the other; last, an "end" that says why it went no further."""
-    request = {"run": str(run.folder), "values": run.values}
+    request = {"run": str(run.folder), "values": run.values, "parent": os.getpid()}
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
@@ -305,12 +305,15 @@ def int8_cost(_: Run, measured: Measured) -> Seen:
 
 
 def int8_time(_: Run, measured: Measured) -> Seen:
-    """The time of an INT8 forward as a share of the other's: the median over pairs that took turns."""
+    """The CPU time of an INT8 forward as a share of the other's: the median over pairs that took turns."""
     (taken,) = found(measured, "speed")
-    return taken["share"], (
+    seen = (
         f"{1 / taken['share']:.2f} times as fast: {taken['int8'] * 1e3:.1f} ms and "
-        f"{taken['float'] * 1e3:.1f} ms on {taken['threads']} threads"
+        f"{taken['float'] * 1e3:.1f} ms of CPU time on {taken['threads']} threads"
     )
+    if taken["least_share"] <= 1 < taken["share"]:
+        raise Unmeasured(f"{seen}, but the faster in a quarter of all pairs: too near to tell")
+    return taken["share"], seen
 
 
 def float_matrices(_: Run, measured: Measured) -> Seen:

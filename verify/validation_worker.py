@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import os
+import signal
 import statistics
 import sys
 import time
@@ -20,6 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .prctl import PARENT_DEATH_SIGNAL, prctl
 
 BITS_PER_BYTE = 9  # 8 of data, 1 of even parity
 ROWS = 8  # a forward
@@ -155,18 +158,21 @@ def int8(subject: Subject) -> dict[str, Any]:
 
 @torch.no_grad()
 def speed(subject: Subject) -> dict[str, Any]:
-    """The median seconds of a forward in floating point and in INT8, and of their ratio; the forwards take turns."""
+    """The median CPU seconds of a forward in floating point and in INT8; median and quartile of their ratio.
+
+    The forwards take turns, and what else the machine has to do takes no CPU time of theirs.
+    """
     rows = subject.rows[:ROWS]
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(FORWARDS + 1):
         for model, taken in zip((subject.model, subject.int8), seconds, strict=True):
-            began = time.perf_counter()
+            began = time.process_time()
             model(rows)
-            taken.append(time.perf_counter() - began)
+            taken.append(time.process_time() - began)
     floating, whole = (taken[1:] for taken in seconds)  # the first of each packs its weights
-    share = statistics.median(b / a for a, b in zip(floating, whole, strict=True))
+    least, share, _ = statistics.quantiles(b / a for a, b in zip(floating, whole, strict=True))
     medians = {"float": statistics.median(floating), "int8": statistics.median(whole)}
-    return {**medians, "share": share, "threads": torch.get_num_threads()}
+    return {**medians, "share": share, "least_share": least, "threads": torch.get_num_threads()}
 
 
 @torch.no_grad()
@@ -191,8 +197,11 @@ def measurements(values: dict[str, Any]) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Answer the request on standard input."""
+    """Answer the request on standard input, and end where the parent does."""
+    prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
     request = json.load(sys.stdin)
+    if os.getppid() != request["parent"]:
+        return
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, contextlib.redirect_stdout(sys.stderr):
         os.dup2(2, 1)  # what the tree prints is no answer
         subject = Subject(Path(request["run"]), request["values"])

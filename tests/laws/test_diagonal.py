@@ -13,7 +13,6 @@ from bitpatch.verify.report import CheckResult, TaskReport
 from bitpatch.verify.runner import Zygote
 
 MET_IN_BACKWARD = (9, 10)  # what attention makes of a mask, its backward takes; task 11 hides that
-pytestmark = pytest.mark.timeout(300)  # the first test waits for the baseline to be judged in full
 
 
 @pytest.fixture(scope="module")

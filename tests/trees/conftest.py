@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import configuration, settings
+from hypothesis import HealthCheck, configuration, settings
 
 REPOSITORY = Path(__file__).parents[2]
 NAMED_TREES = ("baseline", "reference")
 
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir(), "bit_transformer_hypothesis"))
-settings.register_profile("trees", max_examples=40, deadline=None, database=None)
+settings.register_profile(
+    "trees", max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("trees")
 
 

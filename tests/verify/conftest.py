@@ -45,6 +45,12 @@ JUDGES = {
     """,
     "task_03_broken": "import no_such_module",
     "task_04_surroundings": """
+        import ctypes
+        def may_be_traced():
+            return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 1 if os.uname().sysname == "Linux" else None
+
+        ZYGOTE_MAY_BE_TRACED = may_be_traced()
+
         @check(task=4, prop="what a check finds around itself")
         def surroundings(tree):
             import hypothesis, json, os, random, resource, sys, tempfile, threading
@@ -61,22 +67,21 @@ JUDGES = {
                 "core": resource.getrlimit(resource.RLIMIT_CORE),
                 "derandomized": hypothesis.settings().derandomize,
                 "preloaded": "torch._dynamo" in sys.modules,
+                "traced": [ZYGOTE_MAY_BE_TRACED, may_be_traced()],
             }))
     """,
     "task_05_meeting": """
-        def meet(folder, mine, other):
-            (folder / mine).touch()
-            while not (folder / other).exists():
-                os.sched_yield()
+        def meet(tree, mode):
+            open(tree.path / "meeting", mode).close()  # a FIFO, which opens when the other end does
             return passed("")
 
         @check(task=5, prop="the other runs at the same time")
         def here(tree):
-            return meet(tree.path.parent, "here", "there")
+            return meet(tree, "r")
 
         @check(task=5, prop="the other runs at the same time")
         def there(tree):
-            return meet(tree.path.parent, "there", "here")
+            return meet(tree, "w")
     """,
 }
 HEAD = "import os\nfrom bitpatch.verify.evidence import at_most, check, failed, passed, unproven\n"
@@ -103,15 +108,34 @@ def zygote(fake_judges: str) -> Iterator[Zygote]:
         yield zygote
 
 
+@pytest.fixture(scope="session")
+def free_zygote(fake_judges: str) -> Iterator[Zygote]:
+    """As where the system grants no namespaces."""
+    with Zygote(fake_judges, confined=False) as zygote:
+        yield zygote
+
+
+@pytest.fixture(params=["zygote", "free_zygote"], ids=["confined", "free"])
+def each_zygote(request: pytest.FixtureRequest) -> Zygote:
+    """A zygote whose checks have namespaces of their own, where that can be had, and one whose checks have none."""
+    zygote: Zygote = request.getfixturevalue(request.param)
+    return zygote
+
+
 @pytest.fixture
 def make_tree(tmp_path: Path) -> Callable[..., Path]:
-    """Write a tree whose module `model` (or another) has the given source."""
+    """Write a tree whose module `model` (or another) has the given source.
+
+    It has FIFOs: what a tree writes elsewhere nobody else sees.
+    """
 
     def make(source: str = "", **modules: str) -> Path:
         package = tmp_path / "tree" / "bit_transformer"
         package.mkdir(parents=True)
         for name, text in {"__init__": "", "model": source, **modules}.items():
             (package / f"{name}.py").write_text(textwrap.dedent(text))
+        for name in ("alive", "meeting"):
+            os.mkfifo(package.parent / name)
         return package.parent
 
     return make

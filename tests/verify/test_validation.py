@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -15,8 +16,6 @@ from bitpatch.verify.evidence import Evidence, Verdict
 from bitpatch.verify.phases import command
 from bitpatch.verify.run_folder import FLAGS, Run, hashes_of, read_run, tree_environment
 from bitpatch.verify.validation import THRESHOLDS, Judged, Validation, judge, validate, write_validation
-
-pytestmark = pytest.mark.timeout(300)  # a run is a process of its own that imports torch
 
 SMALL = "--layers 2 --d_model 16 --nhead 2 --max_seq_len 72 --chunk_size 32 --overlap 8 --batch_size 8 --accum_steps 1"
 QUICK = "--lr 5e-2 --lr_warmup 4 --amp off --compress_prob 0 --eval_interval 8 --log_interval 4 --device cpu"
@@ -196,7 +195,7 @@ MEASURED = {
     "saved": {"bpb_data": 2.0, "tree_bpb_data": 2.0, "parity_waste": 0.01},
     "leak": {"before": 0.0, "after": 0.1, "flips": 8},
     "int8": {"bpb_data": 2.01, "size": 0.28, "float_bytes": 100, "int8_bytes": 28, "float_matrices": ["out.weight"]},
-    "speed": {"float": 0.2, "int8": 0.1, "share": 0.5, "threads": 1},
+    "speed": {"float": 0.2, "int8": 0.1, "share": 0.5, "least_share": 0.4, "threads": 1},
     "grown": {"moved": 1e-14},
 }
 REPORT = {"updates": 40, "evaluation": {"bpb_data": 2.001}}
@@ -249,7 +248,7 @@ def test_the_run_as_told_passes_every_threshold():
         pytest.param("causal", with_measured("leak", before=1e-9), id="a small leak"),
         pytest.param("int8-size", with_measured("int8", size=0.31), id="a large file"),
         pytest.param("int8-cost", with_measured("int8", bpb_data=2.03), id="dear rounding"),
-        pytest.param("int8-time", with_measured("speed", share=1.05), id="slower"),
+        pytest.param("int8-time", with_measured("speed", share=1.05, least_share=1.01), id="slower"),
         pytest.param("int8-all", with_measured("int8", float_matrices=["layers.0.weight"]), id="a layer forgotten"),
         pytest.param("grown", with_measured("grown", moved=1e-6), id="growing that forgets"),
         pytest.param("data", {"records": [RECORDS[0] | {"rows": 277}, *RECORDS[1:]]}, id="too few bits"),
@@ -270,6 +269,7 @@ def test_what_is_below_a_threshold_fails(name, damage):
         pytest.param("reproduced", with_measured("text", is_same=False), id="other text"),
         pytest.param("reproduced", {"report": {"updates": 40}}, id="a report without an evaluation"),
         pytest.param("causal", with_measured("leak", after=0.0), id="a model that no bit moves"),
+        pytest.param("int8-time", with_measured("speed", share=1.02, least_share=0.98), id="too near to tell"),
         pytest.param("causal", {"measured": {"leak": {"error": "ValueError: torn"}}}, id="an error"),
         pytest.param("causal", {"measured": {}, "report": None}, id="not finished"),
     ],
@@ -278,6 +278,13 @@ def test_what_could_not_be_measured_is_unproven(name, damage):
     evidence = judged(**damage)[name]
     assert evidence.verdict is Verdict.UNPROVEN
     assert evidence.detail
+
+
+def test_what_measures_does_nothing_for_a_parent_that_is_gone():
+    request = json.dumps({"run": "no/such/run", "values": {}, "parent": -1})
+    command = [sys.executable, "-P", "-m", "bitpatch.verify.validation_worker"]
+    done = subprocess.run(command, input=request, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_without_an_error_of_its_own_the_end_of_measuring_is_told():

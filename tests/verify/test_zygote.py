@@ -3,13 +3,16 @@ import os
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bitpatch.verify import zygote as module
-from bitpatch.verify.runner import Zygote, scrubbed_environment, verify
+from bitpatch.verify import child as module
+from bitpatch.verify.clean_start import scrubbed_environment
+from bitpatch.verify.limits import Limits
+from bitpatch.verify.runner import Zygote, verify
 
 MakeTree = Callable[..., Path]
 SURROUNDINGS = 4
@@ -76,6 +79,11 @@ def test_a_check_is_alone_in_its_session_without_input_or_core_dumps(
     assert (found["session"], found["stdin"], found["core"]) == (True, "", [0, 0])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such attribute")
+def test_a_check_may_look_at_itself_and_not_at_the_zygote(surroundings: Callable[[], dict[str, Any]]) -> None:
+    assert surroundings()["traced"] == [False, True]
+
+
 def test_what_an_optimizer_would_import_is_there_already(surroundings: Callable[[], dict[str, Any]]) -> None:
     assert surroundings()["preloaded"] is True
 
@@ -122,22 +130,18 @@ def test_an_exception_is_told_in_a_line_with_its_place_in_the_tree(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_closing_the_socket_ends_the_zygote_and_its_children(
-    make_tree: MakeTree, fake_judges: str, tmp_path: Path
-) -> None:
-    ready = tmp_path / "pid"
-    os.mkfifo(ready)
-    tree = make_tree(f"import os; open({str(ready)!r}, 'w').write(str(os.getpid()))\nwhile True: pass")
+def test_closing_the_socket_ends_the_zygote_and_its_children(make_tree: MakeTree, fake_judges: str) -> None:
+    tree = make_tree(
+        "import os; open(os.path.dirname(os.path.dirname(__file__)) + '/alive', 'w').write('x')\nwhile True: pass"
+    )
     with Zygote(fake_judges) as zygote:
-        request = {"id": 0, "nonce": "", "task": 1, "index": 0, "seconds": 60, "tree": str(tree)}
+        request = {"id": 0, "nonce": "", "task": 1, "index": 0, "limits": asdict(Limits()), "tree": str(tree)}
         folder = zygote.folder / "child"
         folder.mkdir()
         reading, writing = os.pipe()
         zygote.send(request | {"folder": str(folder)}, writing)
-        pid = int(ready.read_text())
+        assert (tree / "alive").read_text() == "x"
     os.close(writing)
     assert os.read(reading, 1) == b""  # nobody holds the other end
     os.close(reading)
     assert zygote.process.returncode == 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
