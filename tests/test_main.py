@@ -12,6 +12,8 @@ from samples import BASELINE, REFERENCE, ROOT
 
 import bitpatch
 
+pytestmark = pytest.mark.timeout(600)  # judges in processes of their own, on a machine that may be busy
+
 BITPATCH = [sys.executable, "-m", "bitpatch"]
 ERROR = json.loads((ROOT / "patches/schemas/error.json").read_text())
 INTERRUPTED = "error: interrupted; nothing is half done\n"
@@ -39,7 +41,6 @@ def at_an_import(moment, number, *words):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("words", "every"),
     [(["list", "--json"], 13), (["-h"], 23), (["status", "11", "--tree", str(BASELINE)], 31)],
