@@ -12,6 +12,8 @@ from samples import BASELINE, REFERENCE, ROOT
 
 import bitpatch
 
+pytestmark = pytest.mark.timeout(600)  # judges in processes of their own, on a machine that may be busy
+
 BITPATCH = [sys.executable, "-m", "bitpatch"]
 ERROR = json.loads((ROOT / "patches/schemas/error.json").read_text())
 INTERRUPTED = "error: interrupted; nothing is half done\n"
