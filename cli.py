@@ -400,3 +400,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 command.invoke(context)
         except OSError as error:  # Click's own printing of help: what commands raise is dealt with
             raise screen.OutputLost from error
+
+
+if __name__ == "__main__":
+    main()
