@@ -366,10 +366,7 @@ def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
     gc.disable()  # a run lives for a second: collecting would walk its syntax trees again and again
     undoing()
     with locked(tree, shared=shared, tell=screen.warn):
-        found = open_tree(tree)
-        for note in found.notes:
-            screen.warn(f"note: {note}")
-        yield found
+        yield open_tree(tree, tell=screen.warn)
     gc.freeze()  # nor are they walked when Python ends
 
 
@@ -400,7 +397,3 @@ def main(words: Sequence[str] | None = None) -> None:
                 command.invoke(context)
         except OSError as error:  # Click's own printing of help: what commands raise is dealt with
             raise screen.OutputLost from error
-
-
-if __name__ == "__main__":
-    main()

@@ -127,9 +127,7 @@ def read_attention(source: Source, softmax: Operation, products: Sequence[cst.Ba
     """The parts of an attention; raises UnreadError at what is not understood."""
     line = source.statement(softmax.call)
     block = source.parents[line]
-    if not softmax.operands:
-        raise UnreadError(softmax.call, "what it is a softmax of cannot be told")
-    weights, scores = _assigned(line), softmax.operands[0]
+    weights, scores = _assigned(line), softmax.argument(0, "input")
     if weights is None or _value(line) is not softmax.call or not isinstance(block, cst.IndentedBlock):
         raise UnreadError(softmax.call, "the softmax is no assignment of its own: name the weights first")
     dim = softmax.argument(1, "dim")

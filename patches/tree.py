@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,8 +74,10 @@ class SourceTree:
         return replace(self, sources={path: source.settled() for path, source in self.sources.items()})
 
 
-def open_tree(root: Path) -> SourceTree:
+def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None) -> SourceTree:
     """Find the parts of the BitTransformerLM tree in a folder; parses no more than it takes to find them.
+
+    What was chosen of several, and what was not followed, is in the tree's notes, and told where somebody listens.
 
     Raises Unreadable where the folder cannot be read, BitpatchError where it holds no tree, or two of a kind.
     """
@@ -94,6 +96,9 @@ def open_tree(root: Path) -> SourceTree:
     model, others, notes = _chosen(root, models, loops, listing.files)
     paths = tuple(path for path in listing.files if not _is_of_another(path, model, others))
     contents = {path: raw for path, raw in contents.items() if path in paths}
+    notes += [f"{path} leads out of the tree, and is not followed" for path in listing.links_out]
+    for note in notes:
+        tell(f"note: {note}")
     return SourceTree(
         root,
         paths,
@@ -103,7 +108,7 @@ def open_tree(root: Path) -> SourceTree:
         contents,
         frozenset(paths) - contents.keys(),
         tuple(listing.links_out),
-        (*notes, *(f"{path} leads out of the tree, and is not followed" for path in listing.links_out)),
+        tuple(notes),
     )
 
 
