@@ -11,8 +11,6 @@ from samples import BASELINE, REFERENCE, ROOT
 
 from bitpatch.patches.task import BitpatchError, Unreadable
 
-pytestmark = pytest.mark.timeout(600)  # judges in processes of their own, on a machine that may be busy
-
 PUBLISHED = {file.stem: file for folder in ("patches", "verify") for file in (ROOT / folder / "schemas").glob("*.json")}
 BITPATCH = [sys.executable, "-m", "bitpatch"]
 

@@ -12,8 +12,6 @@ from samples import BASELINE, REFERENCE, ROOT
 
 import bitpatch
 
-pytestmark = pytest.mark.timeout(600)  # judges in processes of their own, on a machine that may be busy
-
 BITPATCH = [sys.executable, "-m", "bitpatch"]
 ERROR = json.loads((ROOT / "patches/schemas/error.json").read_text())
 INTERRUPTED = "error: interrupted; nothing is half done\n"
@@ -22,7 +20,6 @@ import os, sys
 moment, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 from bitpatch.__main__ import main
 
-pytestmark = pytest.mark.timeout(600)  # judges in processes of their own, on a machine that may be busy
 seen = []
 def note(event, args):
     if event == "import":

@@ -142,7 +142,6 @@ def test_the_sdist_is_what_git_tracks(sdist, tracked):
     assert packed - made == set(tracked)
 
 
-@pytest.mark.timeout(600)
 def test_the_sdist_holds_all_that_its_tests_need(sdist, tmp_path):
     (tmp_path / "bitpatch").symlink_to(sdist)
     command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]

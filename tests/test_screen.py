@@ -14,8 +14,6 @@ from bitpatch.verify import phases, validation
 from bitpatch.verify.evidence import Evidence, Verdict, at_most, passed, unproven
 from bitpatch.verify.report import CheckResult, Report, SanityFit, TaskReport
 
-pytestmark = pytest.mark.timeout(600)  # judges in processes of their own, on a machine that may be busy
-
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 SETTINGS = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")
 

@@ -10,8 +10,6 @@ import jsonschema
 import pytest
 from samples import BASELINE, CODE_ONLY, REFERENCE, ROOT
 
-pytestmark = pytest.mark.timeout(300)  # a run is a process of its own that imports torch
-
 BITPATCH = [sys.executable, "-m", "bitpatch"]
 SMALL = "--layers 2 --d_model 16 --nhead 2 --max_seq_len 72 --chunk_size 32 --overlap 8 --batch_size 8 --accum_steps 1"
 QUICK = "--lr 5e-2 --lr_warmup 4 --amp off --compress_prob 0 --eval_interval 8 --log_interval 1 --device cpu"

@@ -73,7 +73,8 @@ def guard(
         exceeded = too_much_used(limits)
         if not exceeded and not confined and next(looks) % LOOKS_PER_WALK == 0:
             exceeded = too_much_written(limits, folder, shared_before)
-    lines = [command_line(pid) for pid in descendants(own_number()) if pid not in (check, first)]
+    family = () if exceeded else descendants(own_number())
+    lines = [command_line(pid) for pid in family if pid not in (check, first)]
     left = sum(line != b"" and HELPER not in line for line in lines)
     status = end_family(check, first)
     message = {"ended": request["id"], "status": status, "left": left, "exceeded": exceeded}
