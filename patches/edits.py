@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ Changed = cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode]
 Item = TypeVar("Item", cst.Arg, cst.Param, cst.ImportAlias)
 
 BARE_EQUAL = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+_COMMENT = re.compile("#.*")  # or a text with that in it
 _ATOMS = (cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.BaseNumber, cst.BaseString)
 
 
@@ -239,7 +240,9 @@ def _meant(source: Source, editor: _Editor) -> Iterator[Part | Statement]:
         results = editor.edited(part) if part in editor.parts else [part]
         gone = [replace(comment, statement=part.statement) for comment in homeless]
         if part in editor.parts and "#" in part.text:
-            gone += lost(comments_of(part.statement), map(_node, results))
+            kept = "".join(source.printed(each).text for each in results)
+            if Counter(_COMMENT.findall(part.text)) - Counter(_COMMENT.findall(kept)):
+                gone += lost(comments_of(part.statement), map(_node, results))
         try:
             yield from put_above(part.statement, [*map(_node, results)], gone, editor.became) if gone else results  # type: ignore[misc]
             homeless = []

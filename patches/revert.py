@@ -11,9 +11,11 @@ import ast
 import builtins
 import contextlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from .engine import plan, status, task_named
 from .merge import Conflict, merge, same_line
@@ -245,7 +247,7 @@ def _waiting(tree: SourceTree, planned: Plan) -> Iterator[tuple[str, str]]:
     """Which files use a name, or a parameter, that a plan is about to bring: they wait for it, and may do so again."""
     for change in planned.changes:
         brought = _gone(change.path, change.after, change.before)
-        for place in tree.paths:
+        for place in tree.contents:
             for _, _, name in _missed(place, tree.raw(place), change.path, *brought):
                 yield place, name
 
@@ -254,7 +256,7 @@ def _require_nothing_dangles(
     tree: SourceTree, originals: Originals, after: Mapping[str, bytes], replayed: Mapping[str, bytes]
 ) -> None:
     """Refuse to take away a name or a parameter that code uses which was written since."""
-    texts = {path: after.get(path) or tree.raw(path) for path in tree.paths}
+    texts = {path: after.get(path) or tree.raw(path) for path in tree.paths if path not in tree.unrelated}
     by_hand = {path: text for path, text in texts.items() if text != replayed.get(path, b"")}
     missed = []
     for path, raw in after.items():
@@ -279,26 +281,48 @@ def _missed(
     place: str, text: bytes, path: str, gone: set[str], lost: set[tuple[str, str]]
 ) -> Iterator[tuple[int, int, str]]:
     """Where the code of one file uses a name that another, or itself, is to lose."""
-    if not any(word.encode() in text for word in (*gone, *(parameter for _, parameter in lost))):
-        return
     module = os.path.splitext(os.path.basename(path))[0]
+    words = {parameter for _, parameter in lost} | (gone if module.encode() in text else set())
+    uses = _uses(text) if place == path or any(word.encode() in text for word in words) else None
+    if uses is None:  # or it does not parse: nothing runs it
+        return
+    lost = lost - uses.own if place != path else lost
+    found = [(at, name) for name in gone for at in uses.imports.get((module, name), ())]
+    found += [(at, called[1]) for called in lost for at in uses.keywords.get(called, ())]
+    found += [(at, name) for name in gone if place == path for at in uses.names.get(name, ())]
+    for (line, column), name in sorted(found):
+        yield line, column, name
+
+
+class _Uses(NamedTuple):
+    """Where a file uses names, imports them, and calls with keywords; and the parameters that are its own."""
+
+    names: Mapping[str, list[tuple[int, int]]]
+    imports: Mapping[tuple[str, str], list[tuple[int, int]]]  # by the module's last name, and the name
+    keywords: Mapping[tuple[str, str], list[tuple[int, int]]]  # by the function's name, and the keyword
+    own: set[tuple[str, str]]
+
+
+@lru_cache(maxsize=256)
+def _uses(text: bytes) -> _Uses | None:
     try:
         syntax = parsed(text)
-    except (SyntaxError, ValueError):  # nothing runs it
-        return
-    own = _parameters(syntax) if place != path else set()
+    except (SyntaxError, ValueError):
+        return None
+    uses = _Uses(defaultdict(list), defaultdict(list), defaultdict(list), _parameters(syntax))
     for node in ast.walk(syntax):
-        names: set[str] = set()
-        if isinstance(node, ast.Name) and place == path:
-            names = gone & {node.id}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[-1] == module:
-            names = gone & {alias.name for alias in node.names}
+        at = (getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1)
+        if isinstance(node, ast.Name):
+            uses.names[node.id].append(at)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                uses.imports[(node.module or "").split(".")[-1], alias.name].append(at)
         elif isinstance(node, ast.Call):
-            function = getattr(node.func, "attr", None) or getattr(node.func, "id", "")
-            called = {(function, keyword.arg) for keyword in node.keywords if keyword.arg}
-            names = {name for _, name in called & lost - own}
-        for name in sorted(names):
-            yield getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1, name
+            function = str(getattr(node.func, "attr", None) or getattr(node.func, "id", ""))
+            for keyword in node.keywords:
+                if keyword.arg:
+                    uses.keywords[function, keyword.arg].append(at)
+    return uses
 
 
 def _syntax(path: str, raw: bytes) -> ast.Module:
@@ -326,12 +350,14 @@ def _bound(module: ast.Module) -> set[str]:
 
 def _parameters(module: ast.Module) -> set[tuple[str, str]]:
     """Each function, or class by its __init__, with each parameter that a keyword may name."""
-    found = set()
-    for holder in ast.walk(module):
-        for node in ast.iter_child_nodes(holder):
-            if isinstance(node, ast.FunctionDef):
-                name = holder.name if isinstance(holder, ast.ClassDef) and node.name == "__init__" else node.name
-                found |= {(name, arg.arg) for arg in (*node.args.args, *node.args.kwonlyargs)}
+    found: set[tuple[str, str]] = set()
+    classes: dict[ast.stmt, str] = {}
+    for node in ast.walk(module):  # a class comes before what is in it
+        if isinstance(node, ast.ClassDef):
+            classes |= {inner: node.name for inner in node.body if getattr(inner, "name", "") == "__init__"}
+        elif isinstance(node, ast.FunctionDef):
+            name = classes.get(node, node.name)
+            found |= {(name, arg.arg) for arg in (*node.args.args, *node.args.kwonlyargs)}
     return found
 
 

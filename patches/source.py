@@ -45,6 +45,7 @@ class Source:
         self.places = {part: place for place, part in enumerate(self.parts)}
         self._opened: dict[cst.CSTNode, Part] = {}  # by their statements
         self._closed = set(self.parts)
+        self._printed: dict[cst.CSTNode, Part] = {}  # of statements that are to be in its place
 
     def opened(self, part: Part) -> Part:
         """A part of this file, its nodes ready to be looked at."""
@@ -87,9 +88,17 @@ class Source:
         if printed != self.raw:
             raise _unfaithful(self.path, self.raw, printed)
 
+    def printed(self, statement: Part | Statement) -> Part:
+        """The part that a statement prints."""
+        if isinstance(statement, Part):
+            return statement
+        if statement not in self._printed:
+            self._printed[statement] = self._file.part(statement)
+        return self._printed[statement]
+
     def reprinted(self, body: Iterable[Part | Statement]) -> Source:
         """The file with other statements among its parts, each parsed again from what it prints."""
-        parts = [each if isinstance(each, Part) else self._file.part(each) for each in body]
+        parts = [self.printed(each) for each in body]
         file = File(self._file.module, parts)
         raw = file.bytes(part.text for part in parts)
         is_inside = parts[:1] + parts[-1:] == self.parts[:1] + self.parts[-1:]

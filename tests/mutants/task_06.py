@@ -321,6 +321,7 @@ GOOD = [
         "the clock is the scheduler's, and the updates before the run; the ramp is a sine squared",
         (CLOCK, ""),
         (RAMPED, RAMPED.replace("(global_step", "(global_step + scheduler.last_epoch")),
+        ('"global_step": global_step,', '"global_step": global_step + scheduler.last_epoch,'),
         (CURVE, "    return start + (end - start) * math.sin(math.pi / 2 * step / total_steps) ** 2\n"),
     ),
     edit(
