@@ -70,11 +70,12 @@ def busy(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     tree = prefixed(tmp_path / "tree", BUSY.format(fifo=str(fifo)))
     os.mkfifo(fifo)
     alive = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    command = [sys.executable, "-m", "bitpatch.cli", "verify", "task-7", "--tree", str(tree)]
+    command = [sys.executable, "-m", "bitpatch", "verify", "task-7", "--tree", str(tree)]
     secret = {"GITHUB_TOKEN": TOKEN, "AWS_SECRET_ACCESS_KEY": TOKEN, "PYTHONSTARTUP": TOKEN}
     process = subprocess.Popen(command, env=os.environ | secret, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        select.select([alive], [], [])
+        ready, _, _ = select.select([alive, process.stdout], [], [])
+        assert alive in ready, process.communicate()  # else it has ended
         assert os.read(alive, 1) == b"x"
         os.set_blocking(alive, True)
         yield process, alive
