@@ -13,7 +13,20 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from .evidence import Evidence, at_most, check, failed, passed, unproven
 from .spies import Ledger, updates
-from .training_runs import LENGTH, Run, all_close, distance, limit, mean_gradient, run_command, train, watching
+from .training_runs import (
+    LENGTH,
+    all_close,
+    distance,
+    first_difference,
+    group_sizes,
+    limit,
+    mean_gradient,
+    planned_sizes,
+    reported,
+    run_command,
+    train,
+    watching,
+)
 from .tree import Tree
 
 # (rows, accum_steps): with micro-batches of 8 rows, last groups and last micro-batches that are whole, short and alone.
@@ -25,7 +38,6 @@ RECOMPUTED: list[dict[str, Any]] = [
     {"use_checkpoint": True, "use_act": True},
 ]
 SETTINGS = ("max_lr", "initial_lr", "min_lr", "weight_decay", "eps")  # OneCycleLR moves lr and betas
-REPORTED = ("loss", "acc", "accuracy")  # last words of the keys of a history that no grouping may change
 
 
 @check(task=4, prop="an epoch makes ceil(micro-batches / accum_steps) updates, none empty, and each row is in one")
@@ -382,31 +394,3 @@ def slope_error(model: nn.Module, grads: Sequence[Tensor]) -> float:
     slope = (losses[0] - losses[1]) / (2 * step)
     found = sum((grad * along).sum().item() for grad, along in zip(grads, direction, strict=True))
     return abs(found - slope) / abs(slope)
-
-
-def group_sizes(micro_batches: int, accum_steps: int) -> list[int]:
-    """How many micro-batches each update of an epoch takes."""
-    return [min(accum_steps, micro_batches - start) for start in range(0, micro_batches, accum_steps)]
-
-
-def planned_sizes(run: Run, epochs: int, accum_steps: int) -> list[int]:
-    """How many micro-batches each update of a run takes, given how many there were: one an epoch at least."""
-    return epochs * group_sizes(max(1, len(run.micro_batches) // epochs), accum_steps)
-
-
-def reported(run: Run) -> dict[str, float]:
-    """The finite losses and accuracies in a history that is a list of records, by key and epoch."""
-    return {
-        f"{key} of epoch {epoch}": float(value)
-        for epoch, record in enumerate(run.history if isinstance(run.history, list) else [])
-        for key, value in (record.items() if isinstance(record, dict) else [])
-        if key.split("_")[-1] in REPORTED and isinstance(value, (int, float, Tensor)) and math.isfinite(value)
-    }
-
-
-def first_difference(found: list[str], planned: list[str]) -> str:
-    """Say where two lists of events part."""
-    at = next((at for at, pair in enumerate(zip(found, planned, strict=False)) if pair[0] != pair[1]), None)
-    if at is None:
-        return f"{len(found)} events, not {len(planned)}"
-    return f"event {at} is {found[at]}, not {planned[at]}, after {' '.join(found[max(0, at - 4) : at]) or 'none'}"

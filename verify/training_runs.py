@@ -22,6 +22,7 @@ from .spies import Event, Ledger, Update, updates
 from .tree import Tree
 
 LENGTH = 18  # bits a row
+REPORTED = ("loss", "acc", "accuracy")  # last words of the keys of a history that no grouping may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +194,31 @@ def limit(run: Run) -> float:
     """What rounding may amount to: forks that compute the loss in float32 round more."""
     losses = [event.loss for event in run.events if event.loss is not None]
     return 1e-10 if all(loss.dtype is torch.float64 for loss in losses) else 1e-5
+
+
+def first_difference(found: list[str], planned: list[str]) -> str:
+    """Say where two lists of events part."""
+    at = next((at for at, pair in enumerate(zip(found, planned, strict=False)) if pair[0] != pair[1]), None)
+    if at is None:
+        return f"{len(found)} events, not {len(planned)}"
+    return f"event {at} is {found[at]}, not {planned[at]}, after {' '.join(found[max(0, at - 4) : at]) or 'none'}"
+
+
+def reported(run: Run) -> dict[str, float]:
+    """The finite losses and accuracies in a history that is a list of records, by key and epoch."""
+    return {
+        f"{key} of epoch {epoch}": float(value)
+        for epoch, record in enumerate(run.history if isinstance(run.history, list) else [])
+        for key, value in (record.items() if isinstance(record, dict) else [])
+        if key.split("_")[-1] in REPORTED and isinstance(value, (int, float, Tensor)) and math.isfinite(value)
+    }
+
+
+def group_sizes(micro_batches: int, accum_steps: int) -> list[int]:
+    """How many micro-batches each update of an epoch takes."""
+    return [min(accum_steps, micro_batches - start) for start in range(0, micro_batches, accum_steps)]
+
+
+def planned_sizes(run: Run, epochs: int, accum_steps: int) -> list[int]:
+    """How many micro-batches each update of a run takes, given how many there were: one an epoch at least."""
+    return epochs * group_sizes(max(1, len(run.micro_batches) // epochs), accum_steps)
