@@ -62,7 +62,7 @@ def move_under(
     """Put neighbouring statements under compound statements, `if x:` say, and some from elsewhere at their end.
 
     Of several heads each stands under the one before; new statements may come `before` all others. Comments
-    above the first statement stay above the heads. Edits inside the statements are made too.
+    above the first statement stay above the heads; those of the tail do not move with it. Edits inside are made too.
     """
     first = statements[0]
     moved: list[cst.CSTNode] = [parse_statement(source, text) for text in before]
@@ -78,7 +78,7 @@ def move_under(
         return cst.RemoveFromParent()
 
     def fill(block: cst.CSTNode) -> cst.CSTNode:
-        body = [*moved, *(end.with_changes(leading_lines=_comments(end)) for end in ends)]
+        body = [*moved, *(end.with_changes(leading_lines=()) for end in ends)]
         for head in reversed(heads[1:]):
             inner = parse_statement(source, f"{head}\n    pass")
             body = [inner.with_changes(body=inner.body.with_changes(body=body))]  # type: ignore[union-attr]
@@ -92,11 +92,6 @@ def move_under(
     for statement in tail:
         yield Edit(source, statement, partial(take, ends))
     yield Edit(source, source.parents[first], fill)
-
-
-def _comments(statement: cst.CSTNode) -> list[cst.EmptyLine]:
-    """The comments above a statement, without blank lines."""
-    return [line for line in getattr(statement, "leading_lines", ()) if line.comment is not None]
 
 
 def neighbours(

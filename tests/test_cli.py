@@ -213,8 +213,9 @@ def test_files_that_do_not_parse_are_named_at_once(run, tree):
 
 
 def test_a_refusal_that_found_nothing_gives_no_advice_about_near_misses(run, tree):
-    (tree / "data/wikitext_schedule.py").unlink()
-    code, _, err = run("apply", "5", "--tree", tree)
+    model = tree / "bit_transformer/model.py"
+    model.write_text(model.read_text().replace("full_attn_logging", "log_maps"))
+    code, _, err = run("apply", "12", "--tree", tree)
     assert code == 3
     assert "and found none, nor anything like it" in err
     assert "near miss" not in err
@@ -362,6 +363,7 @@ def test_killed_at_any_replacement_the_next_command_recovers(run, tree, tmp_path
         "        return real(*args, **kwargs)\n"
         "    return call\n"
         "transaction.os.replace = counted(os.replace)\n"
+        "os.unlink = counted(os.unlink)\n"
         "places._exchange = counted(places._exchange)\n"
         "main([sys.argv[3], '10', '--tree', sys.argv[2]])\n"
     )
@@ -369,7 +371,7 @@ def test_killed_at_any_replacement_the_next_command_recovers(run, tree, tmp_path
     patched = contents(tree)
     old, new = (baseline, patched) if command == "apply" else (patched, baseline)
     seen = set()
-    for moment in range(1, 7):
+    for moment in range(1, 12):
         copy = shutil.copytree(BASELINE, tmp_path / str(moment), ignore=CODE_ONLY)
         if command == "revert":
             run("apply", "10", "--tree", copy)

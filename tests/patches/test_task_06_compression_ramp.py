@@ -4,8 +4,8 @@ import pytest
 from samples import LOOP
 
 from bitpatch.patches.engine import plan, task_named
-from bitpatch.patches.source import open_tree
 from bitpatch.patches.task import State
+from bitpatch.patches.tree import open_tree
 
 TRAINING = "bit_transformer/training.py"
 
