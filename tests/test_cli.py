@@ -213,8 +213,9 @@ def test_files_that_do_not_parse_are_named_at_once(run, tree):
 
 
 def test_a_refusal_that_found_nothing_gives_no_advice_about_near_misses(run, tree):
-    model = tree / "bit_transformer/model.py"
-    model.write_text(model.read_text().replace("full_attn_logging", "log_maps"))
+    for path in ("model.py", "training.py"):
+        file = tree / "bit_transformer" / path
+        file.write_text(file.read_text().replace("full_attn_logging", "log_maps"))
     code, _, err = run("apply", "12", "--tree", tree)
     assert code == 3
     assert "and found none, nor anything like it" in err
