@@ -4,7 +4,7 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, default=16, help="trees that tests/fuzz makes, and programs")
+    parser.addoption("--fuzz", type=int, default=8, help="trees that tests/fuzz makes, and programs")
 
 
 def pytest_generate_tests(metafunc):
