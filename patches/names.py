@@ -119,9 +119,9 @@ class Names:
         last = earlier[-1]
         loops = [each for each in self._source.ancestors(node) if isinstance(each, (cst.For, cst.While))]
         later = [binding.node for binding in bindings if binding not in earlier]
+        around = set(self._source.ancestors(last.node))
         for loop in loops:  # what is set below may be what is seen above, a turn later
-            inside = set(self._source.ancestors(last.node))
-            if loop not in inside and any(loop in self._source.ancestors(each) for each in later):
+            if loop not in around and any(loop in self._source.ancestors(each) for each in later):
                 return None
         block = parents.get(self._source.statement(last.node))
         ancestor: cst.CSTNode | None = node

@@ -84,8 +84,8 @@ def write(root: Path, changes: Sequence[Change], originals: Originals | None = N
     """
     if not changes and originals is None:
         return
-    remembered = _content(state_file, root) if originals is None else originals.encode()
-    if not changes and remembered == _content(state_file, root):
+    remembered = _remembered(root) if originals is None else originals.encode()
+    if not changes and remembered == _remembered(root):
         return
     with _failing(root), places(root, [change.path for change in changes]) as found:
         for place in found.values():
@@ -283,10 +283,10 @@ def _journal(root: Path) -> bytes | None:
         return b""
 
 
-def _content(file_of: Callable[[Path], Path], root: Path) -> bytes:
-    """A state file as it is; empty where there is none, or none that can be read."""
+def _remembered(root: Path) -> bytes:
+    """The state file as it is; empty where there is none, or none that can be read."""
     try:
-        return read_regular(file_of(root))
+        return read_regular(state_file(root))
     except OSError:
         return b""
 
