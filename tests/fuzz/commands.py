@@ -114,10 +114,10 @@ def _contents(tree: Path) -> dict[str, bytes | str]:
 if __name__ == "__main__":
     import tempfile
 
-    import trees
+    import odd_trees
 
     for seed in range(*map(int, sys.argv[1:3])):
         with tempfile.TemporaryDirectory() as folder:
-            made = trees.make(seed, Path(folder) / "tree")
+            made = odd_trees.make(seed, Path(folder) / "tree")
             for line in fates(Path(folder) / "tree", Path(folder)):
                 print(f"{seed} ({made}): {line}", flush=True)

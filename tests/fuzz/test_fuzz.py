@@ -3,10 +3,12 @@
 A sample; `make fuzz` tries a thousand. `python tests/fuzz/commands.py FIRST END` tries the trees of some seeds.
 """
 
+import signal
+
 import commands
 import hypothesmith
+import odd_trees
 import pytest
-import trees
 from hypothesis import HealthCheck, Phase, given, settings
 from samples import BASELINE, CODE_ONLY
 
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the texts that are made
 
 
 def test_a_tree_that_nobody_would_write(tmp_path, seed):
-    made = trees.make(seed, tmp_path / "tree")
+    made = odd_trees.make(seed, tmp_path / "tree")
     assert commands.fates(tmp_path / "tree", tmp_path) == [], made
 
 
@@ -44,10 +46,10 @@ def test_any_program_in_a_file_of_the_tree(tmp_path_factory, programs):
 
 def test_what_would_be_wrong_is_seen(tmp_path, monkeypatch):
     """The harness itself: a command that crashes, and one that changes a tree and fails."""
-    trees.make(0, tmp_path / "tree")
+    odd_trees.make(0, tmp_path / "tree")
     monkeypatch.setattr("bitpatch.patches.tree.open_tree", lambda *_, **__: 1 / 0)
     assert any("exit" in fate for fate in commands.fates(tmp_path / "tree", tmp_path))
     monkeypatch.setattr(commands, "_run", lambda _: (tmp_path / "tree/new.py").write_text("") or (3, ""))
     assert any("and the tree has changed" in fate for fate in commands.fates(tmp_path / "tree", tmp_path))
-    monkeypatch.setattr(commands, "_run_all", lambda _: commands.os.abort())
-    assert commands.fates(tmp_path / "tree", tmp_path) == ["ended by SIGABRT"]
+    monkeypatch.setattr(commands, "_run_all", lambda _: signal.raise_signal(signal.SIGKILL))
+    assert commands.fates(tmp_path / "tree", tmp_path) == ["ended by SIGKILL"]
