@@ -1,4 +1,4 @@
-"""Every option there is, once. The command line, the session and the scripts all speak in these."""
+"""Every option there is, once. The command line, the bench and the scripts all speak in these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session behind HTTP: POST /init, /train, /train_step, /scale_up, /save, /download, /infer; GET /."""
+"""A bench behind HTTP: POST /init, /train, /train_step, /scale_up, /save, /download, /infer; GET /."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from bitlm import session as work
+from bitlm import bench as work
 from bitlm.bits import cut_rows, text_to_bits
 from bitlm.config import ModelConfig, TrainConfig, pick
 
 SNAPSHOTS = Path("snapshots")
 
 
-def answer(session: work.Session, route: str, body: dict[str, Any]) -> Any:
+def answer(bench: work.Bench, route: str, body: dict[str, Any]) -> Any:
     if route == "init":
-        return work.init(session, body["text"], pick(ModelConfig, body), pick(TrainConfig, body))
+        return work.init(bench, body["text"], pick(ModelConfig, body), pick(TrainConfig, body))
     if route == "train":
-        return work.train(session)
+        return work.train(bench)
     if route == "train_step":
         bits = text_to_bits(body["text"])
-        return work.train_step(session, cut_rows(bits, min(len(bits), session["model"].cfg.max_seq_len)))
+        return work.train_step(bench, cut_rows(bits, min(len(bits), bench["model"].cfg.max_seq_len)))
     if route == "scale_up":
-        return work.scale_up(session, body["what"])
+        return work.scale_up(bench, body["what"])
     if route == "save":
         SNAPSHOTS.mkdir(exist_ok=True)
-        return work.save(session, SNAPSHOTS / Path(body["name"]).name)
+        return work.save(bench, SNAPSHOTS / Path(body["name"]).name)
     if route == "download":
-        return work.download(session, SNAPSHOTS / Path(body["name"]).name, body["text"], body.get("epochs"))
+        return work.download(bench, SNAPSHOTS / Path(body["name"]).name, body["text"], body.get("epochs"))
     if route == "infer":
-        return work.infer(session, body["prompt"], body.get("count", 9))
+        return work.infer(bench, body["prompt"], body.get("count", 9))
     raise LookupError(route)
 
 
-def handler_for(session: work.Session) -> type[BaseHTTPRequestHandler]:
+def handler_for(bench: work.Bench) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.reply(200, work.look(session))
+            self.reply(200, work.look(bench))
 
         def do_POST(self) -> None:
             try:
                 body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-                with session["lock"]:
-                    self.reply(200, answer(session, self.path.strip("/"), body))
+                with bench["lock"]:
+                    self.reply(200, answer(bench, self.path.strip("/"), body))
             except LookupError as error:
                 self.reply(404, {"error": f"missing: {error}"})
             except (ValueError, RuntimeError, OSError) as error:
@@ -61,4 +61,4 @@ def handler_for(session: work.Session) -> type[BaseHTTPRequestHandler]:
 
 
 def serve(host: str, port: int) -> None:
-    ThreadingHTTPServer((host, port), handler_for(work.new_session())).serve_forever()
+    ThreadingHTTPServer((host, port), handler_for(work.new_bench())).serve_forever()
