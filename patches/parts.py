@@ -7,8 +7,9 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property, lru_cache
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -70,6 +71,10 @@ class Part:
     @cached_property
     def printed(self) -> Printed:
         return Printed(self.statement, self._style)
+
+    @cached_property
+    def spans(self) -> Spans:
+        return Spans(self.statement, self._style)
 
     def walk(self, kind: type[cst.CSTNode], inside: cst.CSTNode) -> Iterator[cst.CSTNode]:
         """All nodes of a kind inside one node, in source order."""
@@ -142,6 +147,34 @@ class Printed(CodegenState):
     def before(self, node: cst.CSTNode) -> str:
         """The text in front of a node."""
         return "".join(self.tokens[: self._starts[id(node)]])
+
+
+class Spans(CodegenState):
+    """Where in a statement's text each node starts and ends, as Python's own parser counts it."""
+
+    def __init__(self, statement: cst.CSTNode, style: Style) -> None:
+        super().__init__(style.indent, style.newline)
+        self._tokens: dict[tuple[int, int], list[cst.CSTNode]] = {}
+        statement._codegen(self)
+        offsets = [0, *accumulate(map(len, self.tokens))]
+        self._nodes: dict[tuple[int, int], list[cst.CSTNode]] = {}
+        for (start, end), nodes in self._tokens.items():
+            self._nodes.setdefault((offsets[start], offsets[end]), []).extend(nodes)
+        self._starts = {start: nodes for (start, _), nodes in sorted(self._nodes.items())}  # the outermost stay
+
+    @contextmanager
+    def record_syntactic_position(self, node: cst.CSTNode, **_: Any) -> Iterator[None]:
+        start = len(self.tokens)
+        yield
+        self._tokens.setdefault((start, len(self.tokens)), []).append(node)
+
+    def nodes(self, start: int, end: int) -> list[cst.CSTNode]:
+        """The nodes of this span, the innermost first; brackets around an expression may count or not."""
+        return self._nodes.get((start, end)) or self._nodes.get((start + 1, end - 1), [])
+
+    def starting(self, start: int) -> list[cst.CSTNode]:
+        """The nodes of the longest span that starts here."""
+        return self._starts.get(start, [])
 
 
 def walked(node: cst.CSTNode) -> Iterator[cst.CSTNode]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from functools import cached_property
@@ -188,9 +190,47 @@ class Source:
             texts[node] = self.module.code_for_node(node)
         return texts[node]
 
-    def site(self, node: cst.CSTNode, note: str) -> Site:
+    def at(self, node: ast.expr | ast.stmt) -> cst.CSTNode:
+        """The node of an expression or a statement that Python's parser read in this file."""
+        lines = self._lines
+        decorators = getattr(node, "decorator_list", ())
+        first_line = min([node.lineno, *(each.lineno for each in decorators)])
+        part = self.opened(self.parts[bisect_right(self._firsts, first_line) - 1])
+        first = self._firsts[self.places[part]] - 1
+
+        def offset(line: int, column: int) -> int:
+            return sum(map(len, lines[first : line - 1])) + len(lines[line - 1].encode()[:column].decode())
+
+        start, end = offset(node.lineno, node.col_offset), offset(node.end_lineno or 1, node.end_col_offset or 0)
+        found = part.spans.nodes(start, end) if isinstance(node, ast.expr) else part.spans.starting(start)
+        kind = (
+            cst.BaseExpression if isinstance(node, ast.expr) else (cst.SimpleStatementLine, cst.BaseCompoundStatement)
+        )
+        for each in reversed(found):
+            if isinstance(each, kind):
+                return each
+        raise LookupError(f"{self.path}:{node.lineno}: no node of its own")
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        """The lines of the file with their ends, as Python counts them."""
+        text = self.raw.decode(self.module.encoding)
+        return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z", text)
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        """The line, counted from 1, at which each part's text starts."""
+        counts = [len(lines_of(text)) - 1 for text in (self._file.header, *(part.text for part in self.parts))]
+        return [1 + sum(counts[: place + 1]) for place in range(len(self.parts))]
+
+    def site(self, node: cst.CSTNode | ast.expr | ast.stmt, note: str) -> Site:
         """Where a node starts, in the file as the user has it."""
+        if isinstance(node, ast.AST):
+            return Site(self.path, note, lambda: self._in_origin(node.lineno, self._column(node)))
         return Site(self.path, note, lambda: self._in_origin(*self._position(node)))
+
+    def _column(self, node: ast.expr | ast.stmt) -> int:
+        return len(self._lines[node.lineno - 1].encode()[: node.col_offset].decode()) + 1
 
     def _in_origin(self, line: int, column: int) -> tuple[int, int]:
         if self.origin == self.raw:

@@ -57,7 +57,7 @@ def _hash(tree: SourceTree) -> str:
 @cache
 def _own_hash() -> str:
     own = Path(__file__).parent
-    files = [*sorted(own.glob("*.py")), *sorted((own.parent / "reference").rglob("*.py"))]
+    files = [*sorted(own.rglob("*.py")), *sorted((own.parent / "reference").rglob("*.py"))]
     libcst = Path(sys.modules["libcst"].__file__ or "").stat().st_mtime_ns
     return _hash_of([(f"{sys.version} {libcst}", b""), *((path.name, read_bytes(path)) for path in files)])
 

@@ -8,84 +8,133 @@ Contract: equivalent. The mask is the same; only how often it is built changes.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import libcst as cst
 
 from .donor import definitions, donor
-from .edits import operand, rewrite
-from .matchers import (
-    Operation,
-    followed,
-    index_comparisons,
-    operation,
-    sole_setting,
-    square_of_ones,
-    widest_mask,
-)
+from .editing.spelling import spelled, spellings
+from .editing.spent import spent
+from .edits import rewrite
+from .reading.frames import Reading
+from .reading.masks import Built, built_masks, device_of, is_kept, kept_by_hand, other_triangles
 from .source import Source
 from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
 from .tree import SourceTree
 
 CACHE = "get_tri_mask"
-TRIANGLES = ("triu", "tril", "triu_", "tril_")
-FACTORIES = ("ones", "zeros", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
+MASKED = ("masked_fill", "where", "add", "sub", "mul")
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
-    """The triangles of ones that a forward makes, and the masks that come from the cache."""
-    for source in tree.package(having=rb"tri[ul]|arange|get_tri_mask"):
-        found = list(_masks(source))
+    """The causal masks that a forward builds, however they are written, and those that are kept."""
+    for source in tree.package(having=rb"tri[ul]|arange|cumsum|eye|get_tri_mask"):
+        file = tree.code.files.file(source.path)
+        if file is None:
+            continue
+        readings = [tree.code.reading(file, *each) for each in file.functions() if each[0].name != "__init__"]
+        kept = kept_by_hand(tree.code, readings)
+        found = [finding for reading in readings for finding in _masks(source, reading, kept)]
         yield from found
         if any(finding.state is State.MISSING for finding in found):
             yield definitions(source, donor("bit_transformer/model.py"), CACHE)
 
 
-def _masks(source: Source) -> Iterator[Finding]:
-    for call in source.walk(cst.Call, having=(CACHE, *TRIANGLES)):
-        if isinstance(call.func, cst.Name) and call.func.value == CACHE:
+def _masks(source: Source, reading: Reading, kept: set[ast.AST]) -> Iterator[Finding]:
+    for call, function in reading.calls.items():
+        if getattr(function, "name", "") == CACHE:
             yield mended(source.site(call, "causal mask from the cache"))
-        made = operation(source, call)
-        if made is not None and made.name in TRIANGLES:
-            yield from _triangle_site(source, made)
-    for comparison in index_comparisons(source):
-        yield near_miss(
-            source.site(comparison, "comparison of positions, perhaps a causal mask: build it with torch.triu")
-        )
+    built = built_masks(reading)
+    others = other_triangles(reading, built)
+    built = [each for each in built if not any(node in reading.file.ancestors(each.node) for node, _ in others)]
+    for node in [each.node for each in built if is_kept(each.value, kept)] + [
+        node for node, _ in others if node in kept
+    ]:
+        yield mended(source.site(node, "mask that is kept"))
+    built = [each for each in built if not is_kept(each.value, kept)]
+    others = [(node, why) for node, why in others if node not in kept]
+    for node, why in others:
+        yield near_miss(source.site(node, f"a triangle that is no causal mask: {why}"))
+    cached = {each.node: _cached(source, reading, each) for each in built}
+    clear = [each for each in cached.values() if not each.problem]
+    gone = spent(reading, [each.node for each in clear], [each.text for each in clear])
+    for each in built:
+        mine = cached[each.node]
+        if reading.file.statement(mine.node) in gone:
+            continue
+        if mine.problem:
+            yield near_miss(source.site(each.node, f"causal mask built in every forward, but {mine.problem}"))
+            continue
+        fed = [source.at(other) for other in gone if _feeds(reading, other, each)]
+        edits = [Edit(source, statement, lambda _: cst.RemoveFromParent()) for statement in fed]
+        edits.append(rewrite(source, source.at(mine.node), lambda _, text=mine.text: text))  # type: ignore[misc, arg-type]
+        yield mend(source.site(each.node, "causal mask built in every forward"), edits)
 
 
-def _triangle_site(source: Source, made: Operation) -> Iterator[Finding]:
-    base = made.argument(0, "input")
-    ones = square_of_ones(source, base) if base is not None else None
-    function = source.function(made.call)
-    if base is None or function is None or function.name.value == "__init__":
-        return
-    if ones is None or set(made.keywords) - {"input", "diagonal"}:
-        inner = operation(source, followed(source, base))
-        if inner is not None and inner.name in FACTORIES:
-            yield near_miss(source.site(made.call, "a triangle, but not of torch.ones(n, n) alone: build it so"))
-        return
-    outermost, triangle = widest_mask(source, made, ones)
-    if function.name.value == CACHE or _is_kept(source, outermost, function):
-        yield mended(source.site(outermost, "causal mask that is kept"))
-    elif triangle.problem:
-        yield near_miss(source.site(outermost, f"a triangle of ones, but {triangle.problem}"))
-    else:
-        assert triangle.device is not None
-        length, device = source.code(triangle.length), operand(source, triangle.device)
-        cached = rewrite(source, outermost, lambda _: f"{CACHE}({length}, {device})")
-        spent = sole_setting(source, base)
-        removed = [Edit(source, spent, lambda _: cst.RemoveFromParent())] if spent is not None else []
-        yield mend(source.site(outermost, "causal mask built in every forward"), [cached, *removed])
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What takes a mask's place: an expression, and its text; or why there is none."""
+
+    node: ast.expr
+    text: str = ""
+    problem: str = ""
 
 
-def _is_kept(source: Source, mask: cst.BaseExpression, function: cst.FunctionDef) -> bool:
-    """Whether a hand-written cache keeps the mask: a caching decorator, or an assignment into a mapping."""
-    cached = [source.names.qualified(getattr(d.decorator, "func", d.decorator)) for d in function.decorators]
-    if {"functools.cache", "functools.lru_cache"} & set(cached):
-        return True
-    assign = source.enclosing(mask, cst.Assign)
-    return assign is not None and any(isinstance(target.target, cst.Subscript) for target in assign.targets)
+def _cached(source: Source, reading: Reading, built: Built) -> Cached:
+    lengths = (text for each in built.mask.lengths for text in spellings(each, reading, built.node))
+    length, device = next(lengths, None), _device(reading, built)
+    if length is None:
+        return Cached(built.node, problem="how long it is has no name here: name its length first")
+    if device is None:
+        return Cached(built.node, problem="it names no device: build it with device=...")
+    call = f"{CACHE}({length}, {device})"
+    if built.mask.hides_future:
+        return Cached(built.node, call)
+    if built.mask.keeps_past:
+        parent = reading.file.parents[built.node]
+        is_operand = isinstance(parent, (ast.Attribute, ast.Subscript, ast.BinOp, ast.Compare))
+        return Cached(built.node, f"(~{call})" if is_operand else f"~{call}")
+    sums = [
+        (node, value)
+        for node, value in reading.values.items()
+        if value.op == "add" and not isinstance(node, ast.Name) and built.value.key in {e.key for e in value.items}
+    ]
+    if built.mask.adds_to_future_alone and len(sums) == 1:
+        node, value = sums[0]
+        scores = next(each for each in value.items if each.key != built.value.key)
+        text = spelled(scores, reading, node)
+        if text is not None and isinstance(node, ast.expr):
+            return Cached(node, f'{text}.masked_fill({call}, float("-inf"))')
+    zeros = source.names.spelled("torch.zeros")
+    if built.mask.adds_to_future_alone and zeros is not None:
+        dtype = next((each["dtype"] for each in built.value.walk() if "dtype" in each.args), None)
+        kind = spelled(dtype, reading, built.node) if dtype is not None else ""
+        if kind is not None:
+            settings = f"dtype={kind}, device={device}" if kind else f"device={device}"
+            return Cached(built.node, f'{zeros}({length}, {length}, {settings}).masked_fill({call}, float("-inf"))')
+    return Cached(built.node, problem="it is not boolean: build it with dtype=torch.bool")
+
+
+def _device(reading: Reading, built: Built) -> str | None:
+    """The device that a mask is built on, or else that of what it masks."""
+    device = device_of(built.value)
+    if device is not None:
+        made = spelled(device["of"], reading, built.node) if device.op == "device" else None
+        return spelled(device, reading, built.node) or (f"{made}.device" if made else None)
+    for value in reading.values.values():
+        if value.op in MASKED and built.value.key in {each.key for each in value.items}:
+            others = [each for each in value.items if each.op != "const" and each.key != built.value.key]
+            owner = next((text for each in others for text in spellings(each, reading, built.node)), None)
+            if owner is not None:
+                return f"{owner}.device"
+    return None
+
+
+def _feeds(reading: Reading, statement: ast.stmt, built: Built) -> bool:
+    made = reading.values.get(statement.value) if isinstance(statement, ast.Assign) else None
+    return made is not None and any(each.key == made.key for each in built.value.walk())
 
 
 task = Task(
@@ -95,6 +144,6 @@ task = Task(
     contract=Contract.EQUIVALENT,
     summary="get_tri_mask(seq_len, device) builds each causal mask once",
     why=__doc__,
-    sought="a boolean triangle of ones, triu(ones(n, n), diagonal=1), that a forward makes",
+    sought="a causal mask, however it is written, that a forward builds",
     find=find,
 )

@@ -7,10 +7,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from .nesting import parsed
 from .places import read_bytes
+from .reading.code import Code
+from .reading.files import Files
 from .source import Source
 from .task import BitpatchError, Unreadable
 from .tracked import python_files
@@ -45,6 +48,11 @@ class SourceTree:
     def training(self) -> Source | None:
         """The file that defines train_loop, if the tree has one."""
         return self.source(self.training_path) if self.training_path else None
+
+    @cached_property
+    def code(self) -> Code:
+        """What the tree's code computes, as the plan has it."""
+        return Code(Files(self.paths, self.raw))
 
     def package(self, having: bytes) -> Iterator[Source]:
         """The parsed files of the model's own package in which a pattern is found."""

@@ -14,4 +14,4 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def programs(pytestconfig):
-    return pytestconfig.getoption("--fuzz")
+    return max(2, pytestconfig.getoption("--fuzz") // 4) if pytestconfig.getoption("--fuzz") < 100 else pytestconfig.getoption("--fuzz")

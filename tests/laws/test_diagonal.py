@@ -26,7 +26,7 @@ def tellers(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Tellers
     return find_tellers(zygote, tmp_path_factory.mktemp("tellers"))
 
 
-@pytest.mark.parametrize("corner", [*SINGLES, MET_IN_BACKWARD, *random_corners(3)], ids=name)
+@pytest.mark.parametrize("corner", [*SINGLES, MET_IN_BACKWARD, *random_corners(1)], ids=name)
 def test_a_set_of_tasks_passes_just_its_own_judges(
     corner: Corner, zygote: Zygote, tellers: Tellers, tmp_path: Path
 ) -> None:

@@ -1,10 +1,12 @@
 """Reading files: what is round-tripped, what is refused, and how a tree is found."""
 
+import ast
 import os
 from pathlib import Path
 
 import libcst as cst
 import pytest
+from samples import ROOT, source
 
 from bitpatch.patches.source import Source
 from bitpatch.patches.task import BitpatchError, Unparsable, Unreadable
@@ -217,3 +219,23 @@ def test_two_trees_are_named(tmp_path):
 def test_a_missing_folder_cannot_be_read(tmp_path):
     with pytest.raises(Unreadable, match="expected a folder, found nothing"):
         open_tree(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize(
+    "path", ["patches/merge.py", "reference/bit_transformer/model.py", "reference/dashboard/manager.py"]
+)
+def test_every_expression_that_python_reads_has_its_node(path, newline):
+
+    own = source((ROOT / path).read_text().replace("\n", newline))
+    without_node = (ast.Tuple, ast.Starred, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.GeneratorExp)
+    count = 0
+    for node in ast.walk(ast.parse(own.raw)):
+        inside_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if isinstance(node, ast.expr) and not isinstance(node, without_node) and not inside_text:
+            found = own.code(own.at(node)).replace("\r\n", "\n")
+            assert ast.unparse(ast.parse(f"({found})", mode="eval").body) == ast.unparse(node)
+            count += 1
+        elif isinstance(node, ast.stmt):
+            assert own.site(own.at(node), "").locate() == own.site(node, "").locate()
+    assert count > 100

@@ -58,6 +58,14 @@ def test_no_site(model_of, line):
             "size and input by name": "torch.triu(input=torch.ones(size=(T, T), dtype=torch.bool, device=x.device), diagonal=1)",
             "in place": "torch.ones(T, T, dtype=torch.bool, device=x.device).triu_(1)",
             "converted on the way": "torch.triu(torch.ones(T, T).bool().to(x.device), 1)",
+            "what is not lower": "torch.ones(T, T, device=x.device).tril() == 0",
+            "logical complement": "torch.logical_not(torch.tril(torch.ones(T, T, device=x.device)))",
+            "one minus the lower": "(1 - torch.tril(torch.ones(T, T, device=x.device))).bool()",
+            "positions compared": "torch.arange(T, device=x.device)[None, :] > torch.arange(T, device=x.device)[:, None]",
+            "positions as a row and a column": "torch.arange(T, device=x.device).view(1, -1) > torch.arange(T, device=x.device).unsqueeze(1)",
+            "size as a repeated list": "torch.triu(torch.ones([T] * 2, device=x.device), diagonal=1) > 0",
+            "size of the input, twice": "torch.triu(torch.ones(x.size(1), x.shape[1], device=x.device), 1).to(torch.bool)",
+            "counted up": "torch.cumsum(torch.eye(T, device=x.device), 1).triu(1) != 0",
         }.items()
     ],
 )
@@ -65,6 +73,68 @@ def test_spellings_of_the_mask(model_of, before, expected):
     text = after(model_of(HEADER + f"        mask = {before}\n        return mask\n"))
     assert f"        mask = {expected}\n        return mask\n" in text
     assert text.count("def get_tri_mask(") == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        pytest.param(f"        {lines}\n        return x\n", f"        {result}\n        return x\n", id=name)
+        for name, lines, result in [
+            (
+                "what may be seen",
+                "x = torch.where(torch.ones(T, T, dtype=torch.bool, device=x.device).tril(), x, 0)",
+                "x = torch.where(~get_tri_mask(T, x.device), x, 0)",
+            ),
+            (
+                "lower triangle that is turned over where it is used",
+                "keep = torch.tril(torch.ones(T, T, device=x.device))\n        x = x.masked_fill(keep == 0, -1)",
+                "x = x.masked_fill(get_tri_mask(T, x.device), -1)",
+            ),
+            (
+                "added",
+                "bias = torch.full((T, T), float('-inf'), device=x.device).triu(1)\n        x = x + bias",
+                'x = x.masked_fill(get_tri_mask(T, x.device), float("-inf"))',
+            ),
+            (
+                "added elsewhere",
+                "x = self.mix(torch.full((T, T), float('-inf'), device=x.device).triu(1))",
+                'x = self.mix(torch.zeros(T, T, device=x.device).masked_fill(get_tri_mask(T, x.device), float("-inf")))',
+            ),
+            (
+                "on the device of what it masks",
+                "x = x.masked_fill(torch.ones(T, T).triu(1).bool(), 0)",
+                "x = x.masked_fill(get_tri_mask(T, x.device), 0)",
+            ),
+            (
+                "positions that have a name",
+                "at = torch.arange(T, device=x.device)\n        x = x.masked_fill(at[None] > at[:, None], 0)",
+                "x = x.masked_fill(get_tri_mask(T, x.device), 0)",
+            ),
+            (
+                "one longer",
+                "x = x.masked_fill(torch.ones(T + 1, T + 1, device=x.device).triu(1).bool(), 0)",
+                "x = x.masked_fill(get_tri_mask(T + 1, x.device), 0)",
+            ),
+        ]
+    ],
+)
+def test_masks_where_they_are_used(model_of, before, expected):
+    assert expected in after(model_of(HEADER + before))
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        pytest.param(mask, expected, id=name)
+        for name, mask, expected in [
+            ("helper", "self.hidden(T, x.device)", "        return get_tri_mask(n, device)\n"),
+            ("helper by keyword", "self.hidden(device=x.device, n=T)", "        return get_tri_mask(n, device)\n"),
+        ]
+    ],
+)
+def test_a_helper_that_builds_the_mask(model_of, before, expected):
+    helper = "\n    def hidden(self, n, device):\n        return torch.ones(n, n, device=device).tril() == 0\n"
+    assert expected in after(model_of(HEADER + f"        return {before}\n{helper}"))
 
 
 def test_aliases_are_seen_through(model_of):
@@ -100,19 +170,13 @@ def test_ones_that_are_used_elsewhere_stay(model_of):
         pytest.param(
             "torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device))", "main diagonal", id="diagonal 0"
         ),
-        pytest.param("torch.tril(torch.ones(T, T, dtype=torch.bool, device=x.device))", "main diagonal", id="lower"),
         pytest.param(
-            "torch.triu(torch.ones(T, T, dtype=torch.bool), diagonal=1).to(x)", "not boolean", id="like a tensor"
+            "torch.triu(torch.ones(T, T, dtype=x.dtype, device=x.device), diagonal=1)",
+            "not boolean",
+            id="like a tensor",
         ),
-        pytest.param(
-            "torch.triu(torch.ones([T] * 2, device=x.device), diagonal=1)", "not of torch.ones", id="computed size"
-        ),
-        pytest.param("torch.arange(T)[:, None] < torch.arange(T)", "comparison of positions", id="positions compared"),
-        pytest.param(
-            "torch.triu(torch.full((T, T), float('-inf'), device=x.device), diagonal=1)",
-            "not of torch.ones(n, n) alone",
-            id="additive",
-        ),
+        pytest.param("torch.ones(T, T, dtype=torch.bool, device=x.device).tril().triu(-3)", "main diagonal", id="band"),
+        pytest.param("torch.arange(T)[:, None] < torch.arange(x.size(2))", "not square", id="positions compared"),
     ],
 )
 def test_near_misses_are_refused_with_their_place(model_of, mask, reason):

@@ -1,0 +1,5 @@
+"""What changes: text for values that were found, and what nothing needs any more. Nothing here knows a task.
+
+spelling  how a value is written where an edit needs it
+spent     statements that nothing needs once an expression is replaced
+"""

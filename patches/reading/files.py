@@ -1,0 +1,120 @@
+"""A tree's modules as code is read in them: syntax, scopes, and which module an import means."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import tokenize
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+
+from ..nesting import parsed
+from .names import Scope, scopes_of
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class File:
+    """One module of a tree; `path` is relative to the tree, with forward slashes.
+
+    Raises SyntaxError or ValueError where Python does not read it.
+    """
+
+    def __init__(self, path: str, raw: bytes) -> None:
+        self.path = path
+        self.raw = raw
+        self.module = parsed(raw)
+
+    @cached_property
+    def scopes(self) -> dict[ast.AST, Scope]:
+        return scopes_of(self.module)
+
+    @property
+    def scope(self) -> Scope:
+        return self.scopes[self.module]
+
+    @cached_property
+    def parents(self) -> dict[ast.AST, ast.AST]:
+        """What directly holds each node."""
+        return {child: node for node in ast.walk(self.module) for child in ast.iter_child_nodes(node)}
+
+    def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
+        """Whatever encloses a node, from the inside out."""
+        while (parent := self.parents.get(node)) is not None:
+            yield parent
+            node = parent
+
+    def statement(self, node: ast.AST) -> ast.stmt:
+        """The innermost statement that a node stands in, or is."""
+        while not isinstance(node, ast.stmt):
+            node = self.parents[node]
+        return node
+
+    def functions(self) -> Iterator[tuple[Function, ast.ClassDef | None]]:
+        """Every function, with the class whose method it is."""
+        for node in ast.walk(self.module):
+            if isinstance(node, Function):
+                parent = self.parents[node]
+                yield node, parent if isinstance(parent, ast.ClassDef) else None
+
+    @cached_property
+    def lines(self) -> list[bytes]:
+        """The lines of the file in UTF-8, as columns of syntax trees are counted in them."""
+        encoding = "utf-8-sig" if self.raw.startswith(b"\xef\xbb\xbf") else _encoding(self.raw)
+        text = self.raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        return [line.encode() for line in text.split("\n")]
+
+    def text(self, node: ast.expr) -> str:
+        """The source of an expression, without brackets around it."""
+        assert node.end_lineno is not None
+        lines = self.lines[node.lineno - 1 : node.end_lineno]
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        return b"\n".join(lines).decode()
+
+
+def _encoding(raw: bytes) -> str:
+    return tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+
+
+class Files:
+    """The modules of a tree, each read once, when it is asked for."""
+
+    def __init__(self, paths: Iterable[str], read: Callable[[str], bytes]) -> None:
+        self._read = read
+        self._files: dict[str, File | None] = {}
+        self.paths = {path for path in paths if path.endswith(".py")}
+
+    def file(self, path: str) -> File | None:
+        """A module; None where Python does not read it."""
+        if path not in self._files:
+            try:
+                self._files[path] = File(path, self._read(path))
+            except (SyntaxError, ValueError):
+                self._files[path] = None
+        return self._files[path]
+
+    def imported(self, dotted: str, here: str) -> str | None:
+        """The path of the tree's module that a dotted name means in a file; None for what is not the tree's.
+
+        Relative names start with their dots. Absolute ones are looked for beside the file, and in every folder
+        above it up to the tree's root: scripts, src/ layouts and packages all find their own.
+        """
+        folder = os.path.dirname(here)
+        if dotted.startswith("."):
+            level = len(dotted) - len(dotted.lstrip("."))
+            for _ in range(level - 1):
+                folder = os.path.dirname(folder)
+            return self._at(folder, dotted[level:])
+        while True:
+            found = self._at(folder, dotted)
+            if found is not None or not folder:
+                break
+            folder = os.path.dirname(folder)
+        return found or self._at("src", dotted)
+
+    def _at(self, folder: str, dotted: str) -> str | None:
+        path = "/".join(filter(None, (folder, *dotted.split("."))))
+        candidates = (f"{path}.py", f"{path}/__init__.py") if path else ("__init__.py",)
+        return next((each for each in candidates if each in self.paths), None)

@@ -1,0 +1,129 @@
+"""What is kept while code is read: what names stand for, what has been done, and under what."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from .files import File, Files, Function
+from .names import Scope
+from .values import Graph, Place, Value
+
+Env = dict[str, Value]
+Class = tuple[str, ast.ClassDef]  # the path of its module, and its definition
+
+
+class Guard(NamedTuple):
+    """What a statement stands under: a branch of a condition, a loop, a context."""
+
+    kind: str  # "if", "else", "for", "while", "with", "except"
+    value: Value
+    at: Place
+
+
+class Effect(NamedTuple):
+    """Something that is done, in its place in the order: a call whose result does not say all of it, or a write."""
+
+    kind: str  # what is called, or "setitem", "setattr", "setglobal"
+    value: Value
+    at: Place
+    under: tuple[Guard, ...]
+    is_own: bool  # whether it stands in the text of the function that is read, and in none that it calls
+
+
+class Reading:
+    """What one function computes."""
+
+    def __init__(self, file: File, node: ast.AST, owner: ast.ClassDef | None) -> None:
+        self.file, self.node, self.owner = file, node, owner
+        self.values: dict[ast.AST, Value] = {}  # of the expressions in the function's own text
+        self.before: dict[ast.stmt, Env] = {}  # what local names stand for where a statement of its own begins
+        self.calls: dict[ast.Call, ast.AST] = {}  # calls of the tree's own functions, in its own text
+        self.effects: list[Effect] = []
+        self.returned: Value | None = None
+
+
+class Run:
+    """What the frames of one reading share."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.attributes: dict[tuple[int, str], Value] = {}  # that were set on the way, by the owner's key
+        self.calls = self.changes = 0
+        self.active: list[ast.AST] = []
+        self.frames: list[Frame] = []
+
+
+class Known(Protocol):
+    """A tree's code, as a frame asks for it."""
+
+    files: Files
+    graph: Graph
+    followed: dict[Hashable, Value]  # what calls without effects returned, by function and arguments
+
+    def module(self, path: str) -> Frame: ...
+
+    def member(self, path: str, name: str) -> Value: ...
+
+    def resolved(self, value: Value) -> Value: ...
+
+    def method(self, path: str, node: ast.ClassDef, name: str) -> tuple[str, ast.ClassDef, Function] | None: ...
+
+    def attributes(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]: ...
+
+
+class Frame(Protocol):
+    """One scope while it is read."""
+
+    code: Known
+    graph: Graph
+    file: File
+    scope: Scope
+    outer: Frame | None
+    run: Run
+    guards: tuple[Guard, ...]
+    depth: int  # calls that were followed to get here
+    env: Env
+    yielded: list[Value]
+    owner: Value | None  # self of a method
+    cls: Class | None
+
+    def expr(self, node: ast.expr) -> Value: ...
+
+    def bind(self, target: ast.expr, value: Value) -> None: ...
+
+    def call(self, callee: Value, placed: Sequence[Value], named: Mapping[str, Value], at: Place) -> Value: ...
+
+    def inside(self, node: ast.AST, *, called: Frame | None = None, file: File | None = None) -> Frame: ...
+
+    def bind_arguments(
+        self, function: Function | ast.Lambda, placed: Sequence[Value], named: Mapping[str, Value]
+    ) -> None: ...
+
+    def body(self, statements: Sequence[ast.stmt]) -> Value: ...
+
+    def changed(self, old: Value, new: Value) -> None: ...
+
+    def effect(self, kind: str, value: Value, node: ast.AST) -> None: ...
+
+    def with_outer(self) -> list[Frame]: ...
+
+
+def choice(graph: Graph, test: Value, yes: Value, no: Value, at: Place | None) -> Value:
+    """What is one of two values, by a condition."""
+    if yes.key == no.key:
+        return yes
+    if test.op == "const":
+        return yes if test.data else no
+    return graph.value("phi", {"test": test, "yes": yes, "no": no}, at=at)
+
+
+def item_of(graph: Graph, source: Value, node: ast.AST, at: Place) -> Value:
+    """What one turn of a loop gets of what it goes through."""
+    if source.op == "enumerate":
+        counter = graph.value("counted", {"start": source.get("start") or graph.const(0)}, node, at)
+        return graph.group("tuple", [counter, item_of(graph, source["input"], node, at)])
+    if source.op == "zip":
+        return graph.group("tuple", [item_of(graph, each, node, at) for each in source.items])
+    return graph.value("item", {"of": source}, node, at)

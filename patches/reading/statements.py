@@ -1,0 +1,399 @@
+"""Read a scope statement by statement: what its names stand for, what it does, what it returns."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from .attributes import imported
+from .calls import call
+from .expressions import indices, value_of
+from .files import File, Function
+from .frames import Class, Effect, Env, Frame, Guard, Known, Run, choice, item_of
+from .names import Scope, parameters
+from .operations import applied, size_of
+from .signatures import BINARY, VIEWS
+from .values import Place, Value
+
+_TRANSPARENT = ("torch.", "functools.", "contextlib.", "typing.", "abc.", "dataclasses.", "collections.abc.")
+_INTEGERS = {"const", "size", "item", "counted", "carried"}
+Key = TypeVar("Key")
+
+
+class _Ended(NamedTuple):
+    """How a block ended that does not go on: by return, with a value, or by raise, break or continue."""
+
+    value: Value | None
+
+
+class Reader:
+    """One scope while it is read; a Frame."""
+
+    def __init__(
+        self, code: Known, file: File, scope: Scope, outer: Frame | None, run: Run, guards: tuple[Guard, ...] = ()
+    ) -> None:
+        self.code, self.file, self.scope, self.outer, self.run, self.guards = code, file, scope, outer, run, guards
+        self.graph = code.graph
+        self.depth = 0
+        self.env: Env = {}
+        self.yielded: list[Value] = []
+        self.returned: list[Value] = []  # from inside of loops and handlers
+        self.owner: Value | None = None
+        self.cls: Class | None = None
+
+    def inside(self, node: ast.AST, *, called: Frame | None = None, file: File | None = None) -> Reader:
+        """A scope in this one, or, with what is around it, one that is called from here."""
+        file = file or self.file
+        inner = Reader(self.code, file, file.scopes[node], called or self, self.run, self.guards)
+        inner.depth = self.depth + (called is not None)
+        if called is None:
+            inner.owner, inner.cls = self.owner, self.cls
+        return inner
+
+    def symbolic(self, function: Function, owner: ast.ClassDef | None, self_: Value | None = None) -> None:
+        """Let a function's parameters stand for themselves."""
+        arguments, file = function.args, self.file
+        for each in [*parameters(arguments), *filter(None, (arguments.vararg, arguments.kwarg))]:
+            self.env[each.arg] = self.graph.value(
+                "parameter", data=(file.path, function, each.arg), at=Place(file, each)
+            )
+        first = parameters(arguments)[:1]
+        kinds = [each.id for each in function.decorator_list if isinstance(each, ast.Name)]
+        if owner is not None and first and "staticmethod" not in kinds:
+            self.cls = (file.path, owner)
+            kind = "class" if "classmethod" in kinds else "self"
+            self.owner = self.env[first[0].arg] = self_ or self.graph.value(kind, data=self.cls)
+
+    def bind_arguments(
+        self, function: Function | ast.Lambda, placed: Sequence[Value], named: Mapping[str, Value]
+    ) -> None:
+        """Bind a call's arguments to a function's parameters."""
+        arguments, rest = function.args, dict(named)
+        order = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+        defaults = dict(zip(reversed(order), reversed(arguments.defaults), strict=False))
+        given = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        defaults |= {each.arg: default for each, default in given if default is not None}
+        self.env.update(zip(order, placed, strict=False))
+        if arguments.vararg is not None:
+            self.env[arguments.vararg.arg] = self.graph.group("tuple", placed[len(order) :])
+        for each in parameters(arguments):
+            if each.arg in rest:
+                self.env[each.arg] = rest.pop(each.arg)
+            elif each.arg not in self.env:
+                known = each.arg in defaults and self.outer is not None
+                missing = self.graph.opaque(f"{each.arg} is not given", Place(self.file, each))
+                self.env[each.arg] = self.outer.expr(defaults[each.arg]) if known else missing  # type: ignore[union-attr]
+        if arguments.kwarg is not None:
+            self.env[arguments.kwarg.arg] = self.graph.value("dict", rest)
+
+    def body(self, statements: Sequence[ast.stmt]) -> Value:
+        """What a function's body returns."""
+        self.run.frames.append(self)
+        ended = self.block(statements)
+        self.run.frames.pop()
+        if self.yielded:
+            return self.graph.group("yields", self.yielded)
+        value = ended.value if ended is not None and ended.value is not None else self.graph.const(None)
+        if self.returned:
+            every = {str(place): each for place, each in enumerate([*self.returned, value])}
+            return self.graph.opaque("what a loop or a handler may return", None, every)
+        return value
+
+    def block(self, statements: Sequence[ast.stmt]) -> _Ended | None:
+        """Read statements; says how the block ended if it does not go on behind them."""
+        for place, statement in enumerate(statements):
+            if self.depth == 0:
+                self.run.reading.before.setdefault(statement, dict(self.env))
+            if isinstance(statement, ast.If):
+                ended, is_through = self._if(statement, statements[place + 1 :])
+            else:
+                ended, is_through = self._statement(statement), False
+            if ended is not None or is_through:
+                return ended
+        return None
+
+    def _if(self, node: ast.If, rest: Sequence[ast.stmt]) -> tuple[_Ended | None, bool]:
+        """How a condition ends its block, and whether the rest of the block has been read with it."""
+        test, at, guards = self.expr(node.test), Place(self.file, node), self.guards
+        start, attributes = dict(self.env), dict(self.run.attributes)
+        outcomes = []
+        for kind, body in (("if", node.body), ("else", node.orelse)):
+            self.env, self.run.attributes = dict(start), dict(attributes)
+            self.guards = (*guards, Guard(kind, test, at))
+            outcomes.append((self.block(body), self.env, self.run.attributes))
+        self.guards = guards
+        (yes, yes_env, yes_attributes), (no, no_env, no_attributes) = outcomes
+        if yes is None and no is None:
+            self.env = self._joined(test, yes_env, no_env)
+            self.run.attributes = self._joined(test, yes_attributes, no_attributes)
+            return None, False
+        if yes is not None and no is not None:
+            return _Ended(self._either(test, yes.value, no.value, at)), True
+        ended = yes if yes is not None else no
+        assert ended is not None
+        self.env, self.run.attributes = (no_env, no_attributes) if yes is not None else (yes_env, yes_attributes)
+        if ended.value is not None:
+            self.guards = (*guards, Guard("else" if yes is not None else "if", test, at))
+        later = self.block(rest)
+        self.guards = guards
+        if ended.value is None:  # raise, break, continue: what goes on is what counts
+            return later, True
+        if self.scope.parent is None or self.yielded:
+            return later, True
+        other = later.value if later is not None else self.graph.const(None)
+        pair = (ended.value, other) if yes is not None else (other, ended.value)
+        return _Ended(self._either(test, pair[0], pair[1], at)), True
+
+    def _either(self, test: Value, yes: Value | None, no: Value | None, at: Place) -> Value | None:
+        return choice(self.graph, test, yes, no, at) if yes is not None and no is not None else yes or no
+
+    def _joined(self, test: Value, yes: Mapping[Key, Value], no: Mapping[Key, Value]) -> dict[Key, Value]:
+        joined = {}
+        for name in {**yes, **no}:
+            unset = self.graph.value("unset")
+            a, b = yes.get(name, unset), no.get(name, unset)
+            joined[name] = a if a is b else choice(self.graph, test, a, b, None)
+        return joined
+
+    def _statement(self, node: ast.stmt) -> _Ended | None:
+        match node:
+            case ast.Assign():
+                value = self.expr(node.value)
+                for target in node.targets:
+                    self.bind(target, value)
+            case ast.AnnAssign() if node.value is not None:
+                self.bind(node.target, self.expr(node.value))
+            case ast.AugAssign():
+                self._augmented(node)
+            case ast.Expr():
+                self.expr(node.value)
+            case ast.Assert():
+                self.expr(node.test)
+            case ast.Return():
+                return _Ended(self.expr(node.value) if node.value is not None else self.graph.const(None))
+            case ast.Raise() | ast.Break() | ast.Continue():
+                return _Ended(None)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                self.env[node.name] = self._decorated(node)
+            case ast.ClassDef():
+                self.env[node.name] = self.graph.value("class", data=(self.file.path, node), at=Place(self.file, node))
+            case ast.Import() | ast.ImportFrom():
+                self.env.update(imported(self, node))
+            case ast.For() | ast.AsyncFor() | ast.While():
+                self._loop(node)
+            case ast.With() | ast.AsyncWith():
+                return self._with(node)
+            case ast.Try() | ast.TryStar():
+                return self._try(node)
+            case ast.Match():
+                self._match(node)
+            case ast.Delete():
+                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                self.env.update(dict.fromkeys(names, self.graph.value("unset")))
+        return None
+
+    def _augmented(self, node: ast.AugAssign) -> None:
+        target, at = node.target, Place(self.file, node)
+        old, change = self._loaded(target), self.expr(node.value)
+        op = BINARY.get(type(node.op))
+        args = {"input": old, "exponent" if op == "pow" else "other": change}
+        made = applied(self.graph, op, args, at) if op is not None else self.graph.opaque("an operator", at, args)
+        if isinstance(target, ast.Name) and old.op not in _INTEGERS and change.op != "const":
+            self.changed(old, self.graph.opaque("changed in place under another name", at))
+        self.bind(target, made)
+
+    def _loaded(self, target: ast.Name | ast.Attribute | ast.Subscript) -> Value:
+        """What a target stands for before it is set."""
+        match target:
+            case ast.Name():
+                return value_of(self, ast.copy_location(ast.Name(target.id, ast.Load()), target))
+            case ast.Attribute():
+                return value_of(self, ast.copy_location(ast.Attribute(target.value, target.attr, ast.Load()), target))
+        return value_of(self, ast.copy_location(ast.Subscript(target.value, target.slice, ast.Load()), target))
+
+    def _decorated(self, node: Function) -> Value:
+        around = self if self.scope.parent is not None else None
+        value = self.graph.value("function", data=(self.file.path, node, around), at=Place(self.file, node))
+        for decorator in reversed(node.decorator_list):
+            made = self.code.resolved(self.expr(decorator))
+            if made.op in ("function", "bound"):
+                value = self.call(made, [value], {}, Place(self.file, decorator))
+            elif not _is_transparent(made["func"] if made.op == "call" else made):
+                reason = f"what the decorator makes of {node.name} is not known"
+                return self.graph.opaque(reason, Place(self.file, decorator))
+        return value
+
+    def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
+        at, graph = Place(self.file, node), self.graph
+        source = None if isinstance(node, ast.While) else self.expr(node.iter)
+        names = {each.id for each in _stored(node.body)}
+        start = dict(self.env)
+        for name in names & start.keys():
+            self.env[name] = graph.value("carried", {"start": start[name]}, (node, name), at)
+        if source is not None and not isinstance(node, ast.While):
+            self.bind(node.target, item_of(graph, source, node, at))
+        test = self.expr(node.test) if isinstance(node, ast.While) else source
+        assert test is not None
+        guards, self.guards = self.guards, (*self.guards, Guard("while" if source is None else "for", test, at))
+        self._keep(self.block(node.body))
+        self.guards = guards
+        for name in names & start.keys() & self.env.keys():
+            last = {"start": start[name], "last": self.env[name]}
+            self.env[name] = graph.value("after", last, (node, name), at)
+        self._keep(self.block(node.orelse))
+
+    def _keep(self, ended: _Ended | None) -> None:
+        """Remember what is returned on a way that may not be taken."""
+        if ended is not None and ended.value is not None:
+            self.returned.append(ended.value)
+
+    def _with(self, node: ast.With | ast.AsyncWith) -> _Ended | None:
+        guards = self.guards
+        for item in node.items:
+            value = self.expr(item.context_expr)
+            self.guards = (*self.guards, Guard("with", value, Place(self.file, node)))
+            if item.optional_vars is not None:
+                self.bind(item.optional_vars, self.graph.value("enter", {"of": value}))
+        ended = self.block(node.body)
+        self.guards = guards
+        return ended
+
+    def _try(self, node: ast.Try | ast.TryStar) -> _Ended | None:
+        start = dict(self.env)
+        ended = self.block([*node.body, *node.orelse])
+        after = self.env
+        is_import = all(isinstance(each, (ast.Import, ast.ImportFrom)) for each in node.body)
+        for handler in node.handlers:
+            failed = self.graph.unique("raised", at=Place(self.file, handler))
+            self.env = {**start, handler.name: failed} if handler.name else dict(start)
+            guards, self.guards = self.guards, (*self.guards, Guard("except", failed, Place(self.file, handler)))
+            handled = self.block(handler.body)
+            self.guards = guards
+            self._keep(handled)
+            if handled is None and not is_import:
+                after = self._joined(failed, self.env, after)
+        self.env = after
+        return self.block(node.finalbody) or ended
+
+    def _match(self, node: ast.Match) -> None:
+        subject, start = self.expr(node.subject), dict(self.env)
+        joined = start
+        for case in node.cases:
+            test = self.graph.unique("case", {"of": subject}, at=Place(self.file, case.pattern))
+            names = [getattr(each, "name", None) or getattr(each, "rest", None) for each in ast.walk(case.pattern)]
+            matched = {name: self.graph.unique("matched", {"of": subject}) for name in names if isinstance(name, str)}
+            self.env = {**start, **matched}
+            guards, self.guards = self.guards, (*self.guards, Guard("if", test, Place(self.file, node)))
+            ended = self.block(case.body)
+            self.guards = guards
+            self._keep(ended)
+            joined = self._joined(test, self.env, joined) if ended is None else joined
+        self.env = joined
+
+    def bind(self, target: ast.expr, value: Value) -> None:
+        """Let a target stand for a value."""
+        match target:
+            case ast.Name():
+                self._bind_name(target, value)
+            case ast.Tuple() | ast.List():
+                self._unpack(target.elts, value)
+            case ast.Starred():
+                self.bind(target.value, value)
+            case ast.Attribute():
+                owner = self.expr(target.value)
+                self.run.attributes[owner.key, target.attr] = value
+                made = self.graph.value("setattr", {"of": owner, "value": value}, target.attr)
+                self.effect("setattr", made, target)
+            case ast.Subscript():
+                base = self.expr(target.value)
+                args = {"input": base, **indices(self, target.slice), "value": value}
+                made = self.graph.value("setitem", args, at=Place(self.file, target))
+                self.effect("setitem", made, target)
+                self.changed(base, made)
+
+    def _bind_name(self, target: ast.Name, value: Value) -> None:
+        frame: Frame = self
+        if target.id in self.scope.elsewhere or target.id not in self.scope.bound:
+            owner = self.scope.owner(target.id)
+            while frame.scope is not owner and frame.outer is not None:
+                frame = frame.outer
+        if frame is not self and frame.scope.parent is None:
+            self.effect("setglobal", value, target)
+        frame.env[target.id] = value
+        self._note(target, value)
+
+    def _unpack(self, targets: Sequence[ast.expr], value: Value) -> None:
+        value = self.code.resolved(value)
+        if any(isinstance(each, ast.Starred) for each in targets):
+            parts = [self.graph.opaque("a part of what is unpacked", Place(self.file, each)) for each in targets]
+        elif value.op == "shape":
+            self.graph.ranks[value["input"].key] = len(targets)
+            parts = [
+                size_of(self.graph, value["input"], self.graph.const(place), Place(self.file, each))
+                for place, each in enumerate(targets)
+            ]
+        else:
+            parts = [self._part(value, place, len(targets), each) for place, each in enumerate(targets)]
+        for each, part in zip(targets, parts, strict=True):
+            self.bind(each, part)
+
+    def _part(self, value: Value, place: int, count: int, target: ast.expr) -> Value:
+        if value.op in ("tuple", "list", "yields") and len(value.args) == count:
+            return value.items[place]
+        if value.op == "phi":
+            yes, no = (self._part(value[side], place, count, target) for side in ("yes", "no"))
+            return choice(self.graph, value["test"], yes, no, value.at)
+        return self.graph.value("part", {"of": value}, place, Place(self.file, target))
+
+    def changed(self, old: Value, new: Value) -> None:
+        """Let what stood for an object that was changed in place stand for what it is now; its views are not known."""
+        self.run.changes += 1
+        frames = {id(frame): frame for active in [*self.run.frames, self] for frame in active.with_outer()}
+        for frame in frames.values():
+            for name, value in frame.env.items():
+                if value is old:
+                    frame.env[name] = new
+                elif value.shows(old, VIEWS):
+                    frame.env[name] = self.graph.opaque("a view of what was changed in place", new.at)
+        for where, value in self.run.attributes.items():
+            if value is old:
+                self.run.attributes[where] = new
+
+    def with_outer(self) -> list[Frame]:
+        """The scope and those around it, modules left out."""
+        is_nested = self.outer is not None and self.outer.scope.parent is not None
+        return [self, *(self.outer.with_outer() if is_nested and self.outer is not None else [])]
+
+    def effect(self, kind: str, value: Value, node: ast.AST) -> None:
+        """Note that something is done."""
+        done = Effect(kind, value, Place(self.file, node), self.guards, self.depth == 0)
+        self.run.reading.effects.append(done)
+
+    def expr(self, node: ast.expr) -> Value:
+        """The value of an expression."""
+        return self._note(node, value_of(self, node))
+
+    def call(self, callee: Value, placed: Sequence[Value], named: Mapping[str, Value], at: Place) -> Value:
+        """What a call returns."""
+        return call(self, callee, placed, named, at)
+
+    def _note(self, node: ast.AST, value: Value) -> Value:
+        if self.depth == 0 and self.run.reading.file is self.file:
+            self.run.reading.values[node] = value
+        return value
+
+
+def _is_transparent(decorator: Value) -> bool:
+    """Whether a decorator leaves what a function computes as it is."""
+    if decorator.op == "builtin":
+        return decorator.data in ("property", "staticmethod", "classmethod")
+    name = decorator.data[1] if isinstance(decorator.data, tuple) else decorator.data
+    is_known = decorator.op in ("global", "new", "partial") and str(name).startswith(_TRANSPARENT)
+    return is_known or decorator.op == "same"
+
+
+def _stored(body: Sequence[ast.stmt]) -> list[ast.Name]:
+    """The names that statements set."""
+    nodes = (each for statement in body for each in ast.walk(statement))
+    return [each for each in nodes if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)]

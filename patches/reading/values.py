@@ -1,0 +1,125 @@
+"""One computation, one value: what an expression is made of, with names, aliases and spelling gone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .files import File
+
+
+class Place(NamedTuple):
+    """Where a value is computed."""
+
+    file: File
+    node: ast.AST
+
+    @property
+    def line(self) -> int:
+        return getattr(self.node, "lineno", 1)
+
+    @property
+    def column(self) -> int:
+        """Counted from 1, in characters."""
+        line, offset = self.file.lines[self.line - 1], getattr(self.node, "col_offset", 0)
+        return len(line[:offset].decode(errors="replace")) + 1
+
+
+class Value:
+    """An operation of other values, which are named as the operation's parameters; `data` is what is no value.
+
+    Two values of one key are computed alike from the same things. Objects are told apart all the same, as one may be
+    changed in place.
+    """
+
+    __slots__ = ("args", "at", "data", "key", "op")
+
+    def __init__(self, op: str, args: Mapping[str, Value], data: Any, key: int, at: Place | None) -> None:
+        self.op, self.args, self.data, self.key, self.at = op, args, data, key, at
+
+    def __getitem__(self, name: str) -> Value:
+        return self.args[name]
+
+    def get(self, name: str) -> Value | None:
+        """An argument, if it was given."""
+        return self.args.get(name)
+
+    @property
+    def items(self) -> tuple[Value, ...]:
+        """The members of a tuple, a list, or of what else has them in order."""
+        return tuple(self.args.values())
+
+    @property
+    def number(self) -> int | float | None:
+        """The number that a constant is; None of any other value, and of True."""
+        is_number = self.op == "const" and isinstance(self.data, (int, float)) and not isinstance(self.data, bool)
+        return self.data if is_number else None
+
+    def is_const(self, *data: Hashable) -> bool:
+        """Whether it is a constant, one of some if they are given."""
+        return self.op == "const" and (not data or any(self.data is each or self.data == each for each in data))
+
+    def copy(self) -> Value:
+        """Another object that is computed alike."""
+        return Value(self.op, self.args, self.data, self.key, self.at)
+
+    def shows(self, other: Value, views: Collection[str]) -> bool:
+        """Whether it may show the elements of another value, through operations that are views."""
+        value = self
+        while value.op in views and value.args:
+            value = value.items[0]
+            if value is other:
+                return True
+        return False
+
+    def walk(self) -> Iterator[Value]:
+        """The value and all that it is made of, each once."""
+        pending, seen = [self], set[int]()
+        while pending:
+            value = pending.pop()
+            if value.key not in seen:
+                seen.add(value.key)
+                yield value
+                pending.extend(reversed(value.items))
+
+    def __repr__(self) -> str:
+        parts = [] if self.data is None else [repr(self.data)]
+        parts += [repr(v) if name.isdigit() else f"{name}={v!r}" for name, v in self.args.items()]
+        return f"{self.op}({', '.join(parts)})"
+
+
+class Graph:
+    """Makes values, and knows which are alike."""
+
+    def __init__(self) -> None:
+        self._keys: dict[Hashable, int] = {}
+        self.serial = 0
+        self.ranks: dict[int, int] = {}  # how many dimensions a tensor has, by its key, where the code tells
+
+    def value(
+        self, op: str, args: Mapping[str, Value] | None = None, data: Hashable = None, at: Place | None = None
+    ) -> Value:
+        """The value of an operation: alike all others of the same operation, arguments and data."""
+        given = dict(args or {})
+        identity = (op, type(data), data, *((name, value.key) for name, value in given.items()))
+        return Value(op, given, data, self._keys.setdefault(identity, len(self._keys)), at)
+
+    def const(self, data: Hashable, at: Place | None = None) -> Value:
+        """A literal."""
+        return self.value("const", data=data, at=at)
+
+    def group(self, op: str, values: Sequence[Value], at: Place | None = None) -> Value:
+        """A tuple, or a list, of values."""
+        return self.value(op, {str(place): value for place, value in enumerate(values)}, at=at)
+
+    def unique(
+        self, op: str, args: Mapping[str, Value] | None = None, data: Hashable = None, at: Place | None = None
+    ) -> Value:
+        """A value that is like no other: what is not understood, or draws at random."""
+        self.serial += 1
+        return self.value(op, args, (self.serial, data), at)
+
+    def opaque(self, reason: str, at: Place | None = None, args: Mapping[str, Value] | None = None) -> Value:
+        """What is not understood; nothing is matched through it."""
+        return self.unique("opaque", args, reason, at)
