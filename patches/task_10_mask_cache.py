@@ -59,7 +59,7 @@ def _masks(source: Source, reading: Reading, kept: set[ast.AST]) -> Iterator[Fin
         yield near_miss(source.site(node, f"a triangle that is no causal mask: {why}"))
     cached = {each.node: _cached(source, reading, each) for each in built}
     clear = [each for each in cached.values() if not each.problem]
-    gone = spent(reading, [each.node for each in clear], [each.text for each in clear])
+    gone = spent(reading, [each.node for each in clear], None, [each.text for each in clear])
     for each in built:
         mine = cached[each.node]
         if reading.file.statement(mine.node) in gone:

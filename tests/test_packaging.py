@@ -146,6 +146,7 @@ def test_the_sdist_holds_all_that_its_tests_need(sdist, tmp_path):
     (tmp_path / "bitpatch").symlink_to(sdist)
     command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]
     env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    env["HYPOTHESIS_STORAGE_DIRECTORY"] = str(tmp_path / "examples")  # else it writes into what was unpacked
     asked = [
         *command,
         "tests/test_cli.py",

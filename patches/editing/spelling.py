@@ -9,25 +9,37 @@ from ..reading.frames import Env, Reading
 from ..reading.values import Value
 
 
-def spelled(value: Value, reading: Reading, at: ast.AST) -> str | None:
-    """The text of a value in front of the statement that a node stands in; None where no text is known to mean it."""
-    return next(spellings(value, reading, at), None)
+def spelled(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, bool] | None = None) -> str | None:
+    """The text of a value in front of the statement that a node stands in; None where no text is known to mean it.
+
+    `where` is a condition, and whether it holds, under which alone the text is to be looked at.
+    """
+    return next(spellings(value, reading, at, where), None)
 
 
-def spellings(value: Value, reading: Reading, at: ast.AST) -> Iterator[str]:
+def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, bool] | None = None) -> Iterator[str]:
     """Texts of a value there: those that stand in the node itself first, then names, then what was written before."""
     if value.op == "const" and isinstance(value.data, (bool, int, float, type(None))):
         yield _literal(value.data)
         return
     env = reading.before.get(reading.file.statement(at), {})
+    if where is not None:
+        env = {name: _chosen(known, *where) for name, known in env.items()}
     names = [name for name, known in env.items() if known.key == value.key]
     inside = {node.id for node in ast.walk(at) if isinstance(node, ast.Name)}
     yield from sorted(names, key=lambda name: name not in inside)
     expressions = [(node, known) for node, known in reading.values.items() if known.key == value.key]
     for node, _ in sorted(expressions, key=lambda each: not _is_inside(reading, each[0], at)):
-        if isinstance(node, ast.expr) and not isinstance(node, ast.Name) and _is_valid(reading, node, at, env):
+        is_local = isinstance(node, ast.Name) and node.id in reading.file.scopes[reading.node].bound
+        if isinstance(node, ast.expr) and not is_local and _is_valid(reading, node, at, env):
             text = reading.file.text(node)
             yield text if "\n" not in text else ast.unparse(node)
+
+
+def _chosen(value: Value, condition: Value, holds: bool) -> Value:
+    """What a value is where a condition holds, or does not."""
+    is_choice = value.op == "phi" and value["test"].key == condition.key
+    return value["yes" if holds else "no"] if is_choice else value
 
 
 def _literal(data: object) -> str:
@@ -54,3 +66,30 @@ def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
             if then is None or now is None or then.key != now.key:
                 return False
     return True
+
+
+def written(value: Value, reading: Reading, at: ast.AST) -> str | None:
+    """The text of a value there, made of texts of its parts where it has none of its own."""
+    text = spelled(value, reading, at)
+    if text is not None or "input" not in value.args:
+        return text
+    inner = written(value["input"], reading, at)
+    if inner is None:
+        return None
+    inner = inner if _is_atom(inner) else f"({inner})"
+    match value.op:
+        case "mT":
+            return f"{inner}.transpose(-2, -1)"
+        case "swap":
+            return f"{inner}.transpose{value.data}"
+        case "permute":
+            moved = [place for place, each in enumerate(value.data) if place != each]
+            is_swap = len(moved) == 2  # noqa: PLR2004 - two dimensions
+            return f"{inner}.transpose({moved[0]}, {moved[1]})" if is_swap else f"{inner}.permute{value.data}"
+        case "contiguous" | "clone" | "detach":
+            return f"{inner}.{value.op}()"
+    return None
+
+
+def _is_atom(text: str) -> bool:
+    return isinstance(ast.parse(text, mode="eval").body, (ast.Name, ast.Attribute, ast.Call, ast.Subscript))

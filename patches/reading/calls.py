@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 
 from .attributes import attribute
-from .frames import Frame, choice
+from .frames import Frame, choice, kept_in
 from .names import parameters
 from .operations import applied, size_of
 from .signatures import MODULES, bound, method_named, operation_named
@@ -139,7 +139,7 @@ def _library(frame: Frame, dotted: str, placed: list[Value], named: Mapping[str,
     if dotted.startswith("torch.nn.") and dotted.rpartition(".")[2][:1].isupper():
         names = MODULES[dotted][1] if dotted in MODULES else ()
         given = {names[n] if n < len(names) else str(n): value for n, value in enumerate(placed)} | dict(named)
-        return graph.value("new", given, dotted, at) if dotted in MODULES else graph.unique("new", given, dotted, at)
+        return graph.unique("new", given, dotted, at)
     op_or_none = operation_named(dotted)
     if op_or_none is None:
         return unknown(frame, graph.value("global", data=dotted), placed, named, at)
@@ -219,7 +219,7 @@ def _method(frame: Frame, callee: Value, placed: Sequence[Value], named: Mapping
         if name == "setdefault" and len(placed) > 1:
             return placed[1]
         if name in ("get", "pop") and placed:
-            return graph.value("kept", {"of": owner}, at=at)
+            return kept_in(frame, owner, at)
     op = method_named(name)
     if op is None or owner.op in (*_NO_TENSORS, "dict", "cache"):
         return unknown(frame, callee, placed, named, at)

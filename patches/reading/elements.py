@@ -298,7 +298,13 @@ def comes_from_a_cache(value: Value) -> bool:
     """Whether a value comes out of a mapping, or from an attribute of the object itself."""
     while value.op == "part":
         value = value["of"]
-    return value.op == "kept" or (value.op == "attr" and value["of"].op in ("self", "instance"))
+    return value.op in ("kept", "unset") or (value.op == "attr" and value["of"].op in ("self", "instance"))
+
+
+def _kept(small: Evaluator, value: Value) -> Tensor:
+    if "put" not in value.args:
+        raise Unknown(value)
+    return small.tensor(value["put"])
 
 
 def _choice(small: Evaluator, value: Value) -> Tensor:
@@ -326,6 +332,7 @@ TENSORS: dict[str, Operation] = {
     "full": _filled(None),
     "full_like": _filled(None),
     "index": _indexed,
+    "kept": _kept,
     "invert": _each(_inverted),
     "mT": _ordered(_last_two),
     "masked_fill": _masked_fill,

@@ -7,7 +7,7 @@ import builtins
 
 from .attributes import attribute
 from .calls import call, name_of
-from .frames import Frame, choice, item_of
+from .frames import Frame, choice, item_of, kept_in
 from .operations import applied, size_of
 from .signatures import BINARY, COMPARE, UNARY
 from .values import Place, Value
@@ -147,7 +147,7 @@ def _subscript(frame: Frame, node: ast.Subscript) -> Value:
     if base.op == "dict" and len(index) == 1 and first.is_const() and str(first.data) in base.args:
         return base[str(first.data)]
     if base.op == "cache" or (base.op == "dict" and not base.args):
-        return graph.value("kept", {"of": base}, at=at)
+        return kept_in(frame, base, at)
     if number is not None and number >= 0 and base.op in ("call", "part", "item", "module"):
         return graph.value("part", {"of": base}, number, at)
     return graph.value("index", {"input": base, **index}, at=at)
@@ -197,8 +197,12 @@ def _call(frame: Frame, node: ast.Call) -> Value:
             named |= value.args
         else:
             is_open = True
+    before = len(frame.run.reading.effects)
     if not is_open:
-        return call(frame, callee, placed, named, at)
+        made = call(frame, callee, placed, named, at)
+        if frame.depth == 0 and len(frame.run.reading.effects) > before:
+            frame.run.reading.doing.add(node)
+        return made
     frame.effect(name_of(callee), callee, node)
     every = {str(place): value for place, value in enumerate(placed)} | named
     return graph.opaque("a call with arguments that are not known", at, {"func": callee, **every})

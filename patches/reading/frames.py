@@ -11,6 +11,8 @@ from .names import Scope
 from .values import Graph, Place, Value
 
 Env = dict[str, Value]
+MAPPINGS = ("cache", "dict", "kept")
+PUT = "[]"  # the name under which a run keeps what was put into a mapping
 Class = tuple[str, ast.ClassDef]  # the path of its module, and its definition
 
 
@@ -40,6 +42,7 @@ class Reading:
         self.values: dict[ast.AST, Value] = {}  # of the expressions in the function's own text
         self.before: dict[ast.stmt, Env] = {}  # what local names stand for where a statement of its own begins
         self.calls: dict[ast.Call, ast.AST] = {}  # calls of the tree's own functions, in its own text
+        self.doing: set[ast.AST] = set()  # calls in its own text that have an effect, there or in what they call
         self.effects: list[Effect] = []
         self.returned: Value | None = None
 
@@ -117,6 +120,12 @@ def choice(graph: Graph, test: Value, yes: Value, no: Value, at: Place | None) -
     if test.op == "const":
         return yes if test.data else no
     return graph.value("phi", {"test": test, "yes": yes, "no": no}, at=at)
+
+
+def kept_in(frame: Frame, mapping: Value, at: Place) -> Value:
+    """What comes out of a mapping, and what was put there, as far as it has been seen."""
+    put = frame.run.attributes.get((mapping.key, PUT))
+    return frame.graph.value("kept", {"of": mapping, **({"put": put} if put is not None else {})}, at=at)
 
 
 def item_of(graph: Graph, source: Value, node: ast.AST, at: Place) -> Value:

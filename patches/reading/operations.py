@@ -228,12 +228,30 @@ def size_of(graph: Graph, tensor: Value, dim: Value, at: Place | None) -> Value:
             return size_of(graph, tensor["input"], graph.const(2 * rank - 3 - place), at)
         if tensor.op == "permute":
             return size_of(graph, tensor["input"], graph.const(tensor.data[place]), at)
+        if place == rank - 1 and _keeps_last(graph, tensor):
+            return size_of(graph, tensor["input"], graph.const(-1), at)
         dim = graph.const(place)
     if isinstance(place, int) and tensor.op == "matmul" and (place == -1 or place == (rank or 0) - 1):
         return size_of(graph, tensor["other"], graph.const(-1), at)
     if isinstance(place, int) and tensor.op == "matmul" and (place == -2 or place == (rank or 0) - 2):
         return size_of(graph, tensor["input"], graph.const(-2), at)
     return graph.value("size", {"input": tensor, "dim": dim}, at=at)
+
+
+def _keeps_last(graph: Graph, tensor: Value) -> bool:
+    """Whether an operation leaves the length of the last dimension as it is."""
+    inner = rank_of(graph, tensor["input"]) if "input" in tensor.args else None
+    if inner is None:
+        return False
+    if tensor.op == "pad":
+        amounts = tensor["pad"].items[:2] if tensor["pad"].op in ("tuple", "list") else ()
+        return len(amounts) == 2 and all(each.number == 0 for each in amounts)
+    if tensor.op == "unflatten":
+        return isinstance(tensor["dim"].number, int) and tensor["dim"].number % inner != inner - 1
+    if tensor.op == "flatten":
+        end = tensor.get("end_dim")
+        return end is not None and isinstance(end.number, int) and end.number % inner != inner - 1
+    return False
 
 
 def _einsum(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
@@ -269,10 +287,27 @@ def _einsum(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | N
     return _ordered(graph, made, [plain.index(letter) for letter in out], at)
 
 
+def _bmm(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
+    """A product of matrices in three dimensions, which says how many its operands have."""
+    if not {"input", "other"} <= args.keys():
+        return None
+    sides = {}
+    for name in ("input", "other"):
+        side = args[name]
+        is_turned = side.op == "swap" and {each % 3 for each in side.data} == {1, 2}
+        sides[name] = _turned(graph, {"input": side["input"]}, at) if is_turned else side
+        graph.ranks.setdefault(sides[name].key, 3)
+        if is_turned:
+            graph.ranks.setdefault(side["input"].key, 3)
+    made = graph.value("matmul", sides, at=at)
+    graph.ranks.setdefault(made.key, 3)
+    return made
+
+
 def _baddbmm(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
     if not {"input", "batch1", "batch2"} <= args.keys():
         return None
-    made = graph.value("matmul", {"input": args["batch1"], "other": args["batch2"]}, at=at)
+    made = applied(graph, "bmm", {"input": args["batch1"], "other": args["batch2"]}, at)
     alpha, beta = args.get("alpha"), args.get("beta")
     if alpha is not None:
         made = applied(graph, "mul", {"input": made, "other": alpha}, at)
@@ -327,6 +362,7 @@ def _moved(device: str) -> Normal:
 
 _NORMAL: dict[str, Normal] = {
     "baddbmm": _baddbmm,
+    "bmm": _bmm,
     "cpu": _moved("cpu"),
     "cuda": _moved("cuda"),
     "div": _div,

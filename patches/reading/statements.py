@@ -10,7 +10,7 @@ from .attributes import imported
 from .calls import call
 from .expressions import indices, value_of
 from .files import File, Function
-from .frames import Class, Effect, Env, Frame, Guard, Known, Run, choice, item_of
+from .frames import MAPPINGS, PUT, Class, Effect, Env, Frame, Guard, Known, Run, choice, item_of
 from .names import Scope, parameters
 from .operations import applied, size_of
 from .signatures import BINARY, VIEWS
@@ -310,6 +310,8 @@ class Reader:
                 args = {"input": base, **indices(self, target.slice), "value": value}
                 made = self.graph.value("setitem", args, at=Place(self.file, target))
                 self.effect("setitem", made, target)
+                if base.op in MAPPINGS:
+                    self.run.attributes[base.key, PUT] = value
                 self.changed(base, made)
 
     def _bind_name(self, target: ast.Name, value: Value) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, default=8, help="trees that tests/fuzz makes, and programs")
+    parser.addoption("--fuzz", type=int, default=8, help="trees that tests/fuzz makes")
+    parser.addoption("--programs", type=int, default=2, help="programs that it makes")
 
 
 def pytest_generate_tests(metafunc):
@@ -14,4 +15,8 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def programs(pytestconfig):
-    return max(2, pytestconfig.getoption("--fuzz") // 4) if pytestconfig.getoption("--fuzz") < 100 else pytestconfig.getoption("--fuzz")
+    return (
+        max(2, pytestconfig.getoption("--fuzz") // 4)
+        if pytestconfig.getoption("--fuzz") < 100
+        else pytestconfig.getoption("--fuzz")
+    )

@@ -148,6 +148,66 @@ def test_the_map_is_computed_apart_and_the_output_by_torch(tree_of, after):
             id="condition that is known too late",
         ),
         pytest.param(
+            MASK,
+            MASK.replace("diagonal=1", "diagonal=2"),
+            "attn_mask=~future if causal else None, dropout_p",
+            id="another triangle, under a condition",
+        ),
+        pytest.param(
+            RETURN,
+            "        self.calls += 1\n        return out\n",
+            "= q.shape\n        dropout_p",
+            id="a statement that has nothing to do with it",
+        ),
+        pytest.param(
+            MASK + WEIGHTS,
+            MASK + "            self.calls += 1\n" + WEIGHTS,
+            "            self.calls += 1\n",
+            id="counter under the mask's condition",
+        ),
+        pytest.param(
+            SCORES,
+            SCORES[:-1] + "; self.n += 1\n",
+            "self.n += 1\n",
+            id="two statements in a line",
+        ),
+        pytest.param(
+            WEIGHTS,
+            WEIGHTS + "        v.mul_(2)\n",
+            "v.mul_(2)\n        dropout_p",
+            id="values changed in place before",
+        ),
+        pytest.param(
+            "self.dropout(weights) @ v",
+            'torch.einsum("bhts,bhsd->bhtd", weights, v)',
+            "(q, k, v, is_causal",
+            id="einsum of weights",
+        ),
+        pytest.param(
+            "q @ k.transpose(-2, -1)",
+            'torch.einsum("bhtd,bhsd->bhts", q, k)',
+            "(q, k, v, is_causal",
+            id="einsum of scores",
+        ),
+        pytest.param(
+            MASK,
+            "        past = torch.ones(T, T, device=q.device).tril()\n        scores = scores.masked_fill(past == 0, -math.inf)\n",
+            "(q, k, v, is_causal=True",
+            id="what is not lower",
+        ),
+        pytest.param(
+            MASK,
+            "        at = torch.arange(T)\n        scores = torch.where(at[:, None] >= at, scores, -math.inf)\n",
+            "(q, k, v, is_causal=True",
+            id="positions compared, and where",
+        ),
+        pytest.param(
+            MASK,
+            "        if not causal:\n            pass\n        else:\n            scores = scores + torch.full((T, T), -math.inf).triu(1)\n",
+            "is_causal=",
+            id="added under the other branch",
+        ),
+        pytest.param(
             OUT + RETURN,
             "        weights = self.dropout(weights)\n        return weights @ v\n",
             "= q.shape\n        dropout_p = self.dropout.p if self.training else 0.0\n        return F.scaled",
@@ -164,37 +224,41 @@ def test_idioms(tree_of, after, old, new, expected):
     ("old", "new", "reason"),
     [
         pytest.param("dim=-1", "dim=1", "not over the last dimension", id="another dimension"),
-        pytest.param(
-            "torch.softmax(scores", "torch.softmax(scores + bias", "the scores have no name", id="unnamed scores"
-        ),
+        pytest.param("torch.softmax(scores", "torch.softmax(scores + bias", "masked twice", id="bias in the softmax"),
         pytest.param(MASK, MASK + "        scores = scores + bias\n", "masked twice", id="bias"),
-        pytest.param('float("-inf")', "-1e9", "not masked by masked_fill", id="finite mask"),
-        pytest.param(MASK, MASK.replace("diagonal=1", "diagonal=2"), "what the mask hides", id="another triangle"),
-        pytest.param(WEIGHTS, "        self.calls += 1\n" + WEIGHTS, "a statement between", id="foreign statement"),
-        pytest.param(SCORES, "        scores = self.score(q, k)\n", "no scaled product", id="scores made elsewhere"),
-        pytest.param("self.dropout(weights)", "drop(weights)", "no matrix product", id="something done to the weights"),
-        pytest.param("self.dropout(weights)", "self.mix(weights)", "what self.mix does", id="a layer on the weights"),
+        pytest.param('float("-inf")', "-1e9", "does not fill with float", id="finite mask"),
+        pytest.param(
+            SCORES, "        scores = self.score(q, k)\n", "a call is not followed", id="scores made elsewhere"
+        ),
+        pytest.param(
+            "self.dropout(weights)",
+            "drop(weights)",
+            "something is done to its weights",
+            id="something done to the weights",
+        ),
+        pytest.param(
+            "self.dropout(weights)",
+            "self.mix(weights)",
+            "something is done to its weights",
+            id="a layer on the weights",
+        ),
         pytest.param("/ math.sqrt(D)", "* self.temperature", "may be a tensor", id="a learned scale"),
         pytest.param("/ math.sqrt(D)", "* self.temperature.exp()", "may be a tensor", id="a computed scale"),
         pytest.param(
-            "scores.masked_fill(", "(scores + bias).masked_fill(", "and nothing else", id="bias under the mask"
-        ),
-        pytest.param('float("-inf"))\n', 'float("-inf")) * 2\n', "and nothing else", id="scores scaled after the mask"),
-        pytest.param(
-            MASK, MASK + "            self.calls += 1\n", "nothing else", id="counter under the mask's condition"
+            "scores.masked_fill(", "(scores + bias).masked_fill(", "more than a mask", id="bias under the mask"
         ),
         pytest.param(
-            WEIGHTS, "        self.n = self.n + 1\n" + WEIGHTS, "statement between", id="attribute set between"
+            'float("-inf"))\n', 'float("-inf")) * 2\n', "changes more than a mask", id="scores scaled after the mask"
         ),
-        pytest.param(SCORES, SCORES[:-1] + "; self.n += 1\n", "a line of their own", id="two statements in a line"),
-        pytest.param(WEIGHTS, WEIGHTS + "        k = k * 2\n", "before the weighted sum", id="keys set anew"),
-        pytest.param(WEIGHTS, WEIGHTS + "        del q\n", "before the weighted sum", id="queries deleted"),
-        pytest.param(WEIGHTS, WEIGHTS + "        v.mul_(2)\n", "before the weighted sum", id="values changed in place"),
+        pytest.param(WEIGHTS, WEIGHTS + "        k = k * 2\n", "no name where", id="keys set anew"),
+        pytest.param(WEIGHTS, WEIGHTS + "        del q\n", "no name where", id="queries deleted"),
+        pytest.param(WEIGHTS, WEIGHTS + "        q.mul_(2)\n", "no name where", id="queries changed in place"),
         pytest.param("B, H, T, D = q", "B, F, T, D = q", "the name F stands for something else", id="F is a size"),
         pytest.param(OUT, OUT + "        out = out + weights @ v\n", "several values", id="weights used twice"),
         pytest.param("dim=-1)", "dim=-1, dtype=torch.float32)", "a dtype of its own", id="softmax in float32"),
-        pytest.param("torch.softmax(scores,", "torch.softmax(scores.float(),", "have no name", id="scores widened"),
-        pytest.param("self.dropout(weights) @ v", 'torch.einsum("bts,bsd->btd", weights, v)', "no matrix", id="einsum"),
+        pytest.param(
+            "torch.softmax(scores,", "torch.softmax(scores.float(),", "cast is done to them", id="scores widened"
+        ),
         pytest.param(
             OUT, "        weights = self.dropout(weights)\n        out = weights @ v\n", "read once", id="dropped map"
         ),

@@ -1,0 +1,62 @@
+"""Keep what is read only at times apart: under the condition under which it is read, and without gradients."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator, Sequence
+
+from ..edits import move_under
+from ..reading.frames import Reading
+from ..source import Source
+from ..task import Edit
+
+
+def kept_apart(
+    source: Source, reading: Reading, statements: Sequence[ast.stmt], uses: Collection[ast.Name], no_grad: str
+) -> Iterator[Edit]:
+    """Put neighbouring statements under what all uses of their names stand under, if that is known before them."""
+    conditions = {condition_of(reading, use, statements[0]) for use in uses}
+    heads = [f"if {condition}:" for condition in conditions if condition and len(conditions) == 1]
+    if all(_is_detached(reading, use) for use in uses):
+        heads.append(f"with {no_grad}:")
+    if heads and _are_neighbours(reading, statements):
+        yield from move_under(source, heads, [source.at(each) for each in statements])
+
+
+def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
+    """What has to hold for a use to be reached, if it means the same in front of a statement before it; or nothing."""
+    file, branch = reading.file, use
+    for choice in file.ancestors(use):
+        if isinstance(choice, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return ""
+        if isinstance(choice, (ast.If, ast.IfExp)):
+            body = choice.body if isinstance(choice.body, list) else [choice.body]
+            break
+        branch = choice  # type: ignore[assignment]
+    else:
+        return ""
+    is_near = file.parents[file.statement(choice)] is file.parents[first]
+    if branch not in body or not is_near or any(isinstance(each, ast.Call) for each in ast.walk(choice.test)):
+        return ""
+    env = reading.before.get(first, {})
+    names = [each for each in ast.walk(choice.test) if isinstance(each, ast.Name)]
+    own = [each for each in names if each.id in file.scopes[reading.node].bound]
+    is_same = all(each.id in env and env[each.id].key == reading.values[each].key for each in own)
+    written = {effect.value.data for effect in reading.effects if effect.kind == "setattr"}
+    asked = {each.attr for each in ast.walk(choice.test) if isinstance(each, ast.Attribute)}
+    return file.text(choice.test) if is_same and not asked & written else ""
+
+
+def _is_detached(reading: Reading, use: ast.Name) -> bool:
+    parent = reading.file.parents[use]
+    return isinstance(parent, ast.Attribute) and parent.attr in ("detach", "data")
+
+
+def _are_neighbours(reading: Reading, statements: Sequence[ast.stmt]) -> bool:
+    block = reading.file.parents[statements[0]]
+    for name in ("body", "orelse", "finalbody"):
+        lines = getattr(block, name, None)
+        if isinstance(lines, list) and statements[0] in lines:
+            start = lines.index(statements[0])
+            return lines[start : start + len(statements)] == list(statements)
+    return False

@@ -1,0 +1,301 @@
+"""Attention that is written out: a softmax of scaled products of queries and keys, whose result weighs values."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from .frames import Reading
+from .masks import causal_mask
+from .operations import rank_of, size_of
+from .values import Graph, Value
+
+_PLAIN = {"contiguous", "clone"}
+_BETWEEN = _PLAIN | {
+    "dropout",
+    "mul",
+    "div",
+    "add",
+    "sub",
+    "cast",
+    "masked_fill",
+    "where",
+    "phi",
+    "index",
+    "permute",
+    "detach",
+}
+_UNKNOWN = {"call", "opaque", "module", "linear"}
+_PRODUCTS = {"matmul", "einsum", "baddbmm"}
+
+
+class Unread(Exception):
+    """What looks like attention is written in a way that is not understood, at a value."""
+
+    def __init__(self, value: Value, reason: str) -> None:
+        super().__init__(reason)
+        self.value = value
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """One mask of the scores: True hides a key, or keeps it, or a number is added."""
+
+    mask: Value
+    kind: str  # "hides", "keeps", "added"
+    condition: Value | None = None
+    is_asked_for: bool = True  # whether it masks where the condition holds, or where it does not
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether it hides the future, and nothing else."""
+        found = causal_mask(self.mask)
+        if found is None:
+            return False
+        return {"hides": found.hides_future, "keeps": found.keeps_past, "added": found.adds_to_future_alone}[self.kind]
+
+
+@dataclass(slots=True)
+class Attention:
+    """The parts of an attention, as scaled_dot_product_attention takes them."""
+
+    node: ast.expr  # of the weighted sum
+    result: Value
+    weighted: Value  # the product of weights and values
+    softmax: Value
+    queries: Value
+    keys: Value
+    values: Value
+    dropout: Value | None = None
+    masks: list[Masking] = field(default_factory=list)
+    factors: list[tuple[Value, bool]] = field(default_factory=list)  # of the scale, and whether they divide
+    made: list[Value] = field(default_factory=list)  # all values from the scores to the weights, dropped out
+
+
+def attentions(graph: Graph, reading: Reading) -> Iterator[Attention | Unread]:
+    """The attentions whose weighted sum stands in a function's own text, and what looks like one but is not read."""
+    for node, value in list(reading.values.items()):
+        if not isinstance(node, ast.expr) or isinstance(node, (ast.Name, ast.Attribute, ast.NamedExpr)):
+            continue
+        product = value["input"] if value.op == "permute" and value["input"].at == value.at else value
+        if (
+            product.op not in _PRODUCTS
+            or product.at is None
+            or (product.at.node is not node and node not in reading.calls)
+        ):
+            continue
+        weights = (
+            product.items[0] if product.op == "matmul" else next((e for e in product.items if _softmax_in(e)), None)
+        )
+        softmax = _softmax_in(weights) if weights is not None else None
+        if softmax is None or not any(each.op in _PRODUCTS | _UNKNOWN for each in softmax["input"].walk()):
+            continue
+        try:
+            yield _read(graph, node, value, product, softmax)
+        except Unread as unread:
+            yield unread
+
+
+def handed_a_causal_mask(readings: Iterable[Reading], found: Attention) -> str:
+    """The name of a function that hands an attention a causal mask as one that is not known where it is computed."""
+    if any(_is_triangle(each) for mask in found.masks for each in mask.mask.walk()):
+        return ""
+    for reading in readings:
+        for call, function in reading.calls.items():
+            if call not in reading.values or function is reading.node:
+                continue
+            for value in reading.values[call].walk():
+                is_it = value.op == "matmul" and value.at is not None and value.at.node is found.node
+                softmax = _softmax_in(value["input"]) if is_it else None
+                if softmax is not None and any(_is_triangle(each) for each in softmax["input"].walk()):
+                    return getattr(reading.node, "name", "its caller")
+    return ""
+
+
+def _is_triangle(value: Value) -> bool:
+    found = causal_mask(value) if value.op not in ("const", "parameter", "size") else None
+    return found is not None and (found.hides_future or found.keeps_past or found.adds_to_future_alone)
+
+
+def _softmax_in(value: Value, depth: int = 12) -> Value | None:
+    """The softmax that a value is made of, past what may be done to weights."""
+    if value.op == "softmax":
+        return value
+    if value.op not in _BETWEEN | _UNKNOWN or not depth:
+        return None
+    return next((found for each in value.items if (found := _softmax_in(each, depth - 1)) is not None), None)
+
+
+def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: Value) -> Attention:
+    if product.op != "matmul":
+        raise Unread(product, "what its weights weigh is no product of matrices: write weights @ values")
+    weights, dropout = product["input"], None
+    made = [weights]
+    while weights.key != softmax.key:
+        if weights.op == "dropout" and dropout is None:
+            dropout = weights
+        elif weights.op not in _PLAIN:
+            raise Unread(weights, "something is done to its weights besides dropout")
+        weights = weights["input"]
+        made.append(weights)
+    dim, rank = softmax.get("dim"), rank_of(graph, product)
+    is_last = dim is not None and (dim.number == -1 or (rank is not None and dim.number == rank - 1))
+    if not is_last:
+        raise Unread(softmax, "its softmax is not over the last dimension, that of the keys")
+    if "dtype" in softmax.args and not softmax["dtype"].is_const(None):
+        raise Unread(softmax, "its softmax has a dtype of its own: convert queries, keys and values instead")
+    found = Attention(node, result, product, softmax, product, product, product["other"], dropout, made=made)
+    _read_scores(graph, found, softmax["input"])
+    return found
+
+
+def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
+    """Take masks and factors off the scores, down to the product of queries and keys."""
+    while scores.op != "matmul":
+        found.made += [scores, *(scores.items[1:] if scores.op == "phi" else ())]
+        masking = _masking(scores)
+        if masking is not None:
+            scores, mask = masking
+            found.masks.append(mask)
+        elif scores.op in ("mul", "div"):
+            scores = _unscaled(found, scores)
+        elif scores.op in _PLAIN:
+            scores = scores["input"]
+        else:
+            raise Unread(
+                scores, "its scores are no scaled product of queries and keys, with masks: " + _described(scores)
+            )
+    found.made.append(scores)
+    found.queries, keys = scores["input"], scores["other"]
+    found.queries = _without_factors(graph, found, found.queries)
+    keys = _without_factors(graph, found, keys)
+    found.keys = keys["input"] if keys.op == "mT" else graph.value("mT", {"input": keys}, at=keys.at)
+
+
+def _masking(scores: Value) -> tuple[Value, Masking] | None:
+    """The scores under a mask, and the mask."""
+    match scores.op:
+        case "masked_fill":
+            _require_infinite(scores["value"])
+            return scores["input"], Masking(scores["mask"], "hides")
+        case "where":
+            for name, other, kind in (("input", "other", "keeps"), ("other", "input", "hides")):
+                if _holds_product(scores[name]) and not _holds_product(scores[other]):
+                    _require_infinite(scores[other])
+                    return scores[name], Masking(scores["condition"], kind)
+        case "add":
+            for name, other in (("input", "other"), ("other", "input")):
+                if _holds_product(scores[name]) and not _holds_product(scores[other]):
+                    return scores[name], Masking(scores[other], "added")
+        case "phi":
+            for side, other, is_asked_for in (("yes", "no", True), ("no", "yes", False)):
+                inner = _masking(scores[side]) if scores[side].op != "phi" else None
+                if inner is not None and inner[0].key == scores[other].key:
+                    return inner[0], Masking(inner[1].mask, inner[1].kind, scores["test"], is_asked_for)
+            return _choice_of_masks(scores)
+    return None
+
+
+def _choice_of_masks(scores: Value) -> tuple[Value, Masking] | None:
+    """Scores to which one of two masks is added, one of them nothing: baddbmm with a bias or zeros."""
+    sides = [_masking(scores[side]) for side in ("yes", "no")]
+    if None in sides or len({inner[0].key for inner in sides if inner is not None}) != 1:
+        return None
+    (base, yes), (_, no) = sides  # type: ignore[misc]
+    for mask, other, is_asked_for in ((yes, no, True), (no, yes, False)):
+        if mask.kind == other.kind == "added" and _is_nothing(other.mask):
+            return base, Masking(mask.mask, mask.kind, scores["test"], is_asked_for)
+    return None
+
+
+def _is_nothing(value: Value) -> bool:
+    return value.number == 0 or value.op in ("zeros", "new_zeros", "zeros_like")
+
+
+def _holds_product(value: Value, depth: int = 12) -> bool:
+    if value.op == "matmul":
+        return True
+    return value.op in _BETWEEN and depth > 0 and any(_holds_product(each, depth - 1) for each in value.items)
+
+
+def _require_infinite(value: Value) -> None:
+    if value.number != -math.inf:
+        raise Unread(value, 'its mask does not fill with float("-inf"), and rows that are all masked would differ')
+
+
+def _unscaled(found: Attention, scores: Value) -> Value:
+    """The scores without a factor, which is a number for certain."""
+    inner, factor = scores["input"], scores["other"]
+    if scores.op == "mul" and is_number(inner):
+        inner, factor = factor, inner
+    if not is_number(factor):
+        raise Unread(factor, "its scale may be a tensor, which torch takes none: multiply the queries by it")
+    if any(mask.kind == "added" for mask in found.masks) is False and found.masks and not _is_positive(factor):
+        raise Unread(factor, "its scores are scaled once they are masked")
+    found.factors.append((factor, scores.op == "div"))
+    return inner
+
+
+def _without_factors(graph: Graph, found: Attention, tensor: Value) -> Value:
+    if tensor.op in ("permute", "mT") and tensor["input"].op in ("mul", "div"):
+        inner = _without_factors(graph, found, tensor["input"])
+        made = graph.value(tensor.op, {"input": inner}, tensor.data, tensor.at)
+        graph.ranks.setdefault(made.key, graph.ranks.get(tensor.key, 0) or 2)
+        return made
+    while tensor.op in ("mul", "div"):
+        inner, factor = tensor["input"], tensor["other"]
+        if tensor.op == "mul" and is_number(inner):
+            inner, factor = factor, inner
+        if not is_number(factor):
+            break
+        found.factors.append((factor, tensor.op == "div"))
+        tensor = inner
+    return tensor
+
+
+def _is_positive(value: Value) -> bool:
+    return (value.number or 0) > 0 or value.op in ("size", "pow")
+
+
+def _described(value: Value) -> str:
+    if value.op == "opaque":
+        return str(value.data[1])
+    if value.op == "call":
+        return "a call is not followed"
+    if value.op == "phi":
+        return "a condition changes more than a mask"
+    return f"{value.op} is done to them"
+
+
+def is_number(value: Value) -> bool:
+    """Whether a value is a Python number for certain: a size, a power of one, a setting of a constructor."""
+    if value.number is not None or value.op in ("size", "len", "int", "float", "item"):
+        return True
+    if value.op in ("pow", "mul", "div", "add", "sub", "floordiv", "neg", "min", "max", "mod", "sqrt"):
+        return all(is_number(each) for each in value.items)
+    if value.op == "parameter":
+        _, function, name = value.data
+        arguments = function.args
+        annotation = next((a.annotation for a in ast.walk(arguments) if isinstance(a, ast.arg) and a.arg == name), None)
+        if annotation is None:
+            return getattr(function, "name", "") == "__init__"
+        return isinstance(annotation, ast.Name) and annotation.id in ("int", "float")
+    return value.op == "attr" and value.data == "p"
+
+
+def is_default_scale(graph: Graph, found: Attention) -> bool:
+    """Whether the scale is the one that torch takes: one over the root of the width of queries and keys."""
+    if len(found.factors) != 1:
+        return False
+    factor, divides = found.factors[0]
+    power = 0.5 if divides else -0.5
+    if factor.op != "pow" or factor["exponent"].number != power:
+        return False
+    return factor["input"].key in _widths(graph, found)
+
+
+def _widths(graph: Graph, found: Attention) -> set[int]:
+    """The keys of the values that are the width of queries and keys."""
+    return {size_of(graph, each, graph.const(-1), None).key for each in (found.queries, found.keys)}
