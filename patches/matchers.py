@@ -134,111 +134,6 @@ def elements(node: cst.CSTNode | None) -> list[cst.BaseExpression]:
     return [element.value for element in node.elements]
 
 
-@dataclass(frozen=True, slots=True)
-class Triangle:
-    """The square of ones under a triangle, and what is known of the mask that is made of it."""
-
-    length: cst.BaseExpression
-    device: cst.BaseExpression | None
-    is_bool: bool
-    is_square: bool = True
-    hides_future: bool = False
-
-    @property
-    def problem(self) -> str:
-        if not self.is_square:
-            return "it is not square: give it a length and a length, or cut it from a square one"
-        if not self.hides_future:
-            return "True is not just what lies above the main diagonal: make it triu(ones, diagonal=1)"
-        if not self.is_bool:
-            return "it is not boolean: build it with dtype=torch.bool"
-        return "" if self.device is not None else "it names no device: build it with device=..."
-
-
-def square_of_ones(source: Source, node: cst.BaseExpression) -> Triangle | None:
-    """The n x n ones that an expression makes: ones, full of True, new_ones, and conversions of them."""
-    made = operation(source, followed(source, node))
-    if made is None:
-        return None
-    if made.name in ("bool", "to", "type") and made.is_method:
-        inner = square_of_ones(source, made.operands[0])
-        return _converted(source, inner, made) if inner else None
-    if made.name == "full" and len(made.operands) > 1 and source.code(made.operands[1]) in ("True", "1", "1.0"):
-        shape = list(elements(made.operands[0]))
-    elif made.name in ("ones", "new_ones"):
-        sizes = made.operands[1:] if made.is_method else made.operands
-        sizes = (made.keywords["size"],) if "size" in made.keywords else sizes
-        shape = elements(sizes[0]) if len(sizes) == 1 else list(sizes)
-    else:
-        return None
-    if len(shape) != 2:  # noqa: PLR2004 - rows and columns
-        return None
-    device = made.keywords.get("device")
-    if made.name == "new_ones" and device is None:
-        device = cst.Attribute(made.operands[0], cst.Name("device"))
-    is_bool = _is_bool(source, made.keywords.get("dtype"))
-    return Triangle(shape[0], device, is_bool, is_square=same_code(source, shape[0], shape[1]))
-
-
-def widest_mask(source: Source, made: Operation, ones: Triangle) -> tuple[cst.BaseExpression, Triangle]:
-    """The largest expression around a triangle that is still that mask, converted or turned over."""
-    diagonal = made.argument(1, "diagonal")
-    upper = made.name.startswith("triu") and is_number(diagonal, 1)
-    lower = made.name.startswith("tril") and diagonal is None
-    triangle = Triangle(ones.length, ones.device, ones.is_bool, ones.is_square, hides_future=upper)
-    node: cst.BaseExpression = made.call
-    while True:
-        parent = source.parents[node]
-        if isinstance(parent, cst.UnaryOperation) and isinstance(parent.operator, cst.BitInvert) and triangle.is_bool:
-            upper, lower = lower, upper
-            node, triangle = parent, Triangle(ones.length, triangle.device, True, ones.is_square, hides_future=upper)
-            continue
-        call = source.parents.get(parent)
-        around = operation(source, call) if isinstance(parent, cst.Attribute) and parent.value is node else None
-        if around is None or around.call.func is not parent or around.name not in ("bool", "to", "type"):
-            return node, triangle
-        node, triangle = around.call, _converted(source, triangle, around)
-
-
-def _converted(source: Source, triangle: Triangle, made: Operation) -> Triangle:
-    """A triangle after `.bool()`, `.to(...)` or `.type(...)`."""
-    arguments = [*made.operands[1:], *made.keywords.values()]
-    dtypes = [argument for argument in arguments if (source.names.qualified(argument) or "").startswith("torch.")]
-    dtypes += [argument for argument in arguments if source.code(argument) == "bool"]
-    devices = [argument for argument in arguments if _is_device(source, argument)]
-    unread = len(arguments) - len(dtypes) - len(devices) - ("non_blocking" in made.keywords)
-    is_bool = made.name == "bool" or (any(_is_bool(source, d) for d in dtypes) if dtypes else triangle.is_bool)
-    is_bool = is_bool and not unread  # `.to(other)` takes on another tensor's dtype
-    device = devices[0] if devices else triangle.device
-    return Triangle(triangle.length, device, is_bool, triangle.is_square, triangle.hides_future)
-
-
-def _is_device(source: Source, node: cst.BaseExpression) -> bool:
-    made = followed(source, node)
-    if isinstance(made, cst.Attribute):
-        return made.attr.value == "device"
-    is_made = isinstance(made, cst.Call) and source.names.qualified(made.func) == "torch.device"
-    is_named = isinstance(made, cst.Name) and made.value in ("device", "dev")
-    return is_made or is_named or isinstance(made, cst.SimpleString)
-
-
-def _is_bool(source: Source, dtype: cst.BaseExpression | None) -> bool:
-    return dtype is not None and (source.names.qualified(dtype) == "torch.bool" or source.code(dtype) == "bool")
-
-
-def index_comparisons(source: Source) -> Iterator[cst.Comparison]:
-    """Comparisons of one arange with another, as masks are made of."""
-
-    def counts(node: cst.BaseExpression) -> bool:
-        inner = [node, *source.walk(cst.Name, inside=node), *source.walk(cst.Call, inside=node)]
-        made = [operation(source, followed(source, each)) for each in inner]
-        return any(each is not None and each.name == "arange" for each in made)
-
-    for comparison in source.walk(cst.Comparison, having=("arange",)):
-        if counts(comparison.left) and all(counts(each.comparator) for each in comparison.comparisons):
-            yield comparison
-
-
 def is_method(node: cst.CSTNode, *names: str) -> bool:
     """Whether a node calls a method of one of the names."""
     return isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in names
@@ -356,16 +251,6 @@ def sequence_length(source: Source, function: cst.FunctionDef) -> str | None:
         if isinstance(target, cst.Name) and value.endswith((".size(2)", ".size(-2)", ".shape[2]", ".shape[-2]")):
             return target.value
     return None
-
-
-def sole_setting(source: Source, node: cst.BaseExpression) -> cst.CSTNode | None:
-    """The statement that does nothing but set a local name whose only use this is."""
-    if not isinstance(node, cst.Name) or source.names.value(node) is None:
-        return None
-    statements = [source.statement(binding.node) for binding in source.names.bindings(node.value, node)]
-    uses = [use for use in source.uses(source.function(node)) if use.value == node.value]
-    others = [use for use in uses if use is not node and source.statement(use) not in statements]
-    return statements[0] if len(statements) == 1 and not others and is_alone(statements[0]) else None
 
 
 def last_setting(source: Source, function: cst.FunctionDef, name: cst.Name) -> cst.CSTNode | None:

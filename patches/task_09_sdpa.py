@@ -16,13 +16,13 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from .editing.apart import kept_apart
-from .editing.spelling import spelled, written
+from .editing.apart import kept_apart, makers_and_uses
+from .editing.attention import dropout, mask, operand, order, scale
 from .editing.spent import spent
 from .edits import insert_before, rewrite
-from .reading.attention import Attention, Masking, Unread, attentions, handed_a_causal_mask, is_default_scale
+from .reading.attention import Attention, Unread, attentions, handed_a_causal_mask
 from .reading.frames import Reading
-from .reading.values import Graph, Value
+from .reading.values import Graph
 from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree
@@ -46,18 +46,18 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             weighed = Counter(each.softmax.key for each in found[reading.node] if isinstance(each, Attention))
             for each in found[reading.node]:
                 called = reading.calls.get(each.node) if isinstance(each, Attention) else None  # type: ignore[call-overload]
-                if isinstance(each, Attention) and weighed[each.softmax.key] > 1:
-                    each = Unread(each.softmax, "its weights weigh several values: make one product of them")
-                if called is not None and found.get(called):
-                    continue
-                if isinstance(each, Attention) and not any(mask.is_causal for mask in each.masks):
-                    caller = handed_a_causal_mask(readings, each)
-                    each = (
-                        Unread(each.softmax, f"{caller} hands it a causal mask: ask torch by is_causal")
-                        if caller
-                        else each
-                    )
-                yield _finding(tree.code.graph, source, reading, each)
+                if called is None or not found.get(called):
+                    yield _finding(tree.code.graph, source, reading, _judged(each, weighed, readings))
+
+
+def _judged(found: Attention | Unread, weighed: Counter[int], readings: list[Reading]) -> Attention | Unread:
+    """The same, unless what is around it forbids to patch it."""
+    if not isinstance(found, Attention):
+        return found
+    if weighed[found.softmax.key] > 1:
+        return Unread(found.softmax, "its weights weigh several values: make one product of them")
+    caller = "" if any(mask.is_causal for mask in found.masks) else handed_a_causal_mask(readings, found)
+    return Unread(found.softmax, f"{caller} hands it a causal mask: ask torch by is_causal") if caller else found
 
 
 def _finding(graph: Graph, source: Source, reading: Reading, found: Attention | Unread) -> Finding:
@@ -79,15 +79,15 @@ def _computed_by_torch(graph: Graph, source: Source, reading: Reading, found: At
     for name in (function.split(".")[0], no_grad.split(".")[0]):
         if name in reading.file.scopes[reading.node].bound:
             raise Unread(found.softmax, f"the name {name} stands for something else here: rename yours")
-    operands = [_operand(reading, found, each) for each in (found.queries, found.keys, found.values)]
-    arguments = [*operands, *_mask(reading, found), *_scale(graph, reading, found)]
+    operands = [operand(reading, found, each) for each in (found.queries, found.keys, found.values)]
+    arguments = [*operands, *mask(reading, found), *scale(graph, reading, found)]
     edits: list[Edit] = []
     if found.dropout is not None:
         if reading.file.scopes[reading.node].is_taken("dropout_p"):
             raise Unread(found.dropout, "the name dropout_p is taken: rename yours")
-        edits.append(insert_before(source, source.at(statement), f"dropout_p = {_dropout(reading, found)}"))
-        arguments.insert(3 + len(_mask(reading, found)), "dropout_p=dropout_p")
-    text = _call(source, node, statement, function, arguments, _order(found))
+        edits.append(insert_before(source, source.at(statement), f"dropout_p = {dropout(reading, found)}"))
+        arguments.insert(3 + len(mask(reading, found)), "dropout_p=dropout_p")
+    text = _call(source, node, statement, function, arguments, order(found))
     gone = spent(reading, [node], found.result, arguments)
     edits += [Edit(source, source.at(each), lambda _: cst.RemoveFromParent()) for each in gone]
     edits += _map_apart(source, reading, found, gone, f"{no_grad}()")
@@ -97,104 +97,6 @@ def _computed_by_torch(graph: Graph, source: Source, reading: Reading, found: At
         source.site(place, "attention that is written out"),  # type: ignore[arg-type]
         [*edits, rewrite(source, source.at(node), lambda _: text)],  # type: ignore[arg-type]
     )
-
-
-def _operand(reading: Reading, found: Attention, value: Value) -> str:
-    text = written(value, reading, found.node)
-    if text is None:
-        raise Unread(value, "what is attended to has no name where the weighted sum stands: name it there")
-    return text
-
-
-def _mask(reading: Reading, found: Attention) -> list[str]:
-    """The mask as a keyword argument."""
-    if not found.masks:
-        return []
-    if len(found.masks) > 1:
-        raise Unread(found.softmax, "its scores are masked twice: make one mask of them")
-    mask = found.masks[0]
-    condition = _condition(reading, found, mask)
-    if mask.is_causal:
-        return [f"is_causal={condition or True}"]
-    where = (mask.condition, mask.is_asked_for) if mask.condition is not None else None
-    text = spelled(mask.mask, reading, found.node, where)
-    if text is None:
-        raise Unread(mask.mask, "what its mask hides cannot be told: set it for all cases, above the scores")
-    text = text if text.isidentifier() or mask.kind != "hides" else f"({text})"
-    text = f"~{text}" if mask.kind == "hides" else text
-    if text == f"{condition.partition(' is not None')[0]}":
-        return [f"attn_mask={text}"]  # which may be None
-    return [f"attn_mask={text} if {condition} else None" if condition else f"attn_mask={text}"]
-
-
-def _condition(reading: Reading, found: Attention, mask: Masking) -> str:
-    """When a mask is asked for, as the bool that torch insists on; nothing where it always is."""
-    if mask.condition is None:
-        return ""
-    text = spelled(mask.condition, reading, found.node)
-    if text is None:
-        raise Unread(mask.mask, "when it is masked cannot be told where the weighted sum stands")
-    is_bool = mask.condition.op in ("gt", "ge", "lt", "le", "eq", "ne", "not", "is", "isnot") or _says_bool(
-        mask.condition
-    )
-    if mask.condition.op == "is" and not mask.is_asked_for and text.endswith(" is None"):
-        return text.replace(" is None", " is not None")
-    if not mask.is_asked_for:
-        return f"not {text}" if text.isidentifier() else f"not ({text})"
-    return text if is_bool else f"bool({text})"
-
-
-def _says_bool(value: Value) -> bool:
-    """Whether a parameter is annotated as a bool, or has one as its default, or says nothing at all."""
-    if value.op != "parameter":
-        return False
-    arguments = value.data[1].args
-    placed = [*arguments.posonlyargs, *arguments.args]
-    defaults = dict(zip([each.arg for each in reversed(placed)], reversed(arguments.defaults), strict=False))
-    defaults |= {each.arg: default for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)}
-    own = next(each for each in (*placed, *arguments.kwonlyargs) if each.arg == value.data[2])
-    default = defaults.get(own.arg)
-    is_bool = default is None or (isinstance(default, ast.Constant) and isinstance(default.value, bool))
-    return is_bool and (own.annotation is None or ast.unparse(own.annotation) == "bool")
-
-
-def _scale(graph: Graph, reading: Reading, found: Attention) -> list[str]:
-    """The scale as a keyword argument, where it is not torch's own."""
-    if is_default_scale(graph, found):
-        return []
-    texts = []
-    for factor, divides in found.factors:
-        text = spelled(factor, reading, found.node)
-        if text is None:
-            raise Unread(factor, "its scale has no name where the weighted sum stands: name it there")
-        is_atom = isinstance(ast.parse(text, mode="eval").body, (ast.Name, ast.Attribute, ast.Call, ast.Constant))
-        text = text if is_atom or (not divides and len(found.factors) == 1) else f"({text})"
-        texts.append(f"1 / {text}" if divides else text)
-    return [f"scale={' * '.join(sorted(texts, key=lambda each: not each.startswith('1 /'))) or '1.0'}"]
-
-
-def _dropout(reading: Reading, found: Attention) -> str:
-    """The probability with which weights are dropped, while training only."""
-    assert found.dropout is not None
-    module, p, training = (found.dropout.get(name) for name in ("module", "p", "training"))
-    if module is not None:
-        text = spelled(module, reading, found.node)
-        if text is None:
-            raise Unread(found.dropout, "its dropout has no name where the weighted sum stands")
-        return f"{text}.p if self.training else 0.0"
-    texts = [spelled(each, reading, found.node) if each is not None else None for each in (p, training)]
-    if None in texts:
-        raise Unread(found.dropout, "its dropout does not say p and training")
-    return texts[0] or "" if texts[1] == "True" else f"{texts[0]} if {texts[1]} else 0.0"
-
-
-def _order(found: Attention) -> str:
-    """How the result is laid out, where that is not as torch lays it out."""
-    if found.result.op != "permute":
-        return ""
-    moved = [place for place, each in enumerate(found.result.data) if place != each]
-    is_swap = len(moved) == 2  # noqa: PLR2004 - two dimensions
-    return f".transpose({moved[0]}, {moved[1]})" if is_swap else f".permute{found.result.data}"
 
 
 def _call(source: Source, node: ast.expr, statement: ast.stmt, function: str, arguments: list[str], order: str) -> str:
@@ -211,28 +113,12 @@ def _map_apart(
     source: Source, reading: Reading, found: Attention, gone: list[ast.stmt], no_grad: str
 ) -> Iterator[Edit]:
     """Keep the statements that make the weights for who else reads them: under the same condition, if there is one."""
-    file, made = reading.file, {each.key for each in found.made}
-    block = file.parents[file.statement(found.node)]
-    assigned = [node for node in ast.walk(reading.node) if isinstance(node, ast.Assign) and node not in gone]
-    explicit = []
-    for node in assigned:
-        top = next((each for each in (node, *file.ancestors(node)) if file.parents.get(each) is block), None)
-        if reading.values[node.value].key in made and isinstance(top, ast.stmt) and top not in explicit:
-            explicit.append(top)
-    own = {id(each) for each in (*explicit, *gone, found.node)}
-    loads = [node for node in ast.walk(reading.node) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    uses = [
-        node
-        for node in loads
-        if node in reading.values
-        and reading.values[node].key in made
-        and not any(id(e) in own for e in file.ancestors(node))
-    ]
+    made = {each.key for each in found.made}
+    makers, uses = makers_and_uses(reading, made, found.node, gone)
     if found.dropout is not None and any(reading.values[use].key == found.dropout.key for use in uses):
         raise Unread(found.dropout, "the weights are read once they are dropped out: read them before")
-    if explicit and uses:
-        explicit.sort(key=lambda each: each.lineno)
-        yield from kept_apart(source, reading, explicit, uses, no_grad)
+    if makers and uses:
+        yield from kept_apart(source, reading, makers, uses, no_grad)
 
 
 task = Task(

@@ -1,5 +1,7 @@
 """What changes: text for values that were found, and what nothing needs any more. Nothing here knows a task.
 
-spelling  how a value is written where an edit needs it
-spent     statements that nothing needs once an expression is replaced
+spelling   how a value is written where an edit needs it
+spent      statements that nothing needs once an expression is replaced
+apart      statements whose results are read only at times, kept for these times
+attention  the parts of an attention, as torch's function is given them
 """

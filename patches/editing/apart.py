@@ -23,6 +23,36 @@ def kept_apart(
         yield from move_under(source, heads, [source.at(each) for each in statements])
 
 
+def makers_and_uses(
+    reading: Reading, made: set[int], at: ast.expr, gone: Collection[ast.stmt]
+) -> tuple[list[ast.stmt], list[ast.Name]]:
+    """The statements that make values of some keys, in the block of an expression, and the names that read them.
+
+    Neither the expression counts, nor what goes.
+    """
+    file = reading.file
+    block = file.parents[file.statement(at)]
+    makers: list[ast.stmt] = []
+    for node in ast.walk(reading.node):
+        if (
+            isinstance(node, ast.Assign)
+            and node not in gone
+            and node.value in reading.values
+            and reading.values[node.value].key in made
+        ):
+            top = next((each for each in (node, *file.ancestors(node)) if file.parents.get(each) is block), None)
+            if isinstance(top, ast.stmt) and top not in makers:
+                makers.append(top)
+    own = {id(each) for each in (*makers, *gone, at)}
+    uses = [
+        node
+        for node, value in reading.values.items()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and value.key in made
+    ]
+    outside = [use for use in uses if not any(id(each) in own for each in file.ancestors(use))]
+    return sorted(makers, key=lambda each: each.lineno), outside
+
+
 def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
     """What has to hold for a use to be reached, if it means the same in front of a statement before it; or nothing."""
     file, branch = reading.file, use

@@ -15,8 +15,4 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def programs(pytestconfig):
-    return (
-        max(2, pytestconfig.getoption("--fuzz") // 4)
-        if pytestconfig.getoption("--fuzz") < 100
-        else pytestconfig.getoption("--fuzz")
-    )
+    return pytestconfig.getoption("--programs")
