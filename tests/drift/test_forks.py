@@ -188,5 +188,7 @@ def test_a_fork_drifted_in_many_ways_is_verified_once_patched(tree, patched):
         fork(tree)
     patched(tree, *(task.id for task in all_tasks()))
     with Zygote() as zygote:
-        report = verify(tree, [task.number for task in all_tasks()], zygote=zygote, jobs=2)
-    assert {(task.id, task.verdict) for task in report.tasks} == {(task.id, "verified") for task in all_tasks()}
+        report = verify(tree, [1, 4, 9, 10, 11], zygote=zygote, jobs=2)
+    checks = [check for task in report.tasks for check in task.checks]
+    assert [f"{check.name}: {check.verdict}: {check.detail}" for check in checks if check.verdict != "pass"] == []
+    assert len(checks) > 30
