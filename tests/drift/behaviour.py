@@ -24,11 +24,11 @@ BASELINE = Path(__file__).resolve().parents[2] / "baseline"
 TOLERANCE = 1e-6
 PARTS = ("training", "forwards", "gate", "rows", "manager", "main", "schedule", "server")
 SHOWN_BY = {
-    "bit_transformer/model.py": ("forwards",),
+    "bit_transformer/model.py": ("forwards", "server"),
     "bit_transformer/training.py": ("training", "main"),
     "bit_transformer/optimization.py": ("training", "manager"),
     "bit_transformer/safety.py": ("gate",),
-    "dashboard/manager.py": ("manager",),
+    "dashboard/manager.py": ("manager", "server"),
     "data/wikitext_schedule.py": ("rows", "schedule"),
 }
 Numbers = dict[str, Any]
@@ -232,10 +232,11 @@ def schedule_command(places: dict[str, str], scratch: Path) -> Numbers:
 
 
 def server(places: dict[str, str], scratch: Path) -> Numbers:
-    found = {}
-    for name in ("app", "server"):
+    found: Numbers = {}
+    for name in ("app", "server", "requests"):
         try:
-            found[name] = type(part(places, name)()).__name__
+            it = part(places, name)
+            found[name] = it if isinstance(it, dict) else type(it()).__name__
         except ModuleNotFoundError as error:
             if error.name not in ("flask", "mcp", "werkzeug", "pydantic"):
                 raise

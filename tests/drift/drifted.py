@@ -32,41 +32,28 @@ class Drift:
 
 
 def drift(tree: Path, seed: int, count: int | None = None) -> Drift:
-    """Rewrite the tree in a folder by a seed: `count` rewrites, or 3 to 5 of different code."""
+    """Rewrite the tree in a folder by a seed: `count` rewrites, or 3 to 5, that fit the tree and one another.
+
+    At most one of several moves files, and at most one is of their bytes: those come last.
+    """
     draws = random.Random(f"drift {seed}")
+    drawn = [REWRITES[name] for name in draws.sample(sorted(REWRITES), len(REWRITES))]
     wanted = count or draws.randint(3, 5)
-    order = draws.sample(sorted(REWRITES), len(REWRITES))
-    chosen = in_order(order)
+    last = {"layout": draws.random() < 0.5, "text": draws.random() < 0.6}
+    wanted_of = {"code": wanted - sum(last.values()), **last}
     done: list[Rewrite] = []
     places = dict(PLACES)
-    for rewrite in chosen:
-        if len(done) == wanted:
-            break
-        if not fits_with(rewrite, done):
-            continue
-        moved = attempt(rewrite, tree, places)
-        if moved is not None:
-            places = moved
-            done.append(rewrite)
+    for stages in [STAGES] if wanted == 1 else [(stage,) for stage in STAGES]:
+        tried = (rewrite for rewrite in drawn if rewrite.stage in stages)
+        left = 1 if wanted == 1 else int(wanted_of[stages[0]])
+        while left:
+            rewrite = next(tried)
+            moved = attempt(rewrite, tree, places)
+            if moved is not None:
+                places = moved
+                done.append(rewrite)
+                left -= 1
     return Drift(tuple(each.name for each in done), places, expected_of(done))
-
-
-def in_order(names: Sequence[str]) -> list[Rewrite]:
-    """Rewrites as drawn, but each stage after the one before it: at most one of text, at most two of layout."""
-    drawn = [REWRITES[name] for name in names]
-    kept = {"code": len(drawn), "layout": 2, "text": 1}
-    # Half of all rewrites come after the code's: draw their share here, or code alone would fill every tree.
-    share = {"code": 3, "layout": 1, "text": 1}
-    head: list[Rewrite] = []
-    for stage in STAGES:
-        of_stage = [rewrite for rewrite in drawn if rewrite.stage == stage][: kept[stage]]
-        head += of_stage[: share[stage] * 4] if stage == "code" else of_stage
-    return head
-
-
-def fits_with(rewrite: Rewrite, done: Sequence[Rewrite]) -> bool:
-    """Whether a rewrite is worth trying beside others: no two of a kind on the bytes."""
-    return not any(each.stage == rewrite.stage == "text" for each in done)
 
 
 def attempt(rewrite: Rewrite, tree: Path, places: dict[str, str]) -> dict[str, str] | None:

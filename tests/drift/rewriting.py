@@ -33,6 +33,7 @@ PLACES = {
     "manager": "dashboard.manager:ModelManager",
     "app": "dashboard.app:create_app",
     "server": "mcp_server:build_server",
+    "requests": "dashboard.requests:SCHEMAS",
     "train.epochs": "epochs",
     "train.extra_steps": "extra_steps",
     "train.compress_prob": "compress_prob",
@@ -143,6 +144,16 @@ def read(path: Path) -> str:
 def write(path: Path, text: str) -> None:
     compile(text, str(path), "exec")
     path.write_text(text, encoding="utf-8")
+
+
+def retext(path: Path, *changes: tuple[str, str]) -> None:
+    """Put one text in the place of another, each of which must be there."""
+    text = read(path)
+    for old, new in changes:
+        if old not in text:
+            raise DoesNotFit(f"no {old.strip()} in {path.name}")
+        text = text.replace(old, new)
+    write(path, text)
 
 
 def ruff() -> str:

@@ -11,10 +11,12 @@ from drift.rewrites import (  # noqa: F401 - each enters its own in the table
     manager,
     masks,
     names,
+    rows,
     schedule,
     structure,
     text,
     updates,
+    windows,
 )
 from drift.rewriting import REWRITES, Rewrite
 

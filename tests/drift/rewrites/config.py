@@ -154,8 +154,6 @@ def parser_subclass(tree: Path) -> None:
         '        super().__init__(prog="bit_transformer.training", description="Train a BitTransformerLM.")\n'
         + "".join(calls),
     )
-    # run_flags takes parsers of this kind as parents of its own
-    assert find(tree, "run_flags.py").exists()
 
 
 @rewrite("config", *ALL)
@@ -232,7 +230,7 @@ def main_split(tree: Path) -> None:
     """main's model and data are made by functions of their own."""
     restate(
         tree,
-        "model = BitTransformerLM($$x)" if False else "model = $made\ntext = $text\ndata = $data",
+        "model = $made\ntext = $text\ndata = $data",
         "model = model_from(args)\ndata = rows_from(args)",
         TRAINING,
         "main",
@@ -288,14 +286,12 @@ $$rest
 
 @rewrite("config", 12)
 def model_config_class(tree: Path) -> None:
-    """The model's configuration is a data class that is turned into the dict."""
+    """The model's configuration is an object whose attributes are turned into the dict."""
     path = find(tree, MODEL)
     restate(
         tree,
         "self.config = $config",
-        "self.config = asdict(ModelConfig($config))"
-        if False
-        else "self.config = dict(ModelConfig.of($config).__dict__)",
+        "self.config = dict(ModelConfig.of($config).__dict__)",
         MODEL,
         "BitTransformerLM.__init__",
     )

@@ -1,14 +1,16 @@
 """Other flow: loops, conditions, comprehensions, assignments, blocks around."""
 
+import ast
 import re
+import textwrap
 from pathlib import Path
 
 import libcst as cst
-from drift.naming import add_import, before, in_every_file
-from drift.patterns import restate, substitute
-from drift.rewriting import find, read, rewrite, write
+from drift.naming import add_import, before, body_span, in_every_file, rename_in
+from drift.patterns import restate, substitute, within_of
+from drift.rewriting import DoesNotFit, find, read, retext, rewrite, write
 
-TRAINING, MODEL, ROWS = "bit_transformer/training.py", "bit_transformer/model.py", "wikitext_schedule.py"
+TRAINING, MODEL = "bit_transformer/training.py", "bit_transformer/model.py"
 LOOP = "for batch in with_extra_steps(data.split(8), extra_steps):\n    $$body"
 
 
@@ -136,8 +138,7 @@ def timed(function):
     return wrapper
 """,
     )
-    text = read(path)
-    write(path, text.replace("\ndef train_loop(", "\n@timed\ndef train_loop("))
+    retext(path, ("\ndef train_loop(", "\n@timed\ndef train_loop("))
     add_import(path, "import functools", "import time")
 
 
@@ -145,33 +146,20 @@ def timed(function):
 def loop_class(tree: Path) -> None:
     """Training is a class whose run method holds the loop; train_loop makes one and runs it."""
     path = find(tree, TRAINING)
-    text = read(path)
-    start = text.index("device = next", text.index("def train_loop"))
-    start = text.rindex("\n", 0, start) + 1
-    end = text.index("    return history\n", start) + len("    return history\n")
-    loop = text[start:end]
-    names = [
-        "model",
-        "data",
-        "epochs",
-        "extra_steps",
-        "compress_prob",
-        "direct_prob",
-        "log",
-        "forward_kwargs",
-        "lr",
-        "weight_decay",
-    ]
-    for name in names:
-        loop = re.sub(rf"(?<![\w.\"{{]){name}\b(?!\s*=[^=])(?!\()", f"self.{name}", loop)
-    loop = loop.replace("self.log:\n", "self.log:\n")
-    inside = "".join(f"    {line}" if line.strip() else line for line in loop.splitlines(keepends=True))
+    names = ("model", "data", "epochs", "extra_steps", "compress_prob", "direct_prob")
+    names += ("log", "forward_kwargs", "lr", "weight_decay")
+    rename_in(path, "train_loop", {name: f"SELF_OF_{name}" for name in names})
+    text = read(path).replace("SELF_OF_", "self.")
+    start, end = body_span(text, within_of(ast.parse(text), "train_loop"))
+    block = text[start:end]
+    first = block.find("    device = next")
+    if first < 0:
+        raise DoesNotFit("train_loop starts in another way")
     given = ", ".join(names)
     stored = "".join(f"        self.{name} = {name}\n" for name in names)
-    klass = f"class Trainer:\n    def __init__(self, {given}):\n{stored}\n    def run(self):\n{inside}\n\n"
-    called = f"    return Trainer({given}).run()\n"
-    at = text.index("def train_loop")
-    write(path, text[:at] + klass + text[at:start] + called + text[end:])
+    run = textwrap.indent(block[first:], "    ")
+    trainer = f"class Trainer:\n    def __init__(self, {given}):\n{stored}\n    def run(self):\n{run}\n\n"
+    write(path, f"{text[:start]}{trainer}{block[:first]}    return Trainer({given}).run()\n{text[end:]}")
 
 
 @rewrite("flow", 3, 6)
@@ -213,92 +201,6 @@ else:
 return logits, targets
 """,
         TRAINING,
-    )
-
-
-@rewrite("flow", 5)
-def rows_comprehension(tree: Path) -> None:
-    """The bits of a file are one comprehension over its lines."""
-    restate(
-        tree,
-        """\
-bits: list[int] = []
-with path.open($$open) as lines:
-    $$body
-"""
-        if False
-        else """\
-bits: list[int] = []
-with path.open(encoding="utf-8", newline="") as lines:
-    for line in lines:
-        bits.extend(text_to_bits(line))
-""",
-        """\
-with open(path, encoding="utf-8", newline="") as lines:
-    bits = [bit for line in lines for bit in text_to_bits(line)]
-""",
-        ROWS,
-    )
-
-
-@rewrite("flow", 5)
-def rows_whole_text(tree: Path) -> None:
-    """The whole text is read, and encoded at once."""
-    restate(
-        tree,
-        """\
-bits: list[int] = []
-with path.open(encoding="utf-8", newline="") as lines:
-    for line in lines:
-        bits.extend(text_to_bits(line))
-""",
-        'bits = text_to_bits(path.read_bytes().decode("utf-8"))',
-        ROWS,
-    )
-
-
-@rewrite("flow", 5)
-def rows_added(tree: Path) -> None:
-    """Bits are added to the list in place, line by line, from a file that is closed by hand."""
-    restate(
-        tree,
-        """\
-bits: list[int] = []
-with path.open(encoding="utf-8", newline="") as lines:
-    for line in lines:
-        bits.extend(text_to_bits(line))
-""",
-        """\
-bits = []
-handle = path.open("r", encoding="utf-8", newline="")
-try:
-    for line in handle:
-        bits += text_to_bits(line)
-finally:
-    handle.close()
-""",
-        ROWS,
-    )
-
-
-@rewrite("flow", 5)
-def rows_generator(tree: Path) -> None:
-    """A generator yields the bits of a file."""
-    restate(
-        tree,
-        'bits: list[int] = []\nwith path.open(encoding="utf-8", newline="") as lines:\n    $$body\nreturn bits_to_rows(bits, max_seq_len)',
-        "return bits_to_rows(list(bits_of(path)), max_seq_len)",
-        ROWS,
-    )
-    before(
-        find(tree, ROWS),
-        "load_rows",
-        """\
-def bits_of(path):
-    with path.open(encoding="utf-8", newline="") as lines:
-        for line in lines:
-            yield from text_to_bits(line)
-""",
     )
 
 
@@ -359,21 +261,16 @@ def verbose_threaded(tree: Path) -> None:
     substitute(tree, "predict($m, $b, $f, $k)", "predict($m, $b, $f, $k, counter)", TRAINING, "train_loop")
     restate(tree, "history = []\nmodel.train()", "history = []\ncounter = {}\nmodel.train()", TRAINING)
     path = find(tree, TRAINING)
-    text = read(path)
-    write(
-        path,
-        text.replace(
-            "forward_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:",
-            "forward_kwargs: dict[str, Any], counter=None) -> tuple[Tensor, Tensor]:",
-        ),
-    )
+    old = "forward_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:"
+    retext(path, (old, old.replace(")", ", counter=None)", 1)))
 
 
 class Untyped(cst.CSTTransformer):
     """Takes the types of parameters and returns away."""
 
     def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
-        return updated_node.with_changes(returns=None)
+        # The dashboard reads the types of the model's constructor.
+        return original_node if original_node.name.value == "__init__" else updated_node.with_changes(returns=None)
 
     def leave_Param(self, original_node: cst.Param, updated_node: cst.Param) -> cst.Param:
         plain = updated_node.with_changes(annotation=None)
@@ -382,7 +279,7 @@ class Untyped(cst.CSTTransformer):
 
 @rewrite("flow", 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12)
 def hints_removed(tree: Path) -> None:
-    """Types of parameters and returns are gone from every file but the server's, which needs them."""
+    """Types of parameters and returns are gone, but those that the servers read."""
 
     def untyped(path: Path, text: str) -> str | None:
         return None if path.name == "mcp_server.py" else cst.parse_module(text).visit(Untyped()).code

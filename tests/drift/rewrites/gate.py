@@ -4,7 +4,7 @@ from pathlib import Path
 
 from drift.naming import add_import, before
 from drift.patterns import restate, substitute
-from drift.rewriting import ASKS, find, rewrite
+from drift.rewriting import ASKS, find, retext, rewrite
 
 SAFETY = "bit_transformer/safety.py"
 ALLOWS = """\
@@ -149,8 +149,7 @@ def gate_data_class(tree: Path) -> None:
         "SafetyGate",
     )
     path = find(tree, SAFETY)
-    text = path.read_text()
-    path.write_text(text.replace("class SafetyGate:", "@dataclass\nclass SafetyGate:"))
+    retext(path, ("class SafetyGate:", "@dataclass\nclass SafetyGate:"))
     add_import(path, "from dataclasses import dataclass, field")
 
 
@@ -169,8 +168,7 @@ class Latch:
         self.tripped = False
 """,
     )
-    text = path.read_text()
-    path.write_text(text.replace("class SafetyGate:", "class SafetyGate(Latch):"))
+    retext(path, ("class SafetyGate:", "class SafetyGate(Latch):"))
     restate(tree, "def reset(self) -> None:\n    $$body", "", SAFETY, "SafetyGate")
 
 

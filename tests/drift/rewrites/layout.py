@@ -88,10 +88,10 @@ def manager_in_package(tree: Path) -> None:
     """The manager stands in bit_transformer/dashboard_app.py, as upstream's does."""
     path = tree / "dashboard/manager.py"
     need(path, tree / PACKAGE)
-    reimport(tree, "dashboard.manager", f"{PACKAGE}.dashboard_app")
-    for other in (tree / "dashboard").glob("*.py"):
+    for other in sorted((tree / "dashboard").glob("*.py")):
         text = read(other)
         write(other, re.sub(r"from \.manager import", f"from {PACKAGE}.dashboard_app import", text))
+    reimport(tree, "dashboard.manager", f"{PACKAGE}.dashboard_app")
     path.rename(tree / PACKAGE / "dashboard_app.py")
 
 
@@ -114,7 +114,7 @@ def training_package(tree: Path) -> None:
     text = re.sub(r"from \.(?=\w)", "from ..", read(path))
     path.unlink()
     write(folder / "core.py", text)
-    names = [name for name in re.findall(r"^(?:def|class) (\w+)|^([A-Z_]+) =", text, re.MULTILINE)]
+    names = re.findall(r"^(?:def|class) (\w+)|^([A-Z_]+) =", text, re.MULTILINE)
     public = sorted({first or second for first, second in names})
     write(folder / "__init__.py", '"""Training."""\n\nfrom .core import ' + ", ".join(public) + "\n")
     write(folder / "__main__.py", "from .core import main\n\nmain()\n")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from drift.naming import add_import, append, before
 from drift.patterns import restate, substitute
-from drift.rewriting import OPEN, find, rewrite
+from drift.rewriting import OPEN, find, retext, rewrite
 
 MANAGER = "manager.py"
 MADE = """\
@@ -151,15 +151,8 @@ self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, max_lr=plan
 """,
         MANAGER,
     )
-    substitute_import(tree)
-
-
-def substitute_import(tree: Path) -> None:
-    path = find(tree, MANAGER)
-    text = path.read_text()
     old = "from bit_transformer.optimization import configure_optimizer\n"
-    assert old in text
-    path.write_text(text.replace(old, "from bit_transformer.optimization import make_adamw\n"))
+    retext(find(tree, MANAGER), (old, old.replace("configure_optimizer", "make_adamw")))
 
 
 @rewrite("manager", 2)

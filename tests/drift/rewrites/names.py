@@ -1,9 +1,10 @@
 """Names changed, across files where they are known there."""
 
+import re
 from pathlib import Path
 
 from drift.naming import rename_everywhere, rename_in, rename_locals
-from drift.rewriting import find, rewrite
+from drift.rewriting import DoesNotFit, find, read, retext, rewrite, write
 
 TRAINING, MODEL = "bit_transformer/training.py", "bit_transformer/model.py"
 
@@ -81,11 +82,8 @@ def loop_options_renamed(tree: Path) -> None:
     names = {"epochs": "num_epochs", "extra_steps": "repeats", "compress_prob": "p_compress"}
     rename_in(path, "train_loop", names, also_parameters=True)
     for old, new in names.items():
-        for file in (TRAINING, "wikitext_schedule.py"):
-            target = find(tree, file)
-            text = target.read_text()
-            target.write_text(text.replace(f"{old}=args.{old}", f"{new}=args.{old}"))
-    compile(path.read_text(), str(path), "exec")
+        retext(path, (f"{old}=args.{old}", f"{new}=args.{old}"))
+    retext(find(tree, "wikitext_schedule.py"), ("epochs=args.epochs", "num_epochs=args.epochs"))
 
 
 @rewrite("names", 9, 10, 11, 12, moves={"bit_transformer.model:BitTransformerLM": "bit_transformer.model:BitLM"})
@@ -117,11 +115,7 @@ def attributes_of_attention(tree: Path) -> None:
 @rewrite("names", 12)
 def logging_renamed(tree: Path) -> None:
     """Inside of the attention the flag is called keeps_map; the arguments keep their names."""
-    path = find(tree, MODEL)
-    text = path.read_text()
-    assert "self.full_attn_logging" in text
-    path.write_text(text.replace("self.full_attn_logging", "self.keeps_map"))
-    compile(path.read_text(), str(path), "exec")
+    retext(find(tree, MODEL), ("self.full_attn_logging", "self.keeps_map"))
 
 
 @rewrite("names", 3, 6)
@@ -149,14 +143,12 @@ def optimizer_renamed(tree: Path) -> None:
     path = find(tree, "optimization.py")
     rename_in(path, "build_optimizer", {"total_steps": "num_updates"}, also_parameters=True)
     for file in (TRAINING, "manager.py", "runs.py"):
+        # The ramp has a total of its own, whose name stays.
         target = find(tree, file)
-        text = target.read_text()
-        target.write_text(text.replace("total_steps=", "num_updates="))
-    text = find(tree, TRAINING).read_text()
-    find(tree, TRAINING).write_text(text.replace("num_updates=warmup_steps", "total_steps=warmup_steps"))
-    # The ramp has a total of its own, whose name stays.
-    ramp = find(tree, "pretraining.py")
-    compile(ramp.read_text(), str(ramp), "exec")
+        changed = re.sub(r"\btotal_steps=(?!warmup_steps)", "num_updates=", read(target))
+        if changed == read(target):
+            raise DoesNotFit(f"no total_steps in {file}")
+        write(target, changed)
 
 
 @rewrite("names", 5, moves={"data.wikitext_schedule:load_rows": "data.wikitext_schedule:read_bit_rows"})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from drift.naming import add_import, before
 from drift.patterns import restate, substitute
-from drift.rewriting import OPEN, find, rewrite
+from drift.rewriting import OPEN, find, retext, rewrite
 
 TRAINING = "bit_transformer/training.py"
 TOTAL = "steps_per_epoch = max(1, len(data) // 8)\ntotal_updates = epochs * steps_per_epoch"
@@ -118,10 +118,8 @@ def batches_option(tree: Path) -> None:
     path = find(tree, TRAINING)
     restate(tree, TOTAL, TOTAL.replace("8", "batch_size"), TRAINING)
     batches(tree, "data.split(batch_size)")
-    text = path.read_text()
     old = "    weight_decay: float = 0.01,\n) -> list"
-    path.write_text(text.replace(old, old.replace("\n", "\n    batch_size: int = 8,\n", 1)))
-    compile(path.read_text(), str(path), "exec")
+    retext(path, (old, old.replace("\n", "\n    batch_size: int = 8,\n", 1)))
 
 
 @rewrite("schedule", 1)
@@ -305,13 +303,11 @@ def default_total_of_100(tree: Path) -> None:
     """configure_optimizer has a default total of 100, and the manager says nothing of it."""
     path = find(tree, "bit_transformer/optimization.py")
     restate(tree, "if total_steps is None:\n    $$raising", "", "bit_transformer/optimization.py")
-    text = path.read_text()
-    path.write_text(
-        text.replace("total_steps: int | None = None", "total_steps: int = 100").replace(
-            " Raises TypeError\n    without total_steps: no schedule can guess how long a run is.\n", "\n"
-        )
+    retext(
+        path,
+        ("total_steps: int | None = None", "total_steps: int = 100"),
+        (" Raises TypeError\n    without total_steps: no schedule can guess how long a run is.\n", "\n"),
     )
-    compile(path.read_text(), str(path), "exec")
     substitute(
         tree,
         "configure_optimizer($m, lr=$l, weight_decay=$w, total_steps=100)",

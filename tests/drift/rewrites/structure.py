@@ -4,7 +4,7 @@ from pathlib import Path
 
 from drift.naming import add_import, append, before, move, remove
 from drift.patterns import restate, substitute
-from drift.rewriting import DoesNotFit, find, read, rewrite, write
+from drift.rewriting import DoesNotFit, find, read, retext, rewrite, write
 
 TRAINING, MODEL, MANAGER = "bit_transformer/training.py", "bit_transformer/model.py", "manager.py"
 ATTENTION = (9, 10, 11, 12)
@@ -87,7 +87,7 @@ def trim(path: Path, *imports: str) -> None:
 def attention_base_class(tree: Path) -> None:
     """What both paths share stands in a base class."""
     path = find(tree, MODEL)
-    write(path, read(path).replace("class SelfAttention(nn.Module):", "class SelfAttention(Projected):"))
+    retext(path, ("class SelfAttention(nn.Module):", "class SelfAttention(Projected):"))
     before(
         path,
         "SelfAttention",
@@ -121,7 +121,7 @@ def attention_mixin(tree: Path) -> None:
     """The stitching of maps is a mixin."""
     path = find(tree, MODEL)
     method = remove(path, "SelfAttention._stitch")
-    write(path, read(path).replace("class SelfAttention(nn.Module):", "class SelfAttention(Stitches, nn.Module):"))
+    retext(path, ("class SelfAttention(nn.Module):", "class SelfAttention(Stitches, nn.Module):"))
     before(path, "SelfAttention", f'class Stitches:\n    """Lays windows on one map."""\n\n{method}')
 
 
@@ -309,7 +309,7 @@ def model_wrapped_in_main(tree: Path) -> None:
     """main moves its model to the device that there is, through a function."""
     restate(
         tree,
-        "train_loop(model, data, $_)" if False else "text = $text\ndata = $data",
+        "text = $text\ndata = $data",
         "model = to_device(model)\ntext = $text\ndata = $data",
         TRAINING,
         "main",
@@ -364,11 +364,6 @@ def traced(method):
     return wrapper
 """,
     )
-    text = read(path)
-    write(
-        path,
-        text.replace("    def _dense(self", "    @traced\n    def _dense(self").replace(
-            "    def _chunked(self", "    @traced\n    def _chunked(self"
-        ),
-    )
+    for method in ("_dense", "_chunked"):
+        retext(path, (f"    def {method}(self", f"    @traced\n    def {method}(self"))
     add_import(path, "from functools import wraps")

@@ -4,6 +4,7 @@ import ast
 import io
 import re
 import tokenize
+from itertools import pairwise
 from pathlib import Path
 
 from drift.patterns import edited, first_line, line_end, offset, reindented
@@ -209,7 +210,7 @@ def semicolons(tree: Path) -> None:
             body = getattr(node, "body", None)
             if not isinstance(node, ast.FunctionDef) or not isinstance(body, list):
                 continue
-            for one, other in zip(body, body[1:], strict=False):
+            for one, other in pairwise(body):
                 simple = all(isinstance(each, ast.Assign) and each.lineno == each.end_lineno for each in (one, other))
                 lines = text.splitlines()
                 if simple and other.lineno == one.lineno + 1 and "#" not in lines[one.lineno - 1]:
