@@ -9,6 +9,7 @@ by more than 1e-6 is no spelling.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -23,9 +24,11 @@ from drift.rewriting import PLACES
 BASELINE = Path(__file__).resolve().parents[2] / "baseline"
 TOLERANCE = 1e-6
 PARTS = ("training", "forwards", "gate", "rows", "manager", "main", "schedule", "server")
+TRAINING = "bit_transformer/training.py"
+OTHERS = ("server", "main")  # at least they are imported
 SHOWN_BY = {
-    "bit_transformer/model.py": ("forwards", "server"),
-    "bit_transformer/training.py": ("training", "main"),
+    "bit_transformer/model.py": ("forwards",),
+    TRAINING: ("training", "main"),
     "bit_transformer/optimization.py": ("training", "manager"),
     "bit_transformer/safety.py": ("gate",),
     "dashboard/manager.py": ("manager", "server"),
@@ -57,13 +60,15 @@ def observe(trees: Iterable[Asked]) -> Iterator[Numbers]:
     yield from map(json.loads, done.stdout.splitlines())
 
 
-def parts_of(changed: Iterable[str]) -> tuple[str, ...]:
-    """Which parts of a tree's behaviour show what files of these paths compute; () is all of them."""
+def parts_of(changed: dict[str, tuple[bytes, bytes]]) -> tuple[str, ...]:
+    """Which parts of a tree's behaviour show what changed, before and after by path; () is all of them."""
     wanted: set[str] = set()
-    for path in changed:
-        if path not in SHOWN_BY:
+    for path, (before, after) in changed.items():
+        if not before or not after:
             return ()
-        wanted |= set(SHOWN_BY[path])
+        wanted |= set(SHOWN_BY.get(path, OTHERS))
+        if path == TRAINING and before[before.find(b"def build_parser") :] == after[after.find(b"def build_parser") :]:
+            wanted -= {"main"}
     return tuple(part for part in PARTS if part in wanted)
 
 
@@ -202,7 +207,7 @@ def manager(places: dict[str, str], scratch: Path) -> Numbers:
 
 def text_file(scratch: Path) -> Path:
     path = scratch / "text.txt"
-    path.write_text("".join(f"line {n} of a text, \u00e9\u4e2d\n" for n in range(4)), encoding="utf-8")
+    path.write_text("".join(f"line {n} of a text, \u00e9\u4e2d\n" for n in range(2)), encoding="utf-8")
     return path
 
 
@@ -227,7 +232,7 @@ def main_command(places: dict[str, str], scratch: Path) -> Numbers:
 
 
 def schedule_command(places: dict[str, str], scratch: Path) -> Numbers:
-    flags = ("--rounds", 2, "--min_gain", 9, "--most_width", 16)
+    flags = ("--rounds", 3, "--min_gain", 9, "--most_width", 16)
     return {"said": printed(places, "schedule", "--data", text_file(scratch), *SHAPE, *flags)}
 
 
@@ -271,6 +276,22 @@ def warm_up(tree: Path) -> None:
             del sys.modules[name]
 
 
+def keep_code(tree: Path) -> None:
+    """Compile the files of a tree once: where a copy's file is the same, its code is."""
+    from importlib.machinery import SourceFileLoader
+
+    kept = {
+        path.read_bytes(): compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        for path in tree.rglob("*.py")
+    }
+    compiled = SourceFileLoader.source_to_code
+
+    def code_of(self: Any, data: Any, path: Any, **options: Any) -> Any:
+        return kept.get(bytes(data)) or compiled(self, data, path, **options)
+
+    SourceFileLoader.source_to_code = code_of  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Answer one line for each that asks."""
     import contextlib
@@ -283,6 +304,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     warm_up(Path(sys.argv[1]))
+    keep_code(Path(sys.argv[1]))
+    gc.collect()
+    gc.freeze()  # what stands is not looked at again, nor copied, by the children
     for line in sys.stdin:
         reading, writing = os.pipe()
         child = os.fork()
