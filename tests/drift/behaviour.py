@@ -2,14 +2,13 @@
 
     for numbers in observe([(folder, places), ...]): ...
 
-One process imports torch once and forks a child for each tree. All is computed in float64 on one thread: a
+One process imports torch once, and each tree in turn. All is computed in float64 on one thread: a
 spelling may change the order of a sum, and so the last digits, which 20 updates of AdamW then carry on; what differs
 by more than 1e-6 is no spelling.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -18,8 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from drift.rewriting import PLACES
 
 BASELINE = Path(__file__).resolve().parents[2] / "baseline"
 TOLERANCE = 1e-6
@@ -248,32 +245,25 @@ def server(places: dict[str, str], scratch: Path) -> Numbers:
     return found
 
 
-def answer(asked: dict[str, Any], out: int) -> None:
-    """In a child: the numbers of one tree, as JSON."""
+def answer(asked: Asked) -> Numbers:
+    """The numbers of one tree, which is forgotten after."""
     import tempfile
     import traceback
 
+    path = list(sys.path)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             os.chdir(scratch)
-            numbers = numbers_of(Path(asked["tree"]), asked["places"], asked["parts"], Path(scratch))
+            return numbers_of(Path(asked.tree), asked.places, asked.parts, Path(scratch))
     except BaseException:
-        numbers = {"error": traceback.format_exc()}
-    with os.fdopen(out, "w") as pipe:
-        pipe.write(json.dumps(numbers))
-
-
-def warm_up(tree: Path) -> None:
-    """Drive a tree once and forget it: what torch does only the first time, no child has to do again."""
-    import tempfile
-
-    path = list(sys.path)
-    with tempfile.TemporaryDirectory() as scratch:
-        numbers_of(tree, PLACES, PARTS, Path(scratch))
-    sys.path[:] = path
-    for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(str(tree)):
-            del sys.modules[name]
+        return {"error": traceback.format_exc()}
+    finally:
+        os.chdir("/")
+        sys.path[:] = path
+        sys.path_importer_cache.clear()
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(f"{asked.tree}{os.sep}"):
+                del sys.modules[name]
 
 
 def keep_code(tree: Path) -> None:
@@ -303,22 +293,9 @@ def main() -> None:
             __import__(name)
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    warm_up(Path(sys.argv[1]))
     keep_code(Path(sys.argv[1]))
-    gc.collect()
-    gc.freeze()  # what stands is not looked at again, nor copied, by the children
     for line in sys.stdin:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            answer(json.loads(line), writing)
-            os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            said = pipe.read()
-        os.waitpid(child, 0)
-        print(said or json.dumps({"error": "the process died"}), flush=True)
+        print(json.dumps(answer(Asked(**json.loads(line)))), flush=True)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,6 @@ def read(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    compile(text, str(path), "exec")
     path.write_text(text, encoding="utf-8")
 
 

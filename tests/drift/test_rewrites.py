@@ -42,7 +42,7 @@ class Tree:
 
 @pytest.fixture(scope="session")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tree]:
-    """Every tree, driven all at once: one process that has imported torch forks for each."""
+    """Every tree, driven in turn by one process that has imported torch."""
     folder = tmp_path_factory.mktemp("drift")
     places: dict[str, dict[str, str]] = {}
     for name, rewrite in REWRITES.items():
