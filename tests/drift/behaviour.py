@@ -79,7 +79,8 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
             found for n, pair in enumerate(zip(one, other, strict=True)) for found in differences(*pair, f"{at}/{n}")
         ]
     if isinstance(one, int | float) and isinstance(other, int | float):
-        return [] if abs(one - other) <= TOLERANCE * max(1.0, abs(one)) else [f"{at}: {one} and {other}"]
+        is_same = one != one and other != other  # neither is a number
+        return [] if is_same or abs(one - other) <= TOLERANCE * max(1.0, abs(one)) else [f"{at}: {one} and {other}"]
     return [] if one == other else [f"{at}: {one!r} and {other!r}"]
 
 
