@@ -10,6 +10,7 @@ by more than 1e-6 is no spelling.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
             found for n, pair in enumerate(zip(one, other, strict=True)) for found in differences(*pair, f"{at}/{n}")
         ]
     if isinstance(one, int | float) and isinstance(other, int | float):
-        is_same = one != one and other != other  # neither is a number
+        is_same = math.isnan(one) and math.isnan(other)
         return [] if is_same or abs(one - other) <= TOLERANCE * max(1.0, abs(one)) else [f"{at}: {one} and {other}"]
     return [] if one == other else [f"{at}: {one!r} and {other!r}"]
 
