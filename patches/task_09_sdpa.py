@@ -20,7 +20,7 @@ from .editing.apart import kept_apart, makers_and_uses
 from .editing.attention import dropout, mask, operand, order, scale
 from .editing.spent import spent
 from .edits import insert_before, rewrite
-from .reading.attention import Attention, Unread, attentions, handed_a_causal_mask
+from .reading.attention import Attention, Unread, attentions, handed_a_causal_mask, hides_more_at_times
 from .reading.frames import Reading
 from .reading.values import Graph
 from .source import Source
@@ -56,6 +56,10 @@ def _judged(found: Attention | Unread, weighed: Counter[int], readings: list[Rea
         return found
     if weighed[found.softmax.key] > 1:
         return Unread(found.softmax, "its weights weigh several values: make one product of them")
+    if any(not mask.is_causal and hides_more_at_times(mask.mask) for mask in found.masks):
+        return Unread(
+            found.softmax, "its mask hides just the future at times, and more at others: ask torch by is_causal"
+        )
     caller = "" if any(mask.is_causal for mask in found.masks) else handed_a_causal_mask(readings, found)
     return Unread(found.softmax, f"{caller} hands it a causal mask: ask torch by is_causal") if caller else found
 

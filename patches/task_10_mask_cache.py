@@ -15,17 +15,18 @@ from dataclasses import dataclass
 import libcst as cst
 
 from .donor import definitions, donor
+from .editing.masks import device_text
 from .editing.spelling import spelled, spellings
 from .editing.spent import spent
 from .edits import rewrite
 from .reading.frames import Reading
-from .reading.masks import Built, built_masks, device_of, is_kept, kept_by_hand, other_triangles
+from .reading.masks import Built, builders, built_masks, kept_by_hand, other_triangles
 from .source import Source
 from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
 from .tree import SourceTree
 
 CACHE = "get_tri_mask"
-MASKED = ("masked_fill", "where", "add", "sub", "mul")
+UNSAFE = "mask that is kept, but one that is first built in inference mode cannot be saved for a backward"
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -42,18 +43,19 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             yield definitions(source, donor("bit_transformer/model.py"), CACHE)
 
 
-def _masks(source: Source, reading: Reading, kept: set[ast.AST]) -> Iterator[Finding]:
+def _masks(source: Source, reading: Reading, kept: dict[ast.AST, bool]) -> Iterator[Finding]:
     for call, function in reading.calls.items():
         if getattr(function, "name", "") == CACHE:
             yield mended(source.site(call, "causal mask from the cache"))
     built = built_masks(reading)
     others = other_triangles(reading, built)
     built = [each for each in built if not any(node in reading.file.ancestors(each.node) for node, _ in others)]
-    for node in [each.node for each in built if is_kept(each.value, kept)] + [
-        node for node, _ in others if node in kept
-    ]:
-        yield mended(source.site(node, "mask that is kept"))
-    built = [each for each in built if not is_kept(each.value, kept)]
+    hidden_in = {each.node: builders(each.value) for each in built} | {node: [node] for node, _ in others}
+    for node, made_at in hidden_in.items():
+        known = [kept[each] for each in made_at if each in kept]
+        if known:
+            yield mended(source.site(node, "mask that is kept")) if all(known) else near_miss(source.site(node, UNSAFE))
+    built = [each for each in built if not kept.keys() & hidden_in[each.node]]
     others = [(node, why) for node, why in others if node not in kept]
     for node, why in others:
         yield near_miss(source.site(node, f"a triangle that is no causal mask: {why}"))
@@ -84,12 +86,15 @@ class Cached:
 
 def _cached(source: Source, reading: Reading, built: Built) -> Cached:
     lengths = (text for each in built.mask.lengths for text in spellings(each, reading, built.node))
-    length, device = next(lengths, None), _device(reading, built)
+    length, device = next(lengths, None), device_text(reading, built)
     if length is None:
         return Cached(built.node, problem="how long it is has no name here: name its length first")
     if device is None:
         return Cached(built.node, problem="it names no device: build it with device=...")
-    call = f"{CACHE}({length}, {device})"
+    above = next((text for each in built.mask.left_out for text in spellings(each, reading, built.node)), None)
+    if built.mask.left_out and above is None:
+        return Cached(built.node, problem="how many rows it leaves out has no name here: name their number first")
+    call = f"{CACHE}({length}, {device})" + (f"[{above}:]" if above is not None else "")
     if built.mask.hides_future:
         return Cached(built.node, call)
     if built.mask.keeps_past:
@@ -108,28 +113,13 @@ def _cached(source: Source, reading: Reading, built: Built) -> Cached:
         if text is not None and isinstance(node, ast.expr):
             return Cached(node, f'{text}.masked_fill({call}, float("-inf"))')
     zeros = source.names.spelled("torch.zeros")
-    if built.mask.adds_to_future_alone and zeros is not None:
+    if built.mask.adds_to_future_alone and zeros is not None and above is None:
         dtype = next((each["dtype"] for each in built.value.walk() if "dtype" in each.args), None)
         kind = spelled(dtype, reading, built.node) if dtype is not None else ""
         if kind is not None:
             settings = f"dtype={kind}, device={device}" if kind else f"device={device}"
             return Cached(built.node, f'{zeros}({length}, {length}, {settings}).masked_fill({call}, float("-inf"))')
     return Cached(built.node, problem="it is not boolean: build it with dtype=torch.bool")
-
-
-def _device(reading: Reading, built: Built) -> str | None:
-    """The device that a mask is built on, or else that of what it masks."""
-    device = device_of(built.value)
-    if device is not None:
-        made = spelled(device["of"], reading, built.node) if device.op == "device" else None
-        return spelled(device, reading, built.node) or (f"{made}.device" if made else None)
-    for value in reading.values.values():
-        if value.op in MASKED and built.value.key in {each.key for each in value.items}:
-            others = [each for each in value.items if each.op != "const" and each.key != built.value.key]
-            owner = next((text for each in others for text in spellings(each, reading, built.node)), None)
-            if owner is not None:
-                return f"{owner}.device"
-    return None
 
 
 def _feeds(reading: Reading, statement: ast.stmt, built: Built) -> bool:

@@ -93,11 +93,12 @@ def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None) -> So
     listing = python_files(root)
     every = ((path, read_bytes(root / path)) for path in listing.files)
     contents = {path: raw for path, raw in every if re.search(RELATED, raw)}
-    models = _defining(contents, ast.ClassDef, MODEL)
+    models = _defining(contents, ast.ClassDef, MODEL) or _of_bits(contents)
     loops = _defining(contents, ast.FunctionDef, TRAIN_LOOP)
     if not models:
         raise BitpatchError(
-            f"{root}: expected a BitTransformerLM tree, found no file that defines class {MODEL}; "
+            f"{root}: expected a BitTransformerLM tree, found no file that defines class {MODEL}, or a class "
+            "that embeds a vocabulary of two; "
             f"{not_followed(listing.links_out)}"
             "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR"
         )
@@ -143,6 +144,28 @@ def _defining(contents: dict[str, bytes], kind: type[ast.stmt], name: str) -> li
     may = re.compile(rf"^[ \t]*{word}[ \t]+{name}\b".encode(), re.MULTILINE)
     known = {path: _defines(raw, kind, name) for path, raw in contents.items() if may.search(raw)}
     return [path for path, does in known.items() if does] or [path for path, does in known.items() if does is None]
+
+
+def _of_bits(contents: dict[str, bytes]) -> list[str]:
+    """The files with a class whose constructor embeds a vocabulary of two, as a language model over bits does."""
+    found = []
+    for path, raw in contents.items():
+        if b"Embedding" not in raw:
+            continue
+        try:
+            module = parsed(raw)
+        except (SyntaxError, ValueError):
+            continue
+        classes = [node for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
+        if any(_embeds_bits(call) for each in classes for call in ast.walk(each) if isinstance(call, ast.Call)):
+            found.append(path)
+    return found
+
+
+def _embeds_bits(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    sizes = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "num_embeddings")]
+    return name == "Embedding" and any(isinstance(size, ast.Constant) and size.value == 2 for size in sizes)  # noqa: PLR2004
 
 
 def _defines(raw: bytes, kind: type[ast.stmt], name: str) -> bool | None:

@@ -3,5 +3,6 @@
 spelling   how a value is written where an edit needs it
 spent      statements that nothing needs once an expression is replaced
 apart      statements whose results are read only at times, kept for these times
+masks      the device of a mask, as text
 attention  the parts of an attention, as torch's function is given them
 """

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ..reading.frames import Env, Reading
+from ..reading.frames import where as chosen_where
 from ..reading.values import Value
 
 
@@ -24,22 +25,19 @@ def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, b
         return
     env = reading.before.get(reading.file.statement(at), {})
     if where is not None:
-        env = {name: _chosen(known, *where) for name, known in env.items()}
+        env = {name: chosen_where(known, *where) for name, known in env.items()}
     names = [name for name, known in env.items() if known.key == value.key]
     inside = {node.id for node in ast.walk(at) if isinstance(node, ast.Name)}
     yield from sorted(names, key=lambda name: name not in inside)
+    own = next((name for name, known in env.items() if known.op == "self"), "")
+    if own and value.op not in ("const", "parameter"):
+        yield from (f"{own}.{name}" for name, known in reading.attributes.items() if known.key == value.key)
     expressions = [(node, known) for node, known in reading.values.items() if known.key == value.key]
     for node, _ in sorted(expressions, key=lambda each: not _is_inside(reading, each[0], at)):
         is_local = isinstance(node, ast.Name) and node.id in reading.file.scopes[reading.node].bound
         if isinstance(node, ast.expr) and not is_local and _is_valid(reading, node, at, env):
             text = reading.file.text(node)
             yield text if "\n" not in text else ast.unparse(node)
-
-
-def _chosen(value: Value, condition: Value, holds: bool) -> Value:
-    """What a value is where a condition holds, or does not."""
-    is_choice = value.op == "phi" and value["test"].key == condition.key
-    return value["yes" if holds else "no"] if is_choice else value
 
 
 def _literal(data: object) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .frames import Reading
+from .frames import Reading, where
 from .masks import causal_mask
 from .operations import rank_of, size_of
 from .values import Graph, Value
@@ -53,6 +53,8 @@ class Masking:
         """Whether it hides the future, and nothing else."""
         found = causal_mask(self.mask)
         if found is None:
+            return False
+        if found.left_out:
             return False
         return {"hides": found.hides_future, "keeps": found.keeps_past, "added": found.adds_to_future_alone}[self.kind]
 
@@ -114,9 +116,20 @@ def handed_a_causal_mask(readings: Iterable[Reading], found: Attention) -> str:
     return ""
 
 
+def hides_more_at_times(mask: Value) -> bool:
+    """Whether a mask is a causal one in one case, or with more that is hidden, and not cut out of one."""
+    if _is_triangle(mask):
+        return True
+    return mask.op in ("phi", "or", "and", "xor", "cast", "invert") and any(hides_more_at_times(e) for e in mask.items)
+
+
 def _is_triangle(value: Value) -> bool:
     found = causal_mask(value) if value.op not in ("const", "parameter", "size") else None
-    return found is not None and (found.hides_future or found.keeps_past or found.adds_to_future_alone)
+    return (
+        found is not None
+        and not found.left_out
+        and (found.hides_future or found.keeps_past or found.adds_to_future_alone)
+    )
 
 
 def _softmax_in(value: Value, depth: int = 12) -> Value | None:
@@ -136,7 +149,7 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
     while weights.key != softmax.key:
         if weights.op == "dropout" and dropout is None:
             dropout = weights
-        elif weights.op not in _PLAIN:
+        elif weights.op not in _PLAIN and not _is_cast_back(weights):
             raise Unread(weights, "something is done to its weights besides dropout")
         weights = weights["input"]
         made.append(weights)
@@ -144,11 +157,22 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
     is_last = dim is not None and (dim.number == -1 or (rank is not None and dim.number == rank - 1))
     if not is_last:
         raise Unread(softmax, "its softmax is not over the last dimension, that of the keys")
-    if "dtype" in softmax.args and not softmax["dtype"].is_const(None):
+    if "dtype" in softmax.args and not softmax["dtype"].is_const(None) and not _is_dtype_of(softmax["dtype"]):
         raise Unread(softmax, "its softmax has a dtype of its own: convert queries, keys and values instead")
     found = Attention(node, result, product, softmax, product, product, product["other"], dropout, made=made)
     _read_scores(graph, found, softmax["input"])
     return found
+
+
+def _is_dtype_of(value: Value) -> bool:
+    return value.op == "attr" and value.data == "dtype"
+
+
+def _is_cast_back(weights: Value) -> bool:
+    """Whether weights are given the dtype of another tensor, as torch gives its result that of the queries."""
+    return weights.op == "cast" and (
+        "like" in weights.args or ("dtype" in weights.args and _is_dtype_of(weights["dtype"]))
+    )
 
 
 def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
@@ -193,7 +217,8 @@ def _masking(scores: Value) -> tuple[Value, Masking] | None:
             for side, other, is_asked_for in (("yes", "no", True), ("no", "yes", False)):
                 inner = _masking(scores[side]) if scores[side].op != "phi" else None
                 if inner is not None and inner[0].key == scores[other].key:
-                    return inner[0], Masking(inner[1].mask, inner[1].kind, scores["test"], is_asked_for)
+                    mask = where(inner[1].mask, scores["test"], is_asked_for)
+                    return inner[0], Masking(mask, inner[1].kind, scores["test"], is_asked_for)
             return _choice_of_masks(scores)
     return None
 

@@ -104,6 +104,8 @@ def _of_object(frame: Frame, owner: Value, name: str, at: Place) -> Value:
 def _of_tensor(graph: Graph, owner: Value, name: str, at: Place) -> Value:
     if name == "shape":
         return graph.value("shape", {"input": owner}, at=at)
+    if name == "ndim":
+        return applied(graph, "dim", {"input": owner}, at)
     if name in ("mT", "T"):
         return applied(graph, "mT", {"input": owner}, at)
     if name == "data":

@@ -32,6 +32,8 @@ class Code:
             reader = Reader(self, file, file.scopes[function], self.module(file.path), Run(reading))
             reader.symbolic(function, owner)
             reading.returned = reader.body(function.body)
+            if reader.owner is not None and owner is not None and reader.owner.op == "self":
+                reading.attributes = self.attributes(file.path, owner, reader.owner)
         return self._readings[function]
 
     def module(self, path: str) -> Frame:
@@ -86,7 +88,10 @@ class Code:
         found = self._attributes[node, owner.key] = {}
         for place, each in reversed(self.bases(path, node)):
             found.update(self._set_in(place, each, owner))
-            for name in set_outside_init(each) & found.keys():
+            switches = {name for name, value in found.items() if value.op == "const" and value.number is None}
+            for name in (
+                set_outside_init(each) | switches
+            ) & found.keys():  # a switch is there to be turned from outside
                 found[name] = self.graph.value("attr", {"of": owner}, name)
         return found
 

@@ -142,6 +142,8 @@ def _subscript(frame: Frame, node: ast.Subscript) -> Value:
     number = first.number if len(index) == 1 and isinstance(first.number, int) else None
     if base.op == "shape" and number is not None:
         return size_of(graph, base["input"], first, at)
+    if base.op == "shape" and len(index) == 1 and first.op == "slice" and (parts := _some_sizes(first)) is not None:
+        return graph.group("tuple", [size_of(graph, base["input"], graph.const(place), at) for place in parts], at)
     if base.op in ("tuple", "list") and number is not None and -len(base.args) <= number < len(base.args):
         return base.items[number]
     if base.op == "dict" and len(index) == 1 and first.is_const() and str(first.data) in base.args:
@@ -151,6 +153,16 @@ def _subscript(frame: Frame, node: ast.Subscript) -> Value:
     if number is not None and number >= 0 and base.op in ("call", "part", "item", "module"):
         return graph.value("part", {"of": base}, number, at)
     return graph.value("index", {"input": base, **index}, at=at)
+
+
+def _some_sizes(bounds: Value) -> range | None:
+    """The places of x.shape[-2:] or x.shape[:2]; None where they depend on how many there are."""
+    if any(each.op != "const" for each in bounds.items) or bounds.items[2].data not in (None, 1):
+        return None
+    start, stop = bounds.items[0].data, bounds.items[1].data
+    if start is not None and start < 0 and (stop is None or stop < 0):
+        return range(start, stop or 0)
+    return range(start or 0, stop) if (start or 0) >= 0 and stop is not None and stop >= 0 else None
 
 
 def _comprehension(frame: Frame, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Value:

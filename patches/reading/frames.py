@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from .files import File, Files, Function
 from .names import Scope
@@ -45,6 +45,7 @@ class Reading:
         self.doing: set[ast.AST] = set()  # calls in its own text that have an effect, there or in what they call
         self.effects: list[Effect] = []
         self.returned: Value | None = None
+        self.attributes: dict[str, Value] = {}  # of self, as its constructor sets them
 
 
 class Run:
@@ -122,10 +123,38 @@ def choice(graph: Graph, test: Value, yes: Value, no: Value, at: Place | None) -
     return graph.value("phi", {"test": test, "yes": yes, "no": no}, at=at)
 
 
+def where(value: Value, condition: Value, holds: bool) -> Value:
+    """What a value is where a condition holds, or does not."""
+    is_choice = value.op == "phi" and value["test"].key == condition.key
+    return value["yes" if holds else "no"] if is_choice else value
+
+
 def kept_in(frame: Frame, mapping: Value, at: Place) -> Value:
     """What comes out of a mapping, and what was put there, as far as it has been seen."""
     put = frame.run.attributes.get((mapping.key, PUT))
     return frame.graph.value("kept", {"of": mapping, **({"put": put} if put is not None else {})}, at=at)
+
+
+Key = TypeVar("Key")
+
+
+def joined(graph: Graph, test: Value, yes: Mapping[Key, Value], no: Mapping[Key, Value]) -> dict[Key, Value]:
+    """What names stand for behind a condition."""
+    unset, found = graph.value("unset"), {}
+    for name in {**yes, **no}:
+        a, b = yes.get(name, unset), no.get(name, unset)
+        found[name] = a if a is b else choice(graph, test, a, b, None)
+    return found
+
+
+def all_of(graph: Graph, guards: Sequence[Guard]) -> Value:
+    """What holds where a statement is reached, as far as conditions say."""
+    tests = [
+        graph.value("not", {"input": each.value}, at=each.at) if each.kind == "else" else each.value
+        for each in guards
+        if each.kind in ("if", "else")
+    ]
+    return tests[0] if len(tests) == 1 else graph.group("all", tests)
 
 
 def item_of(graph: Graph, source: Value, node: ast.AST, at: Place) -> Value:

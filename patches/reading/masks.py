@@ -15,7 +15,21 @@ from .tensors import Number, Unknown
 from .values import Value
 
 _BUILDERS = {"triu", "tril", "arange", "cumsum", "eye"}
-_NO_MASKS = {"matmul", "softmax", "tuple", "list", "const", "size", "shape", "arange", "ones", "full", "eye", "device"}
+_NO_MASKS = {
+    "matmul",
+    "softmax",
+    "tuple",
+    "list",
+    "const",
+    "size",
+    "shape",
+    "arange",
+    "ones",
+    "full",
+    "eye",
+    "device",
+    "index",
+}
 _COMPARED = {"gt", "ge", "lt", "le"}
 _FACTORIES = {"ones", "zeros", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like"}
 _CACHES = {"functools.cache", "functools.lru_cache"}
@@ -23,11 +37,12 @@ _MAPPINGS = {"cache", "dict", "kept", "attr", "parameter"}
 
 
 class Mask(NamedTuple):
-    """What a square tensor of a length holds: one number above its diagonal, and another on and below it."""
+    """What the last rows of a square tensor hold: one number above its diagonal, and another on and below it."""
 
     above: Number
     below: Number
-    lengths: tuple[Value, ...]  # values of which each is as long as it is, the outermost first
+    lengths: tuple[Value, ...]  # values of which each is how wide it is, the outermost first
+    left_out: tuple[Value, ...] = ()  # values of which each is how many rows are left out at the top, if some are
 
     @property
     def hides_future(self) -> bool:
@@ -53,28 +68,40 @@ def causal_mask(value: Value) -> Mask | None:
     found: set[tuple[Number, type, Number, type]] = set()
     order: dict[int, int] = {}
     widths: set[int] = set()
-    lengths: list[Value] | None = None
+    lengths = left_out = list(_numbers_in(value))
+    is_cut = False
     for chosen in _CHOICES:
         small = Small(lambda each, chosen=chosen: chosen[order.setdefault(each.key, len(order)) % 3])  # type: ignore[misc]
         try:
             tensor = small.tensor(value)
-            n = tensor.shape[0] if len(tensor.shape) == 2 else 0  # noqa: PLR2004 - rows and columns
-            if tensor.shape != (n, n):
+            rows, columns = tensor.shape if len(tensor.shape) == 2 else (1, 0)  # noqa: PLR2004 - rows and columns
+            if rows > columns:
                 return None
-            known = _sizes_in(value) if lengths is None else lengths
-            lengths = [each for each in known if small.number(each) == n]
+            lengths = [each for each in lengths if small.number(each) == columns]
+            left_out = [each for each in left_out if small.number(each) == columns - rows]
         except (Unknown, ArithmeticError, ValueError, TypeError, IndexError, RecursionError):
             return None
-        widths.add(n)
-        above = {(x, type(x)) for place, x in enumerate(tensor.data) if place % n > place // n}
-        below = {(x, type(x)) for place, x in enumerate(tensor.data) if place % n <= place // n}
+        widths.add(columns)
+        is_cut = is_cut or rows < columns
+        places = [
+            (x, type(x), place % columns > place // columns + columns - rows) for place, x in enumerate(tensor.data)
+        ]
+        above, below = ({(x, kind) for x, kind, is_above in places if is_above is side} for side in (True, False))
         if len(above) > 1 or len(below) > 1:
             return None
         found |= {(*high, *low) for high in above for low in below}
-    if len(found) != 1 or len(widths) < 3 or not lengths:  # noqa: PLR2004 - one length may be any triangle's
+    if len(found) != 1 or len(widths) < 3 or not lengths or (is_cut and not left_out):  # noqa: PLR2004 - or any triangle's
         return None
     high, _, low, _ = found.pop()
-    return Mask(high, low, tuple(lengths)) if high != low else None
+    return Mask(high, low, tuple(lengths), tuple(left_out) if is_cut else ()) if high != low else None
+
+
+def _numbers_in(value: Value) -> list[Value]:
+    """The numbers that a value is made with: how long its tensors are, and where their diagonals are."""
+    diagonals = [each["diagonal"] for each in value.walk() if "diagonal" in each.args]
+    parts = [part for each in diagonals for part in each.walk()]
+    cuts = [part for each in value.walk() if each.op == "slice" for part in each.items if part.op != "const"]
+    return list({each.key: each for each in (*_sizes_in(value), *parts, *cuts)}.values())
 
 
 def _sizes_in(value: Value) -> list[Value]:
@@ -153,28 +180,34 @@ def _why_not(value: Value) -> str:
     return "what it marks is not just what lies above the main diagonal, or just the rest"
 
 
-def kept_by_hand(code: Code, readings: Iterable[Reading]) -> set[ast.AST]:
-    """Where tensors are built that some function keeps: under a caching decorator, in a mapping, in an attribute."""
-    kept: set[ast.AST] = set()
+def kept_by_hand(code: Code, readings: Iterable[Reading]) -> dict[ast.AST, bool]:
+    """Where tensors are built that some function keeps: under a caching decorator, in a mapping, in an attribute.
+
+    True where that is outside of inference mode whoever asks: an inference tensor cannot be saved for a backward.
+    """
+    kept: dict[ast.AST, bool] = {}
     for reading in readings:
+        modes = [effect.value for effect in reading.effects if effect.kind == "inference_mode"]
+        is_safe = any(each.is_const(False) for value in modes for each in value.items)
         frame = code.module(reading.file.path)
         for decorator in getattr(reading.node, "decorator_list", ()):
             value = frame.expr(decorator)
             value = value["func"] if value.op == "call" else value
             if value.op == "global" and value.data in _CACHES:
-                kept |= set(reading.values)
+                kept |= dict.fromkeys(reading.values, is_safe)
         for effect in reading.effects:
             written = effect.value.get("value")
             is_mapping = effect.kind == "setitem" and effect.value["input"].op in _MAPPINGS
             is_asked = effect.kind == "setattr" and any(guard.kind in ("if", "else") for guard in effect.under)
             if written is not None and (is_mapping or is_asked):
-                kept |= {each.at.node for each in written.walk() if each.at is not None and each.op in _BUILDERS}
+                nodes = [each.at.node for each in written.walk() if each.at is not None and each.op in _BUILDERS]
+                kept |= {node: is_safe or kept.get(node, False) for node in nodes}
     return kept
 
 
-def is_kept(value: Value, kept: set[ast.AST]) -> bool:
-    """Whether what builds a mask stands where it is kept."""
-    return any(each.op in _BUILDERS and each.at is not None and each.at.node in kept for each in value.walk())
+def builders(value: Value) -> list[ast.AST]:
+    """Where a mask's parts are built."""
+    return [each.at.node for each in value.walk() if each.op in _BUILDERS and each.at is not None]
 
 
 def device_of(value: Value) -> Value | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .signatures import CASTS, OTHER_DTYPES, RANDOM
+from .signatures import CASTS, OTHER_DTYPES, PARAMETERS, RANDOM
 from .values import Graph, Place, Value
 
 Normal = Callable[[Graph, dict[str, Value], Place | None], Value | None]
@@ -93,6 +93,8 @@ def rank_of(graph: Graph, value: Value) -> int | None:
             return inner + 1 if inner is not None else None
         case "arange":
             return 1
+        case "phi":
+            return rank_of(graph, value["yes"]) or rank_of(graph, value["no"])
         case "matmul" | "add" | "sub" | "mul" | "div":
             known_ranks = [rank for each in value.items if (rank := rank_of(graph, each)) is not None]
             return max(known_ranks, default=None)
@@ -254,6 +256,38 @@ def _keeps_last(graph: Graph, tensor: Value) -> bool:
     return False
 
 
+_TENSORS = {"permute", "mT", "swap", "cast", "index", "setitem", "linear", "size"}
+
+
+def _is_none(holds: bool) -> Normal:
+    """Whether something is None, or is not, where the code tells."""
+
+    def made(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
+        value, other = args.get("input"), args.get("other")
+        if value is None or other is None or not other.is_const(None):
+            return None
+        if value.op == "phi":
+            yes, no = (
+                applied(graph, "is" if holds else "isnot", {"input": value[side], "other": other}, at)
+                for side in ("yes", "no")
+            )
+            if yes.is_const(True) and no.is_const(False):
+                return value["test"]
+            if yes.is_const(False) and no.is_const(True):
+                return applied(graph, "not", {"input": value["test"]}, at)
+            return None
+        if value.op == "const":
+            return graph.const((value.data is None) == holds, at)
+        return graph.const(not holds, at) if value.op in PARAMETERS or value.op in _TENSORS else None
+
+    return made
+
+
+def _dim(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
+    rank = rank_of(graph, args["input"])
+    return graph.const(rank, at) if rank is not None else None
+
+
 def _einsum(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
     """A sum of products of two tensors over one letter, as a product of matrices; None of any other."""
     equation, operands = args.get("input"), [value for name, value in args.items() if name != "input"]
@@ -365,8 +399,11 @@ _NORMAL: dict[str, Normal] = {
     "bmm": _bmm,
     "cpu": _moved("cpu"),
     "cuda": _moved("cuda"),
+    "dim": _dim,
     "div": _div,
     "einsum": _einsum,
+    "is": _is_none(True),
+    "isnot": _is_none(False),
     "mT": _turned,
     "permute": _permute,
     "pow": _pow,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from .attributes import imported
 from .calls import call
 from .expressions import indices, value_of
 from .files import File, Function
-from .frames import MAPPINGS, PUT, Class, Effect, Env, Frame, Guard, Known, Run, choice, item_of
+from .frames import MAPPINGS, PUT, Class, Effect, Env, Frame, Guard, Known, Run, all_of, choice, item_of, joined
 from .names import Scope, parameters
 from .operations import applied, size_of
 from .signatures import BINARY, VIEWS
@@ -18,7 +18,6 @@ from .values import Place, Value
 
 _TRANSPARENT = ("torch.", "functools.", "contextlib.", "typing.", "abc.", "dataclasses.", "collections.abc.")
 _INTEGERS = {"const", "size", "item", "counted", "carried"}
-Key = TypeVar("Key")
 
 
 class _Ended(NamedTuple):
@@ -39,6 +38,8 @@ class Reader:
         self.env: Env = {}
         self.yielded: list[Value] = []
         self.returned: list[Value] = []  # from inside of loops and handlers
+        self.early: list[tuple[Value, Value]] = []  # conditions under which it has returned, and what
+        self._within = len(guards)  # of its guards, those that are not its own
         self.owner: Value | None = None
         self.cls: Class | None = None
 
@@ -90,30 +91,32 @@ class Reader:
     def body(self, statements: Sequence[ast.stmt]) -> Value:
         """What a function's body returns."""
         self.run.frames.append(self)
-        ended = self.block(statements)
+        ended = self.block(statements, is_body=True)
         self.run.frames.pop()
         if self.yielded:
             return self.graph.group("yields", self.yielded)
         value = ended.value if ended is not None and ended.value is not None else self.graph.const(None)
+        for test, early in reversed(self.early):
+            value = choice(self.graph, test, early, value, early.at)
         if self.returned:
             every = {str(place): each for place, each in enumerate([*self.returned, value])}
             return self.graph.opaque("what a loop or a handler may return", None, every)
         return value
 
-    def block(self, statements: Sequence[ast.stmt]) -> _Ended | None:
+    def block(self, statements: Sequence[ast.stmt], *, is_body: bool = False) -> _Ended | None:
         """Read statements; says how the block ended if it does not go on behind them."""
         for place, statement in enumerate(statements):
             if self.depth == 0:
                 self.run.reading.before.setdefault(statement, dict(self.env))
             if isinstance(statement, ast.If):
-                ended, is_through = self._if(statement, statements[place + 1 :])
+                ended, is_through = self._if(statement, statements[place + 1 :], is_body)
             else:
                 ended, is_through = self._statement(statement), False
             if ended is not None or is_through:
                 return ended
         return None
 
-    def _if(self, node: ast.If, rest: Sequence[ast.stmt]) -> tuple[_Ended | None, bool]:
+    def _if(self, node: ast.If, rest: Sequence[ast.stmt], is_body: bool) -> tuple[_Ended | None, bool]:
         """How a condition ends its block, and whether the rest of the block has been read with it."""
         test, at, guards = self.expr(node.test), Place(self.file, node), self.guards
         start, attributes = dict(self.env), dict(self.run.attributes)
@@ -125,8 +128,8 @@ class Reader:
         self.guards = guards
         (yes, yes_env, yes_attributes), (no, no_env, no_attributes) = outcomes
         if yes is None and no is None:
-            self.env = self._joined(test, yes_env, no_env)
-            self.run.attributes = self._joined(test, yes_attributes, no_attributes)
+            self.env = joined(self.graph, test, yes_env, no_env)
+            self.run.attributes = joined(self.graph, test, yes_attributes, no_attributes)
             return None, False
         if yes is not None and no is not None:
             return _Ended(self._either(test, yes.value, no.value, at)), True
@@ -135,26 +138,25 @@ class Reader:
         self.env, self.run.attributes = (no_env, no_attributes) if yes is not None else (yes_env, yes_attributes)
         if ended.value is not None:
             self.guards = (*guards, Guard("else" if yes is not None else "if", test, at))
-        later = self.block(rest)
+        later = self.block(rest, is_body=is_body)
         self.guards = guards
         if ended.value is None:  # raise, break, continue: what goes on is what counts
             return later, True
         if self.scope.parent is None or self.yielded:
             return later, True
+        if later is None and not is_body:  # what comes behind the block goes on
+            own = (*guards[self._within :], Guard("if" if yes is not None else "else", test, at))
+            if any(guard.kind in ("for", "while", "except") for guard in own):
+                self.returned.append(ended.value)
+            else:
+                self.early.append((all_of(self.graph, own), ended.value))
+            return None, True
         other = later.value if later is not None else self.graph.const(None)
         pair = (ended.value, other) if yes is not None else (other, ended.value)
         return _Ended(self._either(test, pair[0], pair[1], at)), True
 
     def _either(self, test: Value, yes: Value | None, no: Value | None, at: Place) -> Value | None:
         return choice(self.graph, test, yes, no, at) if yes is not None and no is not None else yes or no
-
-    def _joined(self, test: Value, yes: Mapping[Key, Value], no: Mapping[Key, Value]) -> dict[Key, Value]:
-        joined = {}
-        for name in {**yes, **no}:
-            unset = self.graph.value("unset")
-            a, b = yes.get(name, unset), no.get(name, unset)
-            joined[name] = a if a is b else choice(self.graph, test, a, b, None)
-        return joined
 
     def _statement(self, node: ast.stmt) -> _Ended | None:
         match node:
@@ -166,10 +168,8 @@ class Reader:
                 self.bind(node.target, self.expr(node.value))
             case ast.AugAssign():
                 self._augmented(node)
-            case ast.Expr():
-                self.expr(node.value)
-            case ast.Assert():
-                self.expr(node.test)
+            case ast.Expr(value=alone) | ast.Assert(test=alone):
+                self.expr(alone)
             case ast.Return():
                 return _Ended(self.expr(node.value) if node.value is not None else self.graph.const(None))
             case ast.Raise() | ast.Break() | ast.Continue():
@@ -189,8 +189,7 @@ class Reader:
             case ast.Match():
                 self._match(node)
             case ast.Delete():
-                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-                self.env.update(dict.fromkeys(names, self.graph.value("unset")))
+                self.env |= {each.id: self.graph.value("unset") for each in node.targets if isinstance(each, ast.Name)}
         return None
 
     def _augmented(self, node: ast.AugAssign) -> None:
@@ -272,13 +271,13 @@ class Reader:
             self.guards = guards
             self._keep(handled)
             if handled is None and not is_import:
-                after = self._joined(failed, self.env, after)
+                after = joined(self.graph, failed, self.env, after)
         self.env = after
         return self.block(node.finalbody) or ended
 
     def _match(self, node: ast.Match) -> None:
         subject, start = self.expr(node.subject), dict(self.env)
-        joined = start
+        after = start
         for case in node.cases:
             test = self.graph.unique("case", {"of": subject}, at=Place(self.file, case.pattern))
             names = [getattr(each, "name", None) or getattr(each, "rest", None) for each in ast.walk(case.pattern)]
@@ -288,8 +287,8 @@ class Reader:
             ended = self.block(case.body)
             self.guards = guards
             self._keep(ended)
-            joined = self._joined(test, self.env, joined) if ended is None else joined
-        self.env = joined
+            after = joined(self.graph, test, self.env, after) if ended is None else after
+        self.env = after
 
     def bind(self, target: ast.expr, value: Value) -> None:
         """Let a target stand for a value."""

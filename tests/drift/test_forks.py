@@ -190,5 +190,6 @@ def test_a_fork_drifted_in_many_ways_is_verified_once_patched(tree, patched):
     with Zygote() as zygote:
         report = verify(tree, [1, 4, 9, 10, 11], zygote=zygote, jobs=2)
     checks = [check for task in report.tasks for check in task.checks]
-    assert [f"{check.name}: {check.verdict}: {check.detail}" for check in checks if check.verdict != "pass"] == []
+    failed = [check for check in checks if check.evidence.verdict != "pass"]
+    assert [f"{check.name}: {check.evidence.verdict}: {check.evidence.detail}" for check in failed] == []
     assert len(checks) > 30

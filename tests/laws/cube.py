@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from rich.progress import track
 from samples import BASELINE, REFERENCE
 
 from bitpatch.patches.engine import all_tasks, plan
+from bitpatch.patches.reading.code import Code
+from bitpatch.patches.reading.files import Files
 from bitpatch.patches.source import Source
 from bitpatch.patches.task import Task
 from bitpatch.patches.tree import SourceTree, open_tree
@@ -43,6 +46,14 @@ class WatchedTree(SourceTree):
     def source(self, path: str) -> Source:
         self.read.add(path)
         return super().source(path)
+
+    @cached_property
+    def code(self) -> Code:
+        return Code(Files(self.paths, self._noted))
+
+    def _noted(self, path: str) -> bytes:
+        self.read.add(path)
+        return self.raw(path)
 
     def files(self, having: bytes) -> Iterator[Source]:
         yield from self._matching(self.paths, having)

@@ -188,22 +188,49 @@ def test_near_misses_are_refused_with_their_place(model_of, mask, reason):
     assert planned.changes == ()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        pytest.param(
-            "@functools.lru_cache\ndef causal(T, device):\n    return torch.ones(T, T, dtype=torch.bool, device=device).triu(1)\n",
-            id="lru_cache",
-        ),
-        pytest.param(
-            "def causal(T, device):\n    kept[T, device] = torch.ones(T, T, dtype=torch.bool, device=device).triu(1)\n    return kept[T, device]\n",
-            id="mapping",
-        ),
-    ],
-)
-def test_a_cache_by_hand_is_left_alone(model_of, body):
+BY_HAND = {
+    "lru_cache": "@functools.lru_cache\ndef causal(T, device):\n    MODE:\n        return MASK\n",
+    "mapping": "def causal(T, device):\n    MODE:\n        kept[T, device] = MASK\n    return kept[T, device]\n",
+    "asked": """\
+class Attention:
+    def causal(self, T, device):
+        if self.mask is None:
+            MODE:
+                self.mask = MASK
+        return self.mask
+""",
+    "built by a function that is handed over": """\
+def causal(T, device):
+    return keep(T, lambda: lower(T, T, 0, device))
+
+
+def keep(key, build):
+    if key not in kept:
+        MODE:
+            kept[key] = build()
+    return kept[key]
+
+
+def lower(rows, columns, diagonal, device):
+    return torch.ones(rows, columns, device=device).tril(diagonal)
+""",
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("is_safe", [True, False], ids=["outside of inference mode", "in any mode"])
+def test_a_cache_by_hand_is_left_alone_and_told_where_it_is_wrong(model_of, name, is_safe):
+    mode = "with torch.inference_mode(False)" if is_safe else "if True"
+    mask = "torch.ones(T, T, dtype=torch.bool, device=device).triu(1)"
+    body = BY_HAND[name].replace("MODE", mode).replace("MASK", mask)
     planned = plan(open_tree(model_of("import functools\nimport torch\nkept = {}\n\n\n" + body)), [TASK])
-    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ())
+    (outcome,) = planned.outcomes
+    assert planned.changes == ()
+    if is_safe:
+        assert outcome.outcome is Outcome.ALREADY_APPLIED, outcome.reason
+    else:
+        assert outcome.outcome is Outcome.REFUSED
+        assert "cannot be saved for a backward" in outcome.reason
 
 
 def test_a_function_of_the_same_name_is_refused(model_of):

@@ -161,6 +161,12 @@ def test_other_computations_are_other_values(one, other):
         pytest.param(["z = x.clone()", "w = z", "z.mul_(2)"], "w", "x.clone() * 2", id="changed under another name"),
         pytest.param(["if n > 1:", "    return x"], "y", "x if n > 1 else y", id="an early return"),
         pytest.param(["if n > 1:", "    raise ValueError"], "y", "y", id="an early raise"),
+        pytest.param(
+            ["if n > 1:", "    z = x", "    if n > 2:", "        return z", "    y = z"],
+            "y",
+            "x if (n > 1 and n > 2) else (x if n > 1 else y)",
+            id="an early return in a branch that goes on",
+        ),
         pytest.param(["try:", "    z = x", "finally:", "    pass"], "z", "x", id="try and finally"),
         pytest.param(["q, k = (each.mT for each in (x, y))"], "k", "y.mT", id="a generator over a display"),
         pytest.param(["a, b, c, d = x.shape"], "c", "x.size(2)", id="sizes that are unpacked"),
