@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_CONSTRAINT = $(CURDIR)/$(CONSTRAINTS)
 export MYPYPATH = build/typing
 
-.PHONY: demo test lint types tests trees laws mutants diagonal fuzz bench clean
+.PHONY: demo test lint types tests trees laws mutants diagonal drift fuzz bench clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh .ci/demo $(DEMO)
@@ -51,6 +51,10 @@ laws: $(READY)
 # Each judge on single tasks and on 40 random sets of them. Writes docs/diagonal.md.
 diagonal: $(READY)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/laws/diagonal.py
+
+# Every task on trees that have drifted and on forks that strangers wrote, some twenty minutes. Writes docs/drift.md.
+drift: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/drift/cells.py docs/drift.md --judge 12
 
 # A thousand trees, and as many programs, that nobody would write: most of an hour. CI tries a sample.
 fuzz: $(READY)
