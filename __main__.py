@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 INTERRUPTED, AGAIN = "interrupted; nothing is half done", "run the command again"
+TAKES_VALUE = {"--tree", "--format", "--output", "-j", "--runs", "--run"}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 EXIT_IO, EXIT_SIGNAL = 6, 128  # and the number of the signal
 
@@ -86,6 +87,14 @@ def wants_json(words: Sequence[str]) -> bool:
     """Whether a command line asks for JSON, even one that cannot be parsed."""
     own = words[: words.index("--")] if "--" in words else words
     return "--json" in own or "--format=json" in own or ("--format", "json") in itertools.pairwise(own)
+
+
+def lacking(words: Sequence[str]) -> str:
+    """The first option whose value is missing, and what stands there: `verify --output --json` lacks a file."""
+    pairs = itertools.pairwise(itertools.takewhile("--".__ne__, words))
+    wrong = (pair for pair in pairs if pair[0] in TAKES_VALUE and pair[1].startswith("-") and pair[1] != "-")
+    there_is = f"bitpatch {words[0]} -h shows what there is" if words else ""
+    return next((f"option {option} requires a value, found {word} ({there_is})" for option, word in wrong), "")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import itertools
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import __version__, screen
-from .__main__ import undoing, wants_json
+from .__main__ import lacking, undoing, wants_json
 from .screen import DiffFormat, Format, guarded
 from .verify.clean_start import restart_clean
 
 if TYPE_CHECKING:
+    from .patches.task import Plan
     from .patches.tree import SourceTree
 
 app = typer.Typer(
@@ -40,9 +39,6 @@ class Preset(StrEnum):
     A = "task-a"
     B = "task-b"
     C = "task-c"
-
-
-TAKES_VALUE = {"--tree", "--format", "--output", "-j", "--runs", "--run"}
 
 
 def completed(begun: str) -> list[tuple[str, str]]:
@@ -145,7 +141,7 @@ def status(
     from .patches.task import State
 
     chosen = tasks_asked(tasks, every=not tasks)
-    with opened(tree, shared=True) as source_tree:
+    with locked_tree(tree, shared=True) as source_tree:
         found = survey(source_tree, chosen)
     if as_format == Format.JSON:
         screen.show_json({"tree": str(tree), "tasks": [one.to_json() for one in found]})
@@ -171,7 +167,7 @@ def diff(
     from .patches.engine import plan, unified
 
     chosen = tasks_asked(tasks, every=every)
-    with opened(tree, shared=True) as source_tree:
+    with locked_tree(tree, shared=True) as source_tree:
         planned = plan(source_tree, chosen, quick=True)
     lines = [line for change in planned.changes for line in unified(change)]
     if as_format == DiffFormat.JSON:
@@ -186,9 +182,6 @@ def diff(
     screen.show_next(again("apply" if lines else "verify", chosen, tree))
 
 
-@app.command("apply", help="Apply tasks to a tree: all of them, or none.")
-@app.command("revert", help="Take tasks back that bitpatch applied; later edits by hand stay.")
-@guarded
 def enact(
     context: typer.Context,
     tasks: Tasks = None,
@@ -196,33 +189,56 @@ def enact(
     tree: Tree = Path(),
     dry_run: DryRun = False,
     check: Check = False,
+    prove: Annotated[bool, typer.Option("--prove", help="Write only what the judges verify, in a copy.")] = False,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Apply what can be, name the rest, exit 3.")] = False,
     as_format: AsFormat = Format.TEXT,
     quiet: Quiet = False,
 ) -> None:
-    """Plan under the tree's lock, write unless asked not to, and screen.say what was done."""
+    """Plan under the tree's lock, write unless asked not to, and say what was done."""
     from .patches.asked import again, tasks_asked
     from .patches.originals import load
     from .patches.revert import plan_apply, plan_revert
     from .patches.transaction import write
 
-    chosen, command = tasks_asked(tasks, every=every), context.info_name or ""
-    with opened(tree) as source_tree:
+    chosen, command, code = tasks_asked(tasks, every=every), context.info_name or "", 0
+    with locked_tree(tree) as source_tree:
         if command == "apply":
-            planned, originals = plan_apply(source_tree, chosen, tell=screen.warn)
+            planned, originals = plan_apply(source_tree, chosen, tell=screen.warn, keep_going=keep_going)
         else:
             planned, originals = plan_revert(source_tree, load(tree), chosen, every=every)
-        writes = not (dry_run or check or planned.refused)
+        if prove and planned.changes:
+            planned, code = proved(tree, Path(source_tree.model_path).parent, planned, quiet)
+        writes = not (dry_run or check or code) and (keep_going or not planned.refused)
         if writes:
             write(tree, planned.changes, originals, tell=screen.warn)
     if as_format == Format.JSON:
         screen.show_json({"tree": str(tree), **planned.to_json(written=writes)})
-    screen.require_accepted(planned)
-    if as_format != Format.JSON and not quiet:
+    elif not quiet and (writes or not planned.refused):
         screen.show_outcomes(planned, written=writes)
+    screen.require_accepted(planned, written=writes, code=code)
+    if as_format != Format.JSON and not quiet:
         done = writes or not planned.changes
         screen.show_next(again({"apply": "verify", "revert": "status"}[command] if done else command, chosen, tree))
     if check and planned.changes:
         raise typer.Exit(screen.EXIT_CHANGES)
+
+
+app.command("apply", help="Apply tasks to a tree: all of them, or none.")(guarded(enact))
+app.command("revert", help="Take tasks back that bitpatch applied; later edits by hand stay.")(
+    guarded(enact, without=("prove", "keep_going"))
+)
+
+
+def proved(tree: Path, package: Path, planned: Plan, quiet: bool) -> tuple[Plan, int]:
+    """A plan with what the judges say of it, and the exit code that stands for that."""
+    from .verify import proof, report, runner
+
+    try:
+        with screen.shown_progress(quiet) as show:
+            found = proof.judged(tree, package, planned, show)
+    except runner.VerifyUnavailable as error:
+        screen.fail(str(error), screen.EXIT_UNPROVEN, "pip install 'bitpatch[verify]'")
+    return proof.with_reasons(planned, found), report.exit_code(found)
 
 
 @app.command()
@@ -245,7 +261,7 @@ def verify(
     every = every or not tasks
     chosen = tasks_asked(tasks, every=every)
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
-    with opened(where, shared=True) as source_tree:
+    with locked_tree(where, shared=True) as source_tree:
         package = Path(source_tree.model_path).parent
     try:
         with screen.shown_progress(quiet) as show, runner.Zygote() as zygote:
@@ -294,7 +310,7 @@ def train(
             "name a run, task-a, task-b or task-c, or give --plan alone", screen.EXIT_USAGE, "bitpatch train --plan"
         )
     where = tree_or_reference(tree, "planning with" if plan else "training with", None if quiet else screen.warn)
-    with opened(where, shared=True) as source_tree:
+    with locked_tree(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
         states = {one.task.id: str(one.state) for one in survey(source_tree, all_tasks())}
     if preset is None:
@@ -338,7 +354,7 @@ def validate(
             f"{run.folder} holds a run of {own}, not of {preset}", screen.EXIT_USAGE, f"bitpatch validate {own}"
         )
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
-    with opened(where, shared=True) as source_tree:
+    with locked_tree(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
     if reason := phases.no_runs(root):
         screen.fail(reason, screen.EXIT_REFUSED, "bitpatch new DIR")
@@ -356,28 +372,12 @@ def validate(
     raise typer.Exit(validation.EXIT_CODES[found.verdict])
 
 
-@contextmanager
-def opened(tree: Path, *, shared: bool = False) -> Iterator[SourceTree]:
-    """The tree under its lock, after a killed run was recovered."""
-    from .patches.transaction import locked
-    from .patches.tree import open_tree, require_folder
+def locked_tree(tree: Path, *, shared: bool = False) -> AbstractContextManager[SourceTree]:
+    """The tree under its lock; what is begun is undone if a signal comes."""
+    from .patches.opening import opened
 
-    require_folder(tree)
-    gc.disable()  # a run lives for a second: collecting would walk its syntax trees again and again
     undoing()
-    with locked(tree, shared=shared, tell=screen.warn):
-        yield open_tree(tree, tell=screen.warn)
-    gc.freeze()  # nor are they walked when Python ends
-
-
-def require_values(words: Sequence[str]) -> None:
-    """No option is another's value: `verify --output --json` lacks a file. Raises Failure."""
-    for option, word in itertools.pairwise(itertools.takewhile("--".__ne__, words)):
-        if option in TAKES_VALUE and word.startswith("-") and word != "-":
-            then = f"bitpatch {words[0]} -h"
-            screen.fail(
-                f"option {option} requires a value, found {word} ({then} shows what there is)", screen.EXIT_USAGE, then
-            )
+    return opened(tree, shared=shared, tell=screen.warn)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -388,7 +388,8 @@ def main(words: Sequence[str] | None = None) -> None:
     screen.spell_everything()
     with screen.ending(as_json=wants_json(words), debug="--debug" in words):
         screen.require_output(words)
-        require_values(words)
+        if reason := lacking(words):
+            screen.fail(reason, screen.EXIT_USAGE, f"bitpatch {words[0]} -h")
         command = typer.main.get_command(app)
         if "_BITPATCH_COMPLETE" in os.environ:
             command.main(words, prog_name="bitpatch")

@@ -74,8 +74,8 @@ COMMON = {
 }
 
 
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --json, which is --format json, and --debug, and let it end as `ending` says."""
+def guarded(command: Callable[..., None], *, without: Sequence[str] = ()) -> Callable[..., None]:
+    """Give a command --json and --debug, let it end as `ending` says, and leave out the options in `without`."""
 
     @functools.wraps(command)
     def run(*, as_json: bool, debug: bool, **options: Any) -> None:
@@ -88,7 +88,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
         for name, kind in COMMON.items()
     ]
-    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
+    kept = [each for name, each in own.parameters.items() if name not in without]
+    run.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
     return run
 
 
@@ -235,13 +236,17 @@ def show_json(value: dict[str, Any]) -> None:
     printed(json.dumps(value, indent=2) + "\n")
 
 
-def require_accepted(planned: Plan) -> None:
-    """Leave with the reasons if a task was refused."""
+def require_accepted(planned: Plan, *, written: bool = False, code: int = 0) -> None:
+    """Leave with the reasons if a task was refused, with a code of its own where a judge refused it."""
     reasons = dict.fromkeys(outcome.reason for outcome in planned.outcomes if outcome.outcome == "refused")
     if planned.refused:
         warn("error: ", fg="red", bold=True, nl=False)
-        warn("\n".join(["refused, and nothing was written", *reasons]))
-        raise typer.Exit(EXIT_REFUSED)
+        warn(
+            "\n".join(
+                ["refused, and the rest was written" if written else "refused, and nothing was written", *reasons]
+            )
+        )
+        raise typer.Exit(code or EXIT_REFUSED)
 
 
 def show_next(command: str) -> None:

@@ -59,10 +59,11 @@ def status(tree: SourceTree, tasks: Sequence[Task]) -> list[TaskStatus]:
     return [TaskStatus.of(task, findings(tree, task)) for task in tasks]
 
 
-def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False) -> Plan:
+def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False, keep_going: bool = False) -> Plan:
     """What applying the tasks would do: all of it, or nothing if one is refused.
 
-    With `quick` the same plan, by what is remembered of the tree and in two processes.
+    With `quick` the same plan, by what is remembered of the tree and in two processes. With `keep_going` what is not
+    refused is done all the same.
 
     Raises BitpatchError where a file does not parse, and where the plan would not be idempotent.
     """
@@ -73,10 +74,11 @@ def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False) -> Pla
         return done
     outcomes, after = (quick and _applied_beside(tree, tasks)) or _applied(tree, tasks)
     planned = Plan(tuple(outcomes))
-    if planned.refused:
+    if planned.refused and not keep_going:
         return planned
     if after is not tree:
-        _require_nothing_left((survey if quick else status)(after.settled(), tasks))
+        accepted = [outcome.task for outcome in outcomes if outcome.outcome is not Outcome.REFUSED]
+        _require_nothing_left((survey if quick else status)(after.settled(), accepted))
     return Plan(planned.outcomes, tuple(_changes(tree, after)))
 
 

@@ -50,10 +50,10 @@ class _Refusal(BitpatchError):
 
 
 def plan_apply(
-    tree: SourceTree, tasks: Sequence[Task], *, tell: Callable[[str], None]
+    tree: SourceTree, tasks: Sequence[Task], *, tell: Callable[[str], None], keep_going: bool = False
 ) -> tuple[Plan, Originals | None]:
     """What applying tasks would do, and what to remember for a later revert: None leaves that as it is."""
-    planned = plan(tree, tasks, quick=True)
+    planned = plan(tree, tasks, quick=True, keep_going=keep_going)
     if not planned.changes:
         return planned, None
     try:

@@ -9,7 +9,8 @@ import pytest
 import typer
 from samples import ROOT
 
-from bitpatch.cli import TAKES_VALUE, app, completed
+from bitpatch.__main__ import TAKES_VALUE
+from bitpatch.cli import app, completed
 from bitpatch.patches.engine import all_tasks
 
 COMMANDS = typer.main.get_command(app).commands

@@ -49,7 +49,8 @@ def restart_clean(arguments: Sequence[str] | None = None, commands: Collection[s
     Python was not started to run bitpatch: whoever calls it from a program of their own answers for its environment.
     """
     command = None if arguments is None else next((word for word in arguments if not word.startswith("-")), None)
-    if arguments is not None and command not in commands:
+    proves = command == "apply" and "--prove" in (arguments or ())
+    if arguments is not None and command not in commands and not proves:
         return
     is_new = os.environ.pop(MARK, "") == str(os.getpid())  # a new program keeps the number
     clean = clean_environment(os.environ)
