@@ -93,7 +93,8 @@ def dropout(reading: Reading, found: Attention) -> str:
         text = spelled(module, reading, found.node)
         if text is None:
             raise Unread(found.dropout, "its dropout has no name where the weighted sum stands")
-        return f"{text}.p if self.training else 0.0"
+        is_method = reading.owner is not None and "self" in reading.before[reading.file.statement(found.node)]
+        return f"{text}.p if {'self' if is_method else text}.training else 0.0"
     texts = [spelled(each, reading, found.node) if each is not None else None for each in (p, training)]
     if None in texts:
         raise Unread(found.dropout, "its dropout does not say p and training")

@@ -182,6 +182,7 @@ def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
         masking = _masking(scores)
         if masking is not None:
             scores, mask = masking
+            _require_unscaled(found, mask)
             found.masks.append(mask)
         elif scores.op in ("mul", "div"):
             scores = _unscaled(found, scores)
@@ -257,8 +258,6 @@ def _unscaled(found: Attention, scores: Value) -> Value:
         inner, factor = factor, inner
     if not is_number(factor):
         raise Unread(factor, "its scale may be a tensor, which torch takes none: multiply the queries by it")
-    if any(mask.kind == "added" for mask in found.masks) is False and found.masks and not _is_positive(factor):
-        raise Unread(factor, "its scores are scaled once they are masked")
     found.factors.append((factor, scores.op == "div"))
     return inner
 
@@ -278,6 +277,14 @@ def _without_factors(graph: Graph, found: Attention, tensor: Value) -> Value:
         found.factors.append((factor, tensor.op == "div"))
         tensor = inner
     return tensor
+
+
+def _require_unscaled(found: Attention, mask: Masking) -> None:
+    """Raise Unread where a mask is scaled with the scores, and that makes a difference."""
+    is_infinite = mask.kind != "added" or mask.is_causal
+    for factor, _ in found.factors:
+        if not is_infinite or not _is_positive(factor):
+            raise Unread(factor, "its scores are scaled once they are masked")
 
 
 def _is_positive(value: Value) -> bool:

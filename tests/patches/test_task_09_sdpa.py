@@ -19,6 +19,7 @@ class Attention:
         self.mix = nn.Linear(width, width)
         self.scale = width**-0.5
         self.temperature = nn.Parameter(torch.ones(()))
+        self.factor = width
 
     def forward(self, q, k, v, causal):
         B, H, T, D = q.shape
@@ -220,6 +221,21 @@ def test_idioms(tree_of, after, old, new, expected):
     assert expected in after(tree_of(ATTENTION.replace(old, new)), "task-9")
 
 
+def test_dropout_outside_of_a_module_goes_by_its_own_mode(tree_of, after):
+    text = """\
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+DROP = nn.Dropout(0.1)
+
+
+def attend(q, k, v):
+    return DROP((q @ k.mT).softmax(-1)) @ v
+"""
+    assert "    dropout_p = DROP.p if DROP.training else 0.0\n" in after(tree_of(text), "task-9")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
@@ -243,6 +259,18 @@ def test_idioms(tree_of, after, old, new, expected):
             id="a layer on the weights",
         ),
         pytest.param("/ math.sqrt(D)", "* self.temperature", "may be a tensor", id="a learned scale"),
+        pytest.param(
+            MASK,
+            MASK + "        scores = scores * self.factor\n",
+            "once they are masked",
+            id="scaled by what may be negative",
+        ),
+        pytest.param(
+            SCORES + MASK,
+            "        scores = (q @ k.mT + bias) / math.sqrt(D)\n",
+            "once they are masked",
+            id="a bias that is scaled too",
+        ),
         pytest.param("/ math.sqrt(D)", "* self.temperature.exp()", "may be a tensor", id="a computed scale"),
         pytest.param(
             "scores.masked_fill(", "(scores + bias).masked_fill(", "more than a mask", id="bias under the mask"
