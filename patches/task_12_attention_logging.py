@@ -9,6 +9,7 @@ Contract: fixes. Outputs and random numbers are the same, logged or not.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 import libcst as cst
@@ -31,7 +32,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             params = {param.name.value: param for param in parameters(function)}
             if LOGGING in params and CHUNK in params:
                 yield from _default(source, params[LOGGING])
-                yield from _settings(source, function, params[CHUNK])
+                yield from _settings(tree, source, function, params[CHUNK])
         for call in source.walk(cst.Call, having=PARSER):
             if flag_of(call) == f"--{LOGGING}":
                 yield _option(source, call)
@@ -60,7 +61,7 @@ def _optional(source: Source, param: cst.CSTNode) -> cst.CSTNode:
     return param.with_changes(default=cst.Name("None"))
 
 
-def _settings(source: Source, function: cst.FunctionDef, chunk: cst.Param) -> Iterator[Finding]:
+def _settings(tree: SourceTree, source: Source, function: cst.FunctionDef, chunk: cst.Param) -> Iterator[Finding]:
     """Resolve None where the value is stored as an attribute; what else is done with it must bear None."""
     if chunk.default is not None and source.code(chunk.default) != "None":
         yield near_miss(source.site(chunk, f"default of {CHUNK}, but not None: say what no chunks are by None first"))
@@ -75,6 +76,12 @@ def _settings(source: Source, function: cst.FunctionDef, chunk: cst.Param) -> It
         if isinstance(assign, (cst.Assign, cst.AnnAssign)) and assign.value is use:
             target = assign.targets[0].target if isinstance(assign, cst.Assign) else assign.target
             is_alone = not isinstance(assign, cst.Assign) or len(assign.targets) == 1
+            if isinstance(target, cst.Attribute) and is_alone and not _is_read(tree, target.attr.value):
+                note = (
+                    f"{LOGGING} stored, but nothing reads it: it turns nothing off. Make no map where it is False first"
+                )
+                yield near_miss(source.site(assign, note))
+                continue
             if isinstance(target, cst.Attribute) and is_alone:
                 text = f"{CHUNK} is None if {LOGGING} is None else {LOGGING}"
                 yield mend(
@@ -84,6 +91,13 @@ def _settings(source: Source, function: cst.FunctionDef, chunk: cst.Param) -> It
                 continue
         if not _is_passed_on(source, use):
             yield near_miss(source.site(use, f"use of {LOGGING} that takes None for False: store it as it is first"))
+
+
+def _is_read(tree: SourceTree, attribute: str) -> bool:
+    """Whether code of the package reads an attribute of this name, of whatever object."""
+    files = (tree.code.files.file(source.path) for source in tree.package(having=attribute.encode()))
+    nodes = (node for file in files if file is not None for node in ast.walk(file.module))
+    return any(isinstance(n, ast.Attribute) and n.attr == attribute and isinstance(n.ctx, ast.Load) for n in nodes)
 
 
 def _is_asked_for_none(source: Source, use: cst.Name) -> bool:

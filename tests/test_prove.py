@@ -36,12 +36,9 @@ def test_what_is_verified_is_written(tree):
 
 
 def test_what_is_violated_is_not_written(tree):
-    """A flag that nothing reads: the patch turns it off, and the map is made all the same."""
-    edit(
-        tree,
-        (", T) if self.full_attn_logging else None", ", T)"),
-        ("weights.detach() if self.full_attn_logging else None", "weights.detach()"),
-    )
+    """The map is made all the same, and thrown away: with the patch as without it."""
+    made = "self._stitch(weights.detach().unflatten(0, (B, H)), T)"
+    edit(tree, (f"        return out, {made} if", f"        stitched = {made}\n        return out, stitched if"))
     before = contents(tree)
     result = bitpatch("apply", "12", "--prove", "--tree", tree, "--json")
     assert result.returncode == 4

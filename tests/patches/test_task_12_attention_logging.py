@@ -10,6 +10,9 @@ class Attention:
     def __init__(self, chunk_size: int | None = None, full_attn_logging: bool = True) -> None:
         self.chunk_size = chunk_size
         self.full_attn_logging = full_attn_logging
+
+    def forward(self, weights):
+        return weights if self.full_attn_logging else None
 """
 RESOLVED = "        self.full_attn_logging = chunk_size is None if full_attn_logging is None else full_attn_logging\n"
 
@@ -91,3 +94,9 @@ def test_another_default_is_named(tree_of, refusal):
 def test_what_none_would_change_is_named(tree_of, refusal, old, new, reason):
     assert old in ATTENTION
     assert reason in refusal(tree_of(ATTENTION.replace(old, new)), "task-12")
+
+
+def test_a_flag_that_nothing_reads_is_refused(tree_of, refusal):
+    text = ATTENTION.replace("return weights if self.full_attn_logging else None", "return weights")
+    reason = refusal(tree_of(text), "task-12")
+    assert "near miss at bit_transformer/model.py:4:9: full_attn_logging stored, but nothing reads it" in reason
