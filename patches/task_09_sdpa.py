@@ -84,15 +84,16 @@ def _computed_by_torch(graph: Graph, source: Source, reading: Reading, found: At
         if name in reading.file.scopes[reading.node].bound:
             raise Unread(found.softmax, f"the name {name} stands for something else here: rename yours")
     operands = [operand(reading, found, each) for each in (found.queries, found.keys, found.values)]
-    arguments = [*operands, *mask(reading, found), *scale(graph, reading, found)]
-    edits: list[Edit] = []
+    masked, edits, probability = mask(reading, found), list[Edit](), ""
     if found.dropout is not None:
         if reading.file.scopes[reading.node].is_taken("dropout_p"):
             raise Unread(found.dropout, "the name dropout_p is taken: rename yours")
-        edits.append(insert_before(source, source.at(statement), f"dropout_p = {dropout(reading, found)}"))
-        arguments.insert(3 + len(mask(reading, found)), "dropout_p=dropout_p")
+        probability = dropout(reading, found)
+        edits.append(insert_before(source, source.at(statement), f"dropout_p = {probability}"))
+    dropped = ["dropout_p=dropout_p"] if probability else []
+    arguments = [*operands, *masked, *dropped, *scale(graph, reading, found)]
     text = _call(source, node, statement, function, arguments, order(found))
-    gone = spent(reading, [node], found.result, arguments)
+    gone = spent(reading, [node], found.result, [*arguments, probability or "0"])
     edits += [Edit(source, source.at(each), lambda _: cst.RemoveFromParent()) for each in gone]
     edits += _map_apart(source, reading, found, gone, f"{no_grad}()")
     site = found.softmax.at if found.softmax.at is not None and found.softmax.at.file is reading.file else None

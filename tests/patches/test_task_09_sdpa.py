@@ -149,6 +149,12 @@ def test_the_map_is_computed_apart_and_the_output_by_torch(tree_of, after):
             id="condition that is known too late",
         ),
         pytest.param(
+            OUT,
+            "        drop = self.dropout\n        out = drop(weights) @ v\n",
+            "        drop = self.dropout\n        dropout_p = drop.p if self.training else 0.0\n",
+            id="dropout under another name",
+        ),
+        pytest.param(
             MASK,
             MASK.replace("diagonal=1", "diagonal=2"),
             "attn_mask=~future if causal else None, dropout_p",
