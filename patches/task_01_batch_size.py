@@ -156,9 +156,10 @@ def _loaded(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut 
         problem = "loop over micro-batches, but where the rows are cut cannot be told: go through rows.split(8)"
         yield near_miss(source.site(loop, problem))
         return
-    problem = _problem(source, function, loop, cut)
-    if problem:
-        yield near_miss(source.site(cut.whole, f"micro-batches of a fixed size, but {problem}"))
+    problems = list(dict.fromkeys(_problems(source, function, loop, cut)))
+    if problems:
+        for problem in problems:
+            yield near_miss(source.site(cut.whole, f"micro-batches of a fixed size, but {problem}"))
         return
     site = source.site(cut.whole, "micro-batches of a fixed size")
     loads = f"{LOADS}({source.code(cut.rows)}, {', '.join(OPTIONS)})"
@@ -180,13 +181,13 @@ def _loaded(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut 
         yield mend(source.site(guess, "guess at the number of micro-batches"), [_counted(source, guess, name)])
 
 
-def _problem(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut) -> str:
-    """Why a loader of shuffled rows could not stand for the rows as they are cut; nothing where it can."""
+def _problems(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut) -> Iterator[str]:
+    """Why a loader of shuffled rows could not stand for the rows as they are cut."""
     taken = taken_name(source, function, OPTIONS, [LOADS, PLANNED])
     if taken is not None:
-        return f"line {source.site(taken, '').line} gives a name another meaning that the patch needs: rename it"
+        yield f"line {source.site(taken, '').line} gives a name another meaning that the patch needs: rename it"
     if not isinstance(followed(source, cut.size), cst.Integer) and source.code(cut.size) != OPTIONS[0]:
-        return f"their size is {source.code(cut.size)}: make it a number, or a parameter {OPTIONS[0]}"
+        yield f"their size is {source.code(cut.size)}: make it a number, or a parameter {OPTIONS[0]}"
     own = source.parents[cut.whole]
     kept = own.targets[0].target if isinstance(own, cst.Assign) else None
     named = [use for use in source.uses(function) if isinstance(kept, cst.Name) and use.value == kept.value]
@@ -197,14 +198,14 @@ def _problem(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut
         for use in reads
         if use not in iterated and source.code(source.parents[source.parents[use]]) != f"len({use.value})"
     ]:
-        return "they are read elsewhere too, and a loader has no rows to index"
+        yield "they are read elsewhere too, and a loader has no rows to index"
     for node in (cut.whole, *iterated):
         if not _is_wrapped(source, node, loop.iter if node in iterated or kept is None else cut.whole):
-            return "they pass through something that a loader of shuffled rows cannot: go through them alone"
+            yield "they pass through something that a loader of shuffled rows cannot: go through them alone"
     found = iteration(source, loop)
     counter = loop.target.elements[0].value if found is not None and found.counted else None  # type: ignore[attr-defined]
     if counter is not None and any(use.value == source.code(counter) for use in _indices(source, loop)):
-        return "the loop's counter finds rows by their place, and they come shuffled: zip them into one data set"
+        yield "the loop's counter finds rows by their place, and they come shuffled: zip them into one data set"
     rows = cut.rows
     guesses = list(_guesses(source, function, cut))
     first: cst.CSTNode = guesses[0] if guesses else loop
@@ -214,12 +215,11 @@ def _problem(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut
     late = [b for b in bound if not isinstance(b.node, cst.Param) and source.order[b.node] >= source.order[top]]
     late = [b for b in late if is_inside(source, b.node, function)]
     if late or source.names.bindings(rows.value, top) is not bound or source.parents[top] is not function.body:  # type: ignore[attr-defined]
-        return f"{source.code(rows)} is set too late for a loader that is made once: set it at the top of train_loop"
+        yield f"{source.code(rows)} is set too late for a loader that is made once: set it at the top of train_loop"
     if not guesses and not [use for use in reads if use not in iterated]:
-        return (
+        yield (
             f"the total of the schedule does not count them: write len({source.code(rows)}) // {source.code(cut.size)}"
         )
-    return ""
 
 
 def _indices(source: Source, loop: cst.For) -> Iterator[cst.Name]:

@@ -54,10 +54,12 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     else:
         own = [param for param in params if param.name.value == AMP]
         taken = taken_name(source, function, [AMP], [CONTEXT, WIDEN]) or (own[0] if own else None)
+        brought = _under_autocast(source, function, *found, model)
         if taken is not None:
             yield near_miss(source.site(taken, "a name that the patch gives train_loop has another meaning: rename it"))
+            yield from () if brought.edits else (brought,)
             return
-        yield _under_autocast(source, function, *found, model)
+        yield brought
     yield parameter(source, given, "train_loop", AMP)
     yield from option(source, given, f"--{AMP}")
     yield from forwarded(source, given, "train_loop", AMP)

@@ -49,15 +49,15 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     tests = [test for source in shipped(tree, CLASS.pattern.encode()) for test in _tests(source)]
     raw = [test for test in tests if test.is_raw]
     for test in tests:
-        source, problem = test.source, _problem(test)
+        source, problems = test.source, list(dict.fromkeys(_problems(test)))
         if not test.is_raw:
             yield mended(source.site(test.node, "gate that tests an average"))
         elif len(raw) > 1:
             yield near_miss(source.site(test.node, f"one of {len(raw)} tests of a loss: leave the gate's alone"))
-        elif problem:
-            yield near_miss(source.site(test.node, f"loss tested against a threshold, but {problem}"))
-        else:
+        elif not problems:
             yield from _averaged(test)
+        for problem in problems if test.is_raw and len(raw) == 1 else ():
+            yield near_miss(source.site(test.node, f"loss tested against a threshold, but {problem}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,32 +126,31 @@ def _is_given(source: Source, method: cst.FunctionDef, loss: cst.BaseExpression)
     return isinstance(loss, cst.Name) and loss.value in [param.name.value for param in parameters(method)[1:]]
 
 
-def _problem(test: _Test) -> str:
+def _problems(test: _Test) -> Iterator[str]:
+    """What forbids to test an average there."""
     source, statement = test.source, test.statement
     if not test.is_strict:
-        return "at the threshold itself it trips too: let it trip above"
+        yield "at the threshold itself it trips too: let it trip above"
     value = statement.test if isinstance(statement, cst.If) else getattr(statement, "value", None)
     if isinstance(value, cst.BooleanOperation) and isinstance(value.operator, cst.Or):
         value = value.right if attribute(source, value.left) == test.tripped else value
     if test.node is not value:
-        return "together with something else: test it by itself"
+        yield "together with something else: test it by itself"
     blocks = [each for each in source.ancestors(statement) if isinstance(each, (cst.BaseCompoundStatement, cst.Else))]
     if next((each for each in blocks if not isinstance(each, cst.With)), None) is not test.method:
-        return "not each time: test it in the method's own body"
+        yield "not each time: test it in the method's own body"
     for way_out in source.walk(cst.Return, inside=test.method):
         around = source.enclosing(way_out, cst.If, cst.FunctionDef)
         tested = attribute(source, around.test) if isinstance(around, cst.If) else test.tripped
         if source.order[way_out] < source.order[test.node] and tested != test.tripped:
-            return "a way out before it would leave the average without its value: move the test before that"
-    return _taken(test)
-
-
-def _taken(test: _Test) -> str:
+            yield "a way out before it would leave the average without its value: move the test before that"
     start = test.start
     own = {attribute(test.source, node) for node in test.source.walk(cst.Attribute, inside=test.own)}
     names = {param.name.value for param in parameters(start)} if start is not None else set()
     taken = sorted({*OPTIONS, *STATE} & own | set(OPTIONS) & names)
-    return f"the name {taken[0]} is taken: rename yours" if taken else ""
+    if taken:
+        several = f"the names {', '.join(taken)} are taken" if taken[1:] else f"the name {taken[0]} is taken"
+        yield f"{several}: rename yours"
 
 
 def _averaged(test: _Test) -> Iterator[Finding]:

@@ -137,6 +137,13 @@ def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
     assert reason in refusal(loop_of(LOOP.replace(old, new)), "task-1")
 
 
+def test_all_obstacles_are_named_at_once(loop_of, refusal):
+    text = LOOP.replace("split(8)", "split(bs)[:-1]").replace("    total =", "    batch_size = 8\n    total =")
+    reason = refusal(loop_of(text), "task-1")
+    for obstacle in ("another meaning", "make it a number", "a loader of shuffled rows cannot", "does not count them"):
+        assert obstacle in reason
+
+
 def test_what_accumulation_has_planned_is_told_the_extra_steps(loop_of, patched):
     tree = loop_of(LOOP)
     for name in ("task-4", "task-1"):

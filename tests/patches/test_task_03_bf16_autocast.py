@@ -132,3 +132,11 @@ def test_a_name_that_is_taken_is_named(loop_of, refusal):
     assert "stands for something else" in refusal(loop_of(text), "task-3") or "autocast" in refusal(
         loop_of(text), "task-3"
     )
+
+
+def test_all_obstacles_are_named_at_once(loop_of, refusal):
+    text = LOOP.replace("    total = ", "    amp = 1\n    total = ").replace("loss_of(logits, batch)", "self.loss")
+    text = text.replace("logits = model.forward_compressed(batch)", "pass").replace("logits = model(batch)", "pass")
+    reason = refusal(loop_of(text), "task-3")
+    assert "a name that the patch gives train_loop has another meaning" in reason
+    assert "no forward and loss as statements before it" in reason

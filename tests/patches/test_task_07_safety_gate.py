@@ -275,3 +275,13 @@ def test_a_test_of_a_gate_is_not_the_gate(gate_of, tmp_path):
 
 def test_on_the_baseline(tree, patched):
     assert (patched(tree, "task-7") / PATH).read_bytes() == (REFERENCE / PATH).read_bytes()
+
+
+def test_all_obstacles_are_named_at_once(gate_of):
+    tree = gate_of(
+        ("if val_loss > self.threshold", "if val_loss >= self.threshold or val_loss != val_loss"),
+        ("self.tripped = False\n\n    def allows", "self.tripped, self.steps = False, 0\n\n    def allows"),
+    )
+    (outcome,) = plan(open_tree(tree), [TASK]).outcomes
+    for obstacle in ("at the threshold itself", "together with something else", "the name steps is taken"):
+        assert obstacle in outcome.reason
