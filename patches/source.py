@@ -209,7 +209,7 @@ class Source:
         for each in reversed(found):
             if isinstance(each, kind):
                 return each
-            if isinstance(each, cst.BaseSmallStatement):  # one of several in a line
+            if isinstance(node, ast.stmt) and isinstance(each, cst.BaseSmallStatement):  # one of several in a line
                 return self.statement(each)
         raise LookupError(f"{self.path}:{node.lineno}: no node of its own")
 

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from .editing.apart import kept_apart, makers_and_uses
+from .editing.apart import kept_apart, makers_and_uses, may_move
 from .editing.attention import dropout, mask, operand, order, scale
 from .editing.spent import spent
 from .edits import insert_before, rewrite
-from .reading.attention import Attention, Unread, attentions, handed_a_causal_mask, hides_more_at_times
+from .reading.attention import Attention, Unread, attentions, handed_a_causal_mask, hides_more_at_times, other_mode
 from .reading.frames import Reading
 from .reading.values import Graph
 from .source import Source
@@ -47,13 +47,21 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             for each in found[reading.node]:
                 called = reading.calls.get(each.node) if isinstance(each, Attention) else None  # type: ignore[call-overload]
                 if called is None or not found.get(called):
-                    yield _finding(tree.code.graph, source, reading, _judged(each, weighed, readings))
+                    yield _finding(tree.code.graph, source, reading, _judged(each, weighed, reading, readings))
 
 
-def _judged(found: Attention | Unread, weighed: Counter[int], readings: list[Reading]) -> Attention | Unread:
+def _judged(
+    found: Attention | Unread, weighed: Counter[int], reading: Reading, readings: list[Reading]
+) -> Attention | Unread:
     """The same, unless what is around it forbids to patch it."""
     if not isinstance(found, Attention):
         return found
+    if any(isinstance(each, ast.NamedExpr) for each in ast.walk(found.node)):
+        return Unread(found.softmax, "its weights are named on the way (:=): name them in a statement of their own")
+    if found.node in reading.doing:
+        return Unread(found.softmax, "the call that weighs does something else too: write it here")
+    if other_mode(reading, found):
+        return Unread(found.softmax, "its weights are made in another mode than their sum (no_grad, autocast)")
     if weighed[found.softmax.key] > 1:
         return Unread(found.softmax, "its weights weigh several values: make one product of them")
     if any(not mask.is_causal and hides_more_at_times(mask.mask) for mask in found.masks):
@@ -120,9 +128,11 @@ def _map_apart(
     """Keep the statements that make the weights for who else reads them: under the same condition, if there is one."""
     made = {each.key for each in found.made}
     makers, uses = makers_and_uses(reading, made, found.node, gone)
-    if found.dropout is not None and any(reading.values[use].key == found.dropout.key for use in uses):
+    read = [reading.values[use].key for use in uses if use in reading.values]
+    if found.dropout is not None and found.dropout.key in read:
         raise Unread(found.dropout, "the weights are read once they are dropped out: read them before")
-    if makers and uses:
+    parts = {each.key for each in found.result.walk()} | made
+    if makers and uses and may_move(reading, makers, uses, parts, made):
         yield from kept_apart(source, reading, makers, uses, no_grad)
 
 

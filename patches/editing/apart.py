@@ -33,24 +33,40 @@ def makers_and_uses(
     file = reading.file
     block = file.parents[file.statement(at)]
     makers: list[ast.stmt] = []
+    names: set[str] = set()
     for node in ast.walk(reading.node):
-        if (
-            isinstance(node, ast.Assign)
-            and node not in gone
-            and node.value in reading.values
-            and reading.values[node.value].key in made
-        ):
+        value = reading.values.get(node.value) if isinstance(node, ast.Assign) else None
+        if value is not None and node not in gone and value.key in made:
+            names |= {
+                each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+            }
             top = next((each for each in (node, *file.ancestors(node)) if file.parents.get(each) is block), None)
             if isinstance(top, ast.stmt) and top not in makers:
                 makers.append(top)
     own = {id(each) for each in (*makers, *gone, at)}
-    uses = [
-        node
-        for node, value in reading.values.items()
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and value.key in made
-    ]
-    outside = [use for use in uses if not any(id(each) in own for each in file.ancestors(use))]
-    return sorted(makers, key=lambda each: each.lineno), outside
+    loads = [node for node in ast.walk(reading.node) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    uses = [node for node in loads if node.id in names and not any(id(each) in own for each in file.ancestors(node))]
+    return sorted(makers, key=lambda each: each.lineno), uses
+
+
+def may_move(
+    reading: Reading, makers: Sequence[ast.stmt], uses: Collection[ast.Name], parts: set[int], made: set[int]
+) -> bool:
+    """Whether statements do nothing but give values of `parts` to local names, and all uses read what they make."""
+    scope = reading.file.scopes[reading.node]
+    for node in (each for statement in makers for each in ast.walk(statement)):
+        if isinstance(node, ast.Assign):
+            value, target = reading.values.get(node.value), node.targets[0]
+            is_local = isinstance(target, ast.Name) and target.id not in scope.elsewhere and len(node.targets) == 1
+            if not is_local or value is None or value.key not in parts:
+                return False
+        elif (
+            (isinstance(node, ast.stmt) and not isinstance(node, ast.If))
+            or node in reading.doing
+            or isinstance(node, ast.NamedExpr)
+        ):
+            return False
+    return all(use in reading.values and reading.values[use].key in made for use in uses)
 
 
 def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
@@ -74,7 +90,9 @@ def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
     is_same = all(each.id in env and env[each.id].key == reading.values[each].key for each in own)
     written = {effect.value.data for effect in reading.effects if effect.kind == "setattr"}
     asked = {each.attr for each in ast.walk(choice.test) if isinstance(each, ast.Attribute)}
-    return file.text(choice.test) if is_same and not asked & written else ""
+    until = file.statement(choice).lineno
+    between = [each for each in reading.doing if first.lineno <= getattr(each, "lineno", 0) < until]
+    return file.text(choice.test) if is_same and not asked & written and not between else ""
 
 
 def _is_detached(reading: Reading, use: ast.Name) -> bool:

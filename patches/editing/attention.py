@@ -72,7 +72,7 @@ def _says_bool(value: Value) -> bool:
 
 def scale(graph: Graph, reading: Reading, found: Attention) -> list[str]:
     """The scale as a keyword argument, where it is not torch's own."""
-    if is_default_scale(graph, found):
+    if is_default_scale(graph, reading, found):
         return []
     texts = []
     for factor, divides in found.factors:
@@ -93,7 +93,8 @@ def dropout(reading: Reading, found: Attention) -> str:
         text = spelled(module, reading, found.node)
         if text is None:
             raise Unread(found.dropout, "its dropout has no name where the weighted sum stands")
-        is_method = reading.owner is not None and "self" in reading.before[reading.file.statement(found.node)]
+        is_method = reading.owner is not None and any("Module" in ast.unparse(base) for base in reading.owner.bases)
+        is_method = is_method and "self" in reading.before[reading.file.statement(found.node)]
         return f"{text}.p if {'self' if is_method else text}.training else 0.0"
     texts = [spelled(each, reading, found.node) if each is not None else None for each in (p, training)]
     if None in texts:

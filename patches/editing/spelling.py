@@ -31,7 +31,9 @@ def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, b
     yield from sorted(names, key=lambda name: name not in inside)
     own = next((name for name, known in env.items() if known.op == "self"), "")
     if own and value.op not in ("const", "parameter"):
-        yield from (f"{own}.{name}" for name, known in reading.attributes.items() if known.key == value.key)
+        written = {effect.value.data for effect in reading.effects if effect.kind == "setattr"}
+        alike = (name for name, known in reading.attributes.items() if known.key == value.key)
+        yield from (f"{own}.{name}" for name in alike if name not in written)
     expressions = [(node, known) for node, known in reading.values.items() if known.key == value.key]
     for node, _ in sorted(expressions, key=lambda each: not _is_inside(reading, each[0], at)):
         is_local = isinstance(node, ast.Name) and node.id in reading.file.scopes[reading.node].bound
@@ -54,10 +56,20 @@ def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
         return False
     if _is_inside(reading, node, at):
         return True
+    written = {effect.value.data for effect in reading.effects if effect.kind == "setattr"}
+    written |= {
+        each.data
+        for e in reading.effects
+        if e.kind == "setitem"
+        for each in e.value["input"].walk()
+        if each.op == "attr"
+    }
     for each in ast.walk(node):
         if isinstance(each, (ast.NamedExpr, ast.Lambda, ast.Yield, ast.Await, ast.comprehension)):
             return False
-        if isinstance(each, ast.Call) and each in reading.calls:
+        if each in reading.calls or each in reading.doing:
+            return False
+        if isinstance(each, ast.Attribute) and each.attr in written:
             return False
         if isinstance(each, ast.Name) and each.id in reading.file.scopes[reading.node].bound:
             then, now = reading.values.get(each), env.get(each.id)

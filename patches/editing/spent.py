@@ -15,43 +15,47 @@ def spent(
     """The statements of a function that only fed expressions which are replaced, in source order.
 
     `made` is what the expressions computed, or nothing where each computed something of its own; `kept` are the texts
-    that stand in their place: what these use is needed. Only plain assignments to one name go, of values that have no
-    effect and that the expressions were made of, and conditions under which nothing is left.
+    that stand in their place: what these use is needed. Only plain assignments to one local name go, of values that
+    have no effect and that the expressions were made of, and conditions under which nothing is left.
     """
-    file = reading.file
     needed = {name for text in kept for name in _names(text)}
-    roots = {id(node) for node in replaced}
-    parts = {each.key for value in _values(reading, replaced, made) for each in value.walk()}
-    candidates = {
-        id(node): (node, node.targets[0].id)
+    values = [made] if made is not None else [reading.values[node] for node in replaced]
+    parts = {each.key for value in values for each in value.walk()}
+    gone = {
+        id(node): node
         for node in ast.walk(reading.node)
-        if isinstance(node, ast.Assign)
-        and len(node.targets) == 1
-        and isinstance(node.targets[0], ast.Name)
-        and _is_part(reading, node, parts)
-        and _is_alone(reading, node)
+        if isinstance(node, ast.Assign) and _may_go(reading, node, parts)
     }
-    loads = [node for node in ast.walk(reading.node) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    gone = set(candidates)
     while True:
-        around = roots | gone
-        used = {n.id for n in loads if not any(id(each) in around for each in (n, *file.ancestors(n)))} | needed
-        alive = {key for key in gone if candidates[key][1] in used}
+        around = {id(node) for node in (*replaced, *gone.values())}
+        used = _used(reading, around) | needed
+        alive = {key for key, node in gone.items() if node.targets[0].id in used}  # type: ignore[attr-defined]
         if not alive:
-            break
-        gone -= alive
-    return _with_conditions(reading, [candidates[key][0] for key in gone])
+            alive = {id(node) for block in _emptied(reading, list(gone.values())) for node in block}
+        if not alive:
+            return _with_conditions(reading, list(gone.values()))
+        gone = {key: node for key, node in gone.items() if key not in alive}
 
 
-def _values(reading: Reading, replaced: Iterable[ast.expr], made: Value | None) -> list[Value]:
-    return [made] if made is not None else [reading.values[node] for node in replaced]
-
-
-def _is_part(reading: Reading, node: ast.Assign, parts: set[int]) -> bool:
-    """Whether an assignment has no effect, and its value is a part of what is replaced."""
-    value = reading.values.get(node.value)
+def _may_go(reading: Reading, node: ast.Assign, parts: set[int]) -> bool:
+    """Whether an assignment to one local name has no effect, and its value is a part of what is replaced."""
+    scope, value = reading.file.scopes[reading.node], reading.values.get(node.value)
+    target = node.targets[0]
+    is_local = isinstance(target, ast.Name) and target.id in scope.bound and target.id not in scope.elsewhere
     is_pure = not any(each in reading.doing or isinstance(each, ast.NamedExpr) for each in ast.walk(node))
-    return is_pure and value is not None and value.key in parts
+    is_plain = len(node.targets) == 1 and is_local and is_pure and _is_alone(reading, node)
+    return is_plain and value is not None and value.key in parts
+
+
+def _used(reading: Reading, around: set[int]) -> set[str]:
+    """The names that are read, changed or deleted outside of some nodes."""
+    used = set()
+    for node in ast.walk(reading.node):
+        name = node.target if isinstance(node, ast.AugAssign) else node
+        is_use = isinstance(name, ast.Name) and (name is not node or not isinstance(name.ctx, ast.Store))
+        if is_use and not any(id(each) in around for each in (node, *reading.file.ancestors(node))):
+            used.add(name.id)  # type: ignore[attr-defined]
+    return used
 
 
 def _is_alone(reading: Reading, node: ast.stmt) -> bool:
@@ -60,23 +64,45 @@ def _is_alone(reading: Reading, node: ast.stmt) -> bool:
     return not any(each is not node and each.lineno <= node.lineno <= (each.end_lineno or 0) for each in siblings)
 
 
-def _with_conditions(reading: Reading, gone: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements that go, with conditions under which they are all that stands; no block is left empty."""
+def _blocks(reading: Reading, gone: list[ast.stmt]) -> list[tuple[ast.AST, list[ast.stmt]]]:
+    """The blocks of which nothing would be left, with what they belong to."""
+    return [
+        (parent, block)
+        for parent in {reading.file.parents[node] for node in gone}
+        for name in ("body", "orelse", "finalbody")
+        if isinstance(block := getattr(parent, name, None), list) and block and all(node in gone for node in block)
+    ]
+
+
+def _goes_whole(parent: ast.AST, gone: list[ast.stmt]) -> bool:
+    """Whether a compound statement is a condition that calls nothing, and nothing of it would be left."""
+    is_whole = isinstance(parent, ast.If) and all(node in gone for node in (*parent.body, *parent.orelse))
+    return is_whole and not any(isinstance(each, (ast.Call, ast.NamedExpr)) for each in ast.walk(parent.test))  # type: ignore[attr-defined]
+
+
+def _emptied(reading: Reading, gone: list[ast.stmt]) -> list[list[ast.stmt]]:
+    """The blocks that would be left empty, though what they belong to stays."""
+    known = list(gone)
     while True:
-        blocks = [
-            (parent, block)
-            for parent in {reading.file.parents[node] for node in gone}
-            for name in ("body", "orelse", "finalbody")
-            if isinstance(block := getattr(parent, name, None), list) and block and all(node in gone for node in block)
-        ]
-        if not blocks:
+        found = _blocks(reading, known)
+        stuck = [block for parent, block in found if not _goes_whole(parent, known)]
+        whole = [parent for parent, _ in found if _goes_whole(parent, known) and parent not in known]
+        if stuck or not whole:
+            return [[node for node in block if node in gone] or _inside(block, gone) for block in stuck]
+        known += whole  # type: ignore[arg-type]
+
+
+def _inside(block: list[ast.stmt], gone: list[ast.stmt]) -> list[ast.stmt]:
+    return [node for node in gone if any(node is each for outer in block for each in ast.walk(outer))]
+
+
+def _with_conditions(reading: Reading, gone: list[ast.stmt]) -> list[ast.stmt]:
+    """What goes, with the conditions under which it is all that stands in the place of what stands under them."""
+    while True:
+        whole = [parent for parent, _ in _blocks(reading, gone) if parent not in gone]
+        if not whole:
             return sorted(gone, key=lambda node: node.lineno)
-        for parent, block in blocks:
-            is_whole = isinstance(parent, ast.If) and all(node in gone for node in (*parent.body, *parent.orelse))
-            is_pure = is_whole and not any(isinstance(each, ast.Call) for each in ast.walk(parent.test))  # type: ignore[attr-defined]
-            gone = [node for node in gone if node not in block and node not in getattr(parent, "orelse", ())]
-            if is_pure:
-                gone.append(parent)  # type: ignore[arg-type]
+        gone = [node for node in gone if reading.file.parents[node] not in whole] + whole  # type: ignore[operator]
 
 
 def _names(text: str) -> set[str]:

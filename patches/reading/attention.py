@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .frames import Reading, where
 from .masks import causal_mask
+from .numbers import is_number
 from .operations import rank_of, size_of
 from .values import Graph, Value
 
+_MODES = re.compile("grad|inference_mode|autocast|precision")
 _PLAIN = {"contiguous", "clone"}
 _BETWEEN = _PLAIN | {
     "dropout",
@@ -27,6 +30,8 @@ _BETWEEN = _PLAIN | {
     "permute",
     "detach",
 }
+_MASKED = {"input", "other", "mask", "value", "condition"}
+_MATRICES = {"mT", "swap", "permute", "unfold"}
 _UNKNOWN = {"call", "opaque", "module", "linear"}
 _PRODUCTS = {"matmul", "einsum", "baddbmm"}
 
@@ -132,6 +137,25 @@ def _is_triangle(value: Value) -> bool:
     )
 
 
+def other_mode(reading: Reading, found: Attention) -> bool:
+    """Whether weights are made without gradients, or in another precision, and the weighted sum is not."""
+    modes = [_modes(each) for each in (*found.made, found.softmax)]
+    is_set = any(effect.kind in ("set_grad_enabled", "set_default_dtype") for effect in reading.effects)
+    own = _modes(found.result)
+    return is_set or any(mode - own for mode in modes)
+
+
+def _modes(value: Value) -> set[ast.AST]:
+    """The contexts and decorators under which a value is made that say how gradients or numbers are."""
+    found: set[ast.AST] = set()
+    for each in value.at.file.ancestors(value.at.node) if value.at is not None else ():
+        items = [item.context_expr for item in each.items] if isinstance(each, (ast.With, ast.AsyncWith)) else []
+        said = " ".join(map(ast.unparse, [*items, *getattr(each, "decorator_list", ())]))
+        if _MODES.search(said):
+            found.add(each)
+    return found
+
+
 def _softmax_in(value: Value, depth: int = 12) -> Value | None:
     """The softmax that a value is made of, past what may be done to weights."""
     if value.op == "softmax":
@@ -149,7 +173,7 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
     while weights.key != softmax.key:
         if weights.op == "dropout" and dropout is None:
             dropout = weights
-        elif weights.op not in _PLAIN and not _is_cast_back(weights):
+        elif weights.op not in _PLAIN and not _is_cast_back(weights, softmax["input"]):
             raise Unread(weights, "something is done to its weights besides dropout")
         weights = weights["input"]
         made.append(weights)
@@ -157,22 +181,27 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
     is_last = dim is not None and (dim.number == -1 or (rank is not None and dim.number == rank - 1))
     if not is_last:
         raise Unread(softmax, "its softmax is not over the last dimension, that of the keys")
-    if "dtype" in softmax.args and not softmax["dtype"].is_const(None) and not _is_dtype_of(softmax["dtype"]):
+    if (
+        "dtype" in softmax.args
+        and not softmax["dtype"].is_const(None)
+        and not _is_dtype_of(softmax["dtype"], softmax["input"])
+    ):
         raise Unread(softmax, "its softmax has a dtype of its own: convert queries, keys and values instead")
     found = Attention(node, result, product, softmax, product, product, product["other"], dropout, made=made)
     _read_scores(graph, found, softmax["input"])
     return found
 
 
-def _is_dtype_of(value: Value) -> bool:
-    return value.op == "attr" and value.data == "dtype"
+def _is_dtype_of(dtype: Value, scores: Value) -> bool:
+    """Whether a dtype is that of scores, or of something that they are made of."""
+    return dtype.op == "attr" and dtype.data == "dtype" and any(each.key == dtype["of"].key for each in scores.walk())
 
 
-def _is_cast_back(weights: Value) -> bool:
-    """Whether weights are given the dtype of another tensor, as torch gives its result that of the queries."""
-    return weights.op == "cast" and (
-        "like" in weights.args or ("dtype" in weights.args and _is_dtype_of(weights["dtype"]))
-    )
+def _is_cast_back(weights: Value, scores: Value) -> bool:
+    """Whether weights are given the dtype of the scores, as torch gives its result that of the queries."""
+    like, dtype = weights.get("like"), weights.get("dtype")
+    is_like = like is not None and any(each.key == like.key for each in scores.walk())
+    return weights.op == "cast" and (is_like or (dtype is not None and _is_dtype_of(dtype, scores)))
 
 
 def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
@@ -197,10 +226,22 @@ def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
     found.queries = _without_factors(graph, found, found.queries)
     keys = _without_factors(graph, found, keys)
     found.keys = keys["input"] if keys.op == "mT" else graph.value("mT", {"input": keys}, at=keys.at)
+    of_queries, of_keys = rank_of(graph, found.queries), rank_of(graph, keys)
+    is_vector = of_queries == 1 or of_keys == 1 or (of_keys == 2 and of_queries is None)  # noqa: PLR2004 - a matrix
+    if is_vector or (keys.op not in _MATRICES and of_keys is None and (of_queries or 0) < 3):  # noqa: PLR2004 - a batch
+        raise Unread(keys, "how many dimensions its queries and keys have is not known: torch wants two and more")
 
 
 def _masking(scores: Value) -> tuple[Value, Masking] | None:
     """The scores under a mask, and the mask."""
+    if scores.op in ("add", "masked_fill", "where") and scores.args.keys() - {
+        "input",
+        "other",
+        "mask",
+        "value",
+        "condition",
+    }:
+        raise Unread(scores, f"{scores.op} is told more than its operands")
     match scores.op:
         case "masked_fill":
             _require_infinite(scores["value"])
@@ -213,6 +254,8 @@ def _masking(scores: Value) -> tuple[Value, Masking] | None:
         case "add":
             for name, other in (("input", "other"), ("other", "input")):
                 if _holds_product(scores[name]) and not _holds_product(scores[other]):
+                    if not _is_nothing(scores[other]) and not _is_float_mask(scores[other]):
+                        raise Unread(scores[other], "what is added to its scores may be no mask that torch takes")
                     return scores[name], Masking(scores[other], "added")
         case "phi":
             for side, other, is_asked_for in (("yes", "no", True), ("no", "yes", False)):
@@ -236,6 +279,20 @@ def _choice_of_masks(scores: Value) -> tuple[Value, Masking] | None:
     return None
 
 
+def _is_float_mask(value: Value) -> bool:
+    """Whether a tensor has rows and columns, and floats in them, for certain."""
+    while value.op in ("index", "contiguous", "clone", "detach", "expand", "unsqueeze", "triu", "tril", "masked_fill"):
+        value = value["input"]
+    if value.op == "phi":
+        return all(_is_float_mask(value[side]) or _is_nothing(value[side]) for side in ("yes", "no"))
+    size, dtype = value.get("size"), value.get("dtype")
+    is_matrix = size is not None and size.op == "tuple" and len(size.args) > 1
+    is_float = dtype is None or (dtype.op == "attr" and dtype.data == "dtype") or "float" in str(dtype.data)
+    fill = value.get("fill_value")
+    is_filled = value.op in ("zeros", "new_zeros") or (value.op in ("full", "new_full") and fill is not None)
+    return is_matrix and is_float and is_filled and (fill is None or isinstance(fill.number, float))
+
+
 def _is_nothing(value: Value) -> bool:
     return value.number == 0 or value.op in ("zeros", "new_zeros", "zeros_like")
 
@@ -253,6 +310,8 @@ def _require_infinite(value: Value) -> None:
 
 def _unscaled(found: Attention, scores: Value) -> Value:
     """The scores without a factor, which is a number for certain."""
+    if scores.args.keys() != {"input", "other"}:
+        raise Unread(scores, f"{scores.op} is told more than its operands")
     inner, factor = scores["input"], scores["other"]
     if scores.op == "mul" and is_number(inner):
         inner, factor = factor, inner
@@ -301,27 +360,13 @@ def _described(value: Value) -> str:
     return f"{value.op} is done to them"
 
 
-def is_number(value: Value) -> bool:
-    """Whether a value is a Python number for certain: a size, a power of one, a setting of a constructor."""
-    if value.number is not None or value.op in ("size", "len", "int", "float", "item"):
-        return True
-    if value.op in ("pow", "mul", "div", "add", "sub", "floordiv", "neg", "min", "max", "mod", "sqrt"):
-        return all(is_number(each) for each in value.items)
-    if value.op == "parameter":
-        _, function, name = value.data
-        arguments = function.args
-        annotation = next((a.annotation for a in ast.walk(arguments) if isinstance(a, ast.arg) and a.arg == name), None)
-        if annotation is None:
-            return getattr(function, "name", "") == "__init__"
-        return isinstance(annotation, ast.Name) and annotation.id in ("int", "float")
-    return value.op == "attr" and value.data == "p"
-
-
-def is_default_scale(graph: Graph, found: Attention) -> bool:
+def is_default_scale(graph: Graph, reading: Reading, found: Attention) -> bool:
     """Whether the scale is the one that torch takes: one over the root of the width of queries and keys."""
     if len(found.factors) != 1:
         return False
     factor, divides = found.factors[0]
+    if factor.at is None or factor.at.node not in reading.values:  # an attribute may be set to something else
+        return False
     power = 0.5 if divides else -0.5
     if factor.op != "pow" or factor["exponent"].number != power:
         return False

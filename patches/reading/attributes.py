@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 
+from .files import Function
 from .frames import Env, Frame, choice
 from .operations import applied
 from .signatures import NEUTRAL, NUMBERS, VIEWS
 from .values import Graph, Place, Value
 
+_METHOD_KINDS = {"property", "cached_property", "staticmethod", "classmethod"}
 _ON_ITS_DEVICE = VIEWS | NEUTRAL | {"pad", "unfold", "matmul", "add", "mul", "div", "softmax", "masked_fill"}
 
 
@@ -53,6 +55,8 @@ def attribute(frame: Frame, owner: Value, name: str, at: Place) -> Value:
             return _of_package(frame, owner.data, name)
         case "global":
             return global_named(graph, f"{owner.data}.{name}")
+        case "instance" if is_of_module(owner) and frame.code.method(owner.data[0], owner.data[1], name) is None:
+            return graph.value("attr", {"of": owner}, name, at)  # anybody may have set it
         case "self" | "instance":
             return _of_object(frame, owner, name, at)
         case "class":
@@ -63,9 +67,13 @@ def attribute(frame: Frame, owner: Value, name: str, at: Place) -> Value:
             yes, no = (attribute(frame, owner[side], name, at) for side in ("yes", "no"))
             if {yes.op, no.op} <= {"function", "bound", "const"}:
                 return choice(graph, owner["test"], yes, no, at)
-        case "dict" if name in owner.args:
-            return owner[name]
     return _of_tensor(graph, owner, name, at)
+
+
+def is_of_module(value: Value) -> bool:
+    """Whether an object is made at the top of a module, for anybody to change."""
+    at = value.at
+    return at is not None and not any(isinstance(each, Function) for each in at.file.ancestors(at.node))
 
 
 def _of_package(frame: Frame, package: str, name: str) -> Value:
@@ -83,7 +91,7 @@ def _of_class(frame: Frame, owner: Value, name: str, at: Place) -> Value:
     if method is not None:
         return frame.graph.value("function", data=(method[0], method[2], None), at=at)
     known = frame.code.attributes(path, node, owner).get(name)
-    return known or frame.graph.value("attr", {"of": owner}, name, at)
+    return known if known is not None else frame.graph.value("attr", {"of": owner}, name, at)
 
 
 def _of_object(frame: Frame, owner: Value, name: str, at: Place) -> Value:
@@ -94,6 +102,8 @@ def _of_object(frame: Frame, owner: Value, name: str, at: Place) -> Value:
         return known if known is not None else frame.graph.value("attr", {"of": owner}, name, at)
     place, _, function = method
     kinds = {getattr(d, "id", getattr(d, "attr", "")) for d in function.decorator_list}
+    if kinds - _METHOD_KINDS or (owner.op == "self" and frame.code.is_open(path, node, name)):
+        return frame.graph.value("attr", {"of": owner}, name, at)
     value = frame.graph.value("function", data=(place, function, None), at=at)
     if "staticmethod" in kinds:
         return value
@@ -117,15 +127,23 @@ def _of_tensor(graph: Graph, owner: Value, name: str, at: Place) -> Value:
     return graph.value("attr", {"of": owner}, name, at)
 
 
+def set_on_self(node: ast.ClassDef) -> set[str]:
+    """The attributes that a class's methods set on self."""
+    return set().union(*(_set_in(each) for each in node.body if isinstance(each, Function)))
+
+
 def set_outside_init(node: ast.ClassDef) -> set[str]:
     """The attributes that a class's methods set on self, the constructor apart."""
-    names = set()
-    for method in node.body:
-        if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)) and method.name not in _CONSTRUCTORS:
-            for each in ast.walk(method):
-                match each:
-                    case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store() | ast.Del()):
-                        names.add(name)
+    methods = [each for each in node.body if isinstance(each, Function) and each.name not in _CONSTRUCTORS]
+    return set().union(*map(_set_in, methods))
+
+
+def _set_in(method: Function) -> set[str]:
+    names: set[str] = set()
+    for each in ast.walk(method):
+        match each:
+            case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store() | ast.Del()):
+                names.add(name)
     return names
 
 

@@ -20,6 +20,7 @@ _MAPPINGS = {
     "weakref.WeakKeyDictionary",
     "weakref.WeakValueDictionary",
 }
+_CHANGING = {"append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse", "update", "popitem"}
 _NO_TENSORS = {"self", "instance", "super", "builtin", "class", "list"}
 _PLAIN_BUILTINS = {
     *("zip", "min", "max", "sum", "abs", "round", "range", "isinstance", "sorted", "reversed", "str", "type"),
@@ -64,7 +65,15 @@ def unknown(frame: Frame, callee: Value, placed: Sequence[Value], named: Mapping
     """A call of what the tree does not define: its result is like no other, and it may do something."""
     args = {"func": callee, **{str(place): value for place, value in enumerate(placed)}, **named}
     made = frame.graph.unique("call", args, at=at)
-    frame.effect(name_of(callee), made, at.node)
+    name = name_of(callee)
+    frame.effect(name, made, at.node)
+    owner = callee["of"] if callee.op == "attr" else placed[0] if placed else None
+    is_in_place = (name.endswith("_") and not name.endswith("__")) or name in _CHANGING
+    inplace = named.get("inplace")
+    if owner is not None and (is_in_place or (inplace is not None and not inplace.is_const(False))):
+        frame.changed(owner, made)
+    if "out" in named:
+        frame.changed(named["out"], made)
     return made
 
 
@@ -148,8 +157,11 @@ def _library(frame: Frame, dotted: str, placed: list[Value], named: Mapping[str,
         return applied(graph, "einsum", {"input": placed[0], **operands}, at)
     args = bound(op_or_none, placed, named, graph)
     made = applied(graph, op_or_none, args, at)
-    if dotted.endswith("_") and "input" in args:
+    inplace = args.get("inplace")
+    if "input" in args and (dotted.endswith("_") or (inplace is not None and not inplace.is_const(False))):
         frame.changed(args["input"], made)
+    if "out" in args:
+        frame.changed(args["out"], made)
     return made
 
 
@@ -166,6 +178,8 @@ def _module(frame: Frame, module: Value, placed: Sequence[Value], named: Mapping
         return placed[0]
     if dotted in MODULES and placed:
         op = MODULES[dotted][0]
+        if "inplace" in module.args and not module["inplace"].is_const(False):
+            return unknown(frame, module, placed, {**named, "inplace": module["inplace"]}, at)
         settings = {name: value for name, value in module.args.items() if name != "inplace"}
         args = bound(op, placed, {**settings, **named}, graph)
         if op == "dropout":

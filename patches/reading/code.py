@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Hashable
 
-from .attributes import set_outside_init
+from .attributes import set_on_self, set_outside_init
 from .files import File, Files, Function
 from .frames import Frame, Reading, Run
 from .statements import Reader
@@ -24,6 +25,7 @@ class Code:
         self._modules: dict[str, Reader] = {}
         self._readings: dict[ast.AST, Reading] = {}
         self._attributes: dict[tuple[ast.ClassDef, int], dict[str, Value]] = {}
+        self._under: dict[ast.ClassDef, list[ast.ClassDef]] = {}
 
     def reading(self, file: File, function: Function, owner: ast.ClassDef | None = None) -> Reading:
         """A function read by itself: its parameters stand for themselves."""
@@ -73,12 +75,40 @@ class Code:
         return found
 
     def method(self, path: str, node: ast.ClassDef, name: str) -> tuple[str, ast.ClassDef, Function] | None:
-        """The method of a class, its own or inherited."""
+        """The method of a class, its own or inherited; the last of one name."""
         for place, each in self.bases(path, node):
-            for statement in each.body:
+            for statement in reversed(each.body):
                 if isinstance(statement, Function) and statement.name == name:
                     return place, each, statement
         return None
+
+    def is_open(self, path: str, node: ast.ClassDef, name: str) -> bool:
+        """Whether a name of a class may mean something else than the class says.
+
+        A subclass gives it another meaning, several bases do, an object has one of its own, or a module sets it.
+        """
+        family = self.bases(path, node)
+        own = [each for _, each in family if _defines(each, name)]
+        is_shadowed = any(name in set_on_self(each) for _, each in family) and any(
+            _has_method(each, name) for each in own
+        )
+        several = len(node.bases) > 1 and len(own) > 1
+        return is_shadowed or several or any(_defines(each, name) for each in self._subclasses(node))
+
+    def _subclasses(self, node: ast.ClassDef) -> list[ast.ClassDef]:
+        """The classes of the tree that may be made of a class, by its name, and those that are made of them."""
+        if node not in self._under:
+            found = self._under[node] = []
+            word = re.compile(rf"class\s[^:]*\b{node.name}\b".encode())
+            for path in sorted(self.files.paths):
+                if not word.search(self.files.raw(path)):
+                    continue
+                file = self.files.file(path)
+                for each in ast.walk(file.module) if file is not None else ():
+                    names = {getattr(base, "id", getattr(base, "attr", "")) for base in getattr(each, "bases", ())}
+                    if isinstance(each, ast.ClassDef) and each is not node and node.name in names:
+                        found += [each, *self._subclasses(each)]
+        return self._under[node]
 
     def attributes(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]:
         """What a constructor sets an object's attributes to; those that other methods set stand for themselves."""
@@ -122,3 +152,13 @@ class Code:
             reader.symbolic(setup, node, owner)
         reader.body(setup.body)
         return found | {name: value for (key, name), value in run.attributes.items() if key == owner.key}
+
+
+def _has_method(node: ast.ClassDef, name: str) -> bool:
+    return any(isinstance(each, Function) and each.name == name for each in node.body)
+
+
+def _defines(node: ast.ClassDef, name: str) -> bool:
+    """Whether a class gives a name a meaning: by a method, in its body, or on self."""
+    names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
+    return _has_method(node, name) or name in names or name in set_on_self(node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 
-from .attributes import attribute
+from .attributes import attribute, is_of_module
 from .calls import call, name_of
 from .frames import Frame, choice, item_of, kept_in
 from .operations import applied, size_of
@@ -112,6 +112,8 @@ def _name(frame: Frame, node: ast.Name) -> Value:
     while holder is not None and holder.scope is not owner:
         holder = holder.outer
     value = holder.env.get(node.id) if holder is not None else None
+    if value is not None and value.op == "const" and owner.parent is None and len(owner.bound[node.id]) > 1:
+        return graph.value("setting", data=(frame.file.path, node.id), at=at)  # of a module, set more than once
     if value is not None:
         return frame.code.resolved(value)
     is_top = owner.parent is None  # of a module that is being read
@@ -147,7 +149,8 @@ def _subscript(frame: Frame, node: ast.Subscript) -> Value:
     if base.op in ("tuple", "list") and number is not None and -len(base.args) <= number < len(base.args):
         return base.items[number]
     if base.op == "dict" and len(index) == 1 and first.is_const() and str(first.data) in base.args:
-        return base[str(first.data)]
+        is_known = not is_of_module(base)  # else anybody may have set it
+        return base[str(first.data)] if is_known else graph.value("index", {"input": base, **index}, at=at)
     if base.op == "cache" or (base.op == "dict" and not base.args):
         return kept_in(frame, base, at)
     if number is not None and number >= 0 and base.op in ("call", "part", "item", "module"):

@@ -86,6 +86,10 @@ class Files:
         self._files: dict[str, File | None] = {}
         self.paths = {path for path in paths if path.endswith(".py")}
 
+    def raw(self, path: str) -> bytes:
+        """A module's bytes."""
+        return self._read(path)
+
     def file(self, path: str) -> File | None:
         """A module; None where Python does not read it."""
         if path not in self._files:

@@ -44,6 +44,7 @@ class Reading:
         self.calls: dict[ast.Call, ast.AST] = {}  # calls of the tree's own functions, in its own text
         self.doing: set[ast.AST] = set()  # calls in its own text that have an effect, there or in what they call
         self.effects: list[Effect] = []
+        self.changed: list[Value] = []  # what is changed in place, as it was before
         self.returned: Value | None = None
         self.attributes: dict[str, Value] = {}  # of self, as its constructor sets them
 
@@ -73,6 +74,8 @@ class Known(Protocol):
     def resolved(self, value: Value) -> Value: ...
 
     def method(self, path: str, node: ast.ClassDef, name: str) -> tuple[str, ast.ClassDef, Function] | None: ...
+
+    def is_open(self, path: str, node: ast.ClassDef, name: str) -> bool: ...
 
     def attributes(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]: ...
 

@@ -71,7 +71,7 @@ def causal_mask(value: Value) -> Mask | None:
     lengths = left_out = list(_numbers_in(value))
     is_cut = False
     for chosen in _CHOICES:
-        small = Small(lambda each, chosen=chosen: chosen[order.setdefault(each.key, len(order)) % 3])  # type: ignore[misc]
+        small = Small(lambda each, chosen=chosen: _chosen(chosen, order.setdefault(each.key, len(order))))  # type: ignore[misc]
         try:
             tensor = small.tensor(value)
             rows, columns = tensor.shape if len(tensor.shape) == 2 else (1, 0)  # noqa: PLR2004 - rows and columns
@@ -94,6 +94,13 @@ def causal_mask(value: Value) -> Mask | None:
         return None
     high, _, low, _ = found.pop()
     return Mask(high, low, tuple(lengths), tuple(left_out) if is_cut else ()) if high != low else None
+
+
+def _chosen(lengths: tuple[int, ...], place: int) -> int:
+    """One length for each that the code does not tell; who needs more is not known."""
+    if place >= len(lengths):
+        raise Unknown
+    return lengths[place]
 
 
 def _numbers_in(value: Value) -> list[Value]:

@@ -95,7 +95,10 @@ def rank_of(graph: Graph, value: Value) -> int | None:
             return 1
         case "phi":
             return rank_of(graph, value["yes"]) or rank_of(graph, value["no"])
-        case "matmul" | "add" | "sub" | "mul" | "div":
+        case "matmul":
+            ranks = [rank_of(graph, each) for each in value.items]
+            return None if None in ranks else max(ranks)  # type: ignore[type-var]
+        case "add" | "sub" | "mul" | "div":
             known_ranks = [rank for each in value.items if (rank := rank_of(graph, each)) is not None]
             return max(known_ranks, default=None)
         case (
@@ -384,6 +387,7 @@ def _cast_like(graph: Graph, args: dict[str, Value], at: Place | None) -> Value 
 
 
 def _t(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
+    graph.ranks.setdefault(args["input"].key, 2)
     return _swapped(graph, args["input"], -1, -2, at)
 
 

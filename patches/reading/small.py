@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 from .elements import TENSORS
+from .numbers import is_number
 from .tensors import MOST_ELEMENTS, NUMBERS, Number, Tensor, Unknown
 from .values import Value
 
@@ -79,7 +80,7 @@ class Small:
         try:
             return self.tensor(value)
         except Unknown:
-            if value.op in TENSORS and value.op not in NUMBERS:
+            if (value.op in TENSORS and value.op not in NUMBERS) or not is_number(value):
                 raise
             return Tensor((), (self.number(value),))
 

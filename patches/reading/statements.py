@@ -12,6 +12,7 @@ from .expressions import indices, value_of
 from .files import File, Function
 from .frames import MAPPINGS, PUT, Class, Effect, Env, Frame, Guard, Known, Run, all_of, choice, item_of, joined
 from .names import Scope, parameters
+from .numbers import is_number
 from .operations import applied, size_of
 from .signatures import BINARY, VIEWS
 from .values import Place, Value
@@ -93,6 +94,8 @@ class Reader:
         self.run.frames.append(self)
         ended = self.block(statements, is_body=True)
         self.run.frames.pop()
+        if ended is not None and ended.value is None and not self.yielded:
+            return self.graph.opaque("it raises")
         if self.yielded:
             return self.graph.group("yields", self.yielded)
         value = ended.value if ended is not None and ended.value is not None else self.graph.const(None)
@@ -198,7 +201,7 @@ class Reader:
         op = BINARY.get(type(node.op))
         args = {"input": old, "exponent" if op == "pow" else "other": change}
         made = applied(self.graph, op, args, at) if op is not None else self.graph.opaque("an operator", at, args)
-        if isinstance(target, ast.Name) and old.op not in _INTEGERS and change.op != "const":
+        if isinstance(target, ast.Name) and old.op not in _INTEGERS and not is_number(old):
             self.changed(old, self.graph.opaque("changed in place under another name", at))
         self.bind(target, made)
 
@@ -224,22 +227,34 @@ class Reader:
         return value
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
-        at, graph = Place(self.file, node), self.graph
+        at, graph, start = Place(self.file, node), self.graph, dict(self.env)
         source = None if isinstance(node, ast.While) else self.expr(node.iter)
-        names = {each.id for each in _stored(node.body)}
-        start = dict(self.env)
-        for name in names & start.keys():
-            self.env[name] = graph.value("carried", {"start": start[name]}, (node, name), at)
-        if source is not None and not isinstance(node, ast.While):
-            self.bind(node.target, item_of(graph, source, node, at))
-        test = self.expr(node.test) if isinstance(node, ast.While) else source
-        assert test is not None
-        guards, self.guards = self.guards, (*self.guards, Guard("while" if source is None else "for", test, at))
-        self._keep(self.block(node.body))
-        self.guards = guards
-        for name in names & start.keys() & self.env.keys():
-            last = {"start": start[name], "last": self.env[name]}
-            self.env[name] = graph.value("after", last, (node, name), at)
+        names, attributes = {each.id for each in _stored(node.body)}, dict(self.run.attributes)
+        effects, guards = len(self.run.reading.effects), self.guards
+        for turn in range(2):
+            self.env = start | {
+                n: graph.value("carried", {"start": start[n]}, (node, n), at) for n in names & start.keys()
+            }
+            if source is not None and not isinstance(node, ast.While):
+                self.bind(node.target, item_of(graph, source, node, at))
+            test = self.expr(node.test) if isinstance(node, ast.While) else source
+            assert test is not None
+            self.guards = (*guards, Guard("while" if source is None else "for", test, at))
+            ended = self.block(node.body)
+            self.guards = guards
+            changed = {n for n in start.keys() - names if self.env.get(n) is not start[n]}
+            written = {key for key, value in self.run.attributes.items() if attributes.get(key) is not value}
+            if turn or not (changed or written):
+                break
+            names |= changed  # in place: what they are in the first turn is not what they are in the next
+            del self.run.reading.effects[effects:]
+            self.run.attributes = attributes | {key: graph.opaque("set in a loop", at) for key in written}
+        self._keep(ended)
+        breaks = any(isinstance(each, (ast.Break, ast.Continue)) for each in ast.walk(node))
+        for name in names & self.env.keys():
+            last = {"start": start[name]} if name in start else {}
+            after = graph.value("after", {**last, "last": self.env[name]}, (node, name), at)
+            self.env[name] = graph.opaque("what a loop leaves that breaks", at) if breaks else after
         self._keep(self.block(node.orelse))
 
     def _keep(self, ended: _Ended | None) -> None:
@@ -348,18 +363,20 @@ class Reader:
         return self.graph.value("part", {"of": value}, place, Place(self.file, target))
 
     def changed(self, old: Value, new: Value) -> None:
-        """Let what stood for an object that was changed in place stand for what it is now; its views are not known."""
+        """Let what stood for an object that was changed in place stand for what it is now.
+
+        Views of it are not known any more, nor what it is itself a view of.
+        """
         self.run.changes += 1
+        self.run.reading.changed.append(old)
+        bases = old.bases(VIEWS)
         frames = {id(frame): frame for active in [*self.run.frames, self] for frame in active.with_outer()}
-        for frame in frames.values():
-            for name, value in frame.env.items():
+        for names in (*(frame.env for frame in frames.values()), self.run.attributes):
+            for name, value in names.items():  # type: ignore[attr-defined]
                 if value is old:
-                    frame.env[name] = new
-                elif value.shows(old, VIEWS):
-                    frame.env[name] = self.graph.opaque("a view of what was changed in place", new.at)
-        for where, value in self.run.attributes.items():
-            if value is old:
-                self.run.attributes[where] = new
+                    names[name] = new  # type: ignore[index]
+                elif any(value is base or value.shows(base, VIEWS) for base in bases) or value.shows(old, VIEWS):
+                    names[name] = self.graph.opaque("what was changed in place by way of a view", new.at)  # type: ignore[index]
 
     def with_outer(self) -> list[Frame]:
         """The scope and those around it, modules left out."""

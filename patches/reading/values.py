@@ -64,14 +64,17 @@ class Value:
         """Another object that is computed alike."""
         return Value(self.op, self.args, self.data, self.key, self.at)
 
-    def shows(self, other: Value, views: Collection[str]) -> bool:
-        """Whether it may show the elements of another value, through operations that are views."""
-        value = self
+    def bases(self, views: Collection[str]) -> list[Value]:
+        """The values whose elements it may show."""
+        found, value = [], self
         while value.op in views and value.args:
             value = value.items[0]
-            if value is other:
-                return True
-        return False
+            found.append(value)
+        return found
+
+    def shows(self, other: Value, views: Collection[str]) -> bool:
+        """Whether it may show the elements of another value, through operations that are views."""
+        return any(base is other for base in self.bases(views))
 
     def walk(self) -> Iterator[Value]:
         """The value and all that it is made of, each once."""

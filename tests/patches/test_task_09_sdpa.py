@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 
-class Attention:
+class Attention(nn.Module):
     def __init__(self, width):
         self.dropout = nn.Dropout(0.1)
         self.mix = nn.Linear(width, width)
@@ -246,8 +246,8 @@ def attend(q, k, v):
     ("old", "new", "reason"),
     [
         pytest.param("dim=-1", "dim=1", "not over the last dimension", id="another dimension"),
-        pytest.param("torch.softmax(scores", "torch.softmax(scores + bias", "masked twice", id="bias in the softmax"),
-        pytest.param(MASK, MASK + "        scores = scores + bias\n", "masked twice", id="bias"),
+        pytest.param("torch.softmax(scores", "torch.softmax(scores + bias", "may be no mask", id="bias in the softmax"),
+        pytest.param(MASK, MASK + "        scores = scores + bias\n", "may be no mask", id="bias"),
         pytest.param('float("-inf")', "-1e9", "does not fill with float", id="finite mask"),
         pytest.param(
             SCORES, "        scores = self.score(q, k)\n", "a call is not followed", id="scores made elsewhere"
@@ -274,7 +274,7 @@ def attend(q, k, v):
         pytest.param(
             SCORES + MASK,
             "        scores = (q @ k.mT + bias) / math.sqrt(D)\n",
-            "once they are masked",
+            "may be no mask",
             id="a bias that is scaled too",
         ),
         pytest.param("/ math.sqrt(D)", "* self.temperature.exp()", "may be a tensor", id="a computed scale"),
