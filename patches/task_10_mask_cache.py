@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import libcst as cst
 
 from .donor import definitions, donor
-from .editing.masks import device_text
-from .editing.spelling import spelled, spellings
+from .editing.masks import device_text, dtype_text, shared_badly
+from .editing.spelling import spellings
 from .editing.spent import spent
 from .edits import rewrite
 from .reading.frames import Reading
@@ -37,13 +37,13 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             continue
         readings = [tree.code.reading(file, *each) for each in file.functions() if each[0].name != "__init__"]
         kept = kept_by_hand(tree.code, readings)
-        found = [finding for reading in readings for finding in _masks(source, reading, kept)]
+        found = [finding for reading in readings for finding in _masks(source, reading, readings, kept)]
         yield from found
         if any(finding.state is State.MISSING for finding in found):
             yield definitions(source, donor("bit_transformer/model.py"), CACHE)
 
 
-def _masks(source: Source, reading: Reading, kept: dict[ast.AST, bool]) -> Iterator[Finding]:
+def _masks(source: Source, reading: Reading, readings: list[Reading], kept: dict[ast.AST, bool]) -> Iterator[Finding]:
     for call, function in reading.calls.items():
         if getattr(function, "name", "") == CACHE:
             yield mended(source.site(call, "causal mask from the cache"))
@@ -59,7 +59,7 @@ def _masks(source: Source, reading: Reading, kept: dict[ast.AST, bool]) -> Itera
     others = [(node, why) for node, why in others if node not in kept]
     for node, why in others:
         yield near_miss(source.site(node, f"a triangle that is no causal mask: {why}"))
-    cached = {each.node: _cached(source, reading, each) for each in built}
+    cached = {each.node: _cached(source, reading, readings, each) for each in built}
     clear = [each for each in cached.values() if not each.problem]
     gone = spent(reading, [each.node for each in clear], None, [each.text for each in clear])
     for each in built:
@@ -84,7 +84,7 @@ class Cached:
     problem: str = ""
 
 
-def _cached(source: Source, reading: Reading, built: Built) -> Cached:
+def _cached(source: Source, reading: Reading, readings: list[Reading], built: Built) -> Cached:
     lengths = (text for each in built.mask.lengths for text in spellings(each, reading, built.node))
     length, device = next(lengths, None), device_text(reading, built)
     if length is None:
@@ -94,6 +94,8 @@ def _cached(source: Source, reading: Reading, built: Built) -> Cached:
     above = next((text for each in built.mask.left_out for text in spellings(each, reading, built.node)), None)
     if built.mask.left_out and above is None:
         return Cached(built.node, problem="how many rows it leaves out has no name here: name their number first")
+    if problem := shared_badly(reading, readings, built, CACHE):
+        return Cached(built.node, problem=problem)
     call = f"{CACHE}({length}, {device})" + (f"[{above}:]" if above is not None else "")
     if built.mask.hides_future:
         return Cached(built.node, call)
@@ -101,21 +103,9 @@ def _cached(source: Source, reading: Reading, built: Built) -> Cached:
         parent = reading.file.parents[built.node]
         is_operand = isinstance(parent, (ast.Attribute, ast.Subscript, ast.BinOp, ast.Compare))
         return Cached(built.node, f"(~{call})" if is_operand else f"~{call}")
-    sums = [
-        (node, value)
-        for node, value in reading.values.items()
-        if value.op == "add" and not isinstance(node, ast.Name) and built.value.key in {e.key for e in value.items}
-    ]
-    if built.mask.adds_to_future_alone and len(sums) == 1:
-        node, value = sums[0]
-        scores = next(each for each in value.items if each.key != built.value.key)
-        text = spelled(scores, reading, node)
-        if text is not None and isinstance(node, ast.expr):
-            return Cached(node, f'{text}.masked_fill({call}, float("-inf"))')
     zeros = source.names.spelled("torch.zeros")
     if built.mask.adds_to_future_alone and zeros is not None and above is None:
-        dtype = next((each["dtype"] for each in built.value.walk() if "dtype" in each.args), None)
-        kind = spelled(dtype, reading, built.node) if dtype is not None else ""
+        kind = dtype_text(reading, built)
         if kind is not None:
             settings = f"dtype={kind}, device={device}" if kind else f"device={device}"
             return Cached(built.node, f'{zeros}({length}, {length}, {settings}).masked_fill({call}, float("-inf"))')

@@ -1,11 +1,19 @@
-"""What a mask's text needs."""
+"""What a mask's text needs, and whether one tensor may stand for all masks of a kind."""
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterable
+from itertools import pairwise
+
+from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.masks import Built, device_of
+from ..reading.signatures import VIEWS
+from ..reading.values import Value
 from .spelling import spelled, spellings
 
+_KEEPING = ("register_buffer", "Parameter", "Buffer")
 _MASKED = ("masked_fill", "where", "add", "sub", "mul")
 
 
@@ -22,3 +30,52 @@ def device_text(reading: Reading, built: Built) -> str | None:
             if owner is not None:
                 return f"{owner}.device"
     return None
+
+
+def dtype_text(reading: Reading, built: Built) -> str | None:
+    """The dtype that a mask of floats is made with; nothing where it is torch's own, None where that is not known."""
+    value = built.value
+    while value.op in ("triu", "tril", "masked_fill", "contiguous", "clone", "detach"):
+        value = value["input"]
+    if value.op not in ("full", "zeros"):
+        return None
+    dtype = value.get("dtype")
+    return spelled(dtype, reading, built.node) if dtype is not None else ""
+
+
+def shared_badly(reading: Reading, readings: Iterable[Reading], built: Built, name: str) -> str:
+    """Why a tensor that is shared may not stand for a mask; nothing where it may."""
+    for each in readings:
+        kept = [part for effect in each.effects if effect.kind in _KEEPING for part in effect.value.items]
+        if any(_is_it(link, built) for value in (*each.changed, *kept) for link in (value, *value.bases(VIEWS))):
+            return "it is written to or kept as a buffer afterwards: a mask that is shared must not be"
+    file, own = reading.file, getattr(reading.node, "name", "")
+    if any(
+        name in file.scopes[node].bound for node in (reading.node, *file.ancestors(reading.node)) if _is_function(node)
+    ):
+        return f"the name {name} stands for something else here: rename yours"
+    calls = [
+        node for node in ast.walk(file.module) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == own
+    ]
+    if not all(_is_late(file, call) for call in calls):
+        return f"{own} is called while its module is read, before the cache is there: call it later"
+    in_place = [node for node in ast.walk(built.node) if isinstance(node, ast.Attribute) and node.attr.endswith("_")]
+    if any(isinstance(node.value, ast.Name) for node in in_place):
+        return "it is made in place of something that has a name: make it anew"
+    return ""
+
+
+def _is_it(value: Value, built: Built) -> bool:
+    """Whether a value is the mask, here or where what makes it is called."""
+    return value.key == built.value.key or (value.at is not None and value.at.node is built.node)
+
+
+def _is_function(node: ast.AST) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+
+
+def _is_late(file: File, call: ast.Call) -> bool:
+    """Whether a call is made by a function's body, and so not while its module is read."""
+    around = [call, *file.ancestors(call)]
+    functions = [(inner, outer) for inner, outer in pairwise(around) if _is_function(outer)]
+    return any(inner in outer.body for inner, outer in functions)  # type: ignore[attr-defined]

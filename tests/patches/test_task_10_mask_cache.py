@@ -93,7 +93,7 @@ def test_spellings_of_the_mask(model_of, before, expected):
             (
                 "added",
                 "bias = torch.full((T, T), float('-inf'), device=x.device).triu(1)\n        x = x + bias",
-                'x = x.masked_fill(get_tri_mask(T, x.device), float("-inf"))',
+                'bias = torch.zeros(T, T, device=x.device).masked_fill(get_tri_mask(T, x.device), float("-inf"))\n        x = x + bias',
             ),
             (
                 "added elsewhere",
@@ -155,6 +155,38 @@ def test_ones_that_are_used_elsewhere_stay(model_of):
         "        ones = torch.ones(T, T, dtype=torch.bool, device=x.device)\n        return torch.triu(ones, 1), ones\n"
     )
     assert "        return get_tri_mask(T, x.device), ones\n" in after(model_of(HEADER + lines))
+
+
+T1 = "torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device), diagonal=1)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        pytest.param([f"mask = {T1}", "mask |= x"], "written to", id="changed by or"),
+        pytest.param([f"mask = {T1}", "mask[:, :2] = False"], "written to", id="a prefix cut out"),
+        pytest.param([f"mask = {T1}", "mask[0].fill_(False)"], "written to", id="changed by way of a view"),
+        pytest.param([f"mask = {T1}", "mask.fill_diagonal_(True)"], "written to", id="an unknown method in place"),
+        pytest.param([f"mask = {T1}", "torch.logical_or(mask, x, out=mask)"], "written to", id="out"),
+        pytest.param([f"self.register_buffer('mask', {T1})"], "buffer", id="a buffer"),
+        pytest.param(["get_tri_mask = 1", f"mask = {T1}"], "stands for something else", id="the name of a local"),
+        pytest.param(
+            ["z = torch.ones(T, T, dtype=torch.bool, device=x.device)", "mask = z.triu_(1)", "x = z"],
+            "in place",
+            id="made in place",
+        ),
+        pytest.param([f"mask = {T1} | (x == 0)"], "", id="a padding mask beside it is not part of it"),
+    ],
+)
+def test_a_mask_that_may_not_be_shared(model_of, lines, reason):
+    body = "".join(f"        {line}\n" for line in lines)
+    planned = plan(open_tree(model_of(HEADER + body + "        return x\n")), [TASK])
+    (outcome,) = planned.outcomes
+    if reason:
+        assert outcome.outcome is Outcome.REFUSED
+        assert reason in outcome.reason
+    else:
+        assert "mask = get_tri_mask(T, x.device) | (x == 0)" in planned.changes[0].after.decode()
 
 
 @pytest.mark.parametrize(
