@@ -18,7 +18,7 @@ import libcst as cst
 
 from .editing.apart import kept_apart, makers_and_uses, may_move
 from .editing.attention import dropout, mask, operand, order, scale
-from .editing.spent import spent
+from .editing.spent import names_in, spent
 from .edits import insert_before, rewrite
 from .reading.attention import Attention, Unread, attentions, handed_a_causal_mask, hides_more_at_times, other_mode
 from .reading.frames import Reading
@@ -103,7 +103,7 @@ def _computed_by_torch(graph: Graph, source: Source, reading: Reading, found: At
     text = _call(source, node, statement, function, arguments, order(found))
     gone = spent(reading, [node], found.result, [*arguments, probability or "0"])
     edits += [Edit(source, source.at(each), lambda _: cst.RemoveFromParent()) for each in gone]
-    edits += _map_apart(source, reading, found, gone, f"{no_grad}()")
+    edits += _map_apart(source, reading, found, gone, f"{no_grad}()", names_in(f"f({', '.join(arguments)})"))
     site = found.softmax.at if found.softmax.at is not None and found.softmax.at.file is reading.file else None
     place = site.node if site is not None else node
     return mend(
@@ -123,7 +123,7 @@ def _call(source: Source, node: ast.expr, statement: ast.stmt, function: str, ar
 
 
 def _map_apart(
-    source: Source, reading: Reading, found: Attention, gone: list[ast.stmt], no_grad: str
+    source: Source, reading: Reading, found: Attention, gone: list[ast.stmt], no_grad: str, kept: set[str]
 ) -> Iterator[Edit]:
     """Keep the statements that make the weights for who else reads them: under the same condition, if there is one."""
     made = {each.key for each in found.made}
@@ -131,8 +131,8 @@ def _map_apart(
     read = [reading.values[use].key for use in uses if use in reading.values]
     if found.dropout is not None and found.dropout.key in read:
         raise Unread(found.dropout, "the weights are read once they are dropped out: read them before")
-    parts = {each.key for each in found.result.walk()} | made
-    if makers and uses and may_move(reading, makers, uses, parts, made):
+    parts = {each.key for each in found.softmax.walk()} | made
+    if makers and uses and may_move(reading, makers, uses, (parts, made), kept):
         yield from kept_apart(source, reading, makers, uses, no_grad)
 
 

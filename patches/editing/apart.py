@@ -50,14 +50,24 @@ def makers_and_uses(
 
 
 def may_move(
-    reading: Reading, makers: Sequence[ast.stmt], uses: Collection[ast.Name], parts: set[int], made: set[int]
+    reading: Reading,
+    makers: Sequence[ast.stmt],
+    uses: Collection[ast.Name],
+    found: Collection[set[int]],
+    kept: set[str],
 ) -> bool:
-    """Whether statements do nothing but give values of `parts` to local names, and all uses read what they make."""
+    """Whether statements do nothing but give parts of something to local names, and all uses read what they make.
+
+    `found` are the keys of the parts, and of those that may be read; `kept` are names that are needed all the same.
+    """
+    parts, made = found
     scope = reading.file.scopes[reading.node]
     for node in (each for statement in makers for each in ast.walk(statement)):
         if isinstance(node, ast.Assign):
             value, target = reading.values.get(node.value), node.targets[0]
-            is_local = isinstance(target, ast.Name) and target.id not in scope.elsewhere and len(node.targets) == 1
+            is_local = (
+                isinstance(target, ast.Name) and target.id not in {*scope.elsewhere, *kept} and len(node.targets) == 1
+            )
             if not is_local or value is None or value.key not in parts:
                 return False
         elif (

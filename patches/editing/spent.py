@@ -18,7 +18,7 @@ def spent(
     that stand in their place: what these use is needed. Only plain assignments to one local name go, of values that
     have no effect and that the expressions were made of, and conditions under which nothing is left.
     """
-    needed = {name for text in kept for name in _names(text)}
+    needed = {name for text in kept for name in names_in(text)}
     values = [made] if made is not None else [reading.values[node] for node in replaced]
     parts = {each.key for value in values for each in value.walk()}
     gone = {
@@ -105,5 +105,6 @@ def _with_conditions(reading: Reading, gone: list[ast.stmt]) -> list[ast.stmt]:
         gone = [node for node in gone if reading.file.parents[node] not in whole] + whole  # type: ignore[operator]
 
 
-def _names(text: str) -> set[str]:
+def names_in(text: str) -> set[str]:
+    """The names that the text of an expression uses."""
     return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}

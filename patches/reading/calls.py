@@ -6,12 +6,14 @@ import ast
 from collections.abc import Mapping, Sequence
 
 from .attributes import attribute
+from .files import Function
 from .frames import Frame, choice, kept_in
 from .names import parameters
 from .operations import applied, size_of
 from .signatures import MODULES, bound, method_named, operation_named
 from .values import Place, Value
 
+_TRANSPARENT = ("torch.", "functools.", "contextlib.", "typing.", "abc.", "dataclasses.", "collections.abc.")
 DEEPEST = 16  # calls in calls
 MOST_CALLS = 4000  # that are followed from one function
 _MAPPINGS = {
@@ -243,3 +245,25 @@ def _method(frame: Frame, callee: Value, placed: Sequence[Value], named: Mapping
     if name.endswith("_") and not name.endswith("__"):
         frame.changed(owner, made)
     return made
+
+
+def decorated(frame: Frame, node: Function) -> Value:
+    """What a function's name stands for, its decorators applied."""
+    around = frame if frame.scope.parent is not None else None
+    value = frame.graph.value("function", data=(frame.file.path, node, around), at=Place(frame.file, node))
+    for decorator in reversed(node.decorator_list):
+        made, at = frame.code.resolved(frame.expr(decorator)), Place(frame.file, decorator)
+        if made.op in ("function", "bound"):
+            value = call(frame, made, [value], {}, at)
+        elif not _is_transparent(made["func"] if made.op == "call" else made):
+            return frame.graph.opaque(f"what the decorator makes of {node.name} is not known", at)
+    return value
+
+
+def _is_transparent(decorator: Value) -> bool:
+    """Whether a decorator leaves what a function computes as it is."""
+    if decorator.op == "builtin":
+        return decorator.data in ("property", "staticmethod", "classmethod")
+    name = decorator.data[1] if isinstance(decorator.data, tuple) else decorator.data
+    is_known = decorator.op in ("global", "new", "partial") and str(name).startswith(_TRANSPARENT)
+    return is_known or decorator.op == "same"

@@ -89,9 +89,8 @@ class Code:
         """
         family = self.bases(path, node)
         own = [each for _, each in family if _defines(each, name)]
-        is_shadowed = any(name in set_on_self(each) for _, each in family) and any(
-            _has_method(each, name) for each in own
-        )
+        methods = any(_has_method(each, name) for each in own)
+        is_shadowed = any((methods and name in set_on_self(each)) or _sets_any(each) for _, each in family)
         several = len(node.bases) > 1 and len(own) > 1
         return is_shadowed or several or any(_defines(each, name) for each in self._subclasses(node))
 
@@ -118,10 +117,9 @@ class Code:
         found = self._attributes[node, owner.key] = {}
         for place, each in reversed(self.bases(path, node)):
             found.update(self._set_in(place, each, owner))
-            switches = {name for name, value in found.items() if value.op == "const" and value.number is None}
-            for name in (
-                set_outside_init(each) | switches
-            ) & found.keys():  # a switch is there to be turned from outside
+            settings = {name for name, value in found.items() if value.op == "const"}  # which are there to be set
+            others = {name for name in found if owner.op == "self" and self.is_open(path, node, name)}
+            for name in (set_outside_init(each) | settings | others) & found.keys():
                 found[name] = self.graph.value("attr", {"of": owner}, name)
         return found
 
@@ -161,4 +159,10 @@ def _has_method(node: ast.ClassDef, name: str) -> bool:
 def _defines(node: ast.ClassDef, name: str) -> bool:
     """Whether a class gives a name a meaning: by a method, in its body, or on self."""
     names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
-    return _has_method(node, name) or name in names or name in set_on_self(node)
+    return _has_method(node, name) or name in names or name in set_on_self(node) or _sets_any(node)
+
+
+def _sets_any(node: ast.ClassDef) -> bool:
+    """Whether a class sets attributes whose names are not written out."""
+    calls = (each.func for each in ast.walk(node) if isinstance(each, ast.Call))
+    return any(getattr(func, "id", getattr(func, "attr", "")) in ("setattr", "__setattr__") for func in calls)

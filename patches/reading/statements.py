@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .attributes import imported
-from .calls import call
+from .calls import call, decorated
 from .expressions import indices, value_of
 from .files import File, Function
 from .frames import MAPPINGS, PUT, Class, Effect, Env, Frame, Guard, Known, Run, all_of, choice, item_of, joined
@@ -17,7 +17,7 @@ from .operations import applied, size_of
 from .signatures import BINARY, VIEWS
 from .values import Place, Value
 
-_TRANSPARENT = ("torch.", "functools.", "contextlib.", "typing.", "abc.", "dataclasses.", "collections.abc.")
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _INTEGERS = {"const", "size", "item", "counted", "carried"}
 
 
@@ -178,7 +178,7 @@ class Reader:
             case ast.Raise() | ast.Break() | ast.Continue():
                 return _Ended(None)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                self.env[node.name] = self._decorated(node)
+                self.env[node.name] = decorated(self, node)
             case ast.ClassDef():
                 self.env[node.name] = self.graph.value("class", data=(self.file.path, node), at=Place(self.file, node))
             case ast.Import() | ast.ImportFrom():
@@ -213,18 +213,6 @@ class Reader:
             case ast.Attribute():
                 return value_of(self, ast.copy_location(ast.Attribute(target.value, target.attr, ast.Load()), target))
         return value_of(self, ast.copy_location(ast.Subscript(target.value, target.slice, ast.Load()), target))
-
-    def _decorated(self, node: Function) -> Value:
-        around = self if self.scope.parent is not None else None
-        value = self.graph.value("function", data=(self.file.path, node, around), at=Place(self.file, node))
-        for decorator in reversed(node.decorator_list):
-            made = self.code.resolved(self.expr(decorator))
-            if made.op in ("function", "bound"):
-                value = self.call(made, [value], {}, Place(self.file, decorator))
-            elif not _is_transparent(made["func"] if made.op == "call" else made):
-                reason = f"what the decorator makes of {node.name} is not known"
-                return self.graph.opaque(reason, Place(self.file, decorator))
-        return value
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         at, graph, start = Place(self.file, node), self.graph, dict(self.env)
@@ -263,14 +251,17 @@ class Reader:
             self.returned.append(ended.value)
 
     def _with(self, node: ast.With | ast.AsyncWith) -> _Ended | None:
-        guards = self.guards
+        guards, start, swallows = self.guards, dict(self.env), None
         for item in node.items:
             value = self.expr(item.context_expr)
+            if value.op == "call" and value["func"].data == "contextlib.suppress":
+                swallows = value
             self.guards = (*self.guards, Guard("with", value, Place(self.file, node)))
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, self.graph.value("enter", {"of": value}))
         ended = self.block(node.body)
         self.guards = guards
+        self.env = self.env if swallows is None else joined(self.graph, swallows, self.env, start)
         return ended
 
     def _try(self, node: ast.Try | ast.TryStar) -> _Ended | None:
@@ -334,7 +325,7 @@ class Reader:
             owner = self.scope.owner(target.id)
             while frame.scope is not owner and frame.outer is not None:
                 frame = frame.outer
-        if frame is not self and frame.scope.parent is None:
+        if frame is not self and not isinstance(self.scope.node, _COMPREHENSIONS):
             self.effect("setglobal", value, target)
         frame.env[target.id] = value
         self._note(target, value)
@@ -400,15 +391,6 @@ class Reader:
         if self.depth == 0 and self.run.reading.file is self.file:
             self.run.reading.values[node] = value
         return value
-
-
-def _is_transparent(decorator: Value) -> bool:
-    """Whether a decorator leaves what a function computes as it is."""
-    if decorator.op == "builtin":
-        return decorator.data in ("property", "staticmethod", "classmethod")
-    name = decorator.data[1] if isinstance(decorator.data, tuple) else decorator.data
-    is_known = decorator.op in ("global", "new", "partial") and str(name).startswith(_TRANSPARENT)
-    return is_known or decorator.op == "same"
 
 
 def _stored(body: Sequence[ast.stmt]) -> list[ast.Name]:
