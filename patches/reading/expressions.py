@@ -7,7 +7,7 @@ import builtins
 
 from .attributes import attribute, is_of_module
 from .calls import call, name_of
-from .frames import Frame, choice, item_of, kept_in
+from .frames import Frame, choice, is_of_a_cache, item_of, kept_in
 from .operations import applied, size_of
 from .signatures import BINARY, COMPARE, UNARY
 from .values import Place, Value
@@ -215,7 +215,7 @@ def _call(frame: Frame, node: ast.Call) -> Value:
     before = len(frame.run.reading.effects)
     if not is_open:
         made = call(frame, callee, placed, named, at)
-        if frame.depth == 0 and len(frame.run.reading.effects) > before:
+        if frame.depth == 0 and not all(map(is_of_a_cache, frame.run.reading.effects[before:])):
             frame.run.reading.doing.add(node)
         return made
     frame.effect(name_of(callee), callee, node)

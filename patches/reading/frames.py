@@ -126,6 +126,15 @@ def choice(graph: Graph, test: Value, yes: Value, no: Value, at: Place | None) -
     return graph.value("phi", {"test": test, "yes": yes, "no": no}, at=at)
 
 
+def is_of_a_cache(effect: Effect) -> bool:
+    """Whether all that is done is to keep something in a mapping, or to choose a mode: nothing that shows elsewhere."""
+    func, base = effect.value.get("func"), effect.value.get("input")
+    if effect.kind == "setitem":
+        return base is not None and base.op in MAPPINGS
+    is_mapping = func is not None and func.op == "attr" and func["of"].op in MAPPINGS
+    return is_mapping or effect.kind in ("inference_mode", "no_grad")
+
+
 def where(value: Value, condition: Value, holds: bool) -> Value:
     """What a value is where a condition holds, or does not."""
     is_choice = value.op == "phi" and value["test"].key == condition.key

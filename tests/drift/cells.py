@@ -162,10 +162,11 @@ def judged(found: Sequence[Cell], every: int) -> list[Cell]:
     return judged_cells
 
 
-def page(found: Sequence[Cell]) -> Iterator[str]:
+def page(found: Sequence[Cell], told: Sequence[str] = ()) -> Iterator[str]:
     """What docs/drift.md says."""
     yield "# Drift\n"
-    yield f"`make drift`, {datetime.date.today()}: {len(found)} cells, one task on one tree each.\n"
+    command = " ".join(["python tests/drift/cells.py", *told])
+    yield f"`{command}`, {datetime.date.today()}: {len(found)} cells, one task on one tree each.\n"
     yield "| task | cells | as wanted | refused, but wanted | silently wrong | crashes | judged | `git apply --3way` | `patch -F3` |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for task in sorted({cell.task for cell in found}):
@@ -212,7 +213,7 @@ def main() -> None:
     with ProcessPoolExecutor(2) as pool:
         found = [cell for some in pool.map(cells, trees(args.seeds, args.tasks), chunksize=1) for cell in some]
     found = judged(found, args.judge)
-    args.page.write_text("\n".join(page(found)) + "\n", encoding="utf-8")
+    args.page.write_text("\n".join(page(found, sys.argv[1:])) + "\n", encoding="utf-8")
     print("\n".join(line for line in page(found) if line.startswith("|")))
     sys.exit(any(cell.is_silently_wrong or cell.outcome == "crash" for cell in found))
 
