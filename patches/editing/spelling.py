@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 from ..reading.frames import Env, Reading
 from ..reading.frames import where as chosen_where
+from ..reading.signatures import VIEWS
 from ..reading.values import Value
+
+_HELD = VIEWS | {"setitem"}  # through which what is written to is reached
 
 
 def spelled(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, bool] | None = None) -> str | None:
@@ -57,13 +60,9 @@ def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
     if _is_inside(reading, node, at):
         return True
     written = {effect.value.data for effect in reading.effects if effect.kind == "setattr"}
-    written |= {
-        each.data
-        for e in reading.effects
-        if e.kind == "setitem"
-        for each in e.value["input"].walk()
-        if each.op == "attr"
-    }
+    bases = [effect.value["input"].bases(_HELD)[-1:] for effect in reading.effects if effect.kind == "setitem"]
+    inputs = [effect.value["input"] for effect in reading.effects if effect.kind == "setitem"]
+    written |= {each.data for each in (*inputs, *(base for some in bases for base in some)) if each.op == "attr"}
     for each in ast.walk(node):
         if isinstance(each, (ast.NamedExpr, ast.Lambda, ast.Yield, ast.Await, ast.comprehension)):
             return False

@@ -365,7 +365,8 @@ def is_default_scale(graph: Graph, reading: Reading, found: Attention) -> bool:
     if len(found.factors) != 1:
         return False
     factor, divides = found.factors[0]
-    if factor.at is None or factor.at.node not in reading.values:  # an attribute may be set to something else
+    settings = [each for each in factor.walk() if each.op == "parameter" and each.data[1] is not reading.node]
+    if settings:  # of a constructor: an attribute may be set to something else
         return False
     power = 0.5 if divides else -0.5
     if factor.op != "pow" or factor["exponent"].number != power:
