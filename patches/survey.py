@@ -48,10 +48,8 @@ def _rows(tree: SourceTree, task: Task) -> Rows:
 
 
 def _hash(tree: SourceTree) -> str:
-    """The hash of all that the findings depend on."""
-    package = os.path.dirname(tree.model_path)
-    read = [path for path in tree.paths if path in tree.contents or os.path.dirname(path) == package]
-    return _hash_of((path, tree.raw(path)) for path in read) + _own_hash()
+    """The hash of all that the findings depend on: reading follows imports to any file of the tree."""
+    return _hash_of((path, tree.raw(path)) for path in tree.paths) + _own_hash()
 
 
 @cache

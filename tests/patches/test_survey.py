@@ -107,3 +107,15 @@ def test_a_quick_plan_that_is_refused(tree: Path) -> None:
     planned = plan(open_tree(tree), all_tasks())
     assert planned.refused
     assert content(plan(open_tree(tree), all_tasks(), quick=True)) == content(planned)
+
+
+def test_a_change_in_a_file_that_mentions_nothing_of_a_tree_is_seen(tree: Path) -> None:
+    """Reading follows imports to where they lead: a number may stand in a file of settings."""
+    model, settings = tree / "bit_transformer/model.py", tree / "settings.py"
+    text = model.read_text().replace("import math\n", "import math\n\nfrom settings import OFF\n", 1)
+    model.write_text(text.replace("diagonal=1)", "diagonal=OFF)"))
+    for number in (1, 2):
+        settings.write_text(f"OFF = {number}\n")
+        task = engine.task_named("task-10")
+        (found,) = survey.survey(open_tree(tree), [task])
+        assert found.state is engine.status(open_tree(tree), [task])[0].state
