@@ -33,11 +33,7 @@ WIDTH = 120  # columns of a line
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The attentions that are written out, and those that torch computes."""
-    for source in tree.package(having=rb"(?i)softmax|scaled_dot_product_attention"):
-        file = tree.code.files.file(source.path)
-        if file is None:
-            continue
-        readings = [tree.code.reading(file, *each) for each in file.functions()]
+    for source, readings in tree.readings(having=rb"(?i)softmax|scaled_dot_product_attention"):
         found = {reading.node: list(attentions(tree.code.graph, reading)) for reading in readings}
         for reading in readings:
             for node, value in reading.values.items():

@@ -31,11 +31,8 @@ UNSAFE = "mask that is kept, but one that is first built in inference mode canno
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The causal masks that a forward builds, however they are written, and those that are kept."""
-    for source in tree.package(having=rb"tri[ul]|arange|cumsum|eye|get_tri_mask"):
-        file = tree.code.files.file(source.path)
-        if file is None:
-            continue
-        readings = [tree.code.reading(file, *each) for each in file.functions() if each[0].name != "__init__"]
+    for source, every in tree.readings(having=rb"tri[ul]|arange|cumsum|eye|get_tri_mask"):
+        readings = [each for each in every if getattr(each.node, "name", "") != "__init__"]
         kept = kept_by_hand(tree.code, readings)
         found = [finding for reading in readings for finding in _masks(source, reading, readings, kept)]
         yield from found

@@ -14,6 +14,7 @@ from .nesting import parsed
 from .places import read_bytes
 from .reading.code import Code
 from .reading.files import Files
+from .reading.frames import Reading
 from .source import Source
 from .task import BitpatchError, Unreadable
 from .tracked import python_files
@@ -53,6 +54,13 @@ class SourceTree:
     def code(self) -> Code:
         """What the tree's code computes, as the plan has it."""
         return Code(Files(self.paths, self.raw))
+
+    def readings(self, having: bytes) -> Iterator[tuple[Source, list[Reading]]]:
+        """What the functions compute of each file of the model's own package in which a pattern is found."""
+        for source in self.package(having):
+            file = self.code.files.file(source.path)
+            if file is not None:
+                yield source, [self.code.reading(file, *each) for each in file.functions]
 
     def package(self, having: bytes) -> Iterator[Source]:
         """The parsed files of the model's own package in which a pattern is found."""

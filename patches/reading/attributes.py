@@ -125,26 +125,3 @@ def _of_tensor(graph: Graph, owner: Value, name: str, at: Place) -> Value:
             owner = owner["input"]
         return graph.value("device", {"of": owner}, at=at)
     return graph.value("attr", {"of": owner}, name, at)
-
-
-def set_on_self(node: ast.ClassDef) -> set[str]:
-    """The attributes that a class's methods set on self."""
-    return set().union(*(_set_in(each) for each in node.body if isinstance(each, Function)))
-
-
-def set_outside_init(node: ast.ClassDef) -> set[str]:
-    """The attributes that a class's methods set on self, the constructor apart."""
-    methods = [each for each in node.body if isinstance(each, Function) and each.name not in _CONSTRUCTORS]
-    return set().union(*map(_set_in, methods))
-
-
-def _set_in(method: Function) -> set[str]:
-    names: set[str] = set()
-    for each in ast.walk(method):
-        match each:
-            case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store() | ast.Del()):
-                names.add(name)
-    return names
-
-
-_CONSTRUCTORS = ("__init__", "__post_init__")

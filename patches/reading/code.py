@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Hashable
 
-from .attributes import set_on_self, set_outside_init
+from .classes import names_of
 from .files import File, Files, Function
 from .frames import Frame, Reading, Run
 from .statements import Reader
@@ -87,12 +87,12 @@ class Code:
 
         A subclass gives it another meaning, several bases do, an object has one of its own, or a module sets it.
         """
-        family = self.bases(path, node)
-        own = [each for _, each in family if _defines(each, name)]
-        methods = any(_has_method(each, name) for each in own)
-        is_shadowed = any((methods and name in set_on_self(each)) or _sets_any(each) for _, each in family)
+        family = [names_of(each) for _, each in self.bases(path, node)]
+        own = [names for names in family if names.defines(name)]
+        is_method = any(name in names.methods for names in own)
+        is_shadowed = any((is_method and name in names.on_self) or names.sets_any for names in family)
         several = len(node.bases) > 1 and len(own) > 1
-        return is_shadowed or several or any(_defines(each, name) for each in self._subclasses(node))
+        return is_shadowed or several or any(names_of(each).defines(name) for each in self._subclasses(node))
 
     def _subclasses(self, node: ast.ClassDef) -> list[ast.ClassDef]:
         """The classes of the tree that may be made of a class, by its name, and those that are made of them."""
@@ -119,7 +119,7 @@ class Code:
             found.update(self._set_in(place, each, owner))
             settings = {name for name, value in found.items() if value.op == "const"}  # which are there to be set
             others = {name for name in found if owner.op == "self" and self.is_open(path, node, name)}
-            for name in (set_outside_init(each) | settings | others) & found.keys():
+            for name in (names_of(each).outside_init | settings | others) & found.keys():
                 found[name] = self.graph.value("attr", {"of": owner}, name)
         return found
 
@@ -150,19 +150,3 @@ class Code:
             reader.symbolic(setup, node, owner)
         reader.body(setup.body)
         return found | {name: value for (key, name), value in run.attributes.items() if key == owner.key}
-
-
-def _has_method(node: ast.ClassDef, name: str) -> bool:
-    return any(isinstance(each, Function) and each.name == name for each in node.body)
-
-
-def _defines(node: ast.ClassDef, name: str) -> bool:
-    """Whether a class gives a name a meaning: by a method, in its body, or on self."""
-    names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
-    return _has_method(node, name) or name in names or name in set_on_self(node) or _sets_any(node)
-
-
-def _sets_any(node: ast.ClassDef) -> bool:
-    """Whether a class sets attributes whose names are not written out."""
-    calls = (each.func for each in ast.walk(node) if isinstance(each, ast.Call))
-    return any(getattr(func, "id", getattr(func, "attr", "")) in ("setattr", "__setattr__") for func in calls)

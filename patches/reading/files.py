@@ -7,7 +7,7 @@ import io
 import os
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ..nesting import parsed
 from .names import Scope, scopes_of
@@ -51,17 +51,17 @@ class File:
             node = self.parents[node]
         return node
 
-    def functions(self) -> Iterator[tuple[Function, ast.ClassDef | None]]:
+    @cached_property
+    def functions(self) -> list[tuple[Function, ast.ClassDef | None]]:
         """Every function, with the class whose method it is."""
-        for node in ast.walk(self.module):
-            if isinstance(node, Function):
-                parent = self.parents[node]
-                yield node, parent if isinstance(parent, ast.ClassDef) else None
+        nodes = [node for node in ast.walk(self.module) if isinstance(node, Function)]
+        owners = [self.parents[node] for node in nodes]
+        return [(n, owner if isinstance(owner, ast.ClassDef) else None) for n, owner in zip(nodes, owners, strict=True)]
 
     @cached_property
     def lines(self) -> list[bytes]:
         """The lines of the file in UTF-8, as columns of syntax trees are counted in them."""
-        encoding = "utf-8-sig" if self.raw.startswith(b"\xef\xbb\xbf") else _encoding(self.raw)
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(self.raw).readline)
         text = self.raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
         return [line.encode() for line in text.split("\n")]
 
@@ -74,8 +74,13 @@ class File:
         return b"\n".join(lines).decode()
 
 
-def _encoding(raw: bytes) -> str:
-    return tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+@lru_cache(maxsize=512)
+def _file(path: str, raw: bytes) -> File | None:
+    """A module as it is in every tree that has it so; None where Python does not read it."""
+    try:
+        return File(path, raw)
+    except (SyntaxError, ValueError):
+        return None
 
 
 class Files:
@@ -93,10 +98,7 @@ class Files:
     def file(self, path: str) -> File | None:
         """A module; None where Python does not read it."""
         if path not in self._files:
-            try:
-                self._files[path] = File(path, self._read(path))
-            except (SyntaxError, ValueError):
-                self._files[path] = None
+            self._files[path] = _file(path, self._read(path))
         return self._files[path]
 
     def imported(self, dotted: str, here: str) -> str | None:
