@@ -241,11 +241,7 @@ def require_accepted(planned: Plan, *, written: bool = False, code: int = 0) -> 
     reasons = dict.fromkeys(outcome.reason for outcome in planned.outcomes if outcome.outcome == "refused")
     if planned.refused:
         warn("error: ", fg="red", bold=True, nl=False)
-        warn(
-            "\n".join(
-                ["refused, and the rest was written" if written else "refused, and nothing was written", *reasons]
-            )
-        )
+        warn("\n".join([f"refused, and {'the rest' if written else 'nothing'} was written", *reasons]))
         raise typer.Exit(code or EXIT_REFUSED)
 
 

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import libcst as cst
@@ -199,7 +200,7 @@ class Source:
         first = self._firsts[self.places[part]] - 1
 
         def offset(line: int, column: int) -> int:
-            return sum(map(len, lines[first : line - 1])) + len(lines[line - 1].encode()[:column].decode())
+            return sum(map(len, lines[first : line - 1])) + _characters(lines[line - 1], column)
 
         start, end = offset(node.lineno, node.col_offset), offset(node.end_lineno or 1, node.end_col_offset or 0)
         found = part.spans.nodes(start, end) if isinstance(node, ast.expr) else part.spans.starting(start)
@@ -222,8 +223,8 @@ class Source:
     @cached_property
     def _firsts(self) -> list[int]:
         """The line, counted from 1, at which each part's text starts."""
-        counts = [len(lines_of(text)) - 1 for text in (self._file.header, *(part.text for part in self.parts))]
-        return [1 + sum(counts[: place + 1]) for place in range(len(self.parts))]
+        texts = (self._file.header, *(part.text for part in self.parts[:-1]))
+        return list(accumulate((len(lines_of(text)) - 1 for text in texts), initial=1))[1:] if self.parts else []
 
     def site(self, node: cst.CSTNode | ast.expr | ast.stmt, note: str) -> Site:
         """Where a node starts, in the file as the user has it."""
@@ -232,7 +233,7 @@ class Source:
         return Site(self.path, note, lambda: self._in_origin(*self._position(node)))
 
     def _column(self, node: ast.expr | ast.stmt) -> int:
-        return len(self._lines[node.lineno - 1].encode()[: node.col_offset].decode()) + 1
+        return _characters(self._lines[node.lineno - 1], node.col_offset) + 1
 
     def _in_origin(self, line: int, column: int) -> tuple[int, int]:
         if self.origin == self.raw:
@@ -248,6 +249,11 @@ class Source:
         above = "".join(each.text for each in self.parts[: self.places[part]])
         before = lines_of(self._file.header + above + part.printed.before(node))
         return len(before), len(before[-1]) + 1
+
+
+def _characters(line: str, offset: int) -> int:
+    """How many characters the first bytes of a line make, as Python's parser counts them in UTF-8."""
+    return len(line.encode()[:offset].decode())
 
 
 class _Body(Sequence[Statement]):

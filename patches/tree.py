@@ -156,31 +156,34 @@ def _defining(contents: dict[str, bytes], kind: type[ast.stmt], name: str) -> li
 
 def _of_bits(contents: dict[str, bytes]) -> list[str]:
     """The files with a class whose constructor embeds a vocabulary of two, as a language model over bits does."""
-    found = []
-    for path, raw in contents.items():
-        if b"Embedding" not in raw:
-            continue
-        try:
-            module = parsed(raw)
-        except (SyntaxError, ValueError):
-            continue
-        classes = [node for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
-        if any(_embeds_bits(call) for each in classes for call in ast.walk(each) if isinstance(call, ast.Call)):
-            found.append(path)
-    return found
+    modules = {path: _parsed(raw) for path, raw in contents.items() if b"Embedding" in raw}
+    nodes = {path: ast.walk(module) for path, module in modules.items() if module is not None}
+    classes = {path: [node for node in every if isinstance(node, ast.ClassDef)] for path, every in nodes.items()}
+    return [path for path, some in classes.items() if any(map(_embeds_bits, some))]
 
 
-def _embeds_bits(call: ast.Call) -> bool:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    sizes = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "num_embeddings")]
-    return name == "Embedding" and any(isinstance(size, ast.Constant) and size.value == 2 for size in sizes)  # noqa: PLR2004
+def _embeds_bits(node: ast.ClassDef) -> bool:
+    """Whether a class makes an Embedding of two."""
+    for call in (each for each in ast.walk(node) if isinstance(each, ast.Call)):
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        sizes = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "num_embeddings")]
+        if name == "Embedding" and any(isinstance(size, ast.Constant) and size.value == 2 for size in sizes):  # noqa: PLR2004
+            return True
+    return False
+
+
+def _parsed(raw: bytes) -> ast.Module | None:
+    try:
+        return parsed(raw)
+    except (SyntaxError, ValueError):
+        return None
 
 
 def _defines(raw: bytes, kind: type[ast.stmt], name: str) -> bool | None:
-    try:
-        pending: list[ast.AST] = list(parsed(raw).body)
-    except (SyntaxError, ValueError):
+    module = _parsed(raw)
+    if module is None:
         return None
+    pending: list[ast.AST] = list(module.body)
     while pending:
         node = pending.pop()
         if isinstance(node, kind) and getattr(node, "name", "") == name:

@@ -98,11 +98,10 @@ def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
     names = [each for each in ast.walk(choice.test) if isinstance(each, ast.Name)]
     own = [each for each in names if each.id in file.scopes[reading.node].bound]
     is_same = all(each.id in env and env[each.id].key == reading.values[each].key for each in own)
-    written = {effect.value.data for effect in reading.effects if effect.kind == "setattr"}
     asked = {each.attr for each in ast.walk(choice.test) if isinstance(each, ast.Attribute)}
     until = file.statement(choice).lineno
     between = [each for each in reading.doing if first.lineno <= getattr(each, "lineno", 0) < until]
-    return file.text(choice.test) if is_same and not asked & written and not between else ""
+    return file.text(choice.test) if is_same and not asked & reading.written and not between else ""
 
 
 def _is_detached(reading: Reading, use: ast.Name) -> bool:

@@ -7,7 +7,7 @@ import ast
 from ..reading.attention import Attention, Masking, Unread, is_default_scale
 from ..reading.frames import Reading
 from ..reading.values import Graph, Value
-from .spelling import spelled, written
+from .spelling import reordered, spelled, written
 
 _TRUTHS = {"gt", "ge", "lt", "le", "eq", "ne", "not", "is", "isnot"}
 
@@ -104,8 +104,4 @@ def dropout(reading: Reading, found: Attention) -> str:
 
 def order(found: Attention) -> str:
     """How the result is laid out, where that is not as torch lays it out."""
-    if found.result.op != "permute":
-        return ""
-    moved = [place for place, each in enumerate(found.result.data) if place != each]
-    is_swap = len(moved) == 2  # noqa: PLR2004 - two dimensions
-    return f".transpose({moved[0]}, {moved[1]})" if is_swap else f".permute{found.result.data}"
+    return reordered(found.result) if found.result.op == "permute" else ""

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 
 from ..reading.frames import Env, Reading
 from ..reading.frames import where as chosen_where
-from ..reading.signatures import VIEWS
 from ..reading.values import Value
-
-_HELD = VIEWS | {"setitem"}  # through which what is written to is reached
 
 
 def spelled(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, bool] | None = None) -> str | None:
@@ -34,9 +31,8 @@ def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, b
     yield from sorted(names, key=lambda name: name not in inside)
     own = next((name for name, known in env.items() if known.op == "self"), "")
     if own and value.op not in ("const", "parameter"):
-        written = {effect.value.data for effect in reading.effects if effect.kind == "setattr"}
         alike = (name for name, known in reading.attributes.items() if known.key == value.key)
-        yield from (f"{own}.{name}" for name in alike if name not in written)
+        yield from (f"{own}.{name}" for name in alike if name not in reading.written)
     expressions = [(node, known) for node, known in reading.values.items() if known.key == value.key]
     for node, _ in sorted(expressions, key=lambda each: not _is_inside(reading, each[0], at)):
         is_local = isinstance(node, ast.Name) and node.id in reading.file.scopes[reading.node].bound
@@ -59,16 +55,12 @@ def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
         return False
     if _is_inside(reading, node, at):
         return True
-    written = {effect.value.data for effect in reading.effects if effect.kind == "setattr"}
-    bases = [effect.value["input"].bases(_HELD)[-1:] for effect in reading.effects if effect.kind == "setitem"]
-    inputs = [effect.value["input"] for effect in reading.effects if effect.kind == "setitem"]
-    written |= {each.data for each in (*inputs, *(base for some in bases for base in some)) if each.op == "attr"}
     for each in ast.walk(node):
         if isinstance(each, (ast.NamedExpr, ast.Lambda, ast.Yield, ast.Await, ast.comprehension)):
             return False
         if each in reading.calls or each in reading.doing:
             return False
-        if isinstance(each, ast.Attribute) and each.attr in written:
+        if isinstance(each, ast.Attribute) and each.attr in reading.written | reading.filled:
             return False
         if isinstance(each, ast.Name) and each.id in reading.file.scopes[reading.node].bound:
             then, now = reading.values.get(each), env.get(each.id)
@@ -92,12 +84,17 @@ def written(value: Value, reading: Reading, at: ast.AST) -> str | None:
         case "swap":
             return f"{inner}.transpose{value.data}"
         case "permute":
-            moved = [place for place, each in enumerate(value.data) if place != each]
-            is_swap = len(moved) == 2  # noqa: PLR2004 - two dimensions
-            return f"{inner}.transpose({moved[0]}, {moved[1]})" if is_swap else f"{inner}.permute{value.data}"
+            return inner + reordered(value)
         case "contiguous" | "clone" | "detach":
             return f"{inner}.{value.op}()"
     return None
+
+
+def reordered(value: Value) -> str:
+    """What puts a tensor's dimensions into the order of a permuted value, behind its text."""
+    moved = [place for place, each in enumerate(value.data) if place != each]
+    is_swap = len(moved) == 2  # noqa: PLR2004 - two dimensions
+    return f".transpose({moved[0]}, {moved[1]})" if is_swap else f".permute{value.data}"
 
 
 def _is_atom(text: str) -> bool:

@@ -31,9 +31,11 @@ def spent(
         used = _used(reading, around) | needed
         alive = {key for key, node in gone.items() if node.targets[0].id in used}  # type: ignore[attr-defined]
         if not alive:
-            alive = {id(node) for block in _emptied(reading, list(gone.values())) for node in block}
-        if not alive:
-            return _with_conditions(reading, list(gone.values()))
+            known, stuck = _with_conditions(reading, list(gone.values()))
+            alive = {id(node) for block in stuck for node in _of_block(block, gone.values())}
+            if not alive:
+                outermost = [node for node in known if reading.file.parents[node] not in known]
+                return sorted(outermost, key=lambda node: node.lineno)
         gone = {key: node for key, node in gone.items() if key not in alive}
 
 
@@ -80,29 +82,22 @@ def _goes_whole(parent: ast.AST, gone: list[ast.stmt]) -> bool:
     return is_whole and not any(isinstance(each, (ast.Call, ast.NamedExpr)) for each in ast.walk(parent.test))  # type: ignore[attr-defined]
 
 
-def _emptied(reading: Reading, gone: list[ast.stmt]) -> list[list[ast.stmt]]:
-    """The blocks that would be left empty, though what they belong to stays."""
+def _with_conditions(reading: Reading, gone: list[ast.stmt]) -> tuple[list[ast.stmt], list[list[ast.stmt]]]:
+    """What goes, with the conditions of which nothing is left; and blocks left empty, though what holds them stays."""
     known = list(gone)
     while True:
         found = _blocks(reading, known)
         stuck = [block for parent, block in found if not _goes_whole(parent, known)]
-        whole = [parent for parent, _ in found if _goes_whole(parent, known) and parent not in known]
+        whole = {parent: None for parent, _ in found if _goes_whole(parent, known) and parent not in known}
         if stuck or not whole:
-            return [[node for node in block if node in gone] or _inside(block, gone) for block in stuck]
+            return known, stuck
         known += whole  # type: ignore[arg-type]
 
 
-def _inside(block: list[ast.stmt], gone: list[ast.stmt]) -> list[ast.stmt]:
-    return [node for node in gone if any(node is each for outer in block for each in ast.walk(outer))]
-
-
-def _with_conditions(reading: Reading, gone: list[ast.stmt]) -> list[ast.stmt]:
-    """What goes, with the conditions under which it is all that stands in the place of what stands under them."""
-    while True:
-        whole = [parent for parent, _ in _blocks(reading, gone) if parent not in gone]
-        if not whole:
-            return sorted(gone, key=lambda node: node.lineno)
-        gone = [node for node in gone if reading.file.parents[node] not in whole] + whole  # type: ignore[operator]
+def _of_block(block: list[ast.stmt], gone: Collection[ast.stmt]) -> list[ast.stmt]:
+    """What goes of a block: its own statements, or else those further in."""
+    inside = {id(each) for outer in block for each in ast.walk(outer)}
+    return [node for node in block if node in gone] or [node for node in gone if id(node) in inside]
 
 
 def names_in(text: str) -> set[str]:

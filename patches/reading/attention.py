@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .frames import Reading, where
 from .masks import causal_mask
 from .numbers import is_number
-from .operations import rank_of, size_of
+from .shapes import rank_of, size_of
 from .values import Graph, Value
 
 _MODES = re.compile("grad|inference_mode|autocast|precision")
@@ -44,7 +45,7 @@ class Unread(Exception):
         self.value = value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Masking:
     """One mask of the scores: True hides a key, or keeps it, or a number is added."""
 
@@ -53,13 +54,11 @@ class Masking:
     condition: Value | None = None
     is_asked_for: bool = True  # whether it masks where the condition holds, or where it does not
 
-    @property
+    @cached_property
     def is_causal(self) -> bool:
         """Whether it hides the future, and nothing else."""
         found = causal_mask(self.mask)
-        if found is None:
-            return False
-        if found.left_out:
+        if found is None or found.left_out:
             return False
         return {"hides": found.hides_future, "keeps": found.keeps_past, "added": found.adds_to_future_alone}[self.kind]
 
@@ -70,7 +69,6 @@ class Attention:
 
     node: ast.expr  # of the weighted sum
     result: Value
-    weighted: Value  # the product of weights and values
     softmax: Value
     queries: Value
     keys: Value
@@ -187,7 +185,7 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
         and not _is_dtype_of(softmax["dtype"], softmax["input"])
     ):
         raise Unread(softmax, "its softmax has a dtype of its own: convert queries, keys and values instead")
-    found = Attention(node, result, product, softmax, product, product, product["other"], dropout, made=made)
+    found = Attention(node, result, softmax, product, product, product["other"], dropout, made=made)
     _read_scores(graph, found, softmax["input"])
     return found
 

@@ -9,7 +9,8 @@ from .attributes import attribute
 from .files import Function
 from .frames import Frame, choice, kept_in
 from .names import parameters
-from .operations import applied, size_of
+from .operations import applied
+from .shapes import size_of
 from .signatures import MODULES, bound, method_named, operation_named
 from .values import Place, Value
 
@@ -70,13 +71,18 @@ def unknown(frame: Frame, callee: Value, placed: Sequence[Value], named: Mapping
     name = name_of(callee)
     frame.effect(name, made, at.node)
     owner = callee["of"] if callee.op == "attr" else placed[0] if placed else None
+    _change(frame, name, owner, named, made)
+    return made
+
+
+def _change(frame: Frame, name: str, owner: Value | None, given: Mapping[str, Value], made: Value) -> None:
+    """Let what a call changes in place be what it makes: by its name, by inplace=, by out=."""
+    inplace = given.get("inplace")
     is_in_place = (name.endswith("_") and not name.endswith("__")) or name in _CHANGING
-    inplace = named.get("inplace")
     if owner is not None and (is_in_place or (inplace is not None and not inplace.is_const(False))):
         frame.changed(owner, made)
-    if "out" in named:
-        frame.changed(named["out"], made)
-    return made
+    if "out" in given:
+        frame.changed(given["out"], made)
 
 
 def name_of(callee: Value) -> str:
@@ -159,17 +165,13 @@ def _library(frame: Frame, dotted: str, placed: list[Value], named: Mapping[str,
         return applied(graph, "einsum", {"input": placed[0], **operands}, at)
     args = bound(op_or_none, placed, named, graph)
     made = applied(graph, op_or_none, args, at)
-    inplace = args.get("inplace")
-    if "input" in args and (dotted.endswith("_") or (inplace is not None and not inplace.is_const(False))):
-        frame.changed(args["input"], made)
-    if "out" in args:
-        frame.changed(args["out"], made)
+    _change(frame, dotted, args.get("input"), args, made)
     return made
 
 
 def _module(frame: Frame, module: Value, placed: Sequence[Value], named: Mapping[str, Value], at: Place) -> Value:
     """What a module of torch's returns when it is called."""
-    dotted = module.data[1] if isinstance(module.data, tuple) else str(module.data)
+    dotted = module.data[1]
     graph = frame.graph
     if dotted == "torch.nn.Sequential" and len(placed) == 1:
         value = placed[0]
@@ -242,8 +244,7 @@ def _method(frame: Frame, callee: Value, placed: Sequence[Value], named: Mapping
     if op == "size" and placed:
         return size_of(graph, owner, placed[0], at)
     made = applied(graph, op, bound(op, [owner, *placed], named, graph), at)
-    if name.endswith("_") and not name.endswith("__"):
-        frame.changed(owner, made)
+    _change(frame, name, owner, named, made)
     return made
 
 

@@ -8,7 +8,8 @@ import builtins
 from .attributes import attribute, is_of_module
 from .calls import call, name_of
 from .frames import Frame, choice, is_of_a_cache, item_of, kept_in
-from .operations import applied, size_of
+from .operations import applied
+from .shapes import size_of
 from .signatures import BINARY, COMPARE, UNARY
 from .values import Place, Value
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple, Protocol, TypeVar
 
 from .files import File, Files, Function
 from .names import Scope
+from .signatures import VIEWS
 from .values import Graph, Place, Value
 
 Env = dict[str, Value]
@@ -47,6 +49,18 @@ class Reading:
         self.changed: list[Value] = []  # what is changed in place, as it was before
         self.returned: Value | None = None
         self.attributes: dict[str, Value] = {}  # of self, as its constructor sets them
+
+    @cached_property
+    def written(self) -> set[str]:
+        """The attributes that are set, of whatever object."""
+        return {effect.value.data for effect in self.effects if effect.kind == "setattr"}
+
+    @cached_property
+    def filled(self) -> set[str]:
+        """The attributes whose contents are written to, by way of views too."""
+        inputs = [effect.value["input"] for effect in self.effects if effect.kind == "setitem"]
+        bases = [base for each in inputs for base in (each, *each.bases(VIEWS | {"setitem"})[-1:])]
+        return {base.data for base in bases if base.op == "attr"}
 
 
 class Run:

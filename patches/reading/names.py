@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -80,6 +80,15 @@ class _Binder(ast.NodeVisitor):
         scope = self.scopes[node] = Scope(node, self.scope)
         return scope
 
+    def _body(self, body: Sequence[ast.stmt] | Sequence[ast.expr]) -> None:
+        """What a scope holds; global and nonlocal are true in all of it, wherever they stand."""
+        for each in _own_nodes(body):
+            if isinstance(each, (ast.Global, ast.Nonlocal)):
+                kind = "global" if isinstance(each, ast.Global) else "nonlocal"
+                self.scope.elsewhere.update(dict.fromkeys(each.names, kind))
+        for each in body:
+            self.visit(each)
+
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
         arguments = node.args
         for outside in [
@@ -97,14 +106,7 @@ class _Binder(ast.NodeVisitor):
             self._bind(kind.name, kind)
         for parameter in every:
             self._bind(parameter.arg, parameter)
-        body = node.body if isinstance(node.body, list) else [node.body]
-        # declarations hold in the whole of a function, wherever they stand
-        for each in _own_nodes(body):
-            if isinstance(each, (ast.Global, ast.Nonlocal)):
-                kind = "global" if isinstance(each, ast.Global) else "nonlocal"
-                self.scope.elsewhere.update(dict.fromkeys(each.names, kind))
-        for statement in body:
-            self.visit(statement)
+        self._body(node.body if isinstance(node.body, list) else [node.body])
         self.scope = outer
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -125,12 +127,7 @@ class _Binder(ast.NodeVisitor):
         outer, self.scope = self.scope, self._within(node)
         for kind in getattr(node, "type_params", ()):
             self._bind(kind.name, kind)
-        for each in _own_nodes(node.body):
-            if isinstance(each, (ast.Global, ast.Nonlocal)):
-                kind = "global" if isinstance(each, ast.Global) else "nonlocal"
-                self.scope.elsewhere.update(dict.fromkeys(each.names, kind))
-        for statement in node.body:
-            self.visit(statement)
+        self._body(node.body)
         self.scope = outer
 
     def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
@@ -213,7 +210,7 @@ def parameters(arguments: ast.arguments) -> list[ast.arg]:
     return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
 
 
-def _own_nodes(body: list[ast.stmt] | list[ast.expr]) -> Iterator[ast.AST]:
+def _own_nodes(body: Sequence[ast.stmt] | Sequence[ast.expr]) -> Iterator[ast.AST]:
     """The nodes of a scope, without those of scopes in it."""
     pending: list[ast.AST] = list(reversed(body))
     while pending:

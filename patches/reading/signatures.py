@@ -260,7 +260,6 @@ _SPECIAL = {
     "mT",
     "einsum",
     "t",
-    "bmm",
     "cpu",
     "cuda",
     "item",

@@ -17,12 +17,12 @@ _LENGTHS = {"size", "parameter", "attr", "part", "item", "carried", "after", "co
 
 
 class Small:
-    """Computes values under one choice of lengths; `lengths` collects those that were asked for."""
+    """Computes values under one choice of lengths."""
 
     def __init__(self, choose: Callable[[Value], int]) -> None:
         self._choose = choose
-        self.lengths: dict[int, tuple[Value, int]] = {}
-        self._known: dict[int, Tensor | Number | tuple] = {}  # type: ignore[type-arg]
+        self._lengths: dict[int, int] = {}
+        self._known: dict[int, Tensor] = {}
 
     def number(self, value: Value) -> Number:
         """A Python number; what is none is a length that the code does not tell."""
@@ -55,14 +55,14 @@ class Small:
         return self.tensor(value)
 
     def _length(self, value: Value) -> int:
-        if value.key not in self.lengths:
-            self.lengths[value.key] = value, self._choose(value)
-        return self.lengths[value.key][1]
+        if value.key not in self._lengths:
+            self._lengths[value.key] = self._choose(value)
+        return self._lengths[value.key]
 
     def tensor(self, value: Value) -> Tensor:
         """The elements of a tensor. Raises Unknown."""
         known = self._known.get(value.key)
-        if isinstance(known, Tensor):
+        if known is not None:
             return known
         function = TENSORS.get(value.op)
         if function is None:

@@ -13,7 +13,8 @@ from .files import File, Function
 from .frames import MAPPINGS, PUT, Class, Effect, Env, Frame, Guard, Known, Run, all_of, choice, item_of, joined
 from .names import Scope, parameters
 from .numbers import is_number
-from .operations import applied, size_of
+from .operations import applied
+from .shapes import size_of
 from .signatures import BINARY, VIEWS
 from .values import Place, Value
 

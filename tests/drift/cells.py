@@ -20,7 +20,8 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
@@ -115,10 +116,16 @@ def _cell(title: str, task: int, wanted: str, tree: Path, has_base: bool) -> Cel
     return Cell(title, task, wanted, outcome, reason, git=git, patch=patch)
 
 
+@cache
+def _own_patch(task: int) -> bytes:
+    """The baseline's own patch."""
+    changes = plan(open_tree(BASELINE), [task_named(str(task))]).changes
+    return b"".join(line for change in changes for line in unified(change))
+
+
 def _by_text(task: int, tree: Path) -> tuple[bool, bool]:
     """Whether git and patch take the baseline's own patch on a tree."""
-    changes = plan(open_tree(BASELINE), [task_named(str(task))]).changes
-    text = b"".join(line for change in changes for line in unified(change))
+    text = _own_patch(task)
     quiet = {
         "capture_output": True,
         "env": os.environ | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"},
@@ -157,8 +164,7 @@ def judged(found: Sequence[Cell], every: int) -> list[Cell]:
                 for change in plan(open_tree(tree), [task_named(str(cell.task))]).changes:
                     (tree / change.path).write_bytes(change.after)
                 verdict = verify(tree, [cell.task], zygote=zygote, jobs=2).tasks[0].verdict
-            values = {name: getattr(cell, name) for name in cell.__slots__}
-            judged_cells.append(Cell(**{**values, "verdict": str(verdict)}))
+            judged_cells.append(replace(cell, verdict=str(verdict)))
     return judged_cells
 
 
@@ -167,14 +173,12 @@ def page(found: Sequence[Cell], told: Sequence[str] = ()) -> Iterator[str]:
     yield "# Drift\n"
     command = " ".join(["python tests/drift/cells.py", *told])
     yield f"`{command}`, {datetime.date.today()}: {len(found)} cells, one task on one tree each.\n"
-    yield "| task | cells | as wanted | refused, but wanted | silently wrong | crashes | judged | `git apply --3way` | `patch -F3` |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield from _head("task")
     for task in sorted({cell.task for cell in found}):
         yield _row(f"task-{task}", [cell for cell in found if cell.task == task])
     yield _row("all", found)
     yield "\n## By tree\n"
-    yield "| trees | cells | as wanted | refused, but wanted | silently wrong | crashes | judged | `git apply --3way` | `patch -F3` |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield from _head("trees")
     yield _row("one rewrite", [cell for cell in found if cell.tree.startswith("alone")])
     yield _row("3 to 5 rewrites", [cell for cell in found if cell.tree.startswith("seed")])
     for fork in sorted({cell.tree for cell in found if cell.tree.startswith("fork")}):
@@ -185,6 +189,13 @@ def page(found: Sequence[Cell], told: Sequence[str] = ()) -> Iterator[str]:
             reason = " ".join(cell.reason.split("\n")[1:2]) or cell.reason.split("\n")[0]
             verdict = f", judged {cell.verdict}" if cell.verdict else ""
             yield f"- {cell.tree}, task-{cell.task}: {cell.outcome}{verdict}, wanted {cell.wanted}. {reason[:220]}"
+
+
+def _head(first: str) -> Iterator[str]:
+    columns = ["cells", "as wanted", "refused, but wanted", "silently wrong", "crashes", "judged"]
+    columns += ["`git apply --3way`", "`patch -F3`"]
+    yield f"| {first} | {' | '.join(columns)} |"
+    yield f"| --- |{' ---: |' * len(columns)}"
 
 
 def _row(title: str, found: Sequence[Cell]) -> str:
