@@ -6,20 +6,19 @@ tasks are applied leaves no trace.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import libcst as cst
 
-from .edits import BARE_EQUAL, expression, in_style_of, insert_after, insert_before, insert_item, neighbours
-from .imports import TakenError, import_edits
-from .matchers import calls_to
+from .edits import in_style_of, insert_item, neighbours
+from .imports import TakenError, import_edits, is_import, opens
 from .places import read_bytes
 from .source import Source
 from .task import Edit, Finding, mend, mended, near_miss
 
+_DEFINED = (cst.FunctionDef, cst.ClassDef)
 PARSER = ("add_argument",)
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
 
@@ -46,25 +45,25 @@ def definitions(target: Source, given: Source, *names: str) -> Finding:
     return mend(site, edits) if edits else mended(site)
 
 
-def parameter(target: Source, given: Source, function: str, name: str) -> Finding:
-    """Bring a parameter of a top-level function, with its annotation and default."""
-    own, ours = _function(target, function), _function(given, function)
-    site = target.site(own.name, f"parameter {name} of {function}")
-    if any(param.name.value == name for param in (*own.params.params, *own.params.kwonly_params)):
+def parameter(target: Source, given: Source, function: str, name: str, own: cst.FunctionDef | None = None) -> Finding:
+    """Bring a parameter of a function of the reference, with its annotation and default, to one of the target.
+
+    Where calls may go by position it comes last, so that none changes its meaning.
+    """
+    own, ours = own or _function(target, function), _function(given, function)
+    site = target.site(own.name, f"parameter {name} of {own.name.value}")
+    every = (*own.params.posonly_params, *own.params.params, *own.params.kwonly_params)
+    if any(param.name.value == name for param in every):
         return mended(site)
-    both = (*ours.params.params, *ours.params.kwonly_params)
-    order = [param.name.value for param in both]
-    new = next(param for param in both if param.name.value == name)
-    section = "kwonly_params" if own.params.kwonly_params else "params"
+    new = next(param for param in (*ours.params.params, *ours.params.kwonly_params) if param.name.value == name)
+    is_named = bool(own.params.kwonly_params) or isinstance(own.params.star_arg, cst.Param)
+    section = "kwonly_params" if is_named else "params"
 
     def change(updated: cst.CSTNode) -> cst.CSTNode:
         assert isinstance(updated, cst.FunctionDef)
         params = getattr(updated.params, section)
-        earlier = order[: order.index(name)]
-        index = max((i + 1 for i, param in enumerate(params) if param.name.value in earlier), default=len(params))
-        bare = (i + 1 for i, param in enumerate(params) if param.default is None and section == "params")
-        index = max(index, *bare, 0)  # what has a default comes behind what has none
-        params = insert_item(params, index, new, enclosed=updated.whitespace_before_params)
+        place = place_among(given, function, name, [each.name.value for each in params], in_order=is_named)
+        params = insert_item(params, place, new, enclosed=updated.whitespace_before_params)
         return updated.with_changes(params=updated.params.with_changes(**{section: params}))
 
     try:
@@ -73,67 +72,33 @@ def parameter(target: Source, given: Source, function: str, name: str) -> Findin
         return near_miss(taken.site)
 
 
-def option(target: Source, given: Source, flag: str) -> Iterator[Finding]:
-    """Bring a command-line option behind the nearest one before it that the target has; nothing without a parser."""
-    own = {flag_of(call): call for call in target.walk(cst.Call, having=PARSER) if flag_of(call)}
-    if not own:
-        return
-    ours = {flag_of(call): call for call in given.walk(cst.Call, having=PARSER) if flag_of(call)}
-    if flag in own:
-        yield mended(target.site(own[flag], f"option {flag}"))
-        return
-    order = list(ours)
-    before = [other for other in order[: order.index(flag)] if other in own]
-    anchor = own[before[-1]] if before else next(iter(own.values()))
-    assert isinstance(anchor.func, cst.Attribute)
-    statement = given.statement(ours[flag])
-    parser = target.code(anchor.func.value)
-    text = re.sub(r"^\w+", parser, given.module.code_for_node(statement).strip())
-    place = insert_after if before else insert_before
-    yield mend(target.site(anchor, f"option {flag}"), [place(target, target.statement(anchor), text)])
+def place_among(given: Source, function: str, name: str, names: Sequence[str], *, in_order: bool) -> int:
+    """Where a parameter of the reference goes among names that a tree has: the same one, whatever came before it.
+
+    In the reference's order it stands behind the last of the tree's own that come before it; else behind them all.
+    """
+    order = _parameters(_function(given, function))
+    before = _before(given.path, function)
+    brought = [each for each in order if each not in before] if before else [name]
+    own = [place for place, each in enumerate(names) if each not in brought and each in order[: order.index(name)]]
+    place = max(own) + 1 if own and in_order else len(names)
+    while not (own and in_order) and place and names[place - 1] in brought:
+        place -= 1
+    while place < len(names) and names[place] in brought and order.index(names[place]) < order.index(name):
+        place += 1
+    return place
 
 
-def forwarded(target: Source, given: Source, function: str, name: str) -> Iterator[Finding]:
-    """Forward a parsed option to a function, in each call that forwards others."""
-    for call in calls_to(target, function):
-        parsed = next(filter(None, (_namespace(target, argument.value) for argument in call.args)), None)
-        if parsed is None:
-            continue
-        site = target.site(call, f"{name} forwarded to {function}")
-        if any(
-            argument.star or (argument.keyword is not None and argument.keyword.value == name) for argument in call.args
-        ):
-            yield mended(site)
-            continue
-        new = cst.Arg(keyword=cst.Name(name), value=expression(target, f"{parsed}.{name}"), equal=BARE_EQUAL)
-        yield mend(site, [Edit(target, call, _with_argument(new, given, function))])
+@cache
+def _before(path: str, function: str) -> list[str]:
+    """The parameters that a function had before its patches, by the embedded baseline."""
+    file = REFERENCE.parent / "baseline" / path
+    known = Source(path, read_bytes(file)) if file.exists() else None
+    return _parameters(_function(known, function)) if known is not None and has_definition(known, function) else []
 
 
-def _with_argument(new: cst.Arg, given: Source, function: str) -> Callable[[cst.CSTNode], cst.CSTNode]:
-    def change(updated: cst.CSTNode) -> cst.CSTNode:
-        assert isinstance(updated, cst.Call)
-        assert new.keyword is not None
-        calls = [call for call in given.walk(cst.Call, having=(function,)) if given.code(call.func) == function]
-        order = [argument.keyword.value for call in calls for argument in call.args if argument.keyword is not None]
-        earlier = order[: order.index(new.keyword.value)]
-        places = [
-            i + 1 for i, arg in enumerate(updated.args) if arg.keyword is not None and arg.keyword.value in earlier
-        ]
-        index = max(places, default=len(updated.args))
-        return updated.with_changes(args=insert_item(updated.args, index, new, enclosed=updated.whitespace_before_args))
-
-    return change
-
-
-def _namespace(target: Source, value: cst.BaseExpression) -> str | None:
-    """The name of the parsed command line, if a value is one of its options: `args` of `args.epochs`."""
-    if not isinstance(value, cst.Attribute) or not isinstance(value.value, cst.Name):
-        return None
-    bindings = target.names.bindings(value.value.value, value)
-    made = bindings[-1].node.value if bindings and isinstance(bindings[-1].node, cst.Assign) else None
-    is_method = isinstance(made, cst.Call) and isinstance(made.func, cst.Attribute)
-    is_parsed = is_method and made.func.attr.value.startswith("parse_")  # type: ignore[union-attr]
-    return value.value.value if is_parsed else None
+def _parameters(function: cst.FunctionDef) -> list[str]:
+    return [each.name.value for each in (*function.params.params, *function.params.kwonly_params)]
 
 
 def flag_of(call: cst.Call) -> str:
@@ -189,7 +154,7 @@ def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> I
         if has_definition(target, name):
             _refuse_other(target, given, name)
             continue
-        rank = order.index(name)
+        rank, new = order.index(name), _definition(given, name)
         before = [other for other in order[:rank] if _defined(target, other)]
         after = [other for other in order[rank + 1 :] if _defined(target, other)]
         if before:
@@ -197,11 +162,27 @@ def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> I
         elif after:
             place = (_definition(target, after[0]), False)
         else:
-            last = target.module.body[-1]
-            place = (last, not isinstance(last, cst.If))  # `if __name__ == "__main__"` stays last
-        inserted.setdefault(place, []).append(_definition(given, name))
+            place, new = _without_neighbours(target, new), _set_off(new)
+        inserted.setdefault(place, []).append(new)
     for (anchor, behind), nodes in inserted.items():
         yield Edit(target, anchor, neighbours(target, nodes, behind))
+
+
+def _set_off(definition: cst.CSTNode) -> cst.CSTNode:
+    """A definition with as many blank lines above it as it needs among others of another kind."""
+    lines = [line for line in definition.leading_lines if line.comment is not None]  # type: ignore[attr-defined]
+    blank = [cst.EmptyLine(indent=False)] * (2 if isinstance(definition, _DEFINED) else 1)
+    return definition.with_changes(leading_lines=[*blank, *lines])
+
+
+def _without_neighbours(target: Source, definition: cst.CSTNode) -> tuple[cst.CSTNode, bool]:
+    """Where a definition without neighbours goes: last, but first if it is a constant, or the file a script."""
+    body = list(target.module.body)
+    is_script = any(isinstance(each, (cst.For, cst.While, cst.With)) for each in body)
+    if is_script or not isinstance(definition, _DEFINED):
+        heads = [each for each in body if opens(target, each) or is_import(each)]
+        return (heads[-1], True) if heads else (body[0], False)
+    return body[-1], not isinstance(body[-1], cst.If)  # `if __name__ == "__main__"` stays last
 
 
 def _names_of(statement: cst.CSTNode) -> list[str]:

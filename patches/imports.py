@@ -142,11 +142,11 @@ def _import_place(
         return later[0], False
     if earlier:
         return earlier[-1], True
-    opening = [statement for statement in target.loose_statements() if _opens(target, statement)]
+    opening = [statement for statement in target.loose_statements() if opens(target, statement)]
     return (opening[-1], True) if opening else (target.module.body[0], False)
 
 
-def _opens(target: Source, statement: cst.CSTNode) -> bool:
+def opens(target: Source, statement: cst.CSTNode) -> bool:
     """Whether a statement has to stay above all imports: the docstring, or an import of the future."""
     if not isinstance(statement, cst.SimpleStatementLine):
         return False
@@ -155,3 +155,9 @@ def _opens(target: Source, statement: cst.CSTNode) -> bool:
         return _module_of(first) == "from __future__"
     is_text = isinstance(first, cst.Expr) and isinstance(first.value, (cst.SimpleString, cst.ConcatenatedString))
     return is_text and statement is target.module.body[0]
+
+
+def is_import(statement: cst.CSTNode) -> bool:
+    """Whether a statement imports something."""
+    smalls = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
+    return any(isinstance(each, (cst.Import, cst.ImportFrom)) for each in smalls)

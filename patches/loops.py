@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,8 +10,11 @@ import libcst as cst
 
 from .edits import BARE_EQUAL, expression, insert_item
 from .matchers import calls_builtin, elements, followed, is_inside, is_method, operation
+from .reading.frames import Reading
+from .reading.updates import Update, calls_of, strays, updates_of_runs
 from .source import Source
 from .task import BitpatchError, Edit, Finding, mend, mended, near_miss
+from .tree import TRAIN_LOOP, SourceTree
 
 CLOCK = "global_step"  # counts optimizer updates
 PLANNED = "planned_updates"
@@ -166,8 +170,14 @@ def schedule_totals(source: Source, function: cst.FunctionDef) -> Iterator[tuple
             yield call.args[3].value, False
 
 
-def planned_totals(source: Source, given: Source, function: cst.FunctionDef, option: str) -> Iterator[Finding]:
-    """Let a function's schedules go by planned_updates(epochs, micro-batches, ...) that knows an option, or none."""
+def planned_totals(
+    source: Source, given: Source, function: cst.FunctionDef, option: str, text: str = ""
+) -> Iterator[Finding]:
+    """Let a function's schedules go by planned_updates(epochs, micro-batches, ...) that knows an option, or none.
+
+    `text` is how the function writes the option, if not by its name.
+    """
+    text = text or option
     totals = list(schedule_totals(source, function))
     for total, is_of_an_epoch in totals:
         made = total if is_of_an_epoch else followed(source, total)
@@ -175,7 +185,7 @@ def planned_totals(source: Source, given: Source, function: cst.FunctionDef, opt
         planned = next((call for call in source.walk(cst.Call, inside=made) if source.code(call.func) == PLANNED), None)
         product = made if is_of_an_epoch else _product_with_range(source, function, made)
         if planned is not None:
-            yield _told(source, given, planned, option)
+            yield _told(source, given, planned, option, text)
         elif reads(source, made, option):
             is_each_epochs = option != "extra_steps" or _product_with_range(source, function, made) is not None
             problem = f"{site.note}, but {option} counts outside of the product with the epochs: put it into it"
@@ -184,7 +194,8 @@ def planned_totals(source: Source, given: Source, function: cst.FunctionDef, opt
             yield near_miss(replace(site, note=f"{site.note}, but no product of epochs and steps of an epoch"))
         else:
             yield mend(
-                site, [Edit(source, product, _planning(source, product, option, _range_lengths(source, function)))]
+                site,
+                [Edit(source, product, _planning(source, product, (option, text), _range_lengths(source, function)))],
             )
     schedules = [call for call in source.walk(cst.Call, inside=function) if "sched" in source.code(call.func).lower()]
     if not totals:
@@ -203,7 +214,7 @@ def reads(source: Source, node: cst.CSTNode, name: str) -> bool:
     return False
 
 
-def _told(source: Source, given: Source, planned: cst.Call, option: str) -> Finding:
+def _told(source: Source, given: Source, planned: cst.Call, option: str, text: str) -> Finding:
     """Tell planned_updates an option, in the order of its parameters."""
     site = source.site(planned, f"planned updates, {option}")
     order = [param.name.value for param in function_named(given, PLANNED).params.params]
@@ -211,7 +222,7 @@ def _told(source: Source, given: Source, planned: cst.Call, option: str) -> Find
     if not option or option in named or named.count("") > order.index(option) or reads(source, planned, option):
         return mended(site)
     later = [at for at, name in enumerate(named) if name in order[order.index(option) :]]
-    new = cst.Arg(keyword=cst.Name(option), value=cst.Name(option), equal=BARE_EQUAL)
+    new = cst.Arg(keyword=cst.Name(option), value=expression(source, text), equal=BARE_EQUAL)
 
     def change(updated: cst.CSTNode) -> cst.CSTNode:
         assert isinstance(updated, cst.Call)
@@ -220,6 +231,52 @@ def _told(source: Source, given: Source, planned: cst.Call, option: str) -> Find
         return updated.with_changes(args=args)
 
     return mend(site, [Edit(source, planned, change)])
+
+
+def training_function(tree: SourceTree) -> tuple[Source, cst.FunctionDef, Reading] | None:
+    """The function whose own loop goes through micro-batches: train_loop, or the only one in which a run learns."""
+    source = tree.training
+    file = tree.code.files.file(source.path) if source is not None else None
+    if source is not None and file is not None:
+        named = [each for each in file.functions if each[0].name == TRAIN_LOOP and each[1] is None]
+        if any(isinstance(each, ast.Attribute) and each.attr == "backward" for each in ast.walk(named[-1][0])):
+            return source, function_named(source, TRAIN_LOOP), tree.code.reading(file, *named[-1])
+    updates = updates_of_runs(tree.code)
+    near = list({each.reading.node: each.reading for each in updates}.values())
+    if len(near) != 1 or not all(map(_has_loop, updates)) or (file is not None and near[0].file is not file):
+        return None
+    source = tree.source(near[0].file.path)
+    return source, source.at(near[0].node), near[0]  # type: ignore[arg-type, return-value]
+
+
+def _has_loop(update: Update) -> bool:
+    """Whether an update's own scope is a function, with a `for` loop in which the backward stands."""
+    around = list(update.reading.file.ancestors(update.backward))
+    inside = around[: around.index(update.reading.node)]
+    is_function = isinstance(update.reading.node, ast.FunctionDef)
+    return is_function and any(isinstance(each, ast.For) for each in inside)
+
+
+def strayed(tree: SourceTree) -> Iterator[Finding]:
+    """Why the backward calls of a tree have no training loop to patch."""
+    updates = updates_of_runs(tree.code)
+    for update in updates:
+        site = tree.source(update.reading.file.path).site(update.backward, "backward call")
+        many = f", one of {len(updates)} updates: expected one" if len(updates) > 1 else ""
+        yield near_miss(
+            replace(site, note=f"backward call, but in no `for` loop of a function over micro-batches{many}")
+        )
+    for file, node, why in strays(tree.code) if not updates else ():
+        yield near_miss(tree.source(file.path).site(node, f"backward call, but {why}"))
+
+
+def scheduling_function(tree: SourceTree, source: Source, reading: Reading) -> cst.FunctionDef:
+    """The function that makes the schedule of a run: the one with its loop, its class's constructor or a caller."""
+    nodes = [reading.node, *getattr(reading.owner, "body", ())]
+    nodes += [caller.node for caller, _ in calls_of(tree.code, reading.node) if caller.file is reading.file]  # type: ignore[arg-type]
+    functions = [source.at(each) for each in dict.fromkeys(nodes) if isinstance(each, ast.FunctionDef)]
+    made = [each for each in functions if isinstance(each, cst.FunctionDef) and list(schedule_totals(source, each))]
+    return made[0] if made else functions[0]  # type: ignore[return-value]
 
 
 def function_named(source: Source, name: str) -> cst.FunctionDef:
@@ -263,7 +320,7 @@ def taken_name(
 
 
 def _planning(
-    source: Source, product: cst.BaseExpression, option: str, lengths: set[str]
+    source: Source, product: cst.BaseExpression, option: tuple[str, str], lengths: set[str]
 ) -> Callable[[cst.CSTNode], cst.CSTNode]:
     """Make planned_updates(epochs, steps, option=option) of `epochs * steps`, or of the steps of one epoch."""
     is_first = isinstance(product, cst.BinaryOperation) and source.code(product.left) in lengths
@@ -274,7 +331,8 @@ def _planning(
             epochs = source.code(updated.left if is_first else updated.right)
             steps = updated.right if is_first else updated.left
         bare = source.code(steps.with_changes(lpar=(), rpar=()))
-        return expression(source, f"{PLANNED}({epochs}, {bare}{f', {option}={option}' if option else ''})")
+        more = f", {option[0]}={option[1]}" if option[0] else ""
+        return expression(source, f"{PLANNED}({epochs}, {bare}{more})")
 
     return change
 

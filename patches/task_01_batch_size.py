@@ -17,17 +17,20 @@ from functools import cache
 
 import libcst as cst
 
-from .donor import definitions, donor, forwarded, option, parameter
+from .donor import definitions, donor
+from .editing.options import told
 from .edits import insert_before, rewrite, unwrap
 from .loops import (
     PLANNED,
-    function_named,
     is_update,
     iteration,
     planned_totals,
     schedule_totals,
+    scheduling_function,
     steppers,
+    strayed,
     taken_name,
+    training_function,
     training_loop,
     without_loop,
 )
@@ -45,10 +48,11 @@ WRAPPERS = ("enumerate", "list", "tuple", "iter")
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """Where micro-batches are cut, where their number is guessed, and where the scheduler's steps stop."""
-    source, given = tree.training, donor("bit_transformer/training.py")
-    if source is None:
+    given, trained = donor("bit_transformer/training.py"), training_function(tree)
+    if trained is None:
+        yield from strayed(tree)
         return
-    function = function_named(source, "train_loop")
+    source, function, reading = trained
     found = training_loop(source, function)
     if found is None:
         yield from without_loop(source, function)
@@ -56,17 +60,15 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     cut = _cut(source, found[0])
     yield from _loaded(source, function, found[0], cut)
     extra = EXTRA if source.names.bindings(EXTRA, function.body.body[0]) else ""
-    yield from planned_totals(source, given, function, extra)
+    yield from planned_totals(source, given, scheduling_function(tree, source, reading), extra)
     for guard in source.walk(cst.If, inside=function):
         if "last_epoch" in source.code(guard.test) and is_update(source, guard, steppers(source, function)):
             yield _guarded(source, function, guard)
     size = followed(source, cut.size) if cut is not None else None
     if isinstance(size, cst.Integer):
         given = _with_batch_size(size.evaluated_value)
-    for name in OPTIONS:
-        yield parameter(source, given, "train_loop", name)
-        yield from option(source, given, f"--{name}")
-        yield from forwarded(source, given, "train_loop", name)
+    for option in told(tree, reading, given, *OPTIONS):
+        yield from option.findings
     yield definitions(source, given, LOADS, PLANNED)
 
 
@@ -284,6 +286,6 @@ task = Task(
     contract=Contract.FIXES,
     summary="--batch_size loads shuffled micro-batches; the schedule's total is that of the run",
     why=__doc__,
-    sought="a loop of train_loop over rows cut into micro-batches of a fixed size, and the total of its schedule",
+    sought="a training loop over rows cut into micro-batches of a fixed size, and the total of its schedule",
     find=find,
 )

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from .donor import definitions, donor, forwarded, option, parameter
+from .donor import definitions, donor
+from .editing.options import told
 from .edits import insert_before, move_under, operand, rewrite
 from .loops import (
     PLANNED,
@@ -27,14 +28,19 @@ from .loops import (
     iteration,
     leaves,
     planned_totals,
+    scheduling_function,
     steppers,
+    strayed,
     touches,
     trained_model,
+    training_function,
     update_parts,
     used_outside,
 )
 from .losses import COUNT, scored
-from .matchers import calls_to, elements, is_alone, is_method
+from .matchers import elements, is_alone, is_method
+from .reading.groups import accumulates, is_scaled_alone, problem
+from .reading.updates import updates_of_runs
 from .source import Source
 from .task import Contract, Finding, Site, Task, mend, mended, near_miss
 from .tree import SourceTree
@@ -45,50 +51,42 @@ SHARES, CLOSES = "shares", "closes"
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The loop over micro-batches, the total of its schedule, and the way of the option to them."""
-    source, given = tree.training, donor("bit_transformer/training.py")
-    if source is None:
-        for other in tree.package(having=rb"\.backward\("):
-            yield from _strays(
-                other, [call for call in other.walk(cst.Call, having=("backward",)) if is_method(call, "backward")], 0
-            )
+    given, trained = donor("bit_transformer/training.py"), training_function(tree)
+    if trained is None:
+        yield from strayed(tree)
         return
-    function = source.statement(source.names.top_level("train_loop")[-1].node)
-    assert isinstance(function, cst.FunctionDef)
-    used = [use for use in source.uses(function.body) if not isinstance(source.parents[use], cst.AssignTarget)]
-    names = {use.value for use in used}
-    if STEPS in names and not names & {GROUPS, PLANNED}:
-        yield mended(source.site(function.name, f"train_loop uses {STEPS} in an idiom of its own"))
-        return
+    source, function, reading = trained
+    by_hand = [each for each in updates_of_runs(tree.code) if each.reading is reading]
+    for update in by_hand:
+        grouped = accumulates(update)
+        if not _is_ours(source, function) and (grouped or is_scaled_alone(update)):
+            why = problem(update) if grouped else "each micro-batch is an update of its own"
+            note = f"accumulation in an idiom of its own{', but ' if why else ''}{why}"
+            yield near_miss(source.site(update.backward, note)) if why else mended(source.site(update.backward, note))
+            return
     backwards = [call for call in source.walk(cst.Call, having=("backward",)) if is_method(call, "backward")]
     inside = [call for call in backwards if source.function(call) is function]
     if len(inside) != 1:
-        yield from _strays(source, backwards, len(inside))
+        note = f"backward; expected one in {function.name.value} itself, found {len(inside)}"
+        for place in dict.fromkeys([*(source.at(each.backward) for each in by_hand), *backwards]):
+            yield near_miss(source.site(place, note))
         return
     model = trained_model(source, function)
     if model is None:
-        yield near_miss(source.site(function.name, "train_loop, but which parameter is the model cannot be told"))
+        yield near_miss(source.site(function.name, "training, but which parameter is the model cannot be told"))
         return
-    yield from _loop(source, inside[0], steppers(source, function), model)
-    yield from planned_totals(source, given, function, STEPS)
-    yield parameter(source, given, "train_loop", STEPS)
+    (option,) = told(tree, reading, given, STEPS)
+    yield from _loop(source, inside[0], steppers(source, function), model, option.text)
+    scheduling = scheduling_function(tree, source, reading)
+    text = option.text if scheduling is function or "." not in option.text else STEPS
+    yield from planned_totals(source, given, scheduling, STEPS, text)
+    yield from option.findings
     yield definitions(source, given, GROUPS, PLANNED, COUNT)
-    yield from _command_line(source, given)
 
 
-def _strays(source: Source, backwards: list[cst.Call], found: int) -> Iterator[Finding]:
-    for call in backwards:
-        yield near_miss(source.site(call, f"backward call; expected one in a function train_loop, found {found}"))
-
-
-def _command_line(source: Source, given: Source) -> Iterator[Finding]:
-    options = list(option(source, given, f"--{STEPS}"))
-    forwards = list(forwarded(source, given, "train_loop", STEPS))
-    if bool(options) == bool(forwards):
-        yield from [*options, *forwards]
-        return
-    lacking = "it is not forwarded from a parsed command line" if options else "its options are added elsewhere"
-    for call in calls_to(source, "train_loop"):
-        yield near_miss(source.site(call, f"call of train_loop that --{STEPS} must reach, but {lacking}"))
+def _is_ours(source: Source, function: cst.FunctionDef) -> bool:
+    """Whether a function goes through groups as this patch makes them."""
+    return any(use.value == GROUPS for use in source.uses(function.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ class _Header:
     closes: str = CLOSES
 
 
-def _loop(source: Source, backward: cst.Call, receivers: set[str], model: str) -> Iterator[Finding]:
+def _loop(source: Source, backward: cst.Call, receivers: set[str], model: str, steps: str) -> Iterator[Finding]:
     loop, line = source.enclosing(backward, cst.For), source.statement(backward)
     if loop is None or source.parents[line] is not loop.body or not is_alone(line):
         yield near_miss(
@@ -117,7 +115,7 @@ def _loop(source: Source, backward: cst.Call, receivers: set[str], model: str) -
     for name in (SHARES, CLOSES) if not header.grouped else ():
         if source.names.is_bound(name, backward):
             yield near_miss(source.site(loop, f"loop over micro-batches, but the name {name} is taken: rename yours"))
-    yield _grouped(source, loop, header)
+    yield _grouped(source, loop, header, steps)
     yield _scaled(source, backward, loop, header)
     yield from _closing(source, loop, line, header, receivers, model)
 
@@ -135,11 +133,11 @@ def _header(source: Source, loop: cst.For) -> _Header | None:
     return _Header(found.items, found.item, f"({target})" if found.counted else target, False)
 
 
-def _grouped(source: Source, loop: cst.For, header: _Header) -> Finding:
+def _grouped(source: Source, loop: cst.For, header: _Header, steps: str) -> Finding:
     site = source.site(loop, "loop over micro-batches")
     if header.grouped:
         return mended(site)
-    items = rewrite(source, header.batches, lambda code: f"{GROUPS}({code}, {STEPS})")
+    items = rewrite(source, header.batches, lambda code: f"{GROUPS}({code}, {steps})")
     return mend(site, [items, rewrite(source, header.batch, lambda _: header.target)])
 
 
@@ -222,6 +220,6 @@ task = Task(
     contract=Contract.EXTENDS,
     summary="--accum_steps n makes one update of n micro-batches, each weighed by its scored bits",
     why=__doc__,
-    sought="a train_loop with one backward call in its loop over micro-batches",
+    sought="a training loop over micro-batches with one backward call",
     find=find,
 )

@@ -15,14 +15,24 @@ from collections.abc import Callable, Iterator
 
 import libcst as cst
 
-from .donor import definitions, donor, forwarded, option, parameter
+from .donor import definitions, donor, parameter
+from .editing.options import told
 from .edits import BARE_EQUAL, insert_after, insert_before, insert_item, rewrite
-from .loops import CLOCK, function_named, optimizer_step, outermost_loop, taken_name, training_loop, without_loop
+from .loops import (
+    CLOCK,
+    optimizer_step,
+    outermost_loop,
+    strayed,
+    taken_name,
+    training_function,
+    training_loop,
+    without_loop,
+)
 from .matchers import is_method
 from .members import shipped
 from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
-from .tree import SourceTree
+from .tree import TRAIN_LOOP, SourceTree
 
 RAMP, PROBABILITY, RAMPED, WARMUP = "cosine_ramp", "compress_prob", "ramped_prob", "warmup_steps"
 DRAWS, DRAW = "draws", "draw"
@@ -40,10 +50,11 @@ UNIFORM = ("random.random", "torch.rand", "numpy.random.rand", "numpy.random.ran
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """Where the loop uses the probability, where it draws, and where an update ends."""
-    source, given = tree.training, donor("bit_transformer/training.py")
-    if source is None:
+    given, trained = donor("bit_transformer/training.py"), training_function(tree)
+    if trained is None:
+        yield from strayed(tree)
         return
-    function = function_named(source, "train_loop")
+    source, function, reading = trained
     found = training_loop(source, function)
     if found is None:
         yield from without_loop(source, function)
@@ -57,10 +68,9 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield mended(source.site(calls[0], "probability on a ramp"))
     else:
         yield from _ramped(source, function, found[0], step)
-    for name in (WARMUP, CLOCK):
-        yield parameter(source, given, "train_loop", name)
-    yield from option(source, given, f"--{WARMUP}")
-    yield from forwarded(source, given, "train_loop", WARMUP)
+    for option in told(tree, reading, given, WARMUP):
+        yield from option.findings
+    yield parameter(source, given, TRAIN_LOOP, CLOCK, function)
     yield definitions(source, given, RAMP)
     yield from _one_clock(tree, source, function)
 
@@ -178,7 +188,8 @@ def _drawing(source: Source, function: cst.FunctionDef, drawn: list[cst.Call]) -
 
 def _one_clock(tree: SourceTree, source: Source, function: cst.FunctionDef) -> Iterator[Finding]:
     """Callers that train in rounds: each round starts at the updates that the one before has returned."""
-    rounds = [(caller, call) for caller in shipped(tree, having=rb"train_loop") for call in _in_rounds(caller)]
+    name = function.name.value
+    rounds = [(caller, call) for caller in shipped(tree, having=name.encode()) for call in _in_rounds(caller, name)]
     record = _record(source, function)
     for caller, call in rounds:
         yield _started(caller, call, record is not None, [other for _, other in rounds if other is not call])
@@ -189,10 +200,10 @@ def _one_clock(tree: SourceTree, source: Source, function: cst.FunctionDef) -> I
         yield mended(site) if has_key else mend(site, [Edit(source, record, _appended("elements", key))])
 
 
-def _in_rounds(caller: Source) -> Iterator[cst.Call]:
+def _in_rounds(caller: Source, called: str) -> Iterator[cst.Call]:
     for call in caller.walk(cst.Call):
         name = caller.names.qualified(call.func) or caller.code(call.func)
-        if name.split(".")[-1] == "train_loop" and caller.enclosing(call, cst.For, cst.While) is not None:
+        if name.split(".")[-1] == called and caller.enclosing(call, cst.For, cst.While) is not None:
             yield call
 
 
@@ -207,7 +218,7 @@ def _record(source: Source, function: cst.FunctionDef) -> cst.Dict | None:
 
 
 def _started(caller: Source, call: cst.Call, is_recorded: bool, others: list[cst.Call]) -> Finding:
-    site = caller.site(call, "train_loop called in rounds")
+    site = caller.site(call, "training loop called in rounds")
     if any(each.star or (each.keyword is not None and each.keyword.value == CLOCK) for each in call.args):
         return mended(site)
     line, loop = caller.statement(call), caller.enclosing(call, cst.For, cst.While)
@@ -254,6 +265,6 @@ task = Task(
     contract=Contract.FIXES,
     summary="compress_prob is reached along half a cosine of warmup_steps updates; its draws are its own",
     why=__doc__,
-    sought="a use of compress_prob in the loop over micro-batches of train_loop, and the draw it is compared with",
+    sought="a use of compress_prob in the loop over micro-batches, and the draw it is compared with",
     find=find,
 )

@@ -10,16 +10,17 @@ Contract: extends. Without `--compile`, the default, nothing changes.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
-import libcst as cst
-
-from .donor import definitions, donor, forwarded, option, parameter
+from .donor import definitions, donor
+from .editing.options import Told, told
+from .editing.spelling import spelled
 from .edits import insert_after, insert_before
-from .loops import function_named, outermost_loop, taken_name, trained_model, training_loop, without_loop
-from .matchers import operations
+from .reading.compiling import Run, compiled, decided_on_import, run_of
+from .reading.updates import strays, updates_of_runs
 from .source import Source
-from .task import Contract, Finding, Task, mend, mended, near_miss
+from .task import Contract, Finding, State, Task, mend, mended, near_miss
 from .tree import SourceTree
 
 OPTIONS, COMPILE = ("compile", "compile_policy"), "compile_where_supported"
@@ -27,60 +28,75 @@ HELPERS = ("EagerFallback", "compile_support", "release", "COMPILE_POLICIES", "P
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
-    """Where train_loop has its optimizer and not yet begun to train, and the way of the options to it."""
-    source, given = tree.training, donor("bit_transformer/training.py")
-    if source is None:
+    """Where each run has its optimizer and has not yet begun to train, and the way of the options to it."""
+    given, updates = donor("bit_transformer/training.py"), updates_of_runs(tree.code)
+    for file, node in dict.fromkeys(decided_on_import(tree.code)):
+        yield near_miss(
+            tree.source(file.path).site(node, "whether to compile is decided by an import: ask where a run begins")
+        )
+    for file, call, why in strays(tree.code) if not updates else ():
+        yield near_miss(tree.source(file.path).site(call, f"backward call, but {why}"))
+    runs: dict[ast.AST, Run] = {}
+    for update in updates:
+        by_hand = compiled(tree.code, update)
+        source = tree.source(by_hand.file.path if by_hand is not None else update.reading.file.path)
+        if by_hand is not None and not _is_ours(source, by_hand.node):
+            yield mended(source.site(by_hand.node, "torch.compile in an idiom of its own"))  # type: ignore[arg-type]
+            continue
+        run = run_of(tree.code, update)
+        if run is None:
+            yield near_miss(
+                source.site(
+                    update.backward, "backward call, but where a run begins whose model is called itself cannot be told"
+                )
+            )
+        elif run.reading.node not in runs:
+            runs[run.reading.node] = run
+            yield from _compiled(tree, run, by_hand is not None, given)
+
+
+def _is_ours(source: Source, call: ast.AST) -> bool:
+    """Whether a model is compiled by the function that this patch brings, in a file that has it."""
+    return (
+        isinstance(call, ast.Call)
+        and getattr(call.func, "id", "") == COMPILE
+        and any(not each.imported for each in source.names.top_level(COMPILE))
+    )
+
+
+def _compiled(tree: SourceTree, run: Run, is_done: bool, given: Source) -> Iterator[Finding]:
+    source = tree.source(run.reading.file.path)
+    site = source.site(run.at, "model compiled before training" if is_done else "model that is trained as it is")
+    options = told(tree, run.reading, given, *OPTIONS)
+    model = spelled(run.model, run.reading, run.at)
+    if is_done:
+        yield mended(site)
+    elif model is None:
+        yield near_miss(source.site(run.at, "run that begins, but which model it is has no name here: name it"))
         return
-    function = function_named(source, "train_loop")
-    found = training_loop(source, function)
-    if found is None:
-        yield from without_loop(source, function)
+    elif (taken := _taken(run, options)) is not None:
+        yield near_miss(source.site(taken, "a name that the patch brings has another meaning here: rename it"))  # type: ignore[arg-type]
         return
-    model = trained_model(source, function)
-    if model is None:
-        yield near_miss(source.site(function.name, "train_loop, but which parameter is the model cannot be told"))
-        return
-    if COMPILE not in {use.value for use in source.uses()}:
-        by_hand = [made.call for made in operations(source, "compile") if _compiles(source, made.call, model)]
-        if by_hand:
-            yield mended(source.site(by_hand[0], "torch.compile in an idiom of its own"))
-            return
-        taken = taken_name(source, function, OPTIONS, [COMPILE]) or _used(source, function)
-        if taken is not None:
-            yield near_miss(source.site(taken, "a name that the patch gives train_loop has another meaning: rename it"))
-            return
-    yield _compiled(source, function, outermost_loop(source, found[0]), model)
-    for name in OPTIONS:
-        yield parameter(source, given, "train_loop", name)
-        yield from option(source, given, f"--{name}")
-        yield from forwarded(source, given, "train_loop", name)
+    else:
+        place = insert_after if run.is_behind else insert_before
+        text = f"if {options[0].text}:\n    {COMPILE}({model}, {options[1].text})"
+        yield mend(site, [place(source, source.at(run.at), text)])
+    for option in options:
+        yield from option.findings
     yield definitions(source, given, COMPILE, *HELPERS)
 
 
-def _compiles(source: Source, call: cst.Call, model: str) -> bool:
-    return source.names.qualified(call.func) == "torch.compile" or source.code(call.func) == f"{model}.compile"
-
-
-def _used(source: Source, function: cst.FunctionDef) -> cst.CSTNode | None:
-    """Where train_loop means the builtin compile, or has an option of that name for something else."""
-    every = function.params
-    params = [*every.posonly_params, *every.params, *every.kwonly_params]
-    own = [param for param in params if param.name.value in OPTIONS]
-    return next((use for use in source.uses(function.body) if use.value in OPTIONS), own[0] if own else None)
-
-
-def _compiled(source: Source, function: cst.FunctionDef, loop: cst.For | cst.While, model: str) -> Finding:
-    for call in source.walk(cst.Call, inside=function):
-        if source.code(call.func) == COMPILE:
-            return mended(source.site(call, "model compiled before training"))
-    text = f"if {OPTIONS[0]}:\n    {COMPILE}({model}, {OPTIONS[1]})"
-    made = [
-        statement
-        for statement in function.body.body
-        if isinstance(statement, cst.SimpleStatementLine) and "configure_optimizer(" in source.code(statement)
-    ]
-    edit = insert_after(source, made[-1], text) if made else insert_before(source, loop, text)
-    return mend(source.site(made[-1] if made else loop, "model that is trained as it is"), [edit])
+def _taken(run: Run, options: list[Told]) -> ast.AST | None:
+    """Where a scope gives a name that is brought another meaning, or has an option of that name for something else."""
+    scope, file = run.reading.file.scopes[run.reading.node], run.reading.file
+    if any(option.findings[0].state is State.APPLIED for option in options):
+        return run.reading.node if isinstance(run.reading.node, ast.stmt) else file.module.body[0]
+    for name in (*(each for each, option in zip(OPTIONS, options, strict=True) if option.text == each), COMPILE):
+        owner = scope.owner(name)
+        if owner is not None and (owner.parent is not None or name != COMPILE):
+            return owner.bound[name][0]
+    uses = (each for each in ast.walk(run.reading.node) if isinstance(each, ast.Name) and each.id in OPTIONS)
+    return next(uses, None) if options[0].text == OPTIONS[0] else None
 
 
 task = Task(
@@ -90,6 +106,6 @@ task = Task(
     contract=Contract.EXTENDS,
     summary="--compile compiles the model in place where torch and Python allow it, else says why not",
     why=__doc__,
-    sought="a function train_loop with one backward call in a loop",
+    sought="a run of training: a backward in a loop over micro-batches, and the model that it is for",
     find=find,
 )

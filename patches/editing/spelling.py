@@ -30,7 +30,8 @@ def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, b
     inside = {node.id for node in ast.walk(at) if isinstance(node, ast.Name)}
     yield from sorted(names, key=lambda name: name not in inside)
     own = next((name for name, known in env.items() if known.op == "self"), "")
-    if own and value.op not in ("const", "parameter"):
+    is_own = value.op == "parameter" and value.data[1] is reading.node
+    if own and value.op != "const" and not is_own:
         alike = (name for name, known in reading.attributes.items() if known.key == value.key)
         yield from (f"{own}.{name}" for name in alike if name not in reading.written)
     expressions = [(node, known) for node, known in reading.values.items() if known.key == value.key]

@@ -15,7 +15,6 @@ from .signatures import MODULES, bound, method_named, operation_named
 from .values import Place, Value
 
 _TRANSPARENT = ("torch.", "functools.", "contextlib.", "typing.", "abc.", "dataclasses.", "collections.abc.")
-DEEPEST = 16  # calls in calls
 MOST_CALLS = 4000  # that are followed from one function
 _MAPPINGS = {
     "collections.OrderedDict",
@@ -106,7 +105,7 @@ def _follow(
     """What a function of the tree returns for some arguments."""
     path, node, closure = function.data
     file, run, graph = frame.code.files.file(path), frame.run, frame.graph
-    is_again = node in run.active or frame.depth >= DEEPEST or run.calls >= MOST_CALLS
+    is_again = node in run.active or frame.depth >= run.deepest or run.calls >= MOST_CALLS
     if file is None or is_again or isinstance(node, ast.AsyncFunctionDef):
         return unknown(frame, function, placed, named, at)
     inner = frame.inside(node, called=closure or frame.code.module(path), file=file)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Hashable
+from copy import copy
 
 from .classes import names_of
 from .files import File, Files, Function
-from .frames import Frame, Reading, Run
+from .frames import DEEPEST, Frame, Reading, Run
 from .statements import Reader
 from .values import Graph, Value
 
-DEEPEST = 16  # names that stand for names, classes under classes
+LONGEST = 16  # names that stand for names, classes under classes
 
 
 class Code:
@@ -24,28 +25,86 @@ class Code:
         self.followed: dict[Hashable, Value] = {}
         self._modules: dict[str, Reader] = {}
         self._readings: dict[ast.AST, Reading] = {}
+        self._readers: dict[ast.AST, Reader] = {}
         self._attributes: dict[tuple[ast.ClassDef, int], dict[str, Value]] = {}
         self._under: dict[ast.ClassDef, list[ast.ClassDef]] = {}
+        self._scripts: dict[str, Reading] = {}
+        self._importable: dict[str, bool] = {}
 
-    def reading(self, file: File, function: Function, owner: ast.ClassDef | None = None) -> Reading:
-        """A function read by itself: its parameters stand for themselves."""
-        if function not in self._readings:
+    def reading(
+        self, file: File, function: Function, owner: ast.ClassDef | None = None, *, deepest: int = DEEPEST
+    ) -> Reading:
+        """A function read by itself: its parameters stand for themselves, and what is around it for what it ends as.
+
+        Calls in calls are followed as deep as is asked for, or deeper if that has been done already.
+        """
+        known = self._readings.get(function)
+        if known is None or self._readers[function].run.deepest < deepest:
             reading = self._readings[function] = Reading(file, function, owner)
-            reader = Reader(self, file, file.scopes[function], self.module(file.path), Run(reading))
+            around = self._around(file, function, deepest)
+            reader = Reader(self, file, file.scopes[function], around, Run(reading, deepest))
+            self._readers[function] = reader
             reader.symbolic(function, owner)
             reading.returned = reader.body(function.body)
             if reader.owner is not None and owner is not None and reader.owner.op == "self":
                 reading.attributes = self.attributes(file.path, owner, reader.owner)
         return self._readings[function]
 
+    def _around(self, file: File, function: Function, deepest: int) -> Frame:
+        """The scope that a function is defined in, as it ends; a class is none."""
+        outer = next((each for each in file.ancestors(function) if isinstance(each, Function)), None)
+        if outer is None:
+            return self.module(file.path)
+        owner = file.parents[outer]
+        self.reading(file, outer, owner if isinstance(owner, ast.ClassDef) else None, deepest=deepest)
+        around = copy(self._readers[outer])
+        around.env = dict(around.env)
+        return around
+
+    def script(self, file: File, *, deepest: int = DEEPEST) -> Reading:
+        """A module as it runs as a script: what it does under `if __name__ == "__main__"` too.
+
+        With fewer calls in calls that alone, after what the module is as others import it.
+        """
+        frame = self.module(file.path)
+        deferred = [each for each in file.module.body if is_main_guard(each)]
+        if not deferred or deferred[0] in frame.run.reading.before:
+            return frame.run.reading
+        if deepest == DEEPEST:
+            frame.body(deferred)
+            return frame.run.reading
+        if file.path not in self._scripts:
+            reader = copy(self._modules[file.path])
+            reader.env, reader.run = dict(reader.env), Run(Reading(file, file.module, None), deepest)
+            reader.body(deferred)
+            self._scripts[file.path] = reader.run.reading
+        return self._scripts[file.path]
+
     def module(self, path: str) -> Frame:
-        """A module, its top-level statements read."""
+        """A module as others import it, its top-level statements read."""
         if path not in self._modules:
             file = self.files.file(path)
             assert file is not None, path
             reader = self._modules[path] = Reader(self, file, file.scope, None, Run(Reading(file, file.module, None)))
-            reader.body(file.module.body)
+            reader.body([each for each in file.module.body if not is_main_guard(each)])
         return self._modules[path]
+
+    def is_importable(self, path: str) -> bool:
+        """Whether all that a module imports from the tree at its top is there; what it imports is looked at too."""
+        if path not in self._importable and self.files.file(path) is None:
+            self._importable[path] = False
+        if path not in self._importable:
+            self._importable[path] = True  # as far as a circle of imports is concerned
+            imports = [value.data for value in self.module(path).env.values() if value.op == "import"]
+            self._importable[path] = all(
+                self.is_importable(other) and self._has(other, name) for other, name in imports
+            )
+        return self._importable[path]
+
+    def _has(self, path: str, name: str) -> bool:
+        frame = self.module(path)
+        is_module = path.endswith("__init__.py") and self.files.imported(f".{name}", path) is not None
+        return name in frame.env or is_module or frame.scope.is_open
 
     def member(self, path: str, name: str) -> Value:
         """What a name means at the top of a module of the tree."""
@@ -59,7 +118,7 @@ class Code:
 
     def resolved(self, value: Value) -> Value:
         """What an imported name means."""
-        for _ in range(DEEPEST):
+        for _ in range(LONGEST):
             if value.op != "import":
                 break
             value = self.member(*value.data)
@@ -70,7 +129,7 @@ class Code:
         found, frame = [(path, node)], self.module(path)
         for base in node.bases:
             value = self.resolved(frame.expr(base))
-            if value.op == "class" and value.data[1] is not node and len(found) < DEEPEST:
+            if value.op == "class" and value.data[1] is not node and len(found) < LONGEST:
                 found += [each for each in self.bases(*value.data) if each not in found]
         return found
 
@@ -150,3 +209,11 @@ class Code:
             reader.symbolic(setup, node, owner)
         reader.body(setup.body)
         return found | {name: value for (key, name), value in run.attributes.items() if key == owner.key}
+
+
+def is_main_guard(statement: ast.stmt) -> bool:
+    """Whether a statement is `if __name__ == "__main__"`."""
+    match statement:
+        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"), ops=[ast.Eq()], comparators=[ast.Constant()])):
+            return True
+    return False

@@ -7,7 +7,7 @@ import builtins
 
 from .attributes import attribute, is_of_module
 from .calls import call, name_of
-from .frames import Frame, choice, is_of_a_cache, item_of, kept_in
+from .frames import Frame, Guard, choice, is_of_a_cache, item_of, kept_in
 from .operations import applied
 from .shapes import size_of
 from .signatures import BINARY, COMPARE, UNARY
@@ -49,6 +49,8 @@ def value_of(frame: Frame, node: ast.expr) -> Value:
             return graph.value("function", data=(frame.file.path, node, frame), at=at)
         case ast.ListComp() | ast.GeneratorExp() | ast.SetComp():
             return _comprehension(frame, node)
+        case ast.DictComp():
+            return _mapping(frame, node)
         case ast.Yield() | ast.YieldFrom():
             value = frame.expr(node.value) if node.value is not None else graph.const(None)
             is_all = isinstance(node, ast.YieldFrom)
@@ -172,6 +174,7 @@ def _some_sizes(bounds: Value) -> range | None:
 def _comprehension(frame: Frame, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Value:
     graph, at, first = frame.graph, Place(frame.file, node), node.generators[0]
     source, inner = frame.expr(first.iter), frame.inside(node)
+    inner.guards = (*inner.guards, Guard("for", source, at))
     is_plain = len(node.generators) == 1 and not first.ifs
     if is_plain and source.op in ("tuple", "list") and len(source.args) <= _MOST_ITEMS:
         made = []
@@ -185,6 +188,17 @@ def _comprehension(frame: Frame, node: ast.ListComp | ast.GeneratorExp | ast.Set
     tests = [inner.expr(test) for generator in node.generators for test in generator.ifs]
     conditions = {f"if{place}": test for place, test in enumerate(tests)}
     return graph.value("each", {"of": source, "elt": inner.expr(node.elt), **conditions}, at=at)
+
+
+def _mapping(frame: Frame, node: ast.DictComp) -> Value:
+    at, inner = Place(frame.file, node), frame.inside(node)
+    for place, each in enumerate(node.generators):
+        source = (inner if place else frame).expr(each.iter)
+        inner.guards = (*inner.guards, Guard("for", source, at))
+        inner.bind(each.target, item_of(frame.graph, source, node, at))
+        for test in each.ifs:
+            inner.expr(test)
+    return frame.graph.value("mapping", {"key": inner.expr(node.key), "value": inner.expr(node.value)}, at=at)
 
 
 def _call(frame: Frame, node: ast.Call) -> Value:
@@ -214,6 +228,8 @@ def _call(frame: Frame, node: ast.Call) -> Value:
         else:
             is_open = True
     before = len(frame.run.reading.effects)
+    if frame.depth == 0:
+        frame.run.through = node
     if not is_open:
         made = call(frame, callee, placed, named, at)
         if frame.depth == 0 and not all(map(is_of_a_cache, frame.run.reading.effects[before:])):

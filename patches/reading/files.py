@@ -59,6 +59,17 @@ class File:
         return [(n, owner if isinstance(owner, ast.ClassDef) else None) for n, owner in zip(nodes, owners, strict=True)]
 
     @cached_property
+    def uses(self) -> dict[str, list[ast.AST]]:
+        """The names and attributes of the file, by what they are called."""
+        found: dict[str, list[ast.AST]] = {}
+        for node in ast.walk(self.module):
+            if isinstance(node, ast.Name):
+                found.setdefault(node.id, []).append(node)
+            elif isinstance(node, ast.Attribute):
+                found.setdefault(node.attr, []).append(node)
+        return found
+
+    @cached_property
     def lines(self) -> list[bytes]:
         """The lines of the file in UTF-8, as columns of syntax trees are counted in them."""
         encoding, _ = tokenize.detect_encoding(io.BytesIO(self.raw).readline)
@@ -100,6 +111,10 @@ class Files:
         if path not in self._files:
             self._files[path] = _file(path, self._read(path))
         return self._files[path]
+
+    def known(self, path: str) -> File | None:
+        """A module that has been read already; None of any other."""
+        return self._files.get(path)
 
     def imported(self, dotted: str, here: str) -> str | None:
         """The path of the tree's module that a dotted name means in a file; None for what is not the tree's.

@@ -13,6 +13,7 @@ from .signatures import VIEWS
 from .values import Graph, Place, Value
 
 Env = dict[str, Value]
+DEEPEST = 16  # calls in calls
 MAPPINGS = ("cache", "dict", "kept")
 PUT = "[]"  # the name under which a run keeps what was put into a mapping
 Class = tuple[str, ast.ClassDef]  # the path of its module, and its definition
@@ -34,6 +35,7 @@ class Effect(NamedTuple):
     at: Place
     under: tuple[Guard, ...]
     is_own: bool  # whether it stands in the text of the function that is read, and in none that it calls
+    through: ast.Call | None  # the call in that text by which it is done
 
 
 class Reading:
@@ -66,10 +68,13 @@ class Reading:
 class Run:
     """What the frames of one reading share."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, deepest: int = DEEPEST) -> None:
         self.reading = reading
+        self.deepest = deepest  # calls in calls that are followed
         self.attributes: dict[tuple[int, str], Value] = {}  # that were set on the way, by the owner's key
+        self.loops: dict[ast.AST, tuple[set[str], set[tuple[int, str]]]] = {}  # what changes in each: names, attributes
         self.calls = self.changes = 0
+        self.through: ast.Call | None = None  # the call in the text of what is read that is being followed
         self.active: list[ast.AST] = []
         self.frames: list[Frame] = []
 

@@ -220,6 +220,9 @@ class Reader:
         source = None if isinstance(node, ast.While) else self.expr(node.iter)
         names, attributes = {each.id for each in _stored(node.body)}, dict(self.run.attributes)
         effects, guards = len(self.run.reading.effects), self.guards
+        more, keys = self.run.loops.get(node, (set(), set()))  # what an earlier look at this loop saw to change
+        names |= more & start.keys()
+        self.run.attributes |= {key: graph.opaque("set in a loop", at) for key in keys}
         for turn in range(2):
             self.env = start | {
                 n: graph.value("carried", {"start": start[n]}, (node, n), at) for n in names & start.keys()
@@ -232,9 +235,10 @@ class Reader:
             ended = self.block(node.body)
             self.guards = guards
             changed = {n for n in start.keys() - names if self.env.get(n) is not start[n]}
-            written = {key for key, value in self.run.attributes.items() if attributes.get(key) is not value}
+            written = {key for key, value in self.run.attributes.items() if attributes.get(key) is not value} - keys
             if turn or not (changed or written):
                 break
+            self.run.loops[node] = more | changed, keys | written
             names |= changed  # in place: what they are in the first turn is not what they are in the next
             del self.run.reading.effects[effects:]
             self.run.attributes = attributes | {key: graph.opaque("set in a loop", at) for key in written}
@@ -377,7 +381,8 @@ class Reader:
 
     def effect(self, kind: str, value: Value, node: ast.AST) -> None:
         """Note that something is done."""
-        done = Effect(kind, value, Place(self.file, node), self.guards, self.depth == 0)
+        through = node if self.depth == 0 and isinstance(node, ast.Call) else self.run.through
+        done = Effect(kind, value, Place(self.file, node), self.guards, self.depth == 0, through)
         self.run.reading.effects.append(done)
 
     def expr(self, node: ast.expr) -> Value:

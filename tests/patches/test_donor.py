@@ -3,7 +3,7 @@
 import pytest
 from samples import source
 
-from bitpatch.patches.donor import definitions, forwarded, option, parameter
+from bitpatch.patches.donor import definitions, parameter
 from bitpatch.patches.edits import apply_edits
 from bitpatch.patches.task import State
 
@@ -182,26 +182,11 @@ def test_parameter(before, after):
     assert apply_edits(target, parameter(target, source(GIVEN), "run", "steps").edits).raw.decode() == after
 
 
-def test_an_option_lands_behind_the_nearest_before_it_under_the_targets_parser():
-    target = source('def main(p):\n    p.add_argument("--log")\n    p.add_argument("--epochs")  # how often\n')
-    (finding,) = option(target, source(GIVEN), "--steps")
-    assert apply_edits(target, finding.edits).raw.decode() == (
-        'def main(p):\n    p.add_argument("--log")\n    p.add_argument("--epochs")  # how often\n'
-        '    p.add_argument("--steps", type=int, default=1)\n'
-    )
+def test_a_constant_without_neighbours_comes_behind_the_imports():
+    text = brought('"""Doc."""\nimport sys\n\nprint(sys.path)\n', "LIMIT")
+    assert text == '"""Doc."""\nimport sys\n\nLIMIT = 3\n\nprint(sys.path)\n'
 
 
-def test_a_file_without_a_parser_gets_no_option():
-    assert list(option(source("x = 1\n"), source(GIVEN), "--steps")) == []
-
-
-def test_an_option_is_forwarded_where_others_are():
-    target = source("opts = p.parse_args()\nrun(m, epochs=opts.epochs)\nrun(m, epochs=3)\n")
-    (finding,) = forwarded(target, source(GIVEN), "run", "steps")
-    text = apply_edits(target, finding.edits).raw.decode()
-    assert text == "opts = p.parse_args()\nrun(m, epochs=opts.epochs, steps=opts.steps)\nrun(m, epochs=3)\n"
-
-
-def test_a_call_that_forwards_everything_is_left_alone():
-    target = source("opts = p.parse_args()\nrun(opts.model, **vars(opts))\n")
-    assert [finding.state for finding in forwarded(target, source(GIVEN), "run", "steps")] == [State.APPLIED]
+def test_what_a_script_runs_is_defined_before():
+    text = brought("import sys\n\nfor each in sys.argv:\n    print(each)\n", "second")
+    assert text.index("def second") < text.index("for each")

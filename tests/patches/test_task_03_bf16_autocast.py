@@ -13,24 +13,40 @@ def plain():
     return LOOP.replace(FORWARD, "            logits, telemetry = model(batch)\n")
 
 
+def under(plain, context):
+    """The forward and the loss under a context of the tree's own."""
+    start, end = plain.index("            logits, telemetry"), plain.index("            loss.back")
+    body = "".join(f"    {line}" for line in plain[start:end].splitlines(keepends=True))
+    return f"{plain[:start]}            with {context}:\n{body}{plain[end:]}"
+
+
 def test_autocast_by_hand_is_left_alone(loop_of, state_of, plain):
+    text = under(plain, "torch.autocast('cpu', torch.bfloat16, enabled=amp == 'bf16')")
+    assert state_of(loop_of(text.replace("=0.5)", '=0.5, amp="off")')), "task-3") is State.APPLIED
+
+
+@pytest.mark.parametrize(
+    ("context", "reason"),
+    [
+        pytest.param("torch.autocast('cpu', torch.bfloat16)", "no option turns it on", id="always on"),
+        pytest.param("torch.autocast('cuda', torch.float16, compress_prob > 0)", "float16, which needs", id="float16"),
+    ],
+)
+def test_autocast_that_is_another_is_named(loop_of, refusal, plain, context, reason):
+    assert reason in refusal(loop_of(under(plain, context)), "task-3")
+
+
+def test_autocast_that_holds_the_backward_is_named(loop_of, refusal, plain):
+    text = under(plain, "torch.autocast('cpu', torch.bfloat16, compress_prob > 0)")
+    text = text.replace("            loss.back", "                loss.back")
+    assert "the backward stands in it too" in refusal(loop_of(text), "task-3")
+
+
+def test_autocast_of_something_else_is_named(loop_of, refusal, plain):
     text = plain.replace(
         "            loss.back", "            with torch.autocast('cpu'):\n                pass\n            loss.back"
     )
-    assert (
-        state_of(
-            loop_of(text.replace("=0.5)", '=0.5, amp="off")').replace("'cpu')", "'cpu', enabled=amp == 'bf16')")),
-            "task-3",
-        )
-        is State.APPLIED
-    )
-
-
-def test_autocast_that_no_option_turns_on_is_named(loop_of, refusal, plain):
-    text = plain.replace(
-        "            loss = ", "            with torch.autocast('cuda', torch.float16):\n                loss = "
-    )
-    assert "no amp that turns it on" in refusal(loop_of(text), "task-3")
+    assert "no forward of this update is in it" in refusal(loop_of(text), "task-3")
 
 
 def test_right_words_in_a_comment_are_no_autocast(loop_of, state_of, plain):
@@ -118,8 +134,8 @@ def test_idioms(loop_of, after, old, new, expected):
         pytest.param(
             "    total =", "    autocast = 1\n    total =", "another meaning", id="autocast set in the function"
         ),
-        pytest.param("(model, data,", "(net, data,", "which parameter is the model", id="no model"),
-        pytest.param("            loss = loss_of(logits, batch)\n", "", "no forward and loss", id="no loss"),
+        pytest.param("(model, data,", "(net, data,", "for which model it is cannot be told", id="no model"),
+        pytest.param("            loss = loss_of(logits, batch)\n", "", "for which model it is", id="no loss"),
     ],
 )
 def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
@@ -134,9 +150,34 @@ def test_a_name_that_is_taken_is_named(loop_of, refusal):
     )
 
 
-def test_all_obstacles_are_named_at_once(loop_of, refusal):
-    text = LOOP.replace("    total = ", "    amp = 1\n    total = ").replace("loss_of(logits, batch)", "self.loss")
-    text = text.replace("logits = model.forward_compressed(batch)", "pass").replace("logits = model(batch)", "pass")
+def test_all_obstacles_are_named_at_once(loop_of, refusal, plain):
+    text = plain.replace("    total = ", "    amp = 1\n    total = ").replace(
+        "loss_of(logits, batch)", "loss_of(telemetry)"
+    )
     reason = refusal(loop_of(text), "task-3")
-    assert "a name that the patch gives train_loop has another meaning" in reason
-    assert "no forward and loss as statements before it" in reason
+    assert "a name that the patch brings has another meaning: rename amp" in reason
+    assert "which of its operands are the logits cannot be told" in reason
+
+
+@pytest.mark.parametrize(
+    ("update", "called"),
+    [
+        pytest.param("def learn(loss):\n    loss.backward()\n", "learn(loss)", id="backward in a function"),
+        pytest.param("def learn(loss):\n    torch.autograd.backward(loss)\n", "learn(loss)", id="backward of autograd"),
+    ],
+)
+def test_the_backward_may_stand_elsewhere(loop_of, after, plain, update, called):
+    text = after(loop_of(plain.replace("loss.backward()", called) + "\n\n" + update), "task-3")
+    assert f"                loss = loss_of(at_least_float32(logits), batch)\n            {called}\n" in text
+
+
+def test_every_update_of_a_run_is_covered(loop_of, after, plain):
+    body = plain[plain.index("            logits") : plain.index("            optimizer.step")]
+    flush = "".join(line[4:] for line in body.splitlines(keepends=True))
+    text = after(loop_of(plain + flush), "task-3")
+    assert text.count("with autocast(next(model.parameters()).device, amp):") == 2
+
+
+def test_an_update_on_request_is_none_of_a_run(loop_of, plain, after):
+    request = "\n\ndef answer(model, optimizer, bits):\n    model(bits)[0].mean().backward()\n    optimizer.step()\n"
+    assert after(loop_of(plain + request), "task-3").endswith(request)

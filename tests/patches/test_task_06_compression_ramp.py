@@ -167,4 +167,4 @@ def test_rounds_whose_updates_are_not_told_are_refused(rounds_of, refusal, old, 
 
 
 def test_rounds_of_a_loop_that_returns_no_records_are_refused(rounds_of, refusal):
-    assert "schedule.py:6:16: train_loop called in rounds" in refusal(rounds_of(ROUNDS, LOOP), "task-6")
+    assert "schedule.py:6:16: training loop called in rounds" in refusal(rounds_of(ROUNDS, LOOP), "task-6")

@@ -31,10 +31,8 @@ def test_without_an_optimizer_of_that_name_it_is_compiled_before_the_epochs(loop
     assert COMPILED + "    for epoch" in text
 
 
-def test_a_loop_without_a_backward_call_is_named(loop_of, refusal):
-    assert "train_loop, but it makes no backward call itself" in refusal(
-        loop_of(LOOP.replace("loss.backward()", "pass")), "task-8"
-    )
+def test_a_loop_without_a_backward_call_is_none(loop_of, refusal):
+    assert "found none, nor anything like it" in refusal(loop_of(LOOP.replace("loss.backward()", "pass")), "task-8")
 
 
 def test_compiling_in_place_by_hand_is_left_alone(loop_of, state_of):
@@ -64,7 +62,7 @@ def test_idioms(loop_of, after, old, new, expected):
             "    total =", "    code = compile('1', 'f', 'eval')\n    total =", "another meaning", id="builtin"
         ),
         pytest.param("=0.5)", "=0.5, compile=True)", "another meaning", id="option for something else"),
-        pytest.param("(model, data,", "(net, data,", "which parameter is the model", id="no model"),
+        pytest.param("(model, data,", "(net, data,", "for which model it is cannot be told", id="no model"),
     ],
 )
 def test_near_misses_are_refused(loop_of, refusal, old, new, reason):

@@ -1,0 +1,240 @@
+"""Give a scope an option: to what holds its options, to the calls that hand them on, and to the command line."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import libcst as cst
+
+from ..donor import parameter, place_among
+from ..edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
+from ..reading.frames import Reading
+from ..reading.options import Flag, Hand, Home, Way, way_to
+from ..source import Source
+from ..task import Edit, Finding, mend, mended, near_miss
+from ..tree import SourceTree
+
+LOOP = "train_loop"  # of the reference: whose options they are
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a scope reads an option, and what brings the option to it."""
+
+    text: str
+    findings: tuple[Finding, ...]
+
+
+def told(tree: SourceTree, reading: Reading, given: Source, *names: str) -> list[Told]:
+    """Options of the reference's training loop as options of a scope."""
+    way = way_to(tree.code, reading)
+    if way is not None:
+        return [_told(tree, way, given, name) for name in names]
+    node = reading.file.module.body[0] if isinstance(reading.node, ast.Module) else reading.node
+    source = tree.source(reading.file.path)
+    site = source.site(node, f"training, but where {', '.join(names)} could be an option is not seen")  # type: ignore[arg-type]
+    return [Told(name, (near_miss(site),)) for name in names]
+
+
+def _told(tree: SourceTree, way: Way, given: Source, name: str) -> Told:
+    found = [_home(tree, home, given, name) for home in (way.home, *way.through)]
+    found += [_flag(tree, way.flags, given, name)] if way.flags else []
+    for hand in way.hands:
+        if way.flags:
+            found.append(_handed(tree, hand, given, name))
+            continue
+        note = f"call that {name} must reach, but where its options are added is not seen"
+        found.append(near_miss(tree.source(hand.file.path).site(hand.call, note)))
+    return Told(way.home.form.format(name), tuple(found))
+
+
+def _parameter(given: Source, name: str) -> cst.Param:
+    """The reference's parameter of an option."""
+    loop = next(each for each in given.walk(cst.FunctionDef, having=(LOOP,)) if each.name.value == LOOP)
+    return next(each for each in (*loop.params.params, *loop.params.kwonly_params) if each.name.value == name)
+
+
+def _last(given: Source, name: str, names: Sequence[str]) -> int:
+    """The place of an option behind names of the tree's own, among those that patches brought."""
+    return place_among(given, LOOP, name, names, in_order=False)
+
+
+def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
+    target = tree.source(home.file.path)
+    match home.kind:
+        case "entry":
+            return _entry(target, home.node, given, name)  # type: ignore[arg-type]
+        case "field":
+            return _field(target, home.node, given, name)  # type: ignore[arg-type]
+    function = target.at(home.node)
+    assert isinstance(function, cst.FunctionDef)
+    brought = parameter(target, given, LOOP, name, function)
+    if home.kind != "attribute" or not brought.edits:
+        return brought
+    return mend(brought.site, [*brought.edits, _kept(target, home.node, given, name)])  # type: ignore[arg-type]
+
+
+def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Finding:
+    keys = [str(each.value) if isinstance(each, ast.Constant) else "" for each in display.keys]
+    site = target.site(display, f"entry {name}")
+    if name in keys:
+        return mended(site)
+    default = given.code(_parameter(given, name).default or cst.Name("None"))
+    at = _last(given, name, keys)
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(updated, cst.Dict)
+        new = cst.DictElement(expression(target, f'"{name}"'), expression(target, default))
+        items = insert_item(updated.elements, at, new, enclosed=updated.lbrace.whitespace_after)  # type: ignore[type-var]
+        return updated.with_changes(elements=items)
+
+    return mend(site, [Edit(target, target.at(display), change)])
+
+
+def _field(target: Source, owner: ast.ClassDef, given: Source, name: str) -> Finding:
+    fields = [each for each in owner.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
+    names = [each.target.id for each in fields]  # type: ignore[union-attr]
+    site = target.site(owner, f"field {name} of {owner.name}")
+    if name in names:
+        return mended(site)
+    new = _parameter(given, name)
+    assert new.annotation is not None
+    assert new.default is not None
+    text = f"{name}: {given.code(new.annotation.annotation)} = {given.code(new.default)}"
+    return mend(site, [insert_after(target, target.at(fields[_last(given, name, names) - 1]), text)])
+
+
+def _kept(target: Source, setup: ast.FunctionDef, given: Source, name: str) -> Edit:
+    """Keep a constructor's parameter on self, behind those that come before it."""
+    own = setup.args.args[0].arg
+    kept: list[tuple[str, ast.stmt]] = []
+    for each in setup.body:
+        match each:
+            case ast.Assign(targets=[ast.Attribute(value=ast.Name(id=owner), attr=attr)], value=ast.Name()) if (
+                owner == own
+            ):
+                kept.append((attr, each))
+    text = f"{own}.{name} = {name}"
+    place = _last(given, name, [attr for attr, _ in kept])
+    if not place:
+        return insert_before(target, target.at(setup.body[0]), text)
+    return insert_after(target, target.at(kept[place - 1][1]), text)
+
+
+def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str) -> Finding:
+    """An option behind the nearest one before it that the parser has."""
+    target = tree.source(flags[0].file.path)
+    own = {flag.name: flag for flag in flags}
+    if name in own:
+        return mended(target.site(own[name].node, f"option {own[name].text}"))
+    ours = {_name(call): call for call in given.walk(cst.Call, having=("add_argument",)) if _name(call)}
+    order = list(ours)
+    before = [each for each in order[: order.index(name)] if each in own]
+    anchor = own[before[-1]] if before else flags[0]
+    is_dashed = any("-" in flag.text.lstrip("-") for flag in flags)
+    text = f"--{name.replace('_', '-') if is_dashed else name}"
+    site = target.site(anchor.node, f"option {text}")
+    settings = {k.keyword.value: _setting(target, given, k.value) for k in ours[name].args if k.keyword is not None}
+    if isinstance(anchor.node, ast.Call) and any(isinstance(each, ast.Constant) for each in anchor.node.args):
+        return _call(target, given, anchor, ours[name], text, settings, behind=bool(before))
+    return mend(site, [_row(target, anchor, text, settings, behind=bool(before))])
+
+
+def _call(
+    target: Source,
+    given: Source,
+    anchor: Flag,
+    ours: cst.Call,
+    flag: str,
+    settings: dict[str, str],
+    *,
+    behind: bool,
+) -> Finding:
+    """The reference's call of add_argument, in the file's own words, as a neighbour of one of its own."""
+    call = target.at(anchor.node)
+    statement, site = target.statement(call), target.site(anchor.node, f"option {flag}")
+    smalls = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
+    is_alone = any(isinstance(each, cst.Expr) and each.value is call for each in smalls)
+    if not isinstance(call, cst.Call) or not is_alone:
+        note = f"option beside which {flag} would stand, but it is no statement of its own"
+        return near_miss(target.site(anchor.node, note))
+    changed = [
+        each.with_changes(value=expression(given, settings[each.keyword.value])) if each.keyword is not None else each
+        for each in ours.args
+    ]
+    same = all(given.code(a.value) == given.code(b.value) for a, b in zip(changed, ours.args, strict=True))
+    text = (
+        given.code(given.statement(ours)).strip()
+        if same
+        else given.module.code_for_node(ours.with_changes(args=changed))
+    )
+    text = re.sub(r"^\w+\.add_argument", target.code(call.func), text).replace(f'"--{_name(ours)}"', f'"{flag}"')
+    place = insert_after if behind else insert_before
+    return mend(site, [place(target, statement, text)])
+
+
+def _row(target: Source, anchor: Flag, flag: str, settings: dict[str, str], *, behind: bool) -> Edit:
+    """A row of a table of options: a flag and its settings, or an entry of a dict of settings."""
+    table = anchor.file.parents[anchor.node]
+    assert isinstance(table, (ast.Tuple, ast.List, ast.Dict))
+    key = f'"{flag if anchor.text.startswith("--") else flag.removeprefix("--")}"'
+    rows = table.values if isinstance(table, ast.Dict) else table.elts
+    shown = anchor.node.elts[1] if isinstance(anchor.node, ast.Tuple) else anchor.node
+    pairs = [
+        f'"{name}": {text}' if isinstance(shown, ast.Dict) else f"{name}={text}" for name, text in settings.items()
+    ]
+    display = f"{{{', '.join(pairs)}}}" if isinstance(shown, ast.Dict) else f"dict({', '.join(pairs)})"
+    at = rows.index(anchor.node) + behind
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(updated, (cst.Tuple, cst.List, cst.Dict))
+        if isinstance(updated, cst.Dict):
+            new: cst.CSTNode = cst.DictElement(expression(target, key), expression(target, display))
+            opening = updated.lbrace.whitespace_after
+        else:
+            new = cst.Element(expression(target, f"({key}, {display})"))
+            opening = (
+                updated.lpar[0].whitespace_after
+                if isinstance(updated, cst.Tuple)
+                else updated.lbracket.whitespace_after
+            )
+        return updated.with_changes(elements=insert_item(updated.elements, at, new, enclosed=opening))
+
+    return Edit(target, target.at(table), change)
+
+
+def _handed(tree: SourceTree, hand: Hand, given: Source, name: str) -> Finding:
+    """An option in a call that hands others on."""
+    target = tree.source(hand.file.path)
+    site = target.site(hand.call, f"{name} handed on")
+    if hand.is_open or any(keyword.arg == name for keyword in hand.call.keywords):
+        return mended(site)
+    new = cst.Arg(keyword=cst.Name(name), value=expression(target, hand.form.format(name)), equal=BARE_EQUAL)
+
+    def change(updated: cst.CSTNode) -> cst.CSTNode:
+        assert isinstance(updated, cst.Call)
+        names = [each.keyword.value if each.keyword is not None else "" for each in updated.args]
+        first = next((place for place, each in enumerate(names) if each), len(names))
+        place = first + place_among(given, LOOP, name, names[first:], in_order=True)
+        return updated.with_changes(args=insert_item(updated.args, place, new, enclosed=updated.whitespace_before_args))
+
+    return mend(site, [Edit(target, target.at(hand.call), change)])
+
+
+def _name(call: cst.Call) -> str:
+    if not isinstance(call.func, cst.Attribute) or call.func.attr.value != "add_argument":
+        return ""
+    first = call.args[0].value
+    return first.raw_value.lstrip("-").replace("-", "_") if isinstance(first, cst.SimpleString) else ""
+
+
+def _setting(target: Source, given: Source, value: cst.BaseExpression) -> str:
+    """A setting of an option as a file writes it: its name where it has it, else what the name means."""
+    text = given.code(value)
+    if isinstance(value, cst.Name) and target.path != given.path and not target.names.top_level(text):
+        known = given.names.value(value)
+        return given.code(known) if known is not None else text
+    return (target.names.spelled(text) or text) if "." in text else text

@@ -1,0 +1,171 @@
+"""Mixed precision: the contexts that a forward runs in, and which expressions are its logits."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from .code import Code
+from .frames import Guard, Reading
+from .signatures import VIEWS
+from .updates import Update, is_within, reading_of, results, runs
+from .values import Place, Value
+
+_NO_DATA = ("shape", "size", "device", "dtype", "ndim", "dim", "numel")
+_HALF = ("torch.float16", "torch.half")
+_ENABLED = ("enabled", "2")  # the argument of torch.autocast that turns it on: by name, and by place
+
+
+def autocasts(update: Update) -> list[Guard]:
+    """The autocast contexts under which the model runs for an update; nothing if it runs outside of them too."""
+    reading = update.reading
+    around: dict[ast.AST, list[Guard]] = {node: list(_opened(reading, node)) for node in update.runs}
+    for effect in reading.effects:
+        if effect.at.node in update.forwards:
+            around[effect.at.node] = [*effect.under, *around.get(effect.through or effect.at.node, [])]
+    direct = {node: guards for node, guards in around.items() if node in update.forwards} or around
+    found = [[guard for guard in guards if _is_autocast(guard)] for guards in direct.values()]
+    return [guard for guards in found for guard in guards] if all(found) else []
+
+
+def partial_autocast(update: Update) -> ast.AST | None:
+    """An autocast context in the text of an update's scope under which not all of its forwards run."""
+    for node, value in update.reading.values.items():
+        holder = update.reading.file.parents[node]
+        if isinstance(holder, ast.withitem) and _is_autocast(Guard("with", value, Place(update.reading.file, node))):
+            return node
+    return None
+
+
+def _opened(reading: Reading, node: ast.AST) -> Iterator[Guard]:
+    """The contexts that a scope's text opens around a node."""
+    for each in reading.file.ancestors(node):
+        for item in each.items if isinstance(each, (ast.With, ast.AsyncWith)) else ():
+            if item.context_expr in reading.values:
+                yield Guard("with", reading.values[item.context_expr], Place(reading.file, each))
+
+
+def _is_autocast(guard: Guard) -> bool:
+    return guard.kind == "with" and any(
+        each.op == "global" and str(each.data).endswith(".autocast") for each in guard.value.walk()
+    )
+
+
+def problem(update: Update, found: Sequence[Guard]) -> str:
+    """What is wrong with the contexts of an update, if it shows."""
+    inside = {guard.at.node for guard in update.effect.under}
+    if any(guard.at.node in inside for guard in found):
+        return "the backward stands in it too: move it out"
+    parts = [*update.loss.walk(), *(each for guard in found for each in guard.value.walk())]
+    names = {str(each.data) for each in parts if each.op == "global"}
+    if any(name.endswith("GradScaler") for name in names):
+        return "the loss is scaled, which bfloat16 does not need: take the scaler out"
+    if names & set(_HALF):
+        return "it is of float16, which needs a scaler: give it dtype=torch.bfloat16"
+    if not all(_is_told(guard) for guard in found):
+        return "no option turns it on: take it out, or tell it"
+    return ""
+
+
+def _is_told(guard: Guard) -> bool:
+    """Whether a context is entered, or does something, by a condition."""
+    parts = list(guard.value.walk())
+    is_set = any(
+        name in each.args and not each[name].is_const() for each in parts for name in _ENABLED if each.op == "call"
+    )
+    under_if = any(isinstance(each, ast.If) for each in guard.at.file.ancestors(guard.at.node))
+    return (
+        is_set
+        or under_if
+        or any(each.op in ("phi", "parameter", "attr") and not _is_of_device(each, parts) for each in parts)
+    )
+
+
+def _is_of_device(value: Value, parts: Sequence[Value]) -> bool:
+    """Whether a value says on which device a context is only."""
+    devices = [each for each in parts if each.op == "device" or (each.op == "attr" and each.data == "type")]
+    return any(each.key == value.key for device in devices for each in device.walk())
+
+
+def logits(
+    code: Code, reading: Reading, forwards: Collection[ast.AST], inside: Sequence[ast.AST]
+) -> list[tuple[Reading, ast.expr]]:
+    """The expressions by which what follows a forward reads its logits, in some statements of a scope.
+
+    Where a call does all of it, in what it calls.
+    """
+    nodes = {
+        node: value
+        for node, value in reading.values.items()
+        if any(is_within(reading.file, node, each) for each in inside)
+    }
+    made = [node for node in nodes if isinstance(node, ast.Call) and runs(code, reading, node, forwards)]
+    known = {first.key for node in made for first in _firsts(nodes[node])}
+    found = _reads(reading, nodes, lambda value: value.key in known or _is_first_of(value, forwards))
+    if not found and not any(each.op == "part" and _is_whole(each["of"], forwards) for each in nodes.values()):
+        found = _reads(reading, nodes, lambda value: _is_whole(value, forwards))  # a forward that returns just logits
+    outermost = [
+        node for node in found if not any(node is not each and is_within(reading.file, node, each) for each in found)
+    ]
+    if outermost:
+        return [(reading, node) for node in outermost]
+    inner = [reading_of(code, reading.calls[node]) for node in made if node in reading.calls]
+    deeper = (logits(code, each, forwards, [each.node]) for each in inner if each is not None and each is not reading)
+    return next((each for each in deeper if each), [])
+
+
+def _reads(reading: Reading, nodes: Mapping[ast.AST, Value], is_logits: Callable[[Value], bool]) -> list[ast.expr]:
+    """The expressions that read logits, or views of them by a name."""
+    return [
+        node
+        for node, value in nodes.items()
+        if isinstance(node, ast.expr)
+        and (is_logits(value) or (isinstance(node, ast.Name) and any(map(is_logits, value.bases(VIEWS)))))
+        and _is_read(reading, node)
+    ]
+
+
+def _is_whole(value: Value, forwards: Collection[ast.AST]) -> bool:
+    """Whether a value is all that a forward returns."""
+    if value.op == "phi":
+        return all(_is_whole(value[side], forwards) for side in ("yes", "no"))
+    return "func" in value.args and value.at is not None and value.at.node in forwards
+
+
+def _firsts(value: Value) -> Iterator[Value]:
+    """What comes first of the tuples that a call may return."""
+    for each in results(value):
+        if each.op in ("tuple", "list") and each.args:
+            yield each.items[0]
+
+
+def _is_first_of(value: Value, forwards: Collection[ast.AST]) -> bool:
+    """Whether a value is what a forward returns first, or calls its logits."""
+    if value.op == "phi":
+        return any(_is_first_of(value[side], forwards) for side in ("yes", "no"))
+    whole = value.get("of") or value.get("input")
+    if whole is None or not _is_whole(whole, forwards):
+        return False
+    index = value.get("0")
+    is_part = value.op in ("part", "attr") and value.data in (0, "logits")
+    return is_part or (value.op == "index" and index is not None and index.is_const(0, "logits"))
+
+
+def _is_read(reading: Reading, node: ast.expr) -> bool:
+    """Whether an expression's elements are used: not its shape alone, nor only to give it, or a view of it, a name."""
+    file = reading.file
+    if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
+        return False
+    top: ast.AST = node
+    while True:
+        parent = file.parents[top]
+        if isinstance(parent, ast.Attribute) and parent.attr in _NO_DATA:
+            return False
+        around = file.parents[parent] if isinstance(parent, ast.Attribute) else parent
+        is_method = isinstance(around, ast.Call) and around.func is parent
+        value = reading.values.get(around)
+        is_view = value is not None and value.op in VIEWS | {"index", "detach"}
+        if not is_view or not (is_method or getattr(parent, "value", None) is top):
+            break
+        top = around
+    return not (isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and parent.value is top)

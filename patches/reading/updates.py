@@ -1,0 +1,343 @@
+"""Updates: where a loss is learned from, the model whose loss it is, and the loop that it stands under."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from .code import Code, is_main_guard
+from .files import File, Function
+from .frames import DEEPEST, Effect, Reading
+from .values import Value
+
+_OF_MODELS = ("parameters", "named_parameters", "train")  # what only a model is asked for
+_NO_RUNS = {*_OF_MODELS, "eval", "state_dict", "modules", "buffers", "zero_grad", "to", "requires_grad_", "no_sync"}
+_LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp)
+MOST_CALLERS = 6  # of callers
+SHALLOW = 2  # calls in calls that are followed where only a scope's own calls are asked for
+_MOST_FOLLOWED = 200  # scopes in which a forward is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A backward, as the innermost scope shows it in whose own text the model runs for its loss."""
+
+    reading: Reading
+    backward: ast.Call  # in the scope's text: the backward, or the call by which it is done
+    effect: Effect
+    loss: Value
+    model: Value
+    runs: tuple[ast.Call, ...]  # the calls in the scope's text by which the model runs for the loss
+    forwards: frozenset[ast.AST]  # the calls of the model or of its methods, wherever they stand
+
+    @property
+    def calls_model(self) -> bool:
+        """Whether the model itself is called, and not its methods alone."""
+        made = (each for each in self.loss.walk() if each.at is not None and each.at.node in self.forwards)
+        return any(_is_the(each["func"], self.model) for each in made if "func" in each.args)
+
+
+def updates_of_runs(code: Code) -> list[Update]:
+    """The updates that a tree's training makes, in loops over micro-batches; those made on request are none of them.
+
+    What cannot be imported does not train, so nothing is found there.
+    """
+    found = {update.backward: update for update in _updates(code)}
+    return [update for update in found.values() if _is_in_a_run(code, update) and _may_run(code, update.reading)]
+
+
+def _may_run(code: Code, reading: Reading) -> bool:
+    """Whether anything that can be imported calls a scope, if anything does."""
+    callers = calls_of(code, reading.node) if isinstance(reading.node, Function) else []
+    return not callers or any(code.is_importable(caller.file.path) for caller, _ in callers)
+
+
+def _updates(code: Code) -> Iterator[Update]:
+    pending = [(reading, 0) for reading in mentions(code, "backward")]
+    seen = set[ast.AST]()
+    while pending:
+        reading, depth = pending.pop(0)
+        if reading.node in seen or not code.is_importable(reading.file.path):
+            continue
+        seen.add(reading.node)
+        made = [update for effect in reading.effects if (update := _update(code, reading, effect)) is not None]
+        yield from made
+        is_done = {update.backward for update in made}
+        is_open = any(e.kind == "backward" and e.through not in is_done for e in reading.effects)
+        if is_open and depth < MOST_CALLERS and isinstance(reading.node, Function):
+            callers = [scope_of(code, caller.file, call) for caller, call in calls_of(code, reading.node)]
+            pending += [(caller, depth + 1) for caller in callers]
+
+
+def _update(code: Code, reading: Reading, effect: Effect) -> Update | None:
+    """The update of an effect, if it is a backward of a loss for which the model runs in the scope's own text."""
+    if effect.kind != "backward" or effect.through is None:
+        return None
+    func = effect.value["func"]
+    losses = [each for name, each in effect.value.args.items() if name == "0"]
+    losses += [func["of"]] if func.op == "attr" else []
+    pairs = [(loss, model) for loss in losses for model in models(reading) or _called(loss)]
+    for loss, model in pairs:
+        forwards = _forwards(code, reading, loss, model)
+        runs = tuple(_runs(code, reading, loss, forwards)) if forwards else ()
+        if runs and not (effect.through in runs and _is_update_itself(code, reading, effect)):
+            return Update(reading, effect.through, effect, loss, model, runs, frozenset(forwards))
+    return None
+
+
+def _is_update_itself(code: Code, reading: Reading, effect: Effect) -> bool:
+    """Whether the call by which a backward is done is of a function that runs the model for it too."""
+    called = reading.calls.get(effect.through) if effect.through is not None else None
+    inner = reading_of(code, called) if called is not None else None
+    return inner is not None and any(_update(code, inner, each) is not None for each in inner.effects)
+
+
+def models(reading: Reading) -> list[Value]:
+    """What is asked for its parameters, or told to train, while a scope runs."""
+    found: dict[int, Value] = {}
+    for effect in reading.effects:
+        func = effect.value.get("func") if effect.kind in _OF_MODELS else None
+        if func is not None and func.op == "attr":
+            found.setdefault(func["of"].key, func["of"])
+    return list(found.values())
+
+
+def _called(loss: Value) -> list[Value]:
+    """What a loss is made of by calling it, first of all: its model, where nothing is asked for parameters."""
+    calls = [each for each in loss.walk() if "func" in each.args and _is_object(each["func"])]
+    inner = [each for each in calls if not any(part is not each and part in calls for part in each.walk())]
+    handed = [value for each in loss.walk() if _is_foreign(each) for value in each.items if value.op == "parameter"]
+    return list({each.key: each for each in [each["func"] for each in inner] or handed}.values())
+
+
+def _is_foreign(value: Value) -> bool:
+    """Whether a value is what a function returns that is not seen."""
+    return "func" in value.args and value["func"].op in ("opaque", "import", "parameter")
+
+
+def _is_object(value: Value) -> bool:
+    """Whether a value is an object that a scope is given, makes or has."""
+    return value.op in ("parameter", "instance", "new", "call", "phi") or (
+        value.op == "attr" and value["of"].op == "self"
+    )
+
+
+def _forwards(code: Code, reading: Reading, loss: Value, model: Value) -> set[ast.AST]:
+    """The calls of a model that a loss is made of, wherever they stand."""
+    made = [
+        each for each in loss.walk() if "func" in each.args and (_is_of(each["func"], model) or _is_given(each, model))
+    ]
+    found = {each.at.node for each in made if each.at is not None}
+    return found or set(_followed(code, reading, model, set()))
+
+
+def _is_given(call: Value, model: Value) -> bool:
+    """Whether a model is handed to a function that is not seen."""
+    return _is_foreign(call) and any(each.key == model.key for each in call.items)
+
+
+def _followed(code: Code, reading: Reading, model: Value, seen: set[ast.AST]) -> Iterator[ast.AST]:
+    """The calls of a model of the tree, whose forward is followed, in a scope and in what it calls."""
+    seen.add(reading.node)
+    for node in reading.values:
+        callee = reading.values.get(node.func) if isinstance(node, ast.Call) else None
+        if callee is not None and _is_of(callee, model):
+            yield node
+    for called in {*reading.calls.values()} - seen:
+        inner = reading_of(code, called)
+        if inner is not None and len(seen) < _MOST_FOLLOWED and inner.node not in seen:
+            yield from _followed(code, inner, model, seen)
+
+
+def _runs(code: Code, reading: Reading, loss: Value, forwards: set[ast.AST]) -> Iterator[ast.Call]:
+    """The calls in a scope's text by which a model runs, and on which a loss depends."""
+    parts = {each.key for each in loss.walk()}
+    for node, value in reading.values.items():
+        is_part = isinstance(node, ast.Call) and any(each.key in parts for each in results(value))
+        if is_part and runs(code, reading, node, forwards):  # type: ignore[arg-type]
+            yield node  # type: ignore[misc]
+
+
+def runs(code: Code, reading: Reading, node: ast.Call, forwards: Collection[ast.AST], depth: int = 0) -> bool:
+    """Whether a call is one of some, or what it calls makes one of them."""
+    if node in forwards:
+        return True
+    called = reading.calls.get(node)
+    inner = reading_of(code, called) if called is not None and depth < MOST_CALLERS else None
+    if inner is None:
+        return False
+    nodes = (each for each in inner.values if isinstance(each, ast.Call))
+    return any(runs(code, inner, each, forwards, depth + 1) for each in nodes)
+
+
+def made_of(keys: set[int]) -> Callable[[Value], bool]:
+    """What tells whether a value is made of one of some; asked of many values, it looks at each part once."""
+    known: dict[int, bool] = dict.fromkeys(keys, True)
+
+    def is_made(value: Value) -> bool:
+        pending = [value]
+        while pending:
+            last = pending[-1]
+            if last.key not in known:
+                unknown = [each for each in last.items if each.key not in known]
+                if unknown:
+                    pending += unknown
+                    continue
+                known[last.key] = any(known[each.key] for each in last.items)
+            pending.pop()
+        return known[value.key]
+
+    return is_made
+
+
+def results(value: Value) -> Iterator[Value]:
+    """What a call may return, and the members of it."""
+    yield value
+    if value.op in ("phi", "tuple", "list", "dict"):
+        for name, each in value.args.items():
+            if name != "test":
+                yield from results(each)
+
+
+def _is_the(callee: Value, model: Value) -> bool:
+    """Whether a callee may be a model itself."""
+    sides = [callee[side] for side in ("yes", "no")] if callee.op == "phi" else []
+    return callee.key == model.key or any(_is_the(each, model) for each in sides)
+
+
+def _is_of(callee: Value, model: Value) -> bool:
+    """Whether a callee is a model, or a method of it that may run it."""
+    if callee.op == "phi":
+        return any(_is_of(callee[side], model) for side in ("yes", "no"))
+    owner = callee.get("of") if callee.op == "attr" else callee.get("self") if callee.op == "bound" else None
+    name = callee.data if callee.op == "attr" else ""
+    return callee.key == model.key or (owner is not None and owner.key == model.key and name not in _NO_RUNS)
+
+
+def reading_of(code: Code, node: ast.AST) -> Reading | None:
+    """A function of the tree, read by itself."""
+    for path in code.files.paths:
+        file = code.files.known(path)
+        if file is not None and (node is file.module or node in file.parents):
+            owner = file.parents.get(node)
+            known = isinstance(node, Function)
+            return code.reading(file, node, owner if isinstance(owner, ast.ClassDef) else None) if known else None  # type: ignore[arg-type]
+    return None
+
+
+def mentions(code: Code, name: str, deepest: int = DEEPEST) -> list[Reading]:
+    """The scopes in whose own text a name stands."""
+    found, word = [], re.compile(rf"\b{re.escape(name)}\b".encode())
+    for path in sorted(code.files.paths):
+        file = code.files.file(path) if word.search(code.files.raw(path)) else None
+        if file is not None:
+            found += [scope_of(code, file, node, deepest) for node in file.uses.get(name, ())]
+    return list(dict.fromkeys(found))
+
+
+def scope_of(code: Code, file: File, node: ast.AST, deepest: int = DEEPEST) -> Reading:
+    """The reading of the function that a node stands in, or of its module's top."""
+    around = next((each for each in file.ancestors(node) if isinstance(each, Function)), None)
+    if around is None:
+        guarded = any(is_main_guard(each) for each in (node, *file.ancestors(node)) if isinstance(each, ast.stmt))
+        return code.script(file, deepest=deepest) if guarded else code.module(file.path).run.reading
+    owner = file.parents[around]
+    return code.reading(file, around, owner if isinstance(owner, ast.ClassDef) else None, deepest=deepest)
+
+
+def calls_of(code: Code, function: Function) -> list[tuple[Reading, ast.Call]]:
+    """Every call of a function that is seen, with the scope that it stands in."""
+    return [
+        (reading, call)
+        for reading in _naming(code, function)
+        for call, called in reading.calls.items()
+        if called is function
+    ]
+
+
+def _naming(code: Code, function: Function) -> list[Reading]:
+    """The scopes in which a function is named, by an alias of its import too."""
+    return [reading for name in _names_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
+
+
+def _names_of(code: Code, name: str) -> list[str]:
+    alias = re.compile(rf"\b{re.escape(name)}\s+as\s+(\w+)".encode())
+    aliases = (found for path in sorted(code.files.paths) for found in alias.findall(code.files.raw(path)))
+    return list(dict.fromkeys([name, *(each.decode(errors="replace") for each in aliases)]))
+
+
+def _is_in_a_run(code: Code, update: Update) -> bool:
+    """Whether an update stands under a loop, or every mention of its function does."""
+    is_looped = any(guard.kind in ("for", "while") for guard in update.effect.under)
+    return is_looped or _is_looped(code, update.reading, 0)
+
+
+def _is_looped(code: Code, reading: Reading, depth: int) -> bool:
+    if not isinstance(reading.node, Function) or depth > MOST_CALLERS:
+        return False
+    found = [
+        (scope_of(code, file, node, SHALLOW), node)
+        for path in sorted(code.files.paths)
+        if reading.node.name.encode() in code.files.raw(path) and (file := code.files.file(path)) is not None
+        for node in file.uses.get(reading.node.name, ())
+    ]
+    found = [(scope, node) for scope, node in found if scope is not reading]
+    return bool(found) and all(is_repeated(scope, node) or _is_looped(code, scope, depth + 1) for scope, node in found)
+
+
+def is_repeated(reading: Reading, node: ast.AST) -> bool:
+    """Whether a node of a scope's own text stands in a loop of it, and not in what the loop goes through."""
+    for around in reading.file.ancestors(node):
+        if around is reading.node:
+            return False
+        first = getattr(around, "iter", None) or next((each.iter for each in getattr(around, "generators", ())), None)
+        if isinstance(around, _LOOPS) and not (first is not None and is_within(reading.file, node, first)):
+            return True
+    return False
+
+
+def forward_and_loss(update: Update) -> tuple[list[ast.stmt], bool]:
+    """The neighbouring statements that run the model and make its loss, and whether the backward is the last of them.
+
+    They stand in one block, that of the backward or one around it.
+    """
+    reading, file = update.reading, update.reading.file
+    block, backward = _block_of(file, file.statement(update.backward)), file.statement(update.backward)
+    while not all(any(is_within(file, run, each) for each in block) for run in update.runs):
+        backward = file.parents[backward]  # type: ignore[assignment]
+        block = _block_of(file, backward)
+    end = block.index(backward)
+    parts = {each.key: each for each in update.loss.walk()}
+    ran = {key for key, each in parts.items() if each.at is not None and each.at.node in update.forwards}
+    ran = ran or {each.key for run in update.runs for each in results(reading.values[run])} & parts.keys()
+    is_run = made_of(ran)
+    made = [node for node, value in reading.values.items() if value.key in parts and is_run(value)]
+    made += update.runs
+    places = [place for place, each in enumerate(block[: end + 1]) if any(is_within(file, node, each) for node in made)]
+    before = [place for place in places if place < end]
+    return (block[before[0] : before[-1] + 1], False) if before else ([block[end]], True)
+
+
+def is_within(file: File, node: ast.AST, outer: ast.AST) -> bool:
+    return node is outer or any(each is outer for each in file.ancestors(node))
+
+
+def _block_of(file: File, statement: ast.stmt) -> list[ast.stmt]:
+    """The statements among which one stands."""
+    parent = file.parents[statement]
+    blocks = (getattr(parent, name, None) for name in ("body", "orelse", "finalbody"))
+    return next(block for block in blocks if isinstance(block, list) and statement in block)
+
+
+def strays(code: Code) -> Iterator[tuple[File, ast.Call, str]]:
+    """The backward calls of a tree in which no update of a run was found, and why not."""
+    for reading in mentions(code, "backward"):
+        for effect in reading.effects:
+            if effect.kind == "backward" and effect.is_own and isinstance(effect.at.node, ast.Call):
+                if not code.is_importable(reading.file.path):
+                    continue
+                known = any(_update(code, each, other) is not None for each in [reading] for other in [effect])
+                why = "no loop over micro-batches leads to it" if known else "for which model it is cannot be told"
+                yield reading.file, effect.at.node, why

@@ -1,0 +1,281 @@
+"""Where an option goes, and how it gets to the scope that reads it."""
+
+import textwrap
+
+import pytest
+
+from bitpatch.patches.donor import donor
+from bitpatch.patches.editing.options import told
+from bitpatch.patches.edits import apply_edits
+from bitpatch.patches.reading.updates import updates_of_runs
+from bitpatch.patches.tree import open_tree
+
+MODEL = "import torch\n\n\nclass BitTransformerLM(torch.nn.Module):\n    pass\n"
+UPDATE = """\
+    for batch in rows:
+        loss = model(batch)[0].mean()
+        loss.backward()
+"""
+
+
+@pytest.fixture
+def given_to(tmp_path):
+    """The files that change when the update of a tree is given the option accum_steps, and how it reads it."""
+
+    def give(**files):
+        package = tmp_path / "bit_transformer"
+        package.mkdir()
+        for name, text in {"model": MODEL, **files}.items():
+            (package / f"{name}.py").write_text(textwrap.dedent(text))
+        tree = open_tree(tmp_path)
+        (update,) = updates_of_runs(tree.code)
+        (option,) = told(tree, update.reading, donor("bit_transformer/training.py"), "accum_steps")
+        texts = {}
+        for finding in option.findings:
+            for edit in finding.edits:
+                texts.setdefault(edit.source.path, []).append(edit)
+        changed = {path: apply_edits(tree.source(path), edits).raw.decode() for path, edits in texts.items()}
+        return option, {path.removeprefix("bit_transformer/"): text for path, text in changed.items()}
+
+    return give
+
+
+def test_a_function_that_nobody_calls_gets_a_parameter(given_to):
+    option, after = given_to(training=f"def fit(model, rows, *, lr=1e-3):\n{UPDATE}")
+    assert option.text == "accum_steps"
+    assert after == {"training.py": f"def fit(model, rows, *, lr=1e-3, accum_steps: int = 1):\n{UPDATE}"}
+
+
+def test_what_calls_may_give_by_position_comes_last(given_to):
+    _, after = given_to(training=f"def fit(model, rows, lr=1e-3, **more):\n{UPDATE}")
+    assert "def fit(model, rows, lr=1e-3, accum_steps: int = 1, **more):" in after["training.py"]
+
+
+def test_a_command_line_in_another_file_asks_for_it(given_to):
+    _, after = given_to(
+        training=f"def fit(model, rows, *, epochs=1, lr=1e-3):\n{UPDATE}",
+        asked="""\
+        import argparse
+
+
+        def parser():
+            made = argparse.ArgumentParser()
+            made.add_argument("--epochs", type=int)
+            made.add_argument("--weight-decay", type=float)
+            return made
+        """,
+        run="""\
+        from .asked import parser
+        from .training import fit as learn
+
+
+        def main(model, rows):
+            args = parser().parse_args()
+            learn(model, rows, epochs=args.epochs, lr=args.weight_decay)
+        """,
+    )
+    assert (
+        "learn(model, rows, epochs=args.epochs, lr=args.weight_decay, accum_steps=args.accum_steps)" in after["run.py"]
+    )
+    assert (
+        'made.add_argument("--accum-steps", type=int, default=1, help="micro-batches an optimizer update")'
+        in after["asked.py"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "loop", "row"),
+    [
+        pytest.param(
+            '(("--epochs", {"type": int}), ("--lr", {"type": float}))',
+            "for flag, settings in TABLE:\n    p.add_argument(flag, **settings)",
+            '(("--epochs", {"type": int}), ("--accum_steps", {"type": int, "default": 1,',
+            id="rows",
+        ),
+        pytest.param(
+            '{"epochs": dict(type=int), "lr": dict(type=float)}',
+            'for name in TABLE:\n    p.add_argument(f"--{name}", **TABLE[name])',
+            '{"epochs": dict(type=int), "accum_steps": dict(type=int, default=1,',
+            id="names",
+        ),
+        pytest.param(
+            '{"--epochs": {"type": int}, "--lr": {"type": float}}',
+            "for flag, settings in TABLE.items():\n    p.add_argument(flag, **settings)",
+            '{"--epochs": {"type": int}, "--accum_steps": {"type": int,',
+            id="items",
+        ),
+    ],
+)
+def test_a_table_of_options_gets_a_row(given_to, table, loop, row):
+    main = f"import argparse\n\nTABLE = {table}\n\n\ndef main(model, rows):\n    p = argparse.ArgumentParser()\n"
+    main += textwrap.indent(loop, "    ") + "\n    args = p.parse_args()\n"
+    main += "    fit(model, rows, epochs=args.epochs, lr=args.lr)\n"
+    _, after = given_to(training=f"{main}\n\ndef fit(model, rows, *, epochs=1, lr=1e-3):\n{UPDATE}")
+    assert f"TABLE = {row}" in after["training.py"]
+    assert "lr=args.lr, accum_steps=args.accum_steps)" in after["training.py"]
+
+
+def test_options_in_a_dict_are_handed_on_as_they_are_there(given_to):
+    _, after = given_to(
+        training=f"""\
+import argparse
+
+
+def main(model, rows):
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int)
+    p.add_argument("--lr", type=float)
+    opts = vars(p.parse_args())
+    fit(model, rows, epochs=opts["epochs"], lr=opts["lr"])
+
+
+def fit(model, rows, *, epochs=1, lr=1e-3):
+{UPDATE}"""
+    )
+    assert 'lr=opts["lr"], accum_steps=opts["accum_steps"])' in after["training.py"]
+
+
+CONFIG = """\
+from dataclasses import dataclass
+
+
+@dataclass
+class Config:
+    epochs: int = 1
+    lr: float = 1e-3
+
+    def total(self):
+        return self.epochs
+"""
+
+
+def test_a_data_class_is_the_home_of_its_readers(given_to):
+    option, after = given_to(
+        config=CONFIG,
+        training=f"""\
+from .config import Config
+
+
+def fit(model, rows, cfg: Config):
+    print(cfg.epochs, cfg.lr)
+{UPDATE}""",
+    )
+    assert option.text == "cfg.accum_steps"
+    assert after == {"config.py": CONFIG.replace("= 1e-3\n", "= 1e-3\n    accum_steps: int = 1\n")}
+
+
+def test_a_class_keeps_what_its_constructor_is_given(given_to):
+    option, after = given_to(
+        training="""\
+        class Trainer:
+            def __init__(self, model, epochs=1):
+                self.model = model
+                self.epochs = epochs
+
+            def run(self, rows):
+                for batch in rows:
+                    loss = self.model(batch)[0].mean()
+                    loss.backward()
+        """
+    )
+    assert option.text == "self.accum_steps"
+    assert "def __init__(self, model, epochs=1, accum_steps: int = 1):" in after["training.py"]
+    assert "self.epochs = epochs\n        self.accum_steps = accum_steps\n" in after["training.py"]
+
+
+def test_options_of_a_script_are_entries_of_its_dict(given_to):
+    script = """\
+from .model import BitTransformerLM
+
+CONFIG = {
+    "epochs": 1,
+    "lr": 1e-3,
+}
+CONFIG["lr"] = 2e-3
+model = BitTransformerLM()
+model.train()
+for batch in range(CONFIG["epochs"]):
+    loss = model(batch)[0].mean() * CONFIG["lr"]
+    loss.backward()
+"""
+    option, after = given_to(training=script)
+    assert option.text == 'CONFIG["accum_steps"]'
+    assert after == {"training.py": script.replace("1e-3,\n", '1e-3,\n    "accum_steps": 1,\n')}
+
+
+def test_functions_in_between_pass_it_on(given_to):
+    _, after = given_to(
+        training=f"""\
+import argparse
+
+
+def main(model, rows):
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int)
+    p.add_argument("--lr", type=float)
+    args = p.parse_args()
+    run(model, rows, args.epochs, args.lr)
+
+
+def run(model, rows, epochs, lr):
+    for _ in range(epochs):
+        one(model, rows, lr, epochs)
+
+
+def one(model, rows, lr, epochs):
+{UPDATE}"""
+    )
+    text = after["training.py"]
+    assert "run(model, rows, args.epochs, args.lr, accum_steps=args.accum_steps)" in text
+    assert "def run(model, rows, epochs, lr, accum_steps: int = 1):" in text
+    assert "one(model, rows, lr, epochs, accum_steps=accum_steps)" in text
+    assert "def one(model, rows, lr, epochs, accum_steps: int = 1):" in text
+
+
+def test_a_data_class_between_command_line_and_loop_gets_a_field(given_to):
+    _, after = given_to(
+        config=CONFIG,
+        training=f"""\
+import argparse
+from dataclasses import asdict
+
+from .config import Config
+
+
+def main(model, rows):
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int)
+    p.add_argument("--lr", type=float)
+    args = p.parse_args()
+    fit(model, rows, **asdict(Config(args.epochs, args.lr)))
+
+
+def fit(model, rows, *, epochs=1, lr=1e-3):
+{UPDATE}""",
+    )
+    assert "asdict(Config(args.epochs, args.lr, accum_steps=args.accum_steps))" in after["training.py"]
+    assert "accum_steps: int = 1" in after["config.py"]
+
+
+def test_what_is_made_of_the_fields_asks_for_it_by_itself(given_to):
+    _, after = given_to(
+        config=CONFIG,
+        training=f"""\
+import argparse
+import dataclasses
+
+from .config import Config
+
+
+def main(model, rows):
+    p = argparse.ArgumentParser()
+    for each in dataclasses.fields(Config):
+        p.add_argument(f"--{{each.name}}", default=each.default)
+    fit(model, rows, Config(**vars(p.parse_args())))
+
+
+def fit(model, rows, cfg: Config):
+    print(cfg.epochs, cfg.lr)
+{UPDATE}""",
+    )
+    assert list(after) == ["config.py"]
