@@ -214,7 +214,8 @@ def _edited(tree: SourceTree, edits: Sequence[Edit]) -> SourceTree:
 def _require_nothing_left(statuses: Sequence[TaskStatus]) -> None:
     for found in statuses:
         if found.state is not State.APPLIED:
-            left = next(finding.site for finding in found.findings if finding.state is not State.APPLIED)
+            sites = (finding.site for finding in found.findings if finding.state is not State.APPLIED)
+            left = next(sites, "the tree")
             raise BitpatchError(
                 f"{left}: {found.task.id} would not be done after one apply; nothing was written. Please report this"
             )

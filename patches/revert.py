@@ -282,7 +282,7 @@ def _missed(
 ) -> Iterator[tuple[int, int, str]]:
     """Where the code of one file uses a name that another, or itself, is to lose."""
     module = os.path.splitext(os.path.basename(path))[0]
-    words = {parameter for _, parameter in lost} | (gone if module.encode() in text else set())
+    words = {parameter for _, parameter in lost} | (gone if os.fsencode(module) in text else set())
     uses = _uses(text) if place == path or any(word.encode() in text for word in words) else None
     if uses is None:  # or it does not parse: nothing runs it
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import codecs
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 import libcst as cst
 
+from .encodings import decoded
 from .names import Names
 from .nesting import TooDeep, parsed, require_shallow
 from .parts import File, Part, Statement, cut, whole
@@ -21,16 +21,6 @@ from .positions import in_origin, lines_of
 from .task import Site, Unparsable
 
 Node = TypeVar("Node", bound=cst.CSTNode)
-
-_COOKIE = re.compile(  # PEP 263: in a comment of the first line, or of the second below a comment or nothing
-    rb"\A(?:[ \t\f]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))?[ \t\f]*#[^\r\n]*?coding[:=][ \t]*([-\w.]+)"
-)
-_ALIASES = {
-    "utf-8": "utf-8",
-    "latin-1": "latin-1",
-    "iso-8859-1": "latin-1",
-    "iso-latin-1": "latin-1",
-}  # and more behind
 
 
 class Source:
@@ -301,9 +291,8 @@ def _parse(path: str, raw: bytes) -> cst.Module:
 
 def _decoded(path: str, raw: bytes) -> tuple[str, str]:
     """A file's text and the name of its encoding, as Python finds it; Unparsable where it does not survive that."""
-    encoding = "utf-8-sig" if raw.startswith(codecs.BOM_UTF8) else _declared(raw)
     try:
-        text = raw.decode(encoding)
+        text, encoding = decoded(raw)
         if text.encode(encoding) == raw:
             return text, encoding
         line, reason = 1, f"its bytes are not what its encoding, {encoding}, makes of its text"
@@ -315,13 +304,6 @@ def _decoded(path: str, raw: bytes) -> tuple[str, str]:
         f"{path}:{line}:1: expected UTF-8 or an encoding cookie (PEP 263), found bytes that are neither ({reason}); "
         "convert the file to UTF-8 or declare its encoding, then run the command again"
     )
-
-
-def _declared(raw: bytes) -> str:
-    """The encoding that a file's cookie names, Emacs' `utf-8-unix` as Python reads it; else UTF-8."""
-    found = _COOKIE.match(raw)
-    name = found[1].decode("latin-1").lower().replace("_", "-") if found else "utf-8"
-    return next((known for alias, known in _ALIASES.items() if f"{name}-".startswith(f"{alias}-")), name)
 
 
 def _unparsable(path: str, line: int, column: int, reason: str) -> Unparsable:

@@ -10,6 +10,7 @@ Contract: fixes, and extends. The schedule ends with the run; the default batch 
 
 from __future__ import annotations
 
+import ast
 import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import libcst as cst
 
 from .donor import definitions, donor
 from .editing.options import told
+from .editing.spelling import spelled
+from .editing.spent import spent
 from .edits import insert_before, rewrite, unwrap
 from .loops import (
     PLANNED,
@@ -34,7 +37,9 @@ from .loops import (
     training_loop,
     without_loop,
 )
-from .matchers import calls_builtin, followed, is_alone, is_inside, is_number, operation, same_code
+from .reading.counts import Cut, counting, cut_of, sliced
+from .reading.frames import Reading
+from .reading.updates import is_within
 from .source import Source
 from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree
@@ -57,16 +62,16 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     if found is None:
         yield from without_loop(source, function)
         return
-    cut = _cut(source, found[0])
-    yield from _loaded(source, function, found[0], cut)
+    loop = next(each for each in ast.walk(reading.node) if isinstance(each, ast.For) and source.at(each) is found[0])
+    cut = _cut(reading, loop)
+    yield from _loaded(source, reading, function, loop, cut)
     extra = EXTRA if source.names.bindings(EXTRA, function.body.body[0]) else ""
     yield from planned_totals(source, given, scheduling_function(tree, source, reading), extra)
     for guard in source.walk(cst.If, inside=function):
         if "last_epoch" in source.code(guard.test) and is_update(source, guard, steppers(source, function)):
             yield _guarded(source, function, guard)
-    size = followed(source, cut.size) if cut is not None else None
-    if isinstance(size, cst.Integer):
-        given = _with_batch_size(size.evaluated_value)
+    if cut is not None and isinstance(cut.computed.size, int):
+        given = _with_batch_size(cut.computed.size)
     for option in told(tree, reading, given, *OPTIONS):
         yield from option.findings
     yield definitions(source, given, LOADS, PLANNED)
@@ -99,134 +104,128 @@ def _with_batch_size(rows: int) -> Source:
 class _Cut:
     """Where rows are cut into micro-batches of a fixed size."""
 
-    whole: cst.BaseExpression  # what the loop goes through
-    rows: cst.BaseExpression
-    size: cst.BaseExpression
-    slicing: cst.CSTNode | None = None  # the statement that takes the rows of a range's step
+    computed: Cut
+    whole: ast.expr  # what is replaced by a loader
+    rows: ast.Name
+    size: str  # as it is written
+    kept: ast.Assign | None = None  # the statement at the function's top that gives them a name
+    slicing: ast.stmt | None = None  # the statement that takes the rows of a range's step
+
+    def counts(self, reading: Reading) -> list[ast.expr]:
+        """The expressions that count micro-batches, or guess at their number."""
+        return counting(reading, self.computed, self.whole)
 
 
-def _cut(source: Source, loop: cst.For) -> _Cut | None:
-    """`rows.split(8)`, `torch.split(rows, 8)`, a DataLoader of 8, or `rows[start : start + 8]` of a range of 8s."""
-    for call in [*source.walk(cst.Call, inside=loop.iter), *_followed_calls(source, loop)]:
-        made = operation(source, call)
-        size = made.argument(1, "split_size_or_sections") if made is not None and made.name == "split" else None
-        dim = made.argument(2, "dim") if made is not None else None
-        if made is not None and size is not None:
-            is_of_rows = bool(made.operands) and (dim is None or is_number(dim, 0))
-            return _Cut(call, made.operands[0], size) if is_of_rows else None
-        if made is not None and made.name == "DataLoader":
-            size = made.argument(1, "batch_size")
-            is_plain = made.keywords.keys() <= {"dataset", *LOADING} and 1 <= len(made.operands) <= 3  # noqa: PLR2004
-            return _Cut(call, made.operands[0], size) if size is not None and is_plain else None
-    return _sliced(source, loop)
-
-
-def _followed_calls(source: Source, loop: cst.For) -> Iterator[cst.Call]:
-    for use in source.uses(loop.iter):
-        value = followed(source, use)
-        if isinstance(value, cst.Call):
-            yield value
-
-
-def _sliced(source: Source, loop: cst.For) -> _Cut | None:
-    found, first = iteration(source, loop), loop.body.body[0]
-    small = first.body[0] if isinstance(first, cst.SimpleStatementLine) and is_alone(first) else None
-    if found is None or not calls_builtin(source, found.items, "range") or not isinstance(small, cst.Assign):
+def _cut(reading: Reading, loop: ast.For) -> _Cut | None:
+    """The expression that gives rows in micro-batches, by what it is, or `rows[start : start + 8]` of a range of 8s."""
+    found, starts = cut_of(reading, loop), sliced(reading, loop)
+    cut, slicing = (found, None) if found is not None else starts if starts is not None else (None, None)
+    if cut is None:
         return None
-    bounds = [argument.value for argument in found.items.args]  # type: ignore[attr-defined]
-    uses = [use for use in source.uses(loop.body) if isinstance(found.item, cst.Name) and use.value == found.item.value]
-    cut = small.value.slice[0].slice if isinstance(small.value, cst.Subscript) and len(small.value.slice) == 1 else None
-    is_step = isinstance(cut, cst.Slice) and cut.lower is not None and same_code(source, cut.lower, found.item)
-    if len(bounds) != 3 or not is_step or any(source.statement(use) is not first for use in uses):  # noqa: PLR2004
+    named = [each for each in _assigns(reading, cut.node) if each in reading.node.body]  # type: ignore[attr-defined]
+    whole = named[-1].value if named else cut.node
+    inside = [*_assigns(reading, cut.node), cut.node, *([slicing] if slicing is not None else [])]
+    names = [each for outer in inside for each in ast.walk(outer) if isinstance(each, ast.Name)]
+    rows = next((each for each in names if each in reading.values and reading.values[each].key == cut.rows.key), None)
+    if rows is None:
         return None
-    rows, start, size = source.code(small.value.value), source.code(found.item), source.code(bounds[2])  # type: ignore[attr-defined]
-    ends = [f"{start} + {size}", f"{size} + {start}"]
-    lengths = [f"len({rows})", f"{rows}.size(0)", f"{rows}.shape[0]"]
-    is_whole = is_number(bounds[0], 0) and source.code(bounds[1]) in lengths
-    if not is_whole or cut.step is not None or cut.upper is None or source.code(cut.upper) not in ends:  # type: ignore[union-attr]
-        return None
-    return _Cut(found.items, small.value.value, bounds[2], first)  # type: ignore[attr-defined]
+    size = str(cut.size) if isinstance(cut.size, int) else spelled(cut.size, reading, loop) or "unknown"
+    return _Cut(cut, whole, rows, size, named[-1] if named else None, slicing)
 
 
-def _loaded(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut | None) -> Iterator[Finding]:
+def _assigns(reading: Reading, node: ast.expr) -> list[ast.Assign]:
+    """The statements that give a name its value."""
+    every = (each for each in ast.walk(reading.node) if isinstance(each, ast.Assign) and len(each.targets) == 1)
+    return [each for each in every if isinstance(node, ast.Name) and getattr(each.targets[0], "id", "") == node.id]
+
+
+def _loaded(
+    source: Source, reading: Reading, function: cst.FunctionDef, loop: ast.For, cut: _Cut | None
+) -> Iterator[Finding]:
     """Go through a loader of shuffled rows, and take its length for the number of micro-batches."""
     made = [call for call in source.walk(cst.Call, inside=function) if source.code(call.func) == LOADS]
     if made:
         yield mended(source.site(made[0], "loader of shuffled rows"))
         return
-    if cut is None or not isinstance(cut.rows, cst.Name):
+    if cut is None:
         problem = "loop over micro-batches, but where the rows are cut cannot be told: go through rows.split(8)"
         yield near_miss(source.site(loop, problem))
         return
-    problems = list(dict.fromkeys(_problems(source, function, loop, cut)))
+    gone = spent(reading, [cut.whole], None) if cut.kept is None else []
+    problems = list(dict.fromkeys(_problems(source, reading, function, loop, cut, gone)))
     if problems:
         for problem in problems:
             yield near_miss(source.site(cut.whole, f"micro-batches of a fixed size, but {problem}"))
         return
-    site = source.site(cut.whole, "micro-batches of a fixed size")
-    loads = f"{LOADS}({source.code(cut.rows)}, {', '.join(OPTIONS)})"
-    guesses = list(_guesses(source, function, cut))
-    assigned = source.parents[cut.whole]
-    if isinstance(assigned, cst.Assign) and isinstance(assigned.targets[0].target, cst.Name):
-        name = assigned.targets[0].target.value  # the user's own loader keeps its name
-        edits = [rewrite(source, cut.whole, lambda _: loads)]
-    elif source.names.is_bound(LOADER, loop):
-        yield near_miss(source.site(loop, f"loop over micro-batches, but the name {LOADER} is taken: rename yours"))
-        return
-    else:
-        name = LOADER
-        top = [each for each in function.body.body if guesses and is_inside(source, guesses[0], each)]
-        outer = next(s for s in function.body.body if is_inside(source, loop, s))
-        edits = [insert_before(source, [*top, outer][0], f"{LOADER} = {loads}"), *_through(source, loop, cut)]
-    yield mend(site, edits)
-    for guess in guesses:
-        yield mend(source.site(guess, "guess at the number of micro-batches"), [_counted(source, guess, name)])
+    loads = f"{LOADS}({cut.rows.id}, {', '.join(OPTIONS)})"
+    name = LOADER if cut.kept is None else cut.kept.targets[0].id  # type: ignore[attr-defined]
+    edits = [rewrite(source, source.at(cut.whole), lambda _: loads if cut.kept is not None else LOADER)]  # type: ignore[arg-type]
+    if cut.kept is None:
+        edits.insert(0, insert_before(source, source.at(_top(reading, loop, cut)), f"{LOADER} = {loads}"))
+        edits += [Edit(source, source.at(each), lambda _: cst.RemoveFromParent()) for each in gone]
+    if cut.slicing is not None:
+        batch = cut.slicing.targets[0].id  # type: ignore[attr-defined]
+        edits.append(rewrite(source, source.at(loop.target), lambda _: batch))  # type: ignore[arg-type]
+        edits.append(Edit(source, source.at(cut.slicing), lambda _: cst.RemoveFromParent()))
+    yield mend(source.site(cut.whole, "micro-batches of a fixed size"), edits)
+    for guess in cut.counts(reading):
+        counted = rewrite(source, source.at(guess), lambda _: f"len({name})")  # type: ignore[arg-type]
+        yield mend(source.site(guess, "guess at the number of micro-batches"), [counted])
 
 
-def _problems(source: Source, function: cst.FunctionDef, loop: cst.For, cut: _Cut) -> Iterator[str]:
+def _top(reading: Reading, loop: ast.For, cut: _Cut) -> ast.stmt:
+    """The statement of the function's own block before which its loader is made."""
+    first: ast.AST = [*cut.counts(reading), loop][0]
+    body: list[ast.stmt] = reading.node.body  # type: ignore[attr-defined]
+    return next(each for each in body if is_within(reading.file, first, each))
+
+
+def _problems(
+    source: Source, reading: Reading, function: cst.FunctionDef, loop: ast.For, cut: _Cut, gone: list[ast.stmt]
+) -> Iterator[str]:
     """Why a loader of shuffled rows could not stand for the rows as they are cut."""
-    taken = taken_name(source, function, OPTIONS, [LOADS, PLANNED])
+    taken, file = taken_name(source, function, OPTIONS, [LOADS, PLANNED]), reading.file
     if taken is not None:
         yield f"line {source.site(taken, '').line} gives a name another meaning that the patch needs: rename it"
-    if not isinstance(followed(source, cut.size), cst.Integer) and source.code(cut.size) != OPTIONS[0]:
-        yield f"their size is {source.code(cut.size)}: make it a number, or a parameter {OPTIONS[0]}"
-    own = source.parents[cut.whole]
-    kept = own.targets[0].target if isinstance(own, cst.Assign) else None
-    named = [use for use in source.uses(function) if isinstance(kept, cst.Name) and use.value == kept.value]
-    reads = [use for use in named if use is not kept]
-    iterated = [use for use in reads if is_inside(source, use, loop.iter)]
-    if [
-        use
-        for use in reads
-        if use not in iterated and source.code(source.parents[source.parents[use]]) != f"len({use.value})"
-    ]:
+    if not isinstance(cut.computed.size, int) and cut.size != OPTIONS[0]:
+        yield f"their size is {cut.size}: make it a number, or a parameter {OPTIONS[0]}"
+    held = {id(each) for statement in gone for each in ast.walk(statement)}
+    names = [each for each in ast.walk(reading.node) if isinstance(each, ast.Name) and id(each) not in held]
+    if cut.kept is None and any(each.id == LOADER for each in names if each is not cut.whole):
+        yield f"the name {LOADER} is taken: rename yours"
+    own = cut.kept.targets[0].id if cut.kept is not None else getattr(cut.computed.node, "id", "")  # type: ignore[attr-defined]
+    reads = [each for each in names if each.id == own and isinstance(each.ctx, ast.Load)]
+    iterated = [each for each in reads if is_within(file, each, loop.iter)]
+    if [each for each in reads if each not in iterated and not _is_counted(reading, each)]:
         yield "they are read elsewhere too, and a loader has no rows to index"
-    for node in (cut.whole, *iterated):
-        if not _is_wrapped(source, node, loop.iter if node in iterated or kept is None else cut.whole):
+    whole: list[ast.expr] = [*iterated] or [cut.computed.node]
+    for node in whole:
+        if not _is_wrapped(source, source.at(node), source.at(loop.iter)):
             yield "they pass through something that a loader of shuffled rows cannot: go through them alone"
-    found = iteration(source, loop)
-    counter = loop.target.elements[0].value if found is not None and found.counted else None  # type: ignore[attr-defined]
-    if counter is not None and any(use.value == source.code(counter) for use in _indices(source, loop)):
+    found = iteration(source, source.at(loop))  # type: ignore[arg-type]
+    counter = (
+        loop.target.elts[0] if found is not None and found.counted and isinstance(loop.target, ast.Tuple) else None
+    )
+    if counter is not None and any(each.id == ast.unparse(counter) for each in names if _is_index(reading, each)):
         yield "the loop's counter finds rows by their place, and they come shuffled: zip them into one data set"
-    rows = cut.rows
-    guesses = list(_guesses(source, function, cut))
-    first: cst.CSTNode = guesses[0] if guesses else loop
-    top: cst.CSTNode = next(each for each in function.body.body if is_inside(source, first, each))
-    top = source.statement(own) if kept is not None else top
-    bound = source.names.bindings(rows.value, rows)  # type: ignore[attr-defined]
-    late = [b for b in bound if not isinstance(b.node, cst.Param) and source.order[b.node] >= source.order[top]]
-    late = [b for b in late if is_inside(source, b.node, function)]
-    if late or source.names.bindings(rows.value, top) is not bound or source.parents[top] is not function.body:  # type: ignore[attr-defined]
-        yield f"{source.code(rows)} is set too late for a loader that is made once: set it at the top of train_loop"
-    if not guesses and not [use for use in reads if use not in iterated]:
-        yield (
-            f"the total of the schedule does not count them: write len({source.code(rows)}) // {source.code(cut.size)}"
-        )
+    top, counts = cut.kept or _top(reading, loop, cut), cut.counts(reading)
+    known = reading.before.get(top, {}).get(cut.rows.id)
+    if known is None or known.key != cut.computed.rows.key or top not in reading.node.body:  # type: ignore[attr-defined]
+        yield f"{cut.rows.id} is set too late for a loader made once: set it at the top of {function.name.value}"
+    if not counts and len(reads) == len(iterated):
+        yield f"the total of the schedule does not count them: write len({cut.rows.id}) // {cut.size}"
 
 
-def _indices(source: Source, loop: cst.For) -> Iterator[cst.Name]:
-    for element in source.walk(cst.SubscriptElement, inside=loop.body):
-        yield from source.uses(element)
+def _is_counted(reading: Reading, name: ast.Name) -> bool:
+    """Whether a name is only asked for its length."""
+    call = reading.file.parents[name]
+    return isinstance(call, ast.Call) and ast.unparse(call) == f"len({name.id})"
+
+
+def _is_index(reading: Reading, name: ast.Name) -> bool:
+    """Whether a name finds something by its place."""
+    around = reading.file.parents[name]
+    return isinstance(around, ast.Subscript) and around.slice is name
 
 
 def _is_wrapped(source: Source, node: cst.CSTNode, outermost: cst.CSTNode) -> bool:
@@ -241,42 +240,6 @@ def _is_wrapped(source: Source, node: cst.CSTNode, outermost: cst.CSTNode) -> bo
             return False
         node = call
     return True
-
-
-def _through(source: Source, loop: cst.For, cut: _Cut) -> Iterator[Edit]:
-    yield rewrite(source, cut.whole, lambda _: LOADER)
-    if cut.slicing is not None:
-        found = iteration(source, loop)
-        batch = cut.slicing.body[0].targets[0].target  # type: ignore[attr-defined]
-        assert found is not None
-        yield rewrite(source, found.item, lambda _: source.code(batch))
-        yield Edit(source, cut.slicing, lambda _: cst.RemoveFromParent())
-
-
-def _counted(source: Source, guess: cst.BaseExpression, name: str) -> Edit:
-    return rewrite(source, guess, lambda _: f"len({name})")
-
-
-def _guesses(source: Source, function: cst.FunctionDef, cut: _Cut) -> Iterator[cst.BaseExpression]:
-    """The widest expressions that count micro-batches: made of the rows' length and the size, and nothing else."""
-    known = {source.code(cut.rows), "len", "max", "min", "int", "math", "ceil", "math.ceil", source.code(cut.size)}
-    for length in source.walk(cst.Call, inside=function):
-        if (
-            not calls_builtin(source, length, "len")
-            or not length.args
-            or not same_code(source, length.args[0].value, cut.rows)
-        ):
-            continue
-        widest: cst.BaseExpression = length
-        for each in source.ancestors(length):
-            is_known = isinstance(each, cst.BaseExpression) and {use.value for use in source.uses(each)} <= known
-            if is_known and isinstance(each, cst.BaseExpression):
-                widest = each
-            elif not isinstance(each, cst.Arg):
-                break
-        sizes = [node for node in source.walk(cst.BaseExpression, inside=widest) if same_code(source, node, cut.size)]  # type: ignore[type-abstract]
-        if sizes and not is_inside(source, widest, cut.whole):
-            yield widest
 
 
 task = Task(

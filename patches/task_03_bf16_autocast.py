@@ -16,9 +16,9 @@ from .donor import definitions, donor
 from .editing.options import Told, told
 from .editing.spelling import spelled
 from .edits import move_under, rewrite
-from .reading.autocast import autocasts, logits, partial_autocast, problem
+from .reading.autocast import always_on, autocasts, in_place, logits, partial_autocast, problem
 from .reading.frames import Guard, Reading
-from .reading.updates import Update, forward_and_loss, is_within, strays, updates_of_runs
+from .reading.updates import Update, block_of, forward_and_loss, is_of, is_within, strays, updates_of_runs
 from .task import Contract, Finding, State, Task, mend, mended, near_miss
 from .tree import SourceTree
 
@@ -33,7 +33,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield near_miss(tree.source(file.path).site(node, f"backward call, but {why}"))
     options: dict[ast.AST, Told] = {}
     needed: dict[str, list[str]] = {}
-    widened = set[ast.AST]()
+    widened, covered = set[ast.AST](), set[ast.stmt]()
     for update in updates:
         reading, source = update.reading, tree.source(update.reading.file.path)
         by_hand = autocasts(update)
@@ -47,6 +47,13 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             options[reading.node] = option
             needed.setdefault(source.path, []).extend([CONTEXT, WIDEN, "AMP"])
         if not by_hand:
+            for file, opened in always_on(tree.code):
+                note = "autocast that no option turns on: take it out, or tell it"
+                yield near_miss(tree.source(file.path).site(opened, note))
+            overlapping = covered & set(forward_and_loss(update)[0])
+            covered |= set(forward_and_loss(update)[0])
+            for statement in sorted(overlapping, key=lambda each: each.lineno):
+                yield near_miss(source.site(statement, "forward and loss of several backwards: give each its own"))
             yield from _under_autocast(tree, update, option, needed, widened)
     for brought in options.values():
         yield from brought.findings
@@ -66,21 +73,28 @@ def _under_autocast(
 ) -> Iterator[Finding]:
     reading, source = update.reading, tree.source(update.reading.file.path)
     statements, is_last = forward_and_loss(update)
-    device = _device(reading, update, statements[0])
-    found = logits(tree.code, reading, update.forwards, statements)
-    obstacles = [
-        (node, f"a name that the patch brings has another meaning: {why}") for node, why in _taken(reading, option)
-    ]
+    device, loss = _device(reading, update, statements[0]), {each.key for each in update.loss.walk()}
+    found = logits(tree.code, reading, update.forwards, statements, loss)
+    obstacles: list[tuple[ast.AST, str]] = []
+    for node, why in _taken(reading, option):
+        obstacles.append((node, f"a name that the patch brings has another meaning: {why}"))
     if is_last or _done(reading, statements) & {"backward", "step"}:
         obstacles.append((update.backward, "backward call, but no forward and loss as statements before it"))
+    if any(str(each.data).endswith("GradScaler") for each in update.loss.walk() if each.op == "global"):
+        obstacles.append(
+            (update.backward, "backward of a loss that is scaled, which bfloat16 does not need: take that out")
+        )
     if device is None:
         obstacles.append((statements[0], "forward and loss, but which model it is has no name here: name it"))
-    if not found and not any(each.op in MEANS for each in update.loss.walk()):
+    if not found and update.loss.op not in MEANS:
         obstacles.append((statements[-1], "loss, but which of its operands are the logits cannot be told"))
+    if (changed := in_place(reading, found, statements)) is not None:
+        obstacles.append((changed, "logits that are changed in place: change what is made of them"))
     if (autocast := partial_autocast(update)) is not None:
         obstacles.append(
             (autocast, "autocast, but no forward of this update is in it: take it out, or put it round them")
         )
+    obstacles += _unmovable(reading, update, statements)
     yield from (near_miss(source.site(node, note)) for node, note in obstacles)  # type: ignore[arg-type]
     if obstacles:
         return
@@ -93,6 +107,30 @@ def _under_autocast(
         widened.add(node)
         needed.setdefault(target.path, []).append(WIDEN)
     yield mend(source.site(statements[0], "forward and loss"), edits)
+
+
+def _unmovable(reading: Reading, update: Update, statements: Sequence[ast.stmt]) -> Iterator[tuple[ast.AST, str]]:
+    """What stands among forward and loss and is not to run under autocast, or shares a line with them."""
+    file = reading.file
+    for statement in statements:
+        for node in ast.walk(statement):
+            if isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)):
+                yield node, "yield between forward and loss: who goes on from here would be under autocast too"
+        siblings = block_of(file, statement)
+        if any(
+            each is not statement and each.lineno <= statement.lineno <= (each.end_lineno or 0) for each in siblings
+        ):
+            yield statement, "forward and loss share a line: give each statement its own"
+    for effect in reading.effects:
+        func = effect.value.get("func", effect.value) if effect.kind else None
+        is_own = effect.at.node in update.forwards or effect.through in update.runs
+        is_other = func is not None and is_of(func, update.model) and not is_own
+        if (
+            is_other
+            and effect.through is not None
+            and any(is_within(file, effect.through, each) for each in statements)
+        ):
+            yield effect.through, "another forward between forward and loss: move it out of them"
 
 
 def _done(reading: Reading, statements: Sequence[ast.stmt]) -> set[str]:

@@ -36,7 +36,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         )
     for file, call, why in strays(tree.code) if not updates else ():
         yield near_miss(tree.source(file.path).site(call, f"backward call, but {why}"))
-    runs: dict[ast.AST, Run] = {}
+    runs: dict[tuple[ast.AST, int], Run] = {}
     for update in updates:
         by_hand = compiled(tree.code, update)
         source = tree.source(by_hand.file.path if by_hand is not None else update.reading.file.path)
@@ -50,8 +50,8 @@ def find(tree: SourceTree) -> Iterator[Finding]:
                     update.backward, "backward call, but where a run begins whose model is called itself cannot be told"
                 )
             )
-        elif run.reading.node not in runs:
-            runs[run.reading.node] = run
+        elif (run.reading.node, run.model.key) not in runs:
+            runs[run.reading.node, run.model.key] = run
             yield from _compiled(tree, run, by_hand is not None, given)
 
 

@@ -11,10 +11,13 @@ import libcst as cst
 
 from ..donor import parameter, place_among
 from ..edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
+from ..reading.classes import names_of
 from ..reading.frames import Reading
-from ..reading.options import Flag, Hand, Home, Way, way_to
+from ..reading.options import Hand, Home, Way, way_to
+from ..reading.parsers import Flag
+from ..reading.records import fixed_shape
 from ..source import Source
-from ..task import Edit, Finding, mend, mended, near_miss
+from ..task import Edit, Finding, State, mend, mended, near_miss
 from ..tree import SourceTree
 
 LOOP = "train_loop"  # of the reference: whose options they are
@@ -40,14 +43,14 @@ def told(tree: SourceTree, reading: Reading, given: Source, *names: str) -> list
 
 
 def _told(tree: SourceTree, way: Way, given: Source, name: str) -> Told:
-    found = [_home(tree, home, given, name) for home in (way.home, *way.through)]
-    found += [_flag(tree, way.flags, given, name)] if way.flags else []
-    for hand in way.hands:
-        if way.flags:
-            found.append(_handed(tree, hand, given, name))
-            continue
-        note = f"call that {name} must reach, but where its options are added is not seen"
-        found.append(near_miss(tree.source(hand.file.path).site(hand.call, note)))
+    homes = [] if way.home.kind == "namespace" else [way.home, *way.through]
+    found = [_home(tree, home, given, name) for home in homes]
+    is_new = any(each.state is State.MISSING for each in found[:1])
+    found += [_flag(tree, flags, given, name, is_new=is_new) for flags in way.parsers]
+    found += [_handed(tree, hand, given, name) for hand in way.hands if way.parsers]
+    if way.problem and (is_new or way.home.kind == "namespace"):
+        note = f"training that is to have {name}, but {way.problem}"
+        found.append(near_miss(tree.source(way.home.file.path).site(way.home.node, note)))  # type: ignore[arg-type]
     return Told(way.home.form.format(name), tuple(found))
 
 
@@ -64,17 +67,43 @@ def _last(given: Source, name: str, names: Sequence[str]) -> int:
 
 def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
     target = tree.source(home.file.path)
-    match home.kind:
-        case "entry":
-            return _entry(target, home.node, given, name)  # type: ignore[arg-type]
-        case "field":
-            return _field(target, home.node, given, name)  # type: ignore[arg-type]
+    match home.node:
+        case ast.Dict():
+            name_of = home.form.partition("[")[0].rpartition(".")[2]
+            counted = [each for each in home.file.uses.get("values", ()) if _is_of(each, name_of)]
+            if counted:
+                return near_miss(target.site(counted[0], f"values of {name_of}, which is to have one more: name them"))  # type: ignore[arg-type]
+            return _entry(target, home.node, given, name)
+        case ast.ClassDef():
+            return _field(tree, target, home, given, name)
+    assert isinstance(home.node, ast.FunctionDef | ast.AsyncFunctionDef)
     function = target.at(home.node)
-    assert isinstance(function, cst.FunctionDef)
+    if not isinstance(function, cst.FunctionDef):
+        return near_miss(target.site(home.node, f"function that is to have {name}, but it shares its line"))
     brought = parameter(target, given, LOOP, name, function)
+    uses = [each for each in ast.walk(home.node) if isinstance(each, ast.Name) and each.id == name]
+    if brought.edits and uses:
+        return near_miss(
+            target.site(uses[0], f"{name}, which is to be an option here, means something else: rename it")
+        )
     if home.kind != "attribute" or not brought.edits:
         return brought
+    owner = home.file.parents[home.node]
+    assert isinstance(owner, ast.ClassDef)
+    family = [each for _, each in tree.code.bases(home.file.path, owner)]
+    if any(names_of(each).defines(name) or _has_slots(each) for each in family) or tree.code.is_open(
+        home.file.path, owner, name
+    ):
+        return near_miss(target.site(owner, f"{owner.name} has a {name} of its own, or is not to have more attributes"))
     return mend(brought.site, [*brought.edits, _kept(target, home.node, given, name)])  # type: ignore[arg-type]
+
+
+def _is_of(attribute: ast.AST, name: str) -> bool:
+    return isinstance(attribute, ast.Attribute) and isinstance(attribute.value, ast.Name) and attribute.value.id == name
+
+
+def _has_slots(node: ast.ClassDef) -> bool:
+    return any(isinstance(each, ast.Name) and each.id == "__slots__" for each in ast.walk(node))
 
 
 def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Finding:
@@ -94,12 +123,16 @@ def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Findi
     return mend(site, [Edit(target, target.at(display), change)])
 
 
-def _field(target: Source, owner: ast.ClassDef, given: Source, name: str) -> Finding:
+def _field(tree: SourceTree, target: Source, home: Home, given: Source, name: str) -> Finding:
+    owner = home.node
+    assert isinstance(owner, ast.ClassDef)
     fields = [each for each in owner.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
     names = [each.target.id for each in fields]  # type: ignore[union-attr]
     site = target.site(owner, f"field {name} of {owner.name}")
     if name in names:
         return mended(site)
+    if problem := fixed_shape(tree.code, home.file.path, owner, name):
+        return near_miss(target.site(owner, f"{owner.name}, which is to have {name}, but {problem}"))
     new = _parameter(given, name)
     assert new.annotation is not None
     assert new.default is not None
@@ -124,23 +157,45 @@ def _kept(target: Source, setup: ast.FunctionDef, given: Source, name: str) -> E
     return insert_after(target, target.at(kept[place - 1][1]), text)
 
 
-def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str) -> Finding:
+def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str, *, is_new: bool) -> Finding:
     """An option behind the nearest one before it that the parser has."""
     target = tree.source(flags[0].file.path)
-    own = {flag.name: flag for flag in flags}
-    if name in own:
-        return mended(target.site(own[name].node, f"option {own[name].text}"))
+    own = {flag.name: flag for flag in flags if not flag.is_exclusive}
+    spelled = [flag for flag in flags if flag.name == name or f"--{name}" in flag.texts]
     ours = {_name(call): call for call in given.walk(cst.Call, having=("add_argument",)) if _name(call)}
+    if spelled and (is_new or not _is_same(spelled[0], ours[name], given)):
+        return near_miss(target.site(spelled[0].node, f"option --{name}, which is there for something else: rename it"))
+    if spelled:
+        return mended(target.site(spelled[0].node, f"option --{name}"))
     order = list(ours)
     before = [each for each in order[: order.index(name)] if each in own]
-    anchor = own[before[-1]] if before else flags[0]
-    is_dashed = any("-" in flag.text.lstrip("-") for flag in flags)
+    anchor = own[before[-1]] if before else next(iter(own.values()), None)
+    if anchor is None:
+        return near_miss(
+            target.site(
+                flags[0].node, f"options that exclude each other, and no other beside which --{name} would stand"
+            )
+        )
+    is_dashed = any("-" in text.lstrip("-") for flag in flags for text in flag.texts)
     text = f"--{name.replace('_', '-') if is_dashed else name}"
     site = target.site(anchor.node, f"option {text}")
     settings = {k.keyword.value: _setting(target, given, k.value) for k in ours[name].args if k.keyword is not None}
     if isinstance(anchor.node, ast.Call) and any(isinstance(each, ast.Constant) for each in anchor.node.args):
         return _call(target, given, anchor, ours[name], text, settings, behind=bool(before))
     return mend(site, [_row(target, anchor, text, settings, behind=bool(before))])
+
+
+def _is_same(flag: Flag, ours: cst.Call, given: Source) -> bool:
+    """Whether an option is what the reference's is: of the same kind, with the same default unless it is a number."""
+    if not isinstance(flag.node, ast.Call):
+        return True
+    own = {keyword.arg: ast.unparse(keyword.value) for keyword in flag.node.keywords}
+    wanted = {each.keyword.value: given.code(each.value) for each in ours.args if each.keyword is not None}
+    kinds = [(own.get(name), wanted.get(name)) for name in ("type", "action")]
+    texts = [(each or "").strip("'\"") for each in (own.get("default"), wanted.get("default"))]
+    return all(a == b or (a or "").replace("'", '"') == b for a, b in kinds) and (
+        texts[0] == texts[1] or texts[0].isdigit()
+    )
 
 
 def _call(
@@ -180,7 +235,7 @@ def _row(target: Source, anchor: Flag, flag: str, settings: dict[str, str], *, b
     """A row of a table of options: a flag and its settings, or an entry of a dict of settings."""
     table = anchor.file.parents[anchor.node]
     assert isinstance(table, (ast.Tuple, ast.List, ast.Dict))
-    key = f'"{flag if anchor.text.startswith("--") else flag.removeprefix("--")}"'
+    key = f'"{flag if anchor.texts[0].startswith("--") else flag.removeprefix("--")}"'
     rows = table.values if isinstance(table, ast.Dict) else table.elts
     shown = anchor.node.elts[1] if isinstance(anchor.node, ast.Tuple) else anchor.node
     pairs = [
@@ -210,7 +265,7 @@ def _handed(tree: SourceTree, hand: Hand, given: Source, name: str) -> Finding:
     """An option in a call that hands others on."""
     target = tree.source(hand.file.path)
     site = target.site(hand.call, f"{name} handed on")
-    if hand.is_open or any(keyword.arg == name for keyword in hand.call.keywords):
+    if hand.is_whole or any(keyword.arg == name for keyword in hand.call.keywords):
         return mended(site)
     new = cst.Arg(keyword=cst.Name(name), value=expression(target, hand.form.format(name)), equal=BARE_EQUAL)
 

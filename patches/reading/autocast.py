@@ -6,12 +6,14 @@ import ast
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from .code import Code
+from .files import File, Function
 from .frames import Guard, Reading
 from .signatures import VIEWS
 from .updates import Update, is_within, reading_of, results, runs
 from .values import Place, Value
 
 _NO_DATA = ("shape", "size", "device", "dtype", "ndim", "dim", "numel")
+_TOLD = ("parameter", "attr", "index", "setting", "part")  # what may come from an option
 _HALF = ("torch.float16", "torch.half")
 _ENABLED = ("enabled", "2")  # the argument of torch.autocast that turns it on: by name, and by place
 
@@ -21,7 +23,7 @@ def autocasts(update: Update) -> list[Guard]:
     reading = update.reading
     around: dict[ast.AST, list[Guard]] = {node: list(_opened(reading, node)) for node in update.runs}
     for effect in reading.effects:
-        if effect.at.node in update.forwards:
+        if effect.at.node in update.forwards and effect.through in update.runs:
             around[effect.at.node] = [*effect.under, *around.get(effect.through or effect.at.node, [])]
     direct = {node: guards for node, guards in around.items() if node in update.forwards} or around
     found = [[guard for guard in guards if _is_autocast(guard)] for guards in direct.values()]
@@ -62,23 +64,61 @@ def problem(update: Update, found: Sequence[Guard]) -> str:
         return "the loss is scaled, which bfloat16 does not need: take the scaler out"
     if names & set(_HALF):
         return "it is of float16, which needs a scaler: give it dtype=torch.bfloat16"
+    if any(_lacks_dtype(each) for guard in found for each in guard.value.walk()):
+        return "it has no dtype, and is float16 on CUDA: give it dtype=torch.bfloat16"
     if not all(_is_told(guard) for guard in found):
         return "no option turns it on: take it out, or tell it"
+    within = {guard.at.node for guard in found}
+    if not _is_loss_inside(update, within) and not any(each.op == "cast" for each in update.loss.walk()):
+        return "the loss is made outside of it, of what it left in bfloat16: make it inside, of float32"
     return ""
 
 
-def _is_told(guard: Guard) -> bool:
-    """Whether a context is entered, or does something, by a condition."""
-    parts = list(guard.value.walk())
-    is_set = any(
-        name in each.args and not each[name].is_const() for each in parts for name in _ENABLED if each.op == "call"
-    )
-    under_if = any(isinstance(each, ast.If) for each in guard.at.file.ancestors(guard.at.node))
+def _lacks_dtype(value: Value) -> bool:
+    is_autocast = "func" in value.args and str(value["func"].data).endswith(".autocast")
     return (
-        is_set
-        or under_if
-        or any(each.op in ("phi", "parameter", "attr") and not _is_of_device(each, parts) for each in parts)
+        is_autocast and not {"dtype", "1"} & value.args.keys() and not any(name.startswith("**") for name in value.args)
     )
+
+
+def _is_loss_inside(update: Update, within: set[ast.AST]) -> bool:
+    """Whether a loss is made under one of some contexts, in the scope's own text or in what it calls there."""
+    reading = update.reading
+    made = [node for node, value in reading.values.items() if value.key == update.loss.key]
+    made += [node for node in update.runs if any(each.key == update.loss.key for each in results(reading.values[node]))]
+    inside = any(not within.isdisjoint(reading.file.ancestors(node)) for node in made)
+    return inside or within.isdisjoint(ast.walk(reading.node))
+
+
+def always_on(code: Code) -> Iterator[tuple[File, ast.expr]]:
+    """Where a tree enters autocast, or turns it on, and no option says whether."""
+    for path in sorted(code.files.paths):
+        file = code.files.file(path) if b"autocast" in code.files.raw(path) and code.is_importable(path) else None
+        if file is None:
+            continue
+        for node in [*file.uses.get("autocast", ()), *file.uses.get("set_autocast_enabled", ())]:
+            call = file.parents[node]
+            meant = code.module(path).expr(node) if isinstance(call, ast.Call) and call.func is node else None  # type: ignore[arg-type]
+            if meant is None or meant.op != "global" or not str(meant.data).startswith("torch."):
+                continue
+            assert isinstance(call, ast.Call)
+            is_set = str(meant.data).endswith("set_autocast_enabled")
+            is_on = is_set and any(isinstance(each, ast.Constant) and each.value is True for each in call.args)
+            holder = file.parents[call]
+            is_entered = isinstance(holder, (ast.withitem, Function)) or getattr(holder, "attr", "") == "__enter__"
+            is_told = len(call.args) > 2 or any(k.arg in (None, "enabled") for k in call.keywords)  # noqa: PLR2004
+            if is_on or (not is_set and is_entered and not is_told):
+                yield file, call
+
+
+def _is_told(guard: Guard) -> bool:
+    """Whether a context is entered, or does something, by what a scope is told."""
+    parts = list(guard.value.walk())
+    enabled = [each[name] for each in parts if each.op == "call" for name in _ENABLED if name in each.args]
+    if enabled:
+        return all(any(part.op in _TOLD for part in each.walk()) for each in enabled)
+    under_if = any(isinstance(each, ast.If) for each in guard.at.file.ancestors(guard.at.node))
+    return under_if or any(each.op in ("phi", *_TOLD) and not _is_of_device(each, parts) for each in parts)
 
 
 def _is_of_device(value: Value, parts: Sequence[Value]) -> bool:
@@ -88,7 +128,7 @@ def _is_of_device(value: Value, parts: Sequence[Value]) -> bool:
 
 
 def logits(
-    code: Code, reading: Reading, forwards: Collection[ast.AST], inside: Sequence[ast.AST]
+    code: Code, reading: Reading, forwards: Collection[ast.AST], inside: Sequence[ast.AST], loss: set[int] | None
 ) -> list[tuple[Reading, ast.expr]]:
     """The expressions by which what follows a forward reads its logits, in some statements of a scope.
 
@@ -100,18 +140,42 @@ def logits(
         if any(is_within(reading.file, node, each) for each in inside)
     }
     made = [node for node in nodes if isinstance(node, ast.Call) and runs(code, reading, node, forwards)]
-    known = {first.key for node in made for first in _firsts(nodes[node])}
-    found = _reads(reading, nodes, lambda value: value.key in known or _is_first_of(value, forwards))
+    firsts = {first.key for node in made for first in _firsts(nodes[node])}
+    wholes = {nodes[node].key for node in made if node in forwards}
+    found = _reads(reading, nodes, lambda value: value.key in firsts or _is_first_of(value, forwards))
     if not found and not any(each.op == "part" and _is_whole(each["of"], forwards) for each in nodes.values()):
-        found = _reads(reading, nodes, lambda value: _is_whole(value, forwards))  # a forward that returns just logits
+        # a forward that returns just logits
+        found = _reads(reading, nodes, lambda value: value.key in wholes or _is_whole(value, forwards))
     outermost = [
         node for node in found if not any(node is not each and is_within(reading.file, node, each) for each in found)
     ]
-    if outermost:
+    if any(_is_part_of(reading, node, loss) for node in outermost) or (outermost and loss is None):
         return [(reading, node) for node in outermost]
     inner = [reading_of(code, reading.calls[node]) for node in made if node in reading.calls]
-    deeper = (logits(code, each, forwards, [each.node]) for each in inner if each is not None and each is not reading)
+    deeper = (
+        logits(code, each, forwards, [each.node], None) for each in inner if each is not None and each is not reading
+    )
     return next((each for each in deeper if each), [])
+
+
+def _is_part_of(reading: Reading, node: ast.expr, loss: set[int] | None) -> bool:
+    """Whether a loss is made of what reads some logits."""
+    around = [node, *reading.file.ancestors(node)]
+    return loss is None or any(each in reading.values and reading.values[each].key in loss for each in around[1:])
+
+
+def in_place(reading: Reading, found: Sequence[tuple[Reading, ast.expr]], inside: Sequence[ast.AST]) -> ast.AST | None:
+    """Where logits are changed in place, or asked to keep a gradient: what is made of them would not see it."""
+    keys = {where.values[node].key for where, node in found if where is reading}
+    for node in (each for outer in inside for each in ast.walk(outer) if isinstance(each, ast.expr)):
+        if node not in reading.values or reading.values[node].key not in keys:
+            continue
+        around = reading.file.parents[node]
+        name = around.attr if isinstance(around, ast.Attribute) else ""
+        is_set = isinstance(around, ast.Subscript) and isinstance(around.ctx, ast.Store)
+        if is_set or name == "retain_grad" or (name.endswith("_") and not name.endswith("__")):
+            return around
+    return None
 
 
 def _reads(reading: Reading, nodes: Mapping[ast.AST, Value], is_logits: Callable[[Value], bool]) -> list[ast.expr]:

@@ -221,6 +221,9 @@ def _builtin(frame: Frame, name: str, placed: Sequence[Value], named: Mapping[st
             return graph.value("enumerate", {"input": first, **start}, at=at)
         case "min" | "max" if len(args) == 2:  # noqa: PLR2004 - of two numbers
             return applied(graph, name, dict(zip(("input", "other"), args.values(), strict=True)), at)
+        case "divmod" if len(placed) == 2:  # noqa: PLR2004
+            sides = {"input": placed[0], "other": placed[1]}
+            return graph.group("tuple", [applied(graph, op, sides, at) for op in ("floordiv", "mod")], at)
         case "dict" if not placed:
             return graph.value("dict", named, at=at)
     if name in _PLAIN_BUILTINS:

@@ -151,9 +151,9 @@ class Code:
         is_method = any(name in names.methods for names in own)
         is_shadowed = any((is_method and name in names.on_self) or names.sets_any for names in family)
         several = len(node.bases) > 1 and len(own) > 1
-        return is_shadowed or several or any(names_of(each).defines(name) for each in self._subclasses(node))
+        return is_shadowed or several or any(names_of(each).defines(name) for each in self.subclasses(node))
 
-    def _subclasses(self, node: ast.ClassDef) -> list[ast.ClassDef]:
+    def subclasses(self, node: ast.ClassDef) -> list[ast.ClassDef]:
         """The classes of the tree that may be made of a class, by its name, and those that are made of them."""
         if node not in self._under:
             found = self._under[node] = []
@@ -165,7 +165,7 @@ class Code:
                 for each in ast.walk(file.module) if file is not None else ():
                     names = {getattr(base, "id", getattr(base, "attr", "")) for base in getattr(each, "bases", ())}
                     if isinstance(each, ast.ClassDef) and each is not node and node.name in names:
-                        found += [each, *self._subclasses(each)]
+                        found += [each, *self.subclasses(each)]
         return self._under[node]
 
     def attributes(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .code import Code
 from .files import File, Function
 from .frames import Reading
-from .updates import MOST_CALLERS, SHALLOW, Update, calls_of, is_repeated, is_within, mentions, models
+from .updates import MOST_CALLERS, SHALLOW, Update, calls_of, is_repeated, is_within, mentions, models, scope_of
 from .values import Place, Value
 
 
@@ -33,6 +33,8 @@ def compiled(code: Code, update: Update) -> Place | None:
         for effect in reading.effects:
             if effect.kind == "compile" and effect.through is not None and _is_of_torch(effect.value.get("func")):
                 return Place(reading.file, effect.through)
+        if any(isinstance(each, Function) for each in reading.file.ancestors(reading.node)):
+            pending.append(scope_of(code, reading.file, reading.node))
         if isinstance(reading.node, Function):
             callers = {caller.node: caller for caller, _ in calls_of(code, reading.node)}
             pending += [caller for node, caller in callers.items() if node not in seen]
@@ -61,6 +63,9 @@ def run_of(code: Code, update: Update) -> Run | None:
     reading, node = update.reading, update.backward
     if not update.calls_model:
         return None
+    around = [each for each in reading.file.ancestors(reading.node) if isinstance(each, Function)]
+    if around:  # a function in a function: the run begins in that
+        reading, node = scope_of(code, reading.file, reading.node), reading.node  # type: ignore[assignment]
     for _ in range(MOST_CALLERS):
         callers = calls_of(code, reading.node) if isinstance(reading.node, Function) else []
         near = [(caller, call) for caller, call in callers if caller.file is reading.file and is_repeated(caller, call)]
@@ -72,7 +77,7 @@ def run_of(code: Code, update: Update) -> Run | None:
     setup = _constructor(code, reading, update)
     if setup is not None:
         return Run(setup, update.model, setup.node.body[-1], is_behind=True)  # type: ignore[attr-defined]
-    model = update.model if reading is update.reading else next(iter(models(reading)), None)
+    model = update.model if around or reading is update.reading else next(iter(models(reading)), None)
     body = reading.node.body  # type: ignore[attr-defined]
     place = next((place for place, each in enumerate(body) if is_within(reading.file, node, each)), None)
     if model is None or place is None:

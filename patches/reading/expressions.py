@@ -191,14 +191,14 @@ def _comprehension(frame: Frame, node: ast.ListComp | ast.GeneratorExp | ast.Set
 
 
 def _mapping(frame: Frame, node: ast.DictComp) -> Value:
-    at, inner = Place(frame.file, node), frame.inside(node)
+    at, inner, tests = Place(frame.file, node), frame.inside(node), list[Value]()
     for place, each in enumerate(node.generators):
         source = (inner if place else frame).expr(each.iter)
         inner.guards = (*inner.guards, Guard("for", source, at))
         inner.bind(each.target, item_of(frame.graph, source, node, at))
-        for test in each.ifs:
-            inner.expr(test)
-    return frame.graph.value("mapping", {"key": inner.expr(node.key), "value": inner.expr(node.value)}, at=at)
+        tests += [inner.expr(test) for test in each.ifs]
+    made = {"key": inner.expr(node.key), "value": inner.expr(node.value)}
+    return frame.graph.value("mapping", made | {f"if{place}": test for place, test in enumerate(tests)}, at=at)
 
 
 def _call(frame: Frame, node: ast.Call) -> Value:
@@ -209,8 +209,12 @@ def _call(frame: Frame, node: ast.Call) -> Value:
     function = callee["func"] if callee.op == "bound" else callee
     if frame.depth == 0 and function.op == "function":
         frame.run.reading.calls[node] = function.data[1]
+    if frame.depth == 0 and callee.op == "instance":
+        forward = frame.code.method(callee.data[0], callee.data[1], "forward")
+        frame.run.reading.calls |= {node: forward[2]} if forward is not None else {}
     placed: list[Value] = []
     named: dict[str, Value] = {}
+    spread: dict[str, Value] = {}
     is_open = False
     for argument in node.args:
         value = frame.expr(argument)
@@ -226,7 +230,7 @@ def _call(frame: Frame, node: ast.Call) -> Value:
         elif value.op == "dict":
             named |= value.args
         else:
-            is_open = True
+            is_open, spread = True, {**spread, f"**{len(spread)}": value}
     before = len(frame.run.reading.effects)
     if frame.depth == 0:
         frame.run.through = node
@@ -236,5 +240,5 @@ def _call(frame: Frame, node: ast.Call) -> Value:
             frame.run.reading.doing.add(node)
         return made
     frame.effect(name_of(callee), callee, node)
-    every = {str(place): value for place, value in enumerate(placed)} | named
+    every = {str(place): value for place, value in enumerate(placed)} | named | spread
     return graph.opaque("a call with arguments that are not known", at, {"func": callee, **every})

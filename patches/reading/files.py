@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import io
 import os
-import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, lru_cache
 
+from ..encodings import decoded
 from ..nesting import parsed
 from .names import Scope, scopes_of
 
@@ -72,8 +71,7 @@ class File:
     @cached_property
     def lines(self) -> list[bytes]:
         """The lines of the file in UTF-8, as columns of syntax trees are counted in them."""
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(self.raw).readline)
-        text = self.raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        text = decoded(self.raw)[0].replace("\r\n", "\n").replace("\r", "\n")
         return [line.encode() for line in text.split("\n")]
 
     def text(self, node: ast.expr) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .code import Code
 from .files import File, Function
 from .frames import Reading
 from .names import parameters
+from .parsers import Flag, Parser, flags, parser_behind, parser_of
+from .records import all_fields, class_of, is_data_class
 from .updates import MOST_CALLERS, SHALLOW, calls_of, mentions
 from .values import Value
 
-_PARSED = ("parse_args", "parse_known_args", "parse_intermixed_args")
 FEWEST = 2  # options that a call hands on, where what it takes them from is not known to be a command line
 
 
@@ -25,9 +26,9 @@ class Home:
     `form` is how the scope writes one, with {} for its name.
     """
 
-    kind: str  # "parameter", "attribute" (of self), "field" (of a data class), "entry" (of a dict)
+    kind: str  # "parameter", "attribute" (of self), "field" (of a data class), "entry" (of a dict), "namespace"
     file: File
-    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Dict
+    node: ast.AST
     form: str = "{}"
 
 
@@ -38,65 +39,137 @@ class Hand:
     file: File
     call: ast.Call
     form: str  # "args.{}", '{}' for a parameter of the function around
-    is_open: bool  # whether it hands on all there are: f(**options)
-    parser: str  # the path of the file in which the parser is made that it takes them from; "" of a parameter
+    is_whole: bool  # whether it hands on all there are: f(**vars(args))
+    parser: Parser | None  # whose command line it takes them from; None of a parameter
+    names: frozenset[str] = frozenset()  # of the options that it takes
 
 
 @dataclass(slots=True)
 class Way:
-    """How options get to a scope: its home, the homes on the way, the calls between, and the parser's options."""
+    """How options get to a scope: its home, the homes on the way, the calls between, and its parsers' options."""
 
     home: Home
     through: list[Home] = field(default_factory=list)
     hands: list[Hand] = field(default_factory=list)
-    flags: list[Flag] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """An option that a parser is given: by a call of add_argument, or by a row of what is added in a loop."""
-
-    file: File
-    node: ast.expr
-    name: str  # of the attribute in which a parsed command line has it
-    text: str  # as it is written: "--weight-decay"
+    parsers: list[list[Flag]] = field(default_factory=list)  # the options of each parser that asks
+    problem: str = ""  # why options of a command line cannot be told to get here
 
 
 def way_to(code: Code, reading: Reading) -> Way | None:
     """How a scope is told options; None where that cannot be seen."""
-    home = _entries(code, reading) or _config(code, reading) or _signature(reading)
+    spaces = _namespaces(code, reading)
+    home = _entries(code, reading) or _config(code, reading)
+    if home is None and spaces:
+        space, parser, names = spaces
+        way = Way(Home("namespace", reading.file, reading.node, space))
+        way.parsers = _asking(flags(code), [(parser, names)])
+        way.problem = "" if way.parsers else "where the options of its command line are added is not seen"
+        return way
+    home = home or _signature(reading)
     if home is None:
         return None
-    way = Way(home)
-    names, whole = _hand_on(code, way, home, set()), set(_whole(code, home))
-    if home.kind == "field" or whole:
-        names |= _names_of(home)
-    every = flags(code)
-    asked = Counter(flag.file.path for flag in every if flag.name in names)
-    parsers = {hand.parser for hand in way.hands if hand.parser} | whole
-    parsers |= {path for path, count in asked.items() if home.kind == "field" and count >= FEWEST}
-    if not parsers or not all(asked[path] for path in whole):
-        return Way(home)  # nobody asks for options, or a command line is made of the home's own names
-    parser = min(parsers, key=lambda path: (-asked[path], path.count("/"), path))
-    way.flags = [flag for flag in every if flag.file.path == parser]
-    way.hands = [hand for hand in way.hands if hand.parser in ("", parser)]
+    way, every = Way(home), flags(code)
+    names, whole = frozenset(_hand_on(code, way, home, set())), list(_whole(code, home))
+    own = _names_of(code, home) | (_read_by(reading) if home.kind == "parameter" else set())
+    if any(not {flag.name for flag in every if flag.file is parser.file} & own for parser in whole):
+        return Way(home)  # a command line is made of the home's own names
+    asked = Counter(flag.file for flag in every if flag.name in own | names)
+    takers = [(hand.parser, hand.names) for hand in way.hands if hand.parser is not None]
+    known = frozenset(own & {flag.name for flag in every})
+    takers += [(parser, known) for parser in whole]
+    if not takers:
+        is_asked = any(count >= FEWEST for count in asked.values())
+        return Way(home, problem="how the options of the command line get here is not seen" if is_asked else "")
+    main = min((parser.file for parser, _ in takers), key=lambda file: (-asked[file], file.path.count("/"), file.path))
+    takers = [(parser, names) for parser, names in takers if parser.file is main]
+    way.parsers = _asking(every, takers)
+    way.hands = [hand for hand in way.hands if hand.parser is None or hand.parser.file is main]
+    way.problem = "" if way.parsers else "where the options of its command line are added is not seen"
     return way
 
 
-def _whole(code: Code, home: Home) -> Iterator[str]:
-    """The paths of the parsers whose command lines are handed on whole: Config(**vars(args))."""
+def _asking(every: Sequence[Flag], takers: Sequence[tuple[Parser, frozenset[str]]]) -> list[list[Flag]]:
+    """The options of each parser that asks for those that are taken from a command line."""
+    found: dict[ast.AST | None, list[Flag]] = {}
+    for parser, names in takers:
+        near = [flag for flag in every if flag.file is parser.file] or [flag for flag in every if flag.name in names]
+        makers = dict.fromkeys(flag.parser for flag in near)
+        groups = {maker: [flag for flag in near if flag.parser in (maker, None)] for maker in makers}
+        whole = {maker: group for maker, group in groups.items() if names <= {flag.name for flag in group}}
+        if not whole and len({flag.file for flag in near}) == 1 and names & {flag.name for flag in near}:
+            own = [flag for flag in near if flag.parser in (parser.node, None)]  # some come from elsewhere: parents
+            whole = {parser.node: own} if own else {}
+        found |= whole
+    return list({id(group[0].node): group for group in found.values()}.values())
+
+
+def _namespaces(code: Code, reading: Reading) -> tuple[str, Parser, frozenset[str]] | None:
+    """The parsed command line whose options a scope reads itself: how it writes one, whose it is, and which."""
+    found: dict[str, set[str]] = {}
+    parsers: dict[str, Parser] = {}
+    for node in ast.walk(reading.node):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value in reading.values:
+            parser = parser_of(code, reading, reading.values[node.value])
+            if parser is not None:
+                found.setdefault(f"{node.value.id}.{{}}", set()).add(node.attr)
+                parsers[f"{node.value.id}.{{}}"] = parser
+    if not found:
+        return None
+    form = max(found, key=lambda each: len(found[each]))
+    return form, parsers[form], frozenset(found[form])
+
+
+def _whole(code: Code, home: Home) -> Iterator[Parser]:
+    """The parsers whose command lines are handed on whole: Config(**vars(args))."""
     for reading, call in _calls(code, home):
         for keyword in call.keywords:
             value = reading.values.get(keyword.value) if keyword.arg is None else None
-            parser = _parser(code, reading, value) if value is not None else ""
-            if parser:
+            parser = parser_behind(code, reading, value) if value is not None and _is_all(value) else None
+            if parser is not None:
                 yield parser
-
-
-def _names_of(home: Home) -> set[str]:
     if isinstance(home.node, ast.ClassDef):
-        return _fields(home.node)
-    return {each.arg for each in parameters(home.node.args)} if isinstance(home.node, Function) else set()
+        for reading in mentions(code, home.node.name, SHALLOW):
+            for value in reading.values.values():
+                func = value.get("func") if value.op == "opaque" else None
+                if func is not None and func.op == "class" and func.data[1] is home.node and _is_all(value):
+                    parser = parser_behind(code, reading, value)
+                    if parser is not None:
+                        yield parser
+
+
+def _is_all(value: Value) -> bool:
+    """Whether a value may hold all options of a command line: no display of some, nor those of a list of names."""
+    parts = list(value.walk())
+    tests = [
+        each for part in parts if part.op == "mapping" for name, each in part.args.items() if name.startswith("if")
+    ]
+    is_some = any(each.op in ("tuple", "list") for test in tests for each in test.walk())
+    return not is_some and not any(part.op in ("dict", "instance") and part.args for part in parts)
+
+
+def _read_by(reading: Reading) -> set[str]:
+    """The attributes and entries of objects that a scope is given, which may be options."""
+    found = set[str]()
+    for node in ast.walk(reading.node):
+        match node:
+            case (
+                ast.Attribute(value=ast.Name() as owner, attr=name)
+                | ast.Subscript(value=ast.Name() as owner, slice=ast.Constant(value=str(name)))
+            ) if reading.values.get(owner) is not None and reading.values[owner].op == "parameter":
+                found.add(name)
+    return found
+
+
+def _names_of(code: Code, home: Home) -> set[str]:
+    """The options that a home has."""
+    match home.node:
+        case ast.ClassDef():
+            return all_fields(code, home.file.path, home.node)
+        case ast.Dict():
+            return {str(each.value) for each in home.node.keys if isinstance(each, ast.Constant)}
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            return {each.arg for each in parameters(home.node.args)}
+    return set()
 
 
 def _entries(code: Code, reading: Reading) -> Home | None:
@@ -117,7 +190,8 @@ def _entries(code: Code, reading: Reading) -> Home | None:
 
 def _display(code: Code, file: File, name: str, depth: int = 0) -> tuple[File, ast.Dict | None]:
     """The dict that a name at the top of a module is first set to, there or where it is imported from."""
-    for node in file.scope.bound.get(name, []):
+    bound = file.scope.bound.get(name, [])
+    for node in bound if len(bound) == 1 else []:
         holder = file.parents[node]
         if isinstance(holder, (ast.Assign, ast.AnnAssign)) and isinstance(holder.value, ast.Dict):
             return file, holder.value
@@ -138,7 +212,7 @@ def _config(code: Code, reading: Reading) -> Home | None:
             text = ast.unparse(node.value)
             owner = _object(reading, text)
             known = class_of(code, owner) if owner is not None else None
-            if known is not None and is_data_class(code, *known) and node.attr in _fields(known[1]):
+            if known is not None and is_data_class(code, *known) and node.attr in all_fields(code, *known):
                 found[(*known, text)] += 1
     if not found:
         return None
@@ -156,40 +230,6 @@ def _object(reading: Reading, text: str) -> Value | None:
         return reading.attributes.get(name)
     values = (value for node, value in reading.values.items() if isinstance(node, ast.Name) and node.id == text)
     return next(values, None)
-
-
-def class_of(code: Code, value: Value) -> tuple[str, ast.ClassDef] | None:
-    """The class of the tree that an object is of, by how it is made or by its parameter's annotation."""
-    if value.op == "instance":
-        return value.data  # type: ignore[no-any-return]
-    if value.op != "parameter":
-        return None
-    path, function, name = value.data
-    hint = next((each.annotation for each in parameters(function.args) if each.arg == name), None)
-    if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
-        hint = ast.parse(hint.value, mode="eval").body
-    if isinstance(hint, ast.BinOp):
-        hint = hint.left
-    if isinstance(hint, ast.Subscript):
-        hint = hint.slice
-    if not isinstance(hint, (ast.Name, ast.Attribute)):
-        return None
-    meant = code.resolved(code.module(path).expr(hint))
-    return meant.data if meant.op == "class" else None
-
-
-def is_data_class(code: Code, path: str, node: ast.ClassDef) -> bool:
-    """Whether a class is one of dataclasses', or a NamedTuple."""
-    frame = code.module(path)
-    made = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
-    marks = [frame.expr(each) for each in (*made, *node.bases)]
-    return any(each.op == "global" and each.data in ("dataclasses.dataclass", "typing.NamedTuple") for each in marks)
-
-
-def _fields(node: ast.ClassDef) -> set[str]:
-    return {
-        each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
-    }
 
 
 def _signature(reading: Reading) -> Home | None:
@@ -214,10 +254,14 @@ def _hand_on(code: Code, way: Way, home: Home, seen: set[ast.AST]) -> set[str]:
     seen.add(home.node)
     for reading, call in _calls(code, home):
         taken = _taken(code, reading, call)
+        is_whole = any(
+            k.arg is None and k.value in reading.values and _is_all(reading.values[k.value]) for k in call.keywords
+        )
         if taken is not None:
-            form, own, parser = taken
-            names |= own
-            way.hands.append(Hand(reading.file, call, form, _is_open(call), parser))
+            names |= taken.names
+            way.hands.append(
+                Hand(reading.file, call, taken.form, is_whole and taken.is_open, taken.parser, taken.names)
+            )
             continue
         between = _spread(code, reading, call)
         if between is not None and between.node not in seen:  # f(**asdict(config))
@@ -233,7 +277,7 @@ def _hand_on(code: Code, way: Way, home: Home, seen: set[ast.AST]) -> set[str]:
             if own:
                 names |= own
                 way.through.append(between)
-                way.hands.append(Hand(reading.file, call, "{}", _is_open(call), ""))
+                way.hands.append(Hand(reading.file, call, "{}", False, None))
     return names
 
 
@@ -252,16 +296,12 @@ def _is_parameter(value: Value, function: ast.AST) -> bool:
     return value.op == "parameter" and value.data[1] is function
 
 
-def _is_open(call: ast.Call) -> bool:
-    """Whether a call hands on a mapping of options whole."""
-    return any(keyword.arg is None for keyword in call.keywords)
-
-
 def _calls(code: Code, home: Home) -> Iterator[tuple[Reading, ast.Call]]:
-    if home.kind == "parameter":
-        yield from calls_of(code, home.node)  # type: ignore[arg-type]
+    is_setup = getattr(home.node, "name", "") == "__init__"
+    if isinstance(home.node, Function) and not is_setup:
+        yield from calls_of(code, home.node)
         return
-    made = home.file.parents[home.node] if home.kind == "attribute" else home.node
+    made = home.file.parents[home.node] if is_setup else home.node
     if isinstance(made, ast.ClassDef):
         for reading in mentions(code, made.name, SHALLOW):
             for node in reading.values:
@@ -276,90 +316,46 @@ def _arguments(reading: Reading, call: ast.Call) -> list[Value]:
     return [reading.values[node] for node in nodes if node in reading.values]
 
 
-def _taken(code: Code, reading: Reading, call: ast.Call) -> tuple[str, set[str], str] | None:
-    """What a call takes options from, as it writes them, which, and the path of their parser.
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a call takes from a command line: how it would write another option, whose command line it is, and which."""
 
-    None where it takes none from a command line.
-    """
+    form: str
+    parser: Parser
+    names: frozenset[str]
+    is_open: bool
+
+
+def _taken(code: Code, reading: Reading, call: ast.Call) -> _Taken | None:
+    """What a call takes options from; None where it takes none from a command line."""
     found: dict[str, set[str]] = {}
-    parsers: dict[str, str] = {}
+    parsers: dict[str, Parser] = {}
     for node in (*call.args, *(keyword.value for keyword in call.keywords)):
-        match node:
-            case ast.Attribute(value=owner, attr=name):
-                form = f"{reading.file.text(owner)}.{{}}"
-            case ast.Subscript(value=owner, slice=ast.Constant(value=str(name)) as key):
-                quote = reading.file.text(key)[0]
-                form = f"{reading.file.text(owner)}[{quote}{{}}{quote}]"
-            case _:
-                continue
-        parser = _parser(code, reading, reading.values[owner]) if owner in reading.values else ""
-        if parser:
+        value = reading.values.get(node)
+        if value is None:
+            continue
+        space, name, form = _option(reading, node, value, call)
+        parser = parser_of(code, reading, space) if space is not None and form else None
+        if parser is not None:
             found.setdefault(form, set()).add(name)
             parsers[form] = parser
     if not found:
         return None
     form = max(found, key=lambda each: len(found[each]))
-    return form, found[form], parsers[form]
+    is_open = any(keyword.arg is None for keyword in call.keywords)
+    return _Taken(form, parsers[form], frozenset(found[form]), is_open)
 
 
-def _parser(code: Code, reading: Reading, value: Value, depth: int = 0) -> str:
-    """The path of the file in which the parser is made whose command line a value is; "" if it is none."""
-    for func in (each["func"] for each in value.walk() if "func" in each.args):
-        if func.op == "attr" and func.data in _PARSED:
-            made = func["of"].at
-            return made.file.path if made is not None else reading.file.path
-    if value.op != "parameter" or depth > MOST_CALLERS:
-        return ""
-    _, function, name = value.data
-    place = [each.arg for each in parameters(function.args)].index(name) if value.data[2] != "self" else -1
-    for caller, call in calls_of(code, function) if isinstance(function, Function) else []:
-        given = [keyword.value for keyword in call.keywords if keyword.arg == name]
-        given += call.args[place : place + 1] if place >= 0 else []
-        for node in given:
-            if node in caller.values and (parser := _parser(code, caller, caller.values[node], depth + 1)):
-                return parser
-    return ""
-
-
-def flags(code: Code) -> list[Flag]:
-    """Every option that a parser of the tree is given."""
-    found: list[Flag | None] = []
-    for reading in mentions(code, "add_argument", SHALLOW):
-        for node in reading.values:
-            callee = reading.values.get(node.func) if isinstance(node, ast.Call) else None
-            if callee is not None and callee.op == "attr" and callee.data == "add_argument":
-                assert isinstance(node, ast.Call)
-                own = _flag(reading.file, node)
-                found += [own] if own is not None else list(_rows(reading, node))
-    return [flag for flag in found if flag is not None]
-
-
-def _rows(reading: Reading, call: ast.Call) -> Iterator[Flag]:
-    """The options of a table that a loop goes through: rows of a flag and its settings, or a dict of settings."""
-    loop = next((each for each in reading.file.ancestors(call) if isinstance(each, ast.For)), None)
-    if loop is None or len(call.args) != 1 or not _is_open(call):
-        return
-    over = loop.iter
-    if isinstance(over, ast.Call) and isinstance(over.func, ast.Attribute):  # table.items()
-        over = over.func.value
-    made = reading.values[over].at if over in reading.values else None
-    if made is None:
-        return
-    pairs: list[tuple[ast.expr, ast.expr | None]] = []
-    if isinstance(made.node, ast.Dict):
-        pairs = list(zip(made.node.values, made.node.keys, strict=True))
-    elif isinstance(made.node, (ast.Tuple, ast.List)):
-        pairs = [(row, row.elts[0]) for row in made.node.elts if isinstance(row, ast.Tuple) and len(row.elts) == 2]  # noqa: PLR2004
-    for row, key in pairs:
-        if isinstance(key, ast.Constant) and isinstance(key.value, str):
-            yield Flag(made.file, row, key.value.lstrip("-").replace("-", "_"), key.value)
-
-
-def _flag(file: File, call: ast.Call) -> Flag | None:
-    texts = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-    long = [text for text in texts if text.startswith("--")] or texts[:1]
-    if not long:
-        return None
-    own = next((k.value.value for k in call.keywords if k.arg == "dest" and isinstance(k.value, ast.Constant)), None)
-    name = own if isinstance(own, str) else long[0].lstrip("-").replace("-", "_")
-    return Flag(file, call, name, long[0])
+def _option(reading: Reading, node: ast.expr, value: Value, call: ast.Call) -> tuple[Value | None, str, str]:
+    """The command line that an argument may be an option of, the option, and how the call would write another."""
+    match node:
+        case ast.Subscript(value=owner, slice=ast.Constant(value=str(name)) as key) if owner in reading.values:
+            quote = reading.file.text(key)[0]
+            return reading.values[owner], name, f"{reading.file.text(owner)}[{quote}{{}}{quote}]"
+        case ast.Attribute(value=owner, attr=name) if owner in reading.values:
+            return reading.values[owner], name, f"{reading.file.text(owner)}.{{}}"
+    if value.op != "attr":
+        return None, "", ""
+    env = reading.before.get(reading.file.statement(call), {})
+    names = [each for each, known in env.items() if known.key == value["of"].key]
+    return value["of"], str(value.data), f"{names[0]}.{{}}" if names else ""

@@ -69,7 +69,10 @@ class Small:
             if value.op in ("const", "neg", "int", "float", "size", "pow", "min", "max"):
                 return Tensor((), (self.number(value),))
             raise Unknown(value)
-        made = function(self, value)
+        try:
+            made = function(self, value)
+        except KeyError:  # an operation without an argument that it needs
+            raise Unknown(value) from None
         if len(made.data) > MOST_ELEMENTS or math.prod(made.shape) != len(made.data):
             raise Unknown(value)
         self._known[value.key] = made

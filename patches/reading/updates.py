@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
+from .classes import names_of
 from .code import Code, is_main_guard
 from .files import File, Function
 from .frames import DEEPEST, Effect, Reading
@@ -36,7 +37,9 @@ class Update:
     def calls_model(self) -> bool:
         """Whether the model itself is called, and not its methods alone."""
         made = (each for each in self.loss.walk() if each.at is not None and each.at.node in self.forwards)
-        return any(_is_the(each["func"], self.model) for each in made if "func" in each.args)
+        return self.model.op == "instance" or any(
+            _is_the(each["func"], self.model) for each in made if "func" in each.args
+        )
 
 
 def updates_of_runs(code: Code) -> list[Update]:
@@ -119,23 +122,23 @@ def _is_foreign(value: Value) -> bool:
 
 def _is_object(value: Value) -> bool:
     """Whether a value is an object that a scope is given, makes or has."""
-    return value.op in ("parameter", "instance", "new", "call", "phi") or (
-        value.op == "attr" and value["of"].op == "self"
-    )
+    if value.op == "attr" and value["of"].op == "self":
+        return value.data not in names_of(value["of"].data[1]).methods
+    return value.op in ("parameter", "instance", "new", "call", "phi")
 
 
 def _forwards(code: Code, reading: Reading, loss: Value, model: Value) -> set[ast.AST]:
     """The calls of a model that a loss is made of, wherever they stand."""
-    made = [
-        each for each in loss.walk() if "func" in each.args and (_is_of(each["func"], model) or _is_given(each, model))
-    ]
-    found = {each.at.node for each in made if each.at is not None}
-    return found or set(_followed(code, reading, model, set()))
+    if model.op == "instance":  # of the tree, so its forward has been followed
+        return set(_followed(code, reading, model, set()))
+    calls = [each for each in loss.walk() if "func" in each.args and each.at is not None]
+    return {each.at.node for each in calls if each.at and (is_of(each["func"], model) or _is_given(each, model))}
 
 
 def _is_given(call: Value, model: Value) -> bool:
     """Whether a model is handed to a function that is not seen."""
-    return _is_foreign(call) and any(each.key == model.key for each in call.items)
+    is_checkpoint = "func" in call.args and str(call["func"].data).endswith(".checkpoint")
+    return (_is_foreign(call) or is_checkpoint) and any(each.key == model.key for each in call.items)
 
 
 def _followed(code: Code, reading: Reading, model: Value, seen: set[ast.AST]) -> Iterator[ast.AST]:
@@ -143,7 +146,7 @@ def _followed(code: Code, reading: Reading, model: Value, seen: set[ast.AST]) ->
     seen.add(reading.node)
     for node in reading.values:
         callee = reading.values.get(node.func) if isinstance(node, ast.Call) else None
-        if callee is not None and _is_of(callee, model):
+        if callee is not None and is_of(callee, model):
             yield node
     for called in {*reading.calls.values()} - seen:
         inner = reading_of(code, called)
@@ -207,10 +210,10 @@ def _is_the(callee: Value, model: Value) -> bool:
     return callee.key == model.key or any(_is_the(each, model) for each in sides)
 
 
-def _is_of(callee: Value, model: Value) -> bool:
+def is_of(callee: Value, model: Value) -> bool:
     """Whether a callee is a model, or a method of it that may run it."""
     if callee.op == "phi":
-        return any(_is_of(callee[side], model) for side in ("yes", "no"))
+        return any(is_of(callee[side], model) for side in ("yes", "no"))
     owner = callee.get("of") if callee.op == "attr" else callee.get("self") if callee.op == "bound" else None
     name = callee.data if callee.op == "attr" else ""
     return callee.key == model.key or (owner is not None and owner.key == model.key and name not in _NO_RUNS)
@@ -304,10 +307,10 @@ def forward_and_loss(update: Update) -> tuple[list[ast.stmt], bool]:
     They stand in one block, that of the backward or one around it.
     """
     reading, file = update.reading, update.reading.file
-    block, backward = _block_of(file, file.statement(update.backward)), file.statement(update.backward)
+    block, backward = block_of(file, file.statement(update.backward)), file.statement(update.backward)
     while not all(any(is_within(file, run, each) for each in block) for run in update.runs):
         backward = file.parents[backward]  # type: ignore[assignment]
-        block = _block_of(file, backward)
+        block = block_of(file, backward)
     end = block.index(backward)
     parts = {each.key: each for each in update.loss.walk()}
     ran = {key for key, each in parts.items() if each.at is not None and each.at.node in update.forwards}
@@ -324,7 +327,7 @@ def is_within(file: File, node: ast.AST, outer: ast.AST) -> bool:
     return node is outer or any(each is outer for each in file.ancestors(node))
 
 
-def _block_of(file: File, statement: ast.stmt) -> list[ast.stmt]:
+def block_of(file: File, statement: ast.stmt) -> list[ast.stmt]:
     """The statements among which one stands."""
     parent = file.parents[statement]
     blocks = (getattr(parent, name, None) for name in ("body", "orelse", "finalbody"))

@@ -41,9 +41,9 @@ class Value:
     def __getitem__(self, name: str) -> Value:
         return self.args[name]
 
-    def get(self, name: str) -> Value | None:
+    def get(self, name: str, default: Value | None = None) -> Value | None:
         """An argument, if it was given."""
-        return self.args.get(name)
+        return self.args.get(name, default)
 
     @property
     def items(self) -> tuple[Value, ...]:

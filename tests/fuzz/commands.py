@@ -21,7 +21,7 @@ COMMANDS = (
     ("apply", "task-10"),
     ("apply", "task-11"),
     ("status", "--json"),
-    ("revert", "--all"),
+    ("revert",),  # what has been applied
 )
 CRASHES = ("Traceback", "itself failed", "please report")
 
@@ -55,9 +55,11 @@ def fates(tree: Path, home: Path) -> list[str]:
 
 def _run_all(tree: Path) -> list[str]:
     wrong, before = [], _contents(tree)
-    applied = False
+    applied = set[str]()
     for words in COMMANDS:
         held = _contents(tree)
+        if words[0] == "revert":
+            words = (*words, *sorted(applied)) if applied else (*words, "--all")
         used = _cpu()
         code, said = _run([*words, "--tree", str(tree)])
         used = _cpu() - used
@@ -69,10 +71,20 @@ def _run_all(tree: Path) -> list[str]:
             wrong.append(f"{name}: {used:.1f} s of CPU time")
         if now != held and (code != 0 or words[0] in ("status", "diff")):
             wrong.append(f"{name}: exit {code}, and the tree has changed")
-        applied = applied or (words[0] == "apply" and now != held)
+        if words[0] == "apply" and now != held:
+            applied |= _tasks_in(said) if "--json" in words else {words[1]}
         if words[0] == "revert" and applied and (code, now) != (0, before):
             wrong.append(f"{name}: exit {code}, and not the tree of before: {said[-600:]}")
     return wrong
+
+
+def _tasks_in(said: str) -> set[str]:
+    """The tasks that an apply says it has applied."""
+    try:
+        told = json.loads(said[said.index("{") : said.rindex("}") + 1])
+    except ValueError:
+        return set()
+    return {each["id"] for each in told.get("tasks", ()) if each["outcome"] == "applied"}
 
 
 def _cpu() -> float:

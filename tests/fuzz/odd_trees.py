@@ -99,34 +99,43 @@ def other_lines(draw, path):
     path.write_bytes(path.read_bytes().replace(old, new, draw.choice([-1, 1, 5])))
 
 
+def lines_of(path):
+    """The lines of a file, whatever its bytes are."""
+    return path.read_bytes().decode("latin-1").splitlines(keepends=True)
+
+
+def put(path, text):
+    path.write_text(text, encoding="latin-1", newline="")
+
+
 def depth(draw, path):
-    lines = path.read_text().splitlines(keepends=True)
+    lines = lines_of(path) or ["\n"]
     opened, count = draw.choice(DEEP), draw.choice([20, 150, 400, 1000, 5000])
     closing = {"(": ")", "[": "]", "{1: ": "}", "f(": ")"}.get(opened, "")
     text = opened * count + ("b" if opened == "a." else "1") + closing * count
     place = draw.choice([0, draw.randrange(len(lines)), len(lines)])
     indent = re.match(r"\s*", lines[place] if place < len(lines) else "")[0].strip("\n")
-    path.write_text("".join([*lines[:place], f"{indent}deep = {text}\n", *lines[place:]]))
+    put(path, "".join([*lines[:place], f"{indent}deep = {text}\n", *lines[place:]]))
 
 
 def tokens(draw, path):
     """Drop, double or swap tokens."""
-    text = path.read_text()
-    found = [
-        t
-        for t in tokenize.generate_tokens(io.StringIO(text).readline)
-        if t.string.strip() and t.type != tokenize.COMMENT
-    ]
+    text = "".join(lines_of(path))
+    try:
+        every = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return
+    found = [t for t in every if t.string.strip() and t.type != tokenize.COMMENT]
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     spans = [(starts[t.start[0] - 1] + t.start[1], starts[t.end[0] - 1] + t.end[1]) for t in found]
-    for _ in range(draw.choice([1, 1, 4])):
+    for _ in range(draw.choice([1, 1, 4]) if spans else 0):
         low, high = draw.choice(spans)
         other = draw.choice(spans)
         new = draw.choice(["", text[low:high] * 2, text[other[0] : other[1]]])
         text = text[:low] + new + text[high:]
-    path.write_text(text)
+    put(path, text)
 
 
 class Rewrite(ast.NodeTransformer):
@@ -185,20 +194,20 @@ class Rewrite(ast.NodeTransformer):
 
 
 def a_program(draw, path):
-    module = ast.parse(path.read_text())
-    for _ in range(draw.choice([1, 3, 8])):
-        module = Rewrite(draw, sum(1 for _ in ast.walk(module))).visit(module)
     try:
+        module = ast.parse(path.read_bytes())
+        for _ in range(draw.choice([1, 3, 8])):
+            module = Rewrite(draw, sum(1 for _ in ast.walk(module))).visit(module)
         path.write_text(ast.unparse(ast.fix_missing_locations(module)))
-    except Exception:  # the rewrite made no program
+    except Exception:  # it was no program, or the rewrite made none
         cut_off(draw, path)
 
 
 def a_line(draw, path):
-    lines = path.read_text().splitlines(keepends=True)
+    lines = lines_of(path) or ["\n"]
     place, other = draw.randrange(len(lines)), draw.randrange(len(lines))
-    path.write_text(
-        "".join(draw.choice([lines[:place] + lines[place + 1 :], [*lines[:place], lines[other], *lines[place:]]]))
+    put(
+        path, "".join(draw.choice([lines[:place] + lines[place + 1 :], [*lines[:place], lines[other], *lines[place:]]]))
     )
 
 

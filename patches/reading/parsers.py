@@ -1,0 +1,126 @@
+"""Command lines: the parsers of a tree, the options that each is given, and what is taken from one."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .code import Code
+from .files import File, Function
+from .frames import Reading
+from .names import parameters
+from .updates import MOST_CALLERS, SHALLOW, calls_of, mentions
+from .values import Value
+
+_PARSED = ("parse_args", "parse_known_args", "parse_intermixed_args")
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """A parser, by the expression that makes it; nothing of one that is only known by its file."""
+
+    file: File
+    node: ast.AST | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option that a parser is given: by a call of add_argument, or by a row of what is added in a loop."""
+
+    file: File
+    node: ast.expr
+    name: str  # of the attribute in which a parsed command line has it
+    texts: tuple[str, ...]  # as it is written: "--weight-decay", "-w"
+    parser: ast.AST | None  # the expression that makes its parser, where that is seen
+    is_exclusive: bool = False  # whether it excludes others of its group
+
+
+def flags(code: Code) -> list[Flag]:
+    """Every option that a parser of the tree is given."""
+    found: list[Flag | None] = []
+    for reading in mentions(code, "add_argument", SHALLOW):
+        for node in reading.values:
+            callee = reading.values.get(node.func) if isinstance(node, ast.Call) else None
+            if callee is not None and callee.op == "attr" and callee.data == "add_argument":
+                assert isinstance(node, ast.Call)
+                own = _flag(reading.file, node, *_origin(callee["of"]))
+                found += [own] if own is not None else list(_rows(reading, node))
+    return [flag for flag in found if flag is not None]
+
+
+def _rows(reading: Reading, call: ast.Call) -> Iterator[Flag]:
+    """The options of a table that a loop goes through: rows of a flag and its settings, or a dict of settings."""
+    loop = next((each for each in reading.file.ancestors(call) if isinstance(each, ast.For)), None)
+    if loop is None or len(call.args) != 1 or all(keyword.arg for keyword in call.keywords):
+        return
+    over = loop.iter
+    if isinstance(over, ast.Call) and isinstance(over.func, ast.Attribute):  # table.items()
+        over = over.func.value
+    made = reading.values[over].at if over in reading.values else None
+    if made is None:
+        return
+    pairs: list[tuple[ast.expr, ast.expr | None]] = []
+    if isinstance(made.node, ast.Dict):
+        pairs = list(zip(made.node.values, made.node.keys, strict=True))
+    elif isinstance(made.node, (ast.Tuple, ast.List)):
+        pairs = [(row, row.elts[0]) for row in made.node.elts if isinstance(row, ast.Tuple) and len(row.elts) == 2]  # noqa: PLR2004
+    for row, key in pairs:
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            yield Flag(made.file, row, key.value.lstrip("-").replace("-", "_"), (key.value,), None)
+
+
+def _flag(file: File, call: ast.Call, parser: ast.AST | None, is_exclusive: bool) -> Flag | None:
+    texts = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    long = [text for text in texts if text.startswith("--")] or texts[:1]
+    if not long:
+        return None
+    own = next((k.value.value for k in call.keywords if k.arg == "dest" and isinstance(k.value, ast.Constant)), None)
+    name = own if isinstance(own, str) else long[0].lstrip("-").replace("-", "_")
+    return Flag(file, call, name, tuple(texts), parser, is_exclusive)
+
+
+def _origin(value: Value) -> tuple[ast.AST | None, bool]:
+    """The expression that makes the parser that options are added to, and whether they exclude each other."""
+    is_exclusive = False
+    while value.op == "call" and value["func"].op == "attr" and str(value["func"].data).startswith("add_"):
+        is_exclusive = is_exclusive or value["func"].data == "add_mutually_exclusive_group"
+        if value["func"].data == "add_parser":
+            break
+        value = value["func"]["of"]
+    return value.at.node if value.op in ("call", "instance") and value.at is not None else None, is_exclusive
+
+
+def parser_of(code: Code, reading: Reading, value: Value, depth: int = 0) -> Parser | None:
+    """The parser whose parsed command line a value is, or the dict of it."""
+    while (value.op == "part" and value.data == 0) or _is_vars(value):
+        value = value["of"] if value.op == "part" else value["0"]
+    func = value.get("func")
+    if func is not None and func.op == "attr" and func.data in _PARSED:
+        made = func["of"].at
+        return Parser(made.file, made.node) if made is not None else Parser(reading.file, None)
+    if value.op != "parameter" or depth > MOST_CALLERS:
+        return None
+    _, function, name = value.data
+    names = [each.arg for each in parameters(function.args)]
+    for caller, call in calls_of(code, function) if name in names and isinstance(function, Function) else []:
+        given = [keyword.value for keyword in call.keywords if keyword.arg == name]
+        given += call.args[names.index(name) : names.index(name) + 1]
+        known = [caller.values[node] for node in given if node in caller.values]
+        found = (parser_of(code, caller, each, depth + 1) for each in known)
+        parser = next((each for each in found if each is not None), None)
+        if parser is not None:
+            return parser
+    return None
+
+
+def _is_vars(value: Value) -> bool:
+    """Whether a value is vars() of something."""
+    func = value.get("func")
+    return func is not None and func.op == "builtin" and func.data == "vars" and "0" in value.args
+
+
+def parser_behind(code: Code, reading: Reading, value: Value) -> Parser | None:
+    """The parser whose parsed command line a value is made of."""
+    found = (parser_of(code, reading, each) for each in value.walk() if each.op in ("call", "parameter"))
+    return next((each for each in found if each is not None), None)

@@ -1,0 +1,68 @@
+"""Data classes: whether a class is one, its fields, which objects are of it, and whether it may have one more."""
+
+from __future__ import annotations
+
+import ast
+
+from .classes import names_of
+from .code import Code
+from .names import parameters
+from .updates import SHALLOW, mentions
+from .values import Value
+
+
+def class_of(code: Code, value: Value) -> tuple[str, ast.ClassDef] | None:
+    """The class of the tree that an object is of, by how it is made or by its parameter's annotation."""
+    if value.op == "instance":
+        return value.data  # type: ignore[no-any-return]
+    if value.op != "parameter":
+        return None
+    path, function, name = value.data
+    hint = next((each.annotation for each in parameters(function.args) if each.arg == name), None)
+    if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
+        hint = ast.parse(hint.value, mode="eval").body
+    if isinstance(hint, ast.BinOp):
+        hint = hint.left
+    if isinstance(hint, ast.Subscript):
+        hint = hint.slice
+    if not isinstance(hint, (ast.Name, ast.Attribute)):
+        return None
+    meant = code.resolved(code.module(path).expr(hint))
+    return meant.data if meant.op == "class" else None
+
+
+def is_data_class(code: Code, path: str, node: ast.ClassDef) -> bool:
+    """Whether a class is one of dataclasses', or a NamedTuple."""
+    frame = code.module(path)
+    made = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+    marks = [frame.expr(each) for each in (*made, *node.bases)]
+    return any(each.op == "global" and each.data in ("dataclasses.dataclass", "typing.NamedTuple") for each in marks)
+
+
+def all_fields(code: Code, path: str, node: ast.ClassDef) -> set[str]:
+    """The fields of a class, its own and inherited."""
+    return {name for _, each in code.bases(path, node) for name in fields(each)}
+
+
+def fields(node: ast.ClassDef) -> set[str]:
+    return {
+        each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+    }
+
+
+def fixed_shape(code: Code, path: str, node: ast.ClassDef, name: str) -> str:
+    """Why a data class cannot have one more field at its end, if it cannot."""
+    if code.subclasses(node) or len(code.bases(path, node)) > 1:
+        return "others are made of it, or it of others: a field would move theirs"
+    if names_of(node).defines(name):
+        return f"it has a {name} already"
+    for word in ("astuple", "_make", "_fields"):
+        if mentions(code, word, SHALLOW):
+            return f"{word} is used in this tree, which counts its fields"
+    unpacked = (
+        value
+        for reading in mentions(code, node.name, SHALLOW)
+        for value in reading.values.values()
+        if value.op == "part" and (known := class_of(code, value["of"])) is not None and known[1] is node
+    )
+    return "it is unpacked into a number of names" if next(unpacked, None) is not None else ""
