@@ -18,7 +18,8 @@ from .editing.spelling import spelled
 from .edits import move_under, rewrite
 from .reading.autocast import always_on, autocasts, in_place, logits, partial_autocast, problem
 from .reading.frames import Guard, Reading
-from .reading.updates import Update, block_of, forward_and_loss, is_of, is_within, strays, updates_of_runs
+from .reading.regions import done_in, forward_and_loss, unmovable
+from .reading.updates import Update, strays, updates_of_runs
 from .task import Contract, Finding, State, Task, mend, mended, near_miss
 from .tree import SourceTree
 
@@ -78,7 +79,7 @@ def _under_autocast(
     obstacles: list[tuple[ast.AST, str]] = []
     for node, why in _taken(reading, option):
         obstacles.append((node, f"a name that the patch brings has another meaning: {why}"))
-    if is_last or _done(reading, statements) & {"backward", "step"}:
+    if is_last or done_in(reading, statements) & {"backward", "step"}:
         obstacles.append((update.backward, "backward call, but no forward and loss as statements before it"))
     if any(str(each.data).endswith("GradScaler") for each in update.loss.walk() if each.op == "global"):
         obstacles.append(
@@ -94,7 +95,7 @@ def _under_autocast(
         obstacles.append(
             (autocast, "autocast, but no forward of this update is in it: take it out, or put it round them")
         )
-    obstacles += _unmovable(reading, update, statements)
+    obstacles += unmovable(reading, update, statements)
     yield from (near_miss(source.site(node, note)) for node, note in obstacles)  # type: ignore[arg-type]
     if obstacles:
         return
@@ -107,40 +108,6 @@ def _under_autocast(
         widened.add(node)
         needed.setdefault(target.path, []).append(WIDEN)
     yield mend(source.site(statements[0], "forward and loss"), edits)
-
-
-def _unmovable(reading: Reading, update: Update, statements: Sequence[ast.stmt]) -> Iterator[tuple[ast.AST, str]]:
-    """What stands among forward and loss and is not to run under autocast, or shares a line with them."""
-    file = reading.file
-    for statement in statements:
-        for node in ast.walk(statement):
-            if isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)):
-                yield node, "yield between forward and loss: who goes on from here would be under autocast too"
-        siblings = block_of(file, statement)
-        if any(
-            each is not statement and each.lineno <= statement.lineno <= (each.end_lineno or 0) for each in siblings
-        ):
-            yield statement, "forward and loss share a line: give each statement its own"
-    for effect in reading.effects:
-        func = effect.value.get("func", effect.value) if effect.kind else None
-        is_own = effect.at.node in update.forwards or effect.through in update.runs
-        is_other = func is not None and is_of(func, update.model) and not is_own
-        if (
-            is_other
-            and effect.through is not None
-            and any(is_within(file, effect.through, each) for each in statements)
-        ):
-            yield effect.through, "another forward between forward and loss: move it out of them"
-
-
-def _done(reading: Reading, statements: Sequence[ast.stmt]) -> set[str]:
-    """What some statements of a scope do."""
-    file = reading.file
-    return {
-        effect.kind
-        for effect in reading.effects
-        if effect.through is not None and any(is_within(file, effect.through, each) for each in statements)
-    }
 
 
 def _taken(reading: Reading, option: Told) -> Iterator[tuple[ast.AST, str]]:

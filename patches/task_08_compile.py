@@ -37,22 +37,27 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     for file, call, why in strays(tree.code) if not updates else ():
         yield near_miss(tree.source(file.path).site(call, f"backward call, but {why}"))
     runs: dict[tuple[ast.AST, int], Run] = {}
+    options: dict[ast.AST, list[Told]] = {}
     for update in updates:
         by_hand = compiled(tree.code, update)
         source = tree.source(by_hand.file.path if by_hand is not None else update.reading.file.path)
         if by_hand is not None and not _is_ours(source, by_hand.node):
             yield mended(source.site(by_hand.node, "torch.compile in an idiom of its own"))  # type: ignore[arg-type]
             continue
-        run = run_of(tree.code, update)
-        if run is None:
-            yield near_miss(
-                source.site(
-                    update.backward, "backward call, but where a run begins whose model is called itself cannot be told"
-                )
-            )
-        elif (run.reading.node, run.model.key) not in runs:
-            runs[run.reading.node, run.model.key] = run
-            yield from _compiled(tree, run, by_hand is not None, given)
+        for model in update.models:
+            run = run_of(tree.code, update, model)
+            if run is None:
+                note = "backward call, but where a run begins whose model is called itself cannot be told"
+                yield near_miss(source.site(update.backward, note))
+            elif (run.reading.node, run.model.key) not in runs:
+                runs[run.reading.node, run.model.key] = run
+                scope = run.reading.node
+                options[scope] = options.get(scope) or told(tree, run.reading, given, *OPTIONS)
+                yield from _compiled(tree, run, by_hand is not None, options[scope])
+    for brought in (option for each in options.values() for option in each):
+        yield from brought.findings
+    for path in dict.fromkeys(run.reading.file.path for run in runs.values()):
+        yield definitions(tree.source(path), given, COMPILE, *HELPERS)
 
 
 def _is_ours(source: Source, call: ast.AST) -> bool:
@@ -64,26 +69,20 @@ def _is_ours(source: Source, call: ast.AST) -> bool:
     )
 
 
-def _compiled(tree: SourceTree, run: Run, is_done: bool, given: Source) -> Iterator[Finding]:
+def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) -> Iterator[Finding]:
     source = tree.source(run.reading.file.path)
     site = source.site(run.at, "model compiled before training" if is_done else "model that is trained as it is")
-    options = told(tree, run.reading, given, *OPTIONS)
     model = spelled(run.model, run.reading, run.at)
     if is_done:
         yield mended(site)
     elif model is None:
         yield near_miss(source.site(run.at, "run that begins, but which model it is has no name here: name it"))
-        return
     elif (taken := _taken(run, options)) is not None:
         yield near_miss(source.site(taken, "a name that the patch brings has another meaning here: rename it"))  # type: ignore[arg-type]
-        return
     else:
         place = insert_after if run.is_behind else insert_before
         text = f"if {options[0].text}:\n    {COMPILE}({model}, {options[1].text})"
         yield mend(site, [place(source, source.at(run.at), text)])
-    for option in options:
-        yield from option.findings
-    yield definitions(source, given, COMPILE, *HELPERS)
 
 
 def _taken(run: Run, options: list[Told]) -> ast.AST | None:

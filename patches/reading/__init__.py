@@ -16,4 +16,13 @@ tensors, elements, small
              tensors computed for small sizes: what a mask is, however it is written
 masks        causal masks: which values are one, where they are built, whether they are kept
 attention    a softmax of scaled products whose result weighs values
+updates      where a loss is learned from, its models, and the loop that leads to it
+regions      the statements by which a model runs and its loss is made
+counts       micro-batches, and guesses at their number, computed for small numbers of rows
+groups       accumulation by hand, and whether it weighs as it should
+autocast     the contexts that a forward runs in, and which expressions are its logits
+compiling    where a run begins, and whether its model is compiled before
+records      data classes and their objects
+parsers      command lines: what each asks for, and what is one
+options      where a scope keeps what it is told, and the way there from a command line
 """

@@ -98,7 +98,7 @@ def always_on(code: Code) -> Iterator[tuple[File, ast.expr]]:
             continue
         for node in [*file.uses.get("autocast", ()), *file.uses.get("set_autocast_enabled", ())]:
             call = file.parents[node]
-            meant = code.module(path).expr(node) if isinstance(call, ast.Call) and call.func is node else None  # type: ignore[arg-type]
+            meant = code.module(path).expr(node) if isinstance(call, ast.Call) and call.func is node else None
             if meant is None or meant.op != "global" or not str(meant.data).startswith("torch."):
                 continue
             assert isinstance(call, ast.Call)

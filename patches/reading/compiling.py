@@ -25,7 +25,7 @@ class Run:
 
 def compiled(code: Code, update: Update) -> Place | None:
     """The call by which the model of an update is compiled, in its scope or in one that leads to it."""
-    setup = _constructor(code, update.reading, update)
+    setup = _constructor(code, update.reading, update.model)
     pending, seen = [*([setup] if setup is not None else []), update.reading], set[ast.AST]()
     while pending and len(seen) < MOST_CALLERS:
         reading = pending.pop(0)
@@ -58,10 +58,10 @@ def decided_on_import(code: Code) -> Iterator[tuple[File, ast.stmt]]:
                     yield reading.file, around[0]
 
 
-def run_of(code: Code, update: Update) -> Run | None:
-    """Where the run of an update begins: behind its optimizer, or before its outermost loop."""
+def run_of(code: Code, update: Update, of: Value) -> Run | None:
+    """Where the run of an update begins for one of its models: behind its optimizer, or before its outermost loop."""
     reading, node = update.reading, update.backward
-    if not update.calls_model:
+    if not update.calls(of):
         return None
     around = [each for each in reading.file.ancestors(reading.node) if isinstance(each, Function)]
     if around:  # a function in a function: the run begins in that
@@ -74,10 +74,10 @@ def run_of(code: Code, update: Update) -> Run | None:
         if len({caller.node for caller, _ in near}) > 1:
             return None
         reading, node = near[0]
-    setup = _constructor(code, reading, update)
+    setup = _constructor(code, reading, of)
     if setup is not None:
-        return Run(setup, update.model, setup.node.body[-1], is_behind=True)  # type: ignore[attr-defined]
-    model = update.model if around or reading is update.reading else next(iter(models(reading)), None)
+        return Run(setup, of, setup.node.body[-1], is_behind=True)  # type: ignore[attr-defined]
+    model = of if around or reading is update.reading else next(iter(models(reading)), None)
     body = reading.node.body  # type: ignore[attr-defined]
     place = next((place for place, each in enumerate(body) if is_within(reading.file, node, each)), None)
     if model is None or place is None:
@@ -90,11 +90,11 @@ def run_of(code: Code, update: Update) -> Run | None:
     )
 
 
-def _constructor(code: Code, reading: Reading, update: Update) -> Reading | None:
+def _constructor(code: Code, reading: Reading, model: Value) -> Reading | None:
     """The constructor that is given the model, where the loop stands in a method of the same class."""
     owner = reading.owner if reading.attributes else None
     setup = next((each for each in getattr(owner, "body", ()) if getattr(each, "name", "") == "__init__"), None)
-    if not isinstance(setup, Function) or update.model.op != "parameter" or update.model.data[1] is not setup:
+    if not isinstance(setup, Function) or model.op != "parameter" or model.data[1] is not setup:
         return None
     return code.reading(reading.file, setup, owner)
 

@@ -29,17 +29,19 @@ class Update:
     backward: ast.Call  # in the scope's text: the backward, or the call by which it is done
     effect: Effect
     loss: Value
-    model: Value
+    models: tuple[Value, ...]  # whose loss it is
     runs: tuple[ast.Call, ...]  # the calls in the scope's text by which the model runs for the loss
     forwards: frozenset[ast.AST]  # the calls of the model or of its methods, wherever they stand
 
     @property
-    def calls_model(self) -> bool:
-        """Whether the model itself is called, and not its methods alone."""
+    def model(self) -> Value:
+        """The first of its models."""
+        return self.models[0]
+
+    def calls(self, model: Value) -> bool:
+        """Whether a model itself is called, and not its methods alone."""
         made = (each for each in self.loss.walk() if each.at is not None and each.at.node in self.forwards)
-        return self.model.op == "instance" or any(
-            _is_the(each["func"], self.model) for each in made if "func" in each.args
-        )
+        return model.op == "instance" or any(_is_the(each["func"], model) for each in made if "func" in each.args)
 
 
 def updates_of_runs(code: Code) -> list[Update]:
@@ -81,12 +83,13 @@ def _update(code: Code, reading: Reading, effect: Effect) -> Update | None:
     func = effect.value["func"]
     losses = [each for name, each in effect.value.args.items() if name == "0"]
     losses += [func["of"]] if func.op == "attr" else []
-    pairs = [(loss, model) for loss in losses for model in models(reading) or _called(loss)]
-    for loss, model in pairs:
-        forwards = _forwards(code, reading, loss, model)
+    for loss in losses:
+        made = {model: _forwards(code, reading, loss, model) for model in models(reading) or _called(loss)}
+        made = {model: forwards for model, forwards in made.items() if forwards}
+        forwards = frozenset[ast.AST]().union(*made.values())
         runs = tuple(_runs(code, reading, loss, forwards)) if forwards else ()
         if runs and not (effect.through in runs and _is_update_itself(code, reading, effect)):
-            return Update(reading, effect.through, effect, loss, model, runs, frozenset(forwards))
+            return Update(reading, effect.through, effect, loss, tuple(made), runs, forwards)
     return None
 
 
@@ -154,7 +157,7 @@ def _followed(code: Code, reading: Reading, model: Value, seen: set[ast.AST]) ->
             yield from _followed(code, inner, model, seen)
 
 
-def _runs(code: Code, reading: Reading, loss: Value, forwards: set[ast.AST]) -> Iterator[ast.Call]:
+def _runs(code: Code, reading: Reading, loss: Value, forwards: Collection[ast.AST]) -> Iterator[ast.Call]:
     """The calls in a scope's text by which a model runs, and on which a loss depends."""
     parts = {each.key for each in loss.walk()}
     for node, value in reading.values.items():
@@ -301,37 +304,8 @@ def is_repeated(reading: Reading, node: ast.AST) -> bool:
     return False
 
 
-def forward_and_loss(update: Update) -> tuple[list[ast.stmt], bool]:
-    """The neighbouring statements that run the model and make its loss, and whether the backward is the last of them.
-
-    They stand in one block, that of the backward or one around it.
-    """
-    reading, file = update.reading, update.reading.file
-    block, backward = block_of(file, file.statement(update.backward)), file.statement(update.backward)
-    while not all(any(is_within(file, run, each) for each in block) for run in update.runs):
-        backward = file.parents[backward]  # type: ignore[assignment]
-        block = block_of(file, backward)
-    end = block.index(backward)
-    parts = {each.key: each for each in update.loss.walk()}
-    ran = {key for key, each in parts.items() if each.at is not None and each.at.node in update.forwards}
-    ran = ran or {each.key for run in update.runs for each in results(reading.values[run])} & parts.keys()
-    is_run = made_of(ran)
-    made = [node for node, value in reading.values.items() if value.key in parts and is_run(value)]
-    made += update.runs
-    places = [place for place, each in enumerate(block[: end + 1]) if any(is_within(file, node, each) for node in made)]
-    before = [place for place in places if place < end]
-    return (block[before[0] : before[-1] + 1], False) if before else ([block[end]], True)
-
-
 def is_within(file: File, node: ast.AST, outer: ast.AST) -> bool:
     return node is outer or any(each is outer for each in file.ancestors(node))
-
-
-def block_of(file: File, statement: ast.stmt) -> list[ast.stmt]:
-    """The statements among which one stands."""
-    parent = file.parents[statement]
-    blocks = (getattr(parent, name, None) for name in ("body", "orelse", "finalbody"))
-    return next(block for block in blocks if isinstance(block, list) and statement in block)
 
 
 def strays(code: Code) -> Iterator[tuple[File, ast.Call, str]]:
