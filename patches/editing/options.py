@@ -45,10 +45,10 @@ def told(tree: SourceTree, reading: Reading, given: Source, *names: str) -> list
 def _told(tree: SourceTree, way: Way, given: Source, name: str) -> Told:
     homes = [] if way.home.kind == "namespace" else [way.home, *way.through]
     found = [_home(tree, home, given, name) for home in homes]
-    is_new = any(each.state is State.MISSING for each in found[:1])
-    found += [_flag(tree, flags, given, name, is_new=is_new) for flags in way.parsers]
+    is_new = way.home.kind == "namespace" or any(each.state is State.MISSING for each in found[:1])
+    found += [_flag(tree, flags, given, name) for flags in way.parsers]
     found += [_handed(tree, hand, given, name) for hand in way.hands if way.parsers]
-    if way.problem and (is_new or way.home.kind == "namespace"):
+    if way.problem and is_new:
         note = f"training that is to have {name}, but {way.problem}"
         found.append(near_miss(tree.source(way.home.file.path).site(way.home.node, note)))  # type: ignore[arg-type]
     return Told(way.home.form.format(name), tuple(found))
@@ -157,13 +157,13 @@ def _kept(target: Source, setup: ast.FunctionDef, given: Source, name: str) -> E
     return insert_after(target, target.at(kept[place - 1][1]), text)
 
 
-def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str, *, is_new: bool) -> Finding:
+def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str) -> Finding:
     """An option behind the nearest one before it that the parser has."""
     target = tree.source(flags[0].file.path)
     own = {flag.name: flag for flag in flags if not flag.is_exclusive}
     spelled = [flag for flag in flags if flag.name == name or f"--{name}" in flag.texts]
     ours = {_name(call): call for call in given.walk(cst.Call, having=("add_argument",)) if _name(call)}
-    if spelled and (is_new or not _is_same(spelled[0], ours[name], given)):
+    if spelled and not (spelled[0].name == name and _is_same(spelled[0], ours[name], given)):
         return near_miss(target.site(spelled[0].node, f"option --{name}, which is there for something else: rename it"))
     if spelled:
         return mended(target.site(spelled[0].node, f"option --{name}"))

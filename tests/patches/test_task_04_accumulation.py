@@ -352,12 +352,10 @@ def test_a_command_line_that_hands_on_no_option_is_left_alone(loop):
 
 
 def test_a_flag_with_dashes_is_the_same_flag(loop):
-    text = (
-        LOOP
-        + "\n\ndef main(cli):\n    cli.add_argument('--accum-steps')\n    args = cli.parse_args()\n    train_loop(1, 2, epochs=args.epochs)\n"
-    )
-    whole = plan(loop(text), [TASK]).changes[0].after.decode()
-    assert whole.count("add_argument") == 1
+    added = "    cli.add_argument('--epochs')\n    cli.add_argument('--accum-steps', type=int, default=1)\n"
+    main = f"\n\ndef main(cli):\n{added}    args = cli.parse_args()\n    train_loop(1, 2, epochs=args.epochs)\n"
+    whole = plan(loop(LOOP + main), [TASK]).changes[0].after.decode()
+    assert whole.count("add_argument") == 2
     assert "accum_steps=args.accum_steps" in whole
 
 
