@@ -169,8 +169,8 @@ class Spans(CodegenState):
         self._tokens.setdefault((start, len(self.tokens)), []).append(node)
 
     def nodes(self, start: int, end: int) -> list[cst.CSTNode]:
-        """The nodes of this span, the innermost first; brackets around an expression may count or not."""
-        return self._nodes.get((start, end)) or self._nodes.get((start + 1, end - 1), [])
+        """The nodes of this span, the innermost first, behind those that it has brackets around."""
+        return [*self._nodes.get((start + 1, end - 1), []), *self._nodes.get((start, end), [])]
 
     def starting(self, start: int) -> list[cst.CSTNode]:
         """The nodes of the longest span that starts here."""

@@ -28,7 +28,6 @@ from .loops import (
     is_update,
     iteration,
     planned_totals,
-    schedule_totals,
     scheduling_function,
     steppers,
     strayed,
@@ -37,7 +36,7 @@ from .loops import (
     training_loop,
     without_loop,
 )
-from .reading.counts import Cut, counting, cut_of, sliced
+from .reading.counts import Cut, counting, cut_of, is_limit, sliced
 from .reading.frames import Reading
 from .reading.updates import is_within
 from .source import Source
@@ -47,6 +46,7 @@ from .tree import SourceTree
 LOADER, LOADS = "loader", "row_loader"
 OPTIONS = ("batch_size", "num_workers")
 EXTRA = "extra_steps"
+TOTALS = ("total_steps", "T_max")
 LOADING = ("batch_size", "shuffle", "num_workers", "persistent_workers")
 WRAPPERS = ("enumerate", "list", "tuple", "iter")
 
@@ -69,7 +69,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     yield from planned_totals(source, given, scheduling_function(tree, source, reading), extra)
     for guard in source.walk(cst.If, inside=function):
         if "last_epoch" in source.code(guard.test) and is_update(source, guard, steppers(source, function)):
-            yield _guarded(source, function, guard)
+            yield _guarded(source, reading, guard)
     if cut is not None and isinstance(cut.computed.size, int):
         given = _with_batch_size(cut.computed.size)
     for option in told(tree, reading, given, *OPTIONS):
@@ -77,16 +77,17 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     yield definitions(source, given, LOADS, PLANNED)
 
 
-def _guarded(source: Source, function: cst.FunctionDef, guard: cst.If) -> Finding:
+def _guarded(source: Source, reading: Reading, guard: cst.If) -> Finding:
     """Take the scheduler's step out of a condition that only keeps it from passing its total."""
-    test, totals = guard.test, [source.code(total) for total, _ in schedule_totals(source, function)]
-    sides = [test.left, test.comparisons[0].comparator] if isinstance(test, cst.Comparison) else []
-    operator = test.comparisons[0].operator if isinstance(test, cst.Comparison) else None
-    if isinstance(operator, (cst.GreaterThan, cst.GreaterThanEqual)):
-        sides.reverse()
-    is_limit = isinstance(operator, (cst.LessThan, cst.LessThanEqual, cst.GreaterThan, cst.GreaterThanEqual))
-    is_limit = is_limit and len(test.comparisons) == 1 and "last_epoch" in source.code(sides[0])  # type: ignore[attr-defined]
-    if not is_limit or source.code(sides[1]) not in totals:
+    node = next(each for each in ast.walk(reading.node) if isinstance(each, ast.If) and source.at(each) is guard)
+    calls = [each for each in ast.walk(reading.node) if isinstance(each, ast.Call)]
+    totals = [
+        reading.values[k.value]
+        for call in calls
+        for k in call.keywords
+        if k.arg in TOTALS and k.value in reading.values
+    ]
+    if not any(is_limit(reading.values[node.test], total) for total in totals):
         return near_miss(source.site(guard, "scheduler's step under a condition that is not its total: step it always"))
     return mend(source.site(guard, "scheduler that stops before the run does"), [unwrap(source, guard)])
 

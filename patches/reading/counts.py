@@ -254,13 +254,14 @@ def is_count(value: Value, cut: Cut) -> bool:
     return any(_is(value, [(cut.known(*each), rule(*each)) for each in tried]) for rule in rules)
 
 
-def is_limit(test: Value, step: Value, total: Value) -> bool:
-    """Whether a test says no more than that a schedule has not come to its total; `step` is its last_epoch."""
-    own = [each for each in test.walk() if each.op == "attr" and each.data in ("total_steps", "_total_steps")]
-    pairs = product(range(5), range(1, 5))
-    return _is(
-        test, [({step.key: at, total.key: end, **{each.key: end for each in own}}, at < end) for at, end in pairs]
-    )
+def is_limit(test: Value, total: Value) -> bool:
+    """Whether a test says no more than that a schedule has not passed its total."""
+    steps = {each.key for each in test.walk() if each.op == "attr" and each.data == "last_epoch"}
+    own = {each.key for each in test.walk() if each.op == "attr" and each.data in ("total_steps", "_total_steps")}
+    rules: list[Callable[[int, int], bool]] = [lambda at, end: at < end, lambda at, end: at <= end]
+    pairs = list(product(range(5), range(1, 5)))
+    known = [dict.fromkeys(steps, at) | dict.fromkeys({*own, total.key}, end) for at, end in pairs]
+    return any(_is(test, [(each, rule(*pair)) for each, pair in zip(known, pairs, strict=True)]) for rule in rules)
 
 
 def _is(value: Value, wanted: list[tuple[dict[int, Any], Any]]) -> bool:

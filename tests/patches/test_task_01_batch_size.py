@@ -31,6 +31,74 @@ def test_the_plain_loop(loop_of, after):
 
 
 @pytest.mark.parametrize(
+    "cut",
+    [
+        "data.split(split_size=8, dim=0)",
+        "data.tensor_split(list(range(8, len(data), 8)))",
+        "(data[at : at + 8] for at in range(0, len(data), 8))",
+        "(data[at : at + 8] for at in range(0, data.shape[0], 8))",
+        "(data[rows] for rows in torch.arange(len(data)).split(8))",
+        "torch.utils.data.DataLoader(data, 8, generator=torch.Generator())",
+        "(item[0] for item in torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data), batch_size=8))",
+    ],
+)
+def test_micro_batches_are_found_by_what_they_are(loop_of, after, cut):
+    text = after(loop_of(LOOP.replace("data.split(8)", cut)), "task-1")
+    assert LOADED + PLANNED in text
+    assert "        for batch in loader:\n" in text
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        "(data[at : at + 8] for at in range(0, len(data), 4))",
+        "(data[at : at + 8] for at in range(8, len(data), 8))",
+        "(data[at : at + 8] for at in range(0, len(data) - 8, 8))",
+        "data.tensor_split(8)",
+        "torch.utils.data.DataLoader(data, 8, drop_last=True)",
+        "data.split(8, 1)",
+    ],
+)
+def test_what_gives_other_rows_is_none(loop_of, refusal, cut):
+    assert "where the rows are cut cannot be told" in refusal(loop_of(LOOP.replace("data.split(8)", cut)), "task-1")
+
+
+def test_micro_batches_that_an_epoch_lists_are_loaded_once(loop_of, after):
+    listed = "        parts = [data[at : at + 8] for at in range(0, len(data), 8)]\n"
+    text = after(loop_of(LOOP.replace(CUT, listed + CUT.replace("data.split(8)", "parts"))), "task-1")
+    assert LOADED + PLANNED in text
+    assert "    for epoch in range(epochs):\n        for batch in loader:\n" in text
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "not scheduler.last_epoch >= total",
+        "scheduler.last_epoch < scheduler.total_steps",
+        "total > scheduler.last_epoch",
+    ],
+)
+def test_a_guard_is_found_by_what_it_lets_through(loop_of, after, test):
+    text = after(loop_of(LOOP.replace("scheduler.last_epoch < total", test)), "task-1")
+    assert "            optimizer.step()\n            scheduler.step()\n" in text
+
+
+@pytest.mark.parametrize("test", ["scheduler.last_epoch < total // 2", "scheduler.last_epoch % 2", "total < 9"])
+def test_a_guard_that_lets_less_through_is_named(loop_of, refusal, test):
+    text = LOOP.replace("scheduler.last_epoch < total", f"scheduler.last_epoch >= 0 and {test}")
+    assert "under a condition that is not its total" in refusal(loop_of(text), "task-1")
+
+
+@pytest.mark.parametrize(
+    "guess",
+    ["int(data.size(0) / 8)", "divmod(len(data), 8)[0]", "(len(data) // 8 or 1)", "math.ceil(len(data) / 8)"],
+)
+def test_a_guess_is_found_by_what_it_comes_to(loop_of, after, guess):
+    text = "import math\n" + LOOP.replace("max(1, len(data) // 8)", guess)
+    assert LOADED + "    total = planned_updates(epochs, " in after(loop_of(text), "task-1")
+
+
+@pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         pytest.param(CUT, "        for batch in torch.split(data, 8):\n", "for batch in loader:", id="function"),
