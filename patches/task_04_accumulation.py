@@ -56,7 +56,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield from strayed(tree)
         return
     source, function, reading = trained
-    by_hand = [each for each in updates_of_runs(tree.code) if each.reading is reading]
+    by_hand = [each for each in updates_of_runs(tree.code) if each.reading.node is reading.node]
     for update in by_hand:
         grouped = accumulates(update)
         if not _is_ours(source, function) and (grouped or is_scaled_alone(update)):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from copy import copy
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .classes import names_of
 from .files import File, Files, Function
@@ -13,6 +15,8 @@ from .frames import DEEPEST, Frame, Reading, Run
 from .statements import Reader
 from .values import Graph, Value
 
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
 LONGEST = 16  # names that stand for names, classes under classes
 
 
@@ -29,6 +33,7 @@ class Code:
         self._attributes: dict[tuple[ast.ClassDef, int], dict[str, Value]] = {}
         self._under: dict[ast.ClassDef, list[ast.ClassDef]] = {}
         self._scripts: dict[str, Reading] = {}
+        self.answers: dict[Hashable, Any] = {}  # of questions that are asked more than once, by `once`
         self._importable: dict[str, bool] = {}
 
     def reading(
@@ -209,6 +214,19 @@ class Code:
             reader.symbolic(setup, node, owner)
         reader.body(setup.body)
         return found | {name: value for (key, name), value in run.attributes.items() if key == owner.key}
+
+
+def once(question: Callable[Concatenate[Code, Asked], Answer]) -> Callable[Concatenate[Code, Asked], Answer]:
+    """Ask a tree's code a question once for the same arguments."""
+
+    @wraps(question)
+    def asked(code: Code, *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
+        key = (question, *args, *kwargs.items())
+        if key not in code.answers:
+            code.answers[key] = question(code, *args, **kwargs)
+        return code.answers[key]  # type: ignore[no-any-return]
+
+    return asked  # type: ignore[return-value]
 
 
 def is_main_guard(statement: ast.stmt) -> bool:

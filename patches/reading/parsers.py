@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .code import Code
+from .code import Code, once
 from .files import File, Function
 from .frames import Reading
 from .names import parameters
@@ -36,6 +36,7 @@ class Flag:
     is_exclusive: bool = False  # whether it excludes others of its group
 
 
+@once
 def flags(code: Code) -> list[Flag]:
     """Every option that a parser of the tree is given."""
     found: list[Flag | None] = []

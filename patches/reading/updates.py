@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from .classes import names_of
-from .code import Code, is_main_guard
+from .code import Code, is_main_guard, once
 from .files import File, Function
 from .frames import DEEPEST, Effect, Reading
 from .values import Value
@@ -44,6 +44,7 @@ class Update:
         return model.op == "instance" or any(_is_the(each["func"], model) for each in made if "func" in each.args)
 
 
+@once
 def updates_of_runs(code: Code) -> list[Update]:
     """The updates that a tree's training makes, in loops over micro-batches; those made on request are none of them.
 
@@ -233,6 +234,7 @@ def reading_of(code: Code, node: ast.AST) -> Reading | None:
     return None
 
 
+@once
 def mentions(code: Code, name: str, deepest: int = DEEPEST) -> list[Reading]:
     """The scopes in whose own text a name stands."""
     found, word = [], re.compile(rf"\b{re.escape(name)}\b".encode())
@@ -253,6 +255,7 @@ def scope_of(code: Code, file: File, node: ast.AST, deepest: int = DEEPEST) -> R
     return code.reading(file, around, owner if isinstance(owner, ast.ClassDef) else None, deepest=deepest)
 
 
+@once
 def calls_of(code: Code, function: Function) -> list[tuple[Reading, ast.Call]]:
     """Every call of a function that is seen, with the scope that it stands in."""
     return [
@@ -268,6 +271,7 @@ def _naming(code: Code, function: Function) -> list[Reading]:
     return [reading for name in _names_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
 
 
+@once
 def _names_of(code: Code, name: str) -> list[str]:
     alias = re.compile(rf"\b{re.escape(name)}\s+as\s+(\w+)".encode())
     aliases = (found for path in sorted(code.files.paths) for found in alias.findall(code.files.raw(path)))
@@ -289,7 +293,7 @@ def _is_looped(code: Code, reading: Reading, depth: int) -> bool:
         if reading.node.name.encode() in code.files.raw(path) and (file := code.files.file(path)) is not None
         for node in file.uses.get(reading.node.name, ())
     ]
-    found = [(scope, node) for scope, node in found if scope is not reading]
+    found = [(scope, node) for scope, node in found if scope.node is not reading.node]
     return bool(found) and all(is_repeated(scope, node) or _is_looped(code, scope, depth + 1) for scope, node in found)
 
 
