@@ -272,6 +272,10 @@ def strayed(tree: SourceTree) -> Iterator[Finding]:
 
 def scheduling_function(tree: SourceTree, source: Source, reading: Reading) -> cst.FunctionDef:
     """The function that makes the schedule of a run: the one with its loop, its class's constructor or a caller."""
+    own = source.at(reading.node)  # type: ignore[arg-type]
+    assert isinstance(own, cst.FunctionDef)
+    if next(schedule_totals(source, own), None) is not None:
+        return own
     nodes = [reading.node, *getattr(reading.owner, "body", ())]
     nodes += [caller.node for caller, _ in calls_of(tree.code, reading.node) if caller.file is reading.file]  # type: ignore[arg-type]
     functions = [source.at(each) for each in dict.fromkeys(nodes) if isinstance(each, ast.FunctionDef)]

@@ -63,7 +63,8 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield from without_loop(source, function)
         return
     loop = next(each for each in ast.walk(reading.node) if isinstance(each, ast.For) and source.at(each) is found[0])
-    cut = _cut(reading, loop)
+    is_loaded = any(source.code(call.func) == LOADS for call in source.walk(cst.Call, inside=function))
+    cut = _cut(reading, loop) if not is_loaded else None
     yield from _loaded(source, reading, function, loop, cut)
     extra = EXTRA if source.names.bindings(EXTRA, function.body.body[0]) else ""
     yield from planned_totals(source, given, scheduling_function(tree, source, reading), extra)

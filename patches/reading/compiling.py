@@ -68,7 +68,11 @@ def run_of(code: Code, update: Update, of: Value) -> Run | None:
         reading, node = scope_of(code, reading.file, reading.node), reading.node  # type: ignore[assignment]
     for _ in range(MOST_CALLERS):
         callers = calls_of(code, reading.node) if isinstance(reading.node, Function) else []
-        near = [(caller, call) for caller, call in callers if caller.file is reading.file and is_repeated(caller, call)]
+        near = [
+            (caller, call)
+            for caller, call in callers
+            if caller.file is reading.file and is_repeated(caller.file, caller.node, call)
+        ]
         if not near:
             break
         if len({caller.node for caller, _ in near}) > 1:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -217,10 +217,8 @@ def _cut(node: ast.expr, value: Value) -> Cut | None:
         except _FAILURES:
             cuts = [Cut(node, rows, other) for other in sources if other is not rows]
         for cut in cuts:
-            wanted = [
-                (cut.known(count, size), _grouped(list(range(count)), size)) for size in cut.sizes for count in TRIED
-            ]
-            if _is(value, wanted):
+            tried = product(cut.sizes, TRIED)
+            if _is(value, ((cut.known(count, size), _grouped(list(range(count)), size)) for size, count in tried)):
                 return cut
     return None
 
@@ -251,7 +249,7 @@ def is_count(value: Value, cut: Cut) -> bool:
         lambda rows, size: -(-rows // size),
     ]
     tried = list(product(TRIED, cut.sizes))
-    return any(_is(value, [(cut.known(*each), rule(*each)) for each in tried]) for rule in rules)
+    return any(_is(value, ((cut.known(*each), rule(*each)) for each in tried)) for rule in rules)
 
 
 def is_limit(test: Value, total: Value) -> bool:
@@ -264,7 +262,7 @@ def is_limit(test: Value, total: Value) -> bool:
     return any(_is(test, [(each, rule(*pair)) for each, pair in zip(known, pairs, strict=True)]) for rule in rules)
 
 
-def _is(value: Value, wanted: list[tuple[dict[int, Any], Any]]) -> bool:
+def _is(value: Value, wanted: Iterable[tuple[dict[int, Any], Any]]) -> bool:
     try:
         return all(computed(value, known) == made for known, made in wanted)
     except _FAILURES:

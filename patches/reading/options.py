@@ -107,9 +107,13 @@ def _namespaces(code: Code, reading: Reading) -> tuple[str, Parser, frozenset[st
     """The parsed command line whose options a scope reads itself: how it writes one, whose it is, and which."""
     found: dict[str, set[str]] = {}
     parsers: dict[str, Parser] = {}
+    known: dict[int, Parser | None] = {}
     for node in ast.walk(reading.node):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value in reading.values:
-            parser = parser_of(code, reading, reading.values[node.value])
+            value = reading.values[node.value]
+            if value.key not in known:
+                known[value.key] = parser_of(code, reading, value)
+            parser = known[value.key]
             if parser is not None:
                 found.setdefault(f"{node.value.id}.{{}}", set()).add(node.attr)
                 parsers[f"{node.value.id}.{{}}"] = parser

@@ -17,7 +17,7 @@ _OF_MODELS = ("parameters", "named_parameters", "train")  # what only a model is
 _NO_RUNS = {*_OF_MODELS, "eval", "state_dict", "modules", "buffers", "zero_grad", "to", "requires_grad_", "no_sync"}
 _LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp)
 MOST_CALLERS = 6  # of callers
-SHALLOW = 2  # calls in calls that are followed where only a scope's own calls are asked for
+SHALLOW = 1  # calls in calls that are followed where only a scope's own calls are asked for
 _MOST_FOLLOWED = 200  # scopes in which a forward is looked for
 
 
@@ -51,21 +51,24 @@ def updates_of_runs(code: Code) -> list[Update]:
     What cannot be imported does not train, so nothing is found there.
     """
     found = {update.backward: update for update in _updates(code)}
-    return [update for update in found.values() if _is_in_a_run(code, update) and _may_run(code, update.reading)]
+    return [update for update in found.values() if _may_run(code, update.reading)]
 
 
 def _may_run(code: Code, reading: Reading) -> bool:
     """Whether anything that can be imported calls a scope, if anything does."""
-    callers = calls_of(code, reading.node) if isinstance(reading.node, Function) else []
-    return not callers or any(code.is_importable(caller.file.path) for caller, _ in callers)
+    if not isinstance(reading.node, Function) or calls_of(code, reading.node):
+        return True
+    word = re.compile(rf"\b{reading.node.name}\b".encode())
+    naming = (path for path in code.files.paths if path != reading.file.path and word.search(code.files.raw(path)))
+    return all(code.is_importable(path) for path in naming if code.files.file(path) is not None)
 
 
 def _updates(code: Code) -> Iterator[Update]:
-    pending = [(reading, 0) for reading in mentions(code, "backward")]
+    pending = [(reading, 0) for reading in mentions(code, "backward", within=_is_in_a_run)]
     seen = set[ast.AST]()
     while pending:
         reading, depth = pending.pop(0)
-        if reading.node in seen or not code.is_importable(reading.file.path):
+        if reading.node in seen:
             continue
         seen.add(reading.node)
         made = [update for effect in reading.effects if (update := _update(code, reading, effect)) is not None]
@@ -135,8 +138,9 @@ def _forwards(code: Code, reading: Reading, loss: Value, model: Value) -> set[as
     """The calls of a model that a loss is made of, wherever they stand."""
     if model.op == "instance":  # of the tree, so its forward has been followed
         return set(_followed(code, reading, model, set()))
-    calls = [each for each in loss.walk() if "func" in each.args and each.at is not None]
-    return {each.at.node for each in calls if each.at and (is_of(each["func"], model) or _is_given(each, model))}
+    calls = (each for each in loss.walk() if "func" in each.args)
+    made = (each.at for each in calls if is_of(each["func"], model) or _is_given(each, model))
+    return {at.node for at in made if at is not None}
 
 
 def _is_given(call: Value, model: Value) -> bool:
@@ -235,13 +239,16 @@ def reading_of(code: Code, node: ast.AST) -> Reading | None:
 
 
 @once
-def mentions(code: Code, name: str, deepest: int = DEEPEST) -> list[Reading]:
-    """The scopes in whose own text a name stands."""
+def mentions(
+    code: Code, name: str, deepest: int = DEEPEST, within: Callable[[Code, File, ast.AST], bool] = lambda *_: True
+) -> list[Reading]:
+    """The scopes in whose own text a name stands, in files that can be imported: no others run."""
     found, word = [], re.compile(rf"\b{re.escape(name)}\b".encode())
     for path in sorted(code.files.paths):
         file = code.files.file(path) if word.search(code.files.raw(path)) else None
-        if file is not None:
-            found += [scope_of(code, file, node, deepest) for node in file.uses.get(name, ())]
+        if file is not None and code.is_importable(path):
+            nodes = [node for node in file.uses.get(name, ()) if within(code, file, node)]
+            found += [scope_of(code, file, node, deepest) for node in nodes]
     return list(dict.fromkeys(found))
 
 
@@ -278,32 +285,29 @@ def _names_of(code: Code, name: str) -> list[str]:
     return list(dict.fromkeys([name, *(each.decode(errors="replace") for each in aliases)]))
 
 
-def _is_in_a_run(code: Code, update: Update) -> bool:
-    """Whether an update stands under a loop, or every mention of its function does."""
-    is_looped = any(guard.kind in ("for", "while") for guard in update.effect.under)
-    return is_looped or _is_looped(code, update.reading, 0)
-
-
-def _is_looped(code: Code, reading: Reading, depth: int) -> bool:
-    if not isinstance(reading.node, Function) or depth > MOST_CALLERS:
+def _is_in_a_run(code: Code, file: File, node: ast.AST, depth: int = 0) -> bool:
+    """Whether a node stands in a loop, or every mention of its function does, or of theirs."""
+    scope = next((each for each in file.ancestors(node) if isinstance(each, Function)), file.module)
+    if is_repeated(file, scope, node):
+        return True
+    if isinstance(scope, ast.Module) or depth > MOST_CALLERS:
         return False
-    found = [
-        (scope_of(code, file, node, SHALLOW), node)
-        for path in sorted(code.files.paths)
-        if reading.node.name.encode() in code.files.raw(path) and (file := code.files.file(path)) is not None
-        for node in file.uses.get(reading.node.name, ())
-    ]
-    found = [(scope, node) for scope, node in found if scope.node is not reading.node]
-    return bool(found) and all(is_repeated(scope, node) or _is_looped(code, scope, depth + 1) for scope, node in found)
+    word = scope.name.encode()
+    others = (
+        other for path in sorted(code.files.paths) if word in code.files.raw(path) and (other := code.files.file(path))
+    )
+    found = [(other, each) for other in others for each in other.uses.get(scope.name, ())]
+    found = [(other, each) for other, each in found if scope not in other.ancestors(each)]
+    return bool(found) and all(_is_in_a_run(code, other, each, depth + 1) for other, each in found)
 
 
-def is_repeated(reading: Reading, node: ast.AST) -> bool:
+def is_repeated(file: File, scope: ast.AST, node: ast.AST) -> bool:
     """Whether a node of a scope's own text stands in a loop of it, and not in what the loop goes through."""
-    for around in reading.file.ancestors(node):
-        if around is reading.node:
+    for around in file.ancestors(node):
+        if around is scope:
             return False
         first = getattr(around, "iter", None) or next((each.iter for each in getattr(around, "generators", ())), None)
-        if isinstance(around, _LOOPS) and not (first is not None and is_within(reading.file, node, first)):
+        if isinstance(around, _LOOPS) and not (first is not None and is_within(file, node, first)):
             return True
     return False
 
@@ -317,8 +321,6 @@ def strays(code: Code) -> Iterator[tuple[File, ast.Call, str]]:
     for reading in mentions(code, "backward"):
         for effect in reading.effects:
             if effect.kind == "backward" and effect.is_own and isinstance(effect.at.node, ast.Call):
-                if not code.is_importable(reading.file.path):
-                    continue
-                known = any(_update(code, each, other) is not None for each in [reading] for other in [effect])
-                why = "no loop over micro-batches leads to it" if known else "for which model it is cannot be told"
+                is_known = _update(code, reading, effect) is not None
+                why = "no loop over micro-batches leads to it" if is_known else "for which model it is cannot be told"
                 yield reading.file, effect.at.node, why
