@@ -253,13 +253,13 @@ def _method(frame: Frame, callee: Value, placed: Sequence[Value], named: Mapping
 def decorated(frame: Frame, node: Function) -> Value:
     """What a function's name stands for, its decorators applied."""
     around = frame if frame.scope.parent is not None else None
-    value = frame.graph.value("function", data=(frame.file.path, node, around), at=Place(frame.file, node))
+    value = plain = frame.graph.value("function", data=(frame.file.path, node, around), at=Place(frame.file, node))
     for decorator in reversed(node.decorator_list):
         made, at = frame.code.resolved(frame.expr(decorator)), Place(frame.file, decorator)
         if made.op in ("function", "bound"):
             value = call(frame, made, [value], {}, at)
         elif not _is_transparent(made["func"] if made.op == "call" else made):
-            return frame.graph.opaque(f"what the decorator makes of {node.name} is not known", at)
+            return frame.graph.opaque(f"what the decorator makes of {node.name} is not known", at, {"decorated": plain})
     return value
 
 

@@ -206,7 +206,7 @@ def _call(frame: Frame, node: ast.Call) -> Value:
     if isinstance(func, ast.Name) and func.id == "super" and frame.scope.owner("super") is None:
         return graph.value("super", data=frame.cls, at=at)
     callee = frame.code.resolved(frame.expr(func))
-    function = callee["func"] if callee.op == "bound" else callee
+    function = callee["func"] if callee.op == "bound" else callee.get("decorated") or callee
     if frame.depth == 0 and function.op == "function":
         frame.run.reading.calls[node] = function.data[1]
     if frame.depth == 0 and callee.op == "instance":

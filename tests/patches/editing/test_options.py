@@ -279,3 +279,26 @@ def fit(model, rows, cfg: Config):
 {UPDATE}""",
     )
     assert list(after) == ["config.py"]
+
+
+def test_a_decorated_loop_is_called_all_the_same(given_to):
+    _, after = given_to(
+        training=f"""\
+import argparse
+
+from somewhere import timed
+
+
+def main(model, rows):
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int)
+    p.add_argument("--lr", type=float)
+    args = p.parse_args()
+    fit(model, rows, epochs=args.epochs, lr=args.lr)
+
+
+@timed
+def fit(model, rows, *, epochs=1, lr=1e-3):
+{UPDATE}"""
+    )
+    assert "fit(model, rows, epochs=args.epochs, lr=args.lr, accum_steps=args.accum_steps)" in after["training.py"]
