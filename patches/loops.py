@@ -383,13 +383,6 @@ def outermost_loop(source: Source, loop: cst.For) -> cst.For | cst.While:
     return [each for each in (loop, *source.ancestors(loop)) if isinstance(each, (cst.For, cst.While))][-1]
 
 
-def assigned_names(source: Source, statement: cst.CSTNode) -> set[str]:
-    """The plain names that a statement sets, anywhere in it."""
-    targets = [target.target for assign in source.walk(cst.Assign, inside=statement) for target in assign.targets]
-    parts = [part for target in targets for part in (elements(target) or [target])]
-    return {part.value for part in parts if isinstance(part, cst.Name)}
-
-
 def optimizer_step(source: Source, loop: cst.For) -> cst.Call | None:
     """The call in a loop that makes an optimizer update, and not a scheduler's step."""
     calls = [call for call in source.walk(cst.Call, inside=loop) if is_method(call, "step")]

@@ -119,14 +119,6 @@ def last_slice(node: cst.CSTNode) -> cst.Slice | None:
     return last if isinstance(last, cst.Slice) else None
 
 
-def calls_to(source: Source, name: str) -> Iterator[cst.Call]:
-    """The calls of a function, by its own name or through a module: `f(x)`, `m.f(x)`."""
-    for call in source.walk(cst.Call, having=(name,)):
-        is_named = isinstance(call.func, (cst.Name, cst.Attribute))
-        if is_named and source.code(call.func).split(".")[-1] == name:
-            yield call
-
-
 def elements(node: cst.CSTNode | None) -> list[cst.BaseExpression]:
     """The members of a tuple or list display."""
     if not isinstance(node, (cst.Tuple, cst.List)):
