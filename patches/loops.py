@@ -11,7 +11,7 @@ import libcst as cst
 from .edits import BARE_EQUAL, expression, insert_item
 from .matchers import calls_builtin, elements, followed, is_inside, is_method, operation
 from .reading.frames import Reading
-from .reading.updates import Update, calls_of, strays, updates_of_runs
+from .reading.updates import DEEP, Update, calls_of, strays, updates_of_runs
 from .source import Source
 from .task import BitpatchError, Edit, Finding, mend, mended, near_miss
 from .tree import TRAIN_LOOP, SourceTree
@@ -240,7 +240,7 @@ def training_function(tree: SourceTree) -> tuple[Source, cst.FunctionDef, Readin
     if source is not None and file is not None:
         named = [each for each in file.functions if each[0].name == TRAIN_LOOP and each[1] is None]
         if any(isinstance(each, ast.Attribute) and each.attr == "backward" for each in ast.walk(named[-1][0])):
-            return source, function_named(source, TRAIN_LOOP), tree.code.reading(file, *named[-1])
+            return source, function_named(source, TRAIN_LOOP), tree.code.reading(file, *named[-1], deepest=DEEP)
     updates = updates_of_runs(tree.code)
     near = list({each.reading.node: each.reading for each in updates}.values())
     if len(near) != 1 or not all(map(_has_loop, updates)) or (file is not None and near[0].file is not file):

@@ -17,6 +17,7 @@ _OF_MODELS = ("parameters", "named_parameters", "train")  # what only a model is
 _NO_RUNS = {*_OF_MODELS, "eval", "state_dict", "modules", "buffers", "zero_grad", "to", "requires_grad_", "no_sync"}
 _LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp)
 MOST_CALLERS = 6  # of callers
+DEEP = 6  # calls in calls that are followed to a loss
 SHALLOW = 1  # calls in calls that are followed where only a scope's own calls are asked for
 _MOST_FOLLOWED = 200  # scopes in which a forward is looked for
 
@@ -64,7 +65,7 @@ def _may_run(code: Code, reading: Reading) -> bool:
 
 
 def _updates(code: Code) -> Iterator[Update]:
-    pending = [(reading, 0) for reading in mentions(code, "backward", within=_is_in_a_run)]
+    pending = [(reading, 0) for reading in mentions(code, "backward", DEEP, _is_in_a_run)]
     seen = set[ast.AST]()
     while pending:
         reading, depth = pending.pop(0)
@@ -76,7 +77,7 @@ def _updates(code: Code) -> Iterator[Update]:
         is_done = {update.backward for update in made}
         is_open = any(e.kind == "backward" and e.through not in is_done for e in reading.effects)
         if is_open and depth < MOST_CALLERS and isinstance(reading.node, Function):
-            callers = [scope_of(code, caller.file, call) for caller, call in calls_of(code, reading.node)]
+            callers = [scope_of(code, caller.file, call, DEEP) for caller, call in calls_of(code, reading.node)]
             pending += [(caller, depth + 1) for caller in callers]
 
 
@@ -234,7 +235,8 @@ def reading_of(code: Code, node: ast.AST) -> Reading | None:
         if file is not None and (node is file.module or node in file.parents):
             owner = file.parents.get(node)
             known = isinstance(node, Function)
-            return code.reading(file, node, owner if isinstance(owner, ast.ClassDef) else None) if known else None  # type: ignore[arg-type]
+            own = owner if isinstance(owner, ast.ClassDef) else None
+            return code.reading(file, node, own, deepest=DEEP) if known else None  # type: ignore[arg-type]
     return None
 
 
@@ -318,7 +320,7 @@ def is_within(file: File, node: ast.AST, outer: ast.AST) -> bool:
 
 def strays(code: Code) -> Iterator[tuple[File, ast.Call, str]]:
     """The backward calls of a tree in which no update of a run was found, and why not."""
-    for reading in mentions(code, "backward"):
+    for reading in mentions(code, "backward", DEEP):
         for effect in reading.effects:
             if effect.kind == "backward" and effect.is_own and isinstance(effect.at.node, ast.Call):
                 is_known = _update(code, reading, effect) is not None
