@@ -50,12 +50,12 @@ def parameter(target: Source, given: Source, function: str, name: str, own: cst.
 
     Where calls may go by position it comes last, so that none changes its meaning.
     """
-    own, ours = own or _function(target, function), _function(given, function)
+    own = own or _function(target, function)
     site = target.site(own.name, f"parameter {name} of {own.name.value}")
     every = (*own.params.posonly_params, *own.params.params, *own.params.kwonly_params)
     if any(param.name.value == name for param in every):
         return mended(site)
-    new = next(param for param in (*ours.params.params, *ours.params.kwonly_params) if param.name.value == name)
+    new = parameter_of(given, function, name)
     is_named = bool(own.params.kwonly_params) or isinstance(own.params.star_arg, cst.Param)
     section = "kwonly_params" if is_named else "params"
 
@@ -70,6 +70,12 @@ def parameter(target: Source, given: Source, function: str, name: str, own: cst.
         return mend(site, [*import_edits(target, given, [new]), Edit(target, own, change)])
     except TakenError as taken:
         return near_miss(taken.site)
+
+
+def parameter_of(given: Source, function: str, name: str) -> cst.Param:
+    """A parameter of a function of the reference."""
+    own = _function(given, function).params
+    return next(param for param in (*own.params, *own.kwonly_params) if param.name.value == name)
 
 
 def place_among(given: Source, function: str, name: str, names: Sequence[str], *, in_order: bool) -> int:

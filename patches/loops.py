@@ -266,7 +266,12 @@ def strayed(tree: SourceTree) -> Iterator[Finding]:
         yield near_miss(
             replace(site, note=f"backward call, but in no `for` loop of a function over micro-batches{many}")
         )
-    for file, node, why in strays(tree.code) if not updates else ():
+    yield from strayed_backwards(tree)
+
+
+def strayed_backwards(tree: SourceTree) -> Iterator[Finding]:
+    """The backward calls of a tree in which no run learns."""
+    for file, node, why in strays(tree.code):
         yield near_miss(tree.source(file.path).site(node, f"backward call, but {why}"))
 
 

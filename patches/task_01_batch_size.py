@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -47,7 +47,6 @@ LOADER, LOADS = "loader", "row_loader"
 OPTIONS = ("batch_size", "num_workers")
 EXTRA = "extra_steps"
 TOTALS = ("total_steps", "T_max")
-LOADING = ("batch_size", "shuffle", "num_workers", "persistent_workers")
 WRAPPERS = ("enumerate", "list", "tuple", "iter")
 
 
@@ -63,9 +62,12 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield from without_loop(source, function)
         return
     loop = next(each for each in ast.walk(reading.node) if isinstance(each, ast.For) and source.at(each) is found[0])
-    is_loaded = any(source.code(call.func) == LOADS for call in source.walk(cst.Call, inside=function))
-    cut = _cut(reading, loop) if not is_loaded else None
-    yield from _loaded(source, reading, function, loop, cut)
+    made = [call for call in source.walk(cst.Call, inside=function) if source.code(call.func) == LOADS]
+    cut = _cut(reading, loop) if not made else None
+    if made:
+        yield mended(source.site(made[0], "loader of shuffled rows"))
+    else:
+        yield from _loaded(source, reading, function, loop, cut)
     extra = EXTRA if source.names.bindings(EXTRA, function.body.body[0]) else ""
     yield from planned_totals(source, given, scheduling_function(tree, source, reading), extra)
     for guard in source.walk(cst.If, inside=function):
@@ -110,18 +112,16 @@ class _Cut:
     whole: ast.expr  # what is replaced by a loader
     rows: ast.Name
     size: str  # as it is written
+    counts: Sequence[ast.expr]  # the expressions that count micro-batches, or guess at their number
     kept: ast.Assign | None = None  # the statement at the function's top that gives them a name
     slicing: ast.stmt | None = None  # the statement that takes the rows of a range's step
-
-    def counts(self, reading: Reading) -> list[ast.expr]:
-        """The expressions that count micro-batches, or guess at their number."""
-        return counting(reading, self.computed, self.whole)
 
 
 def _cut(reading: Reading, loop: ast.For) -> _Cut | None:
     """The expression that gives rows in micro-batches, by what it is, or `rows[start : start + 8]` of a range of 8s."""
-    found, starts = cut_of(reading, loop), sliced(reading, loop)
-    cut, slicing = (found, None) if found is not None else starts if starts is not None else (None, None)
+    cut, slicing = cut_of(reading, loop), None
+    if cut is None:
+        cut, slicing = sliced(reading, loop) or (None, None)
     if cut is None:
         return None
     named = [each for each in _assigns(reading, cut.node) if each in reading.node.body]  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ def _cut(reading: Reading, loop: ast.For) -> _Cut | None:
     if rows is None:
         return None
     size = str(cut.size) if isinstance(cut.size, int) else spelled(cut.size, reading, loop) or "unknown"
-    return _Cut(cut, whole, rows, size, named[-1] if named else None, slicing)
+    return _Cut(cut, whole, rows, size, counting(reading, cut, whole), named[-1] if named else None, slicing)
 
 
 def _assigns(reading: Reading, node: ast.expr) -> list[ast.Assign]:
@@ -145,10 +145,6 @@ def _loaded(
     source: Source, reading: Reading, function: cst.FunctionDef, loop: ast.For, cut: _Cut | None
 ) -> Iterator[Finding]:
     """Go through a loader of shuffled rows, and take its length for the number of micro-batches."""
-    made = [call for call in source.walk(cst.Call, inside=function) if source.code(call.func) == LOADS]
-    if made:
-        yield mended(source.site(made[0], "loader of shuffled rows"))
-        return
     if cut is None:
         problem = "loop over micro-batches, but where the rows are cut cannot be told: go through rows.split(8)"
         yield near_miss(source.site(loop, problem))
@@ -170,14 +166,14 @@ def _loaded(
         edits.append(rewrite(source, source.at(loop.target), lambda _: batch))  # type: ignore[arg-type]
         edits.append(Edit(source, source.at(cut.slicing), lambda _: cst.RemoveFromParent()))
     yield mend(source.site(cut.whole, "micro-batches of a fixed size"), edits)
-    for guess in cut.counts(reading):
+    for guess in cut.counts:
         counted = rewrite(source, source.at(guess), lambda _: f"len({name})")  # type: ignore[arg-type]
         yield mend(source.site(guess, "guess at the number of micro-batches"), [counted])
 
 
 def _top(reading: Reading, loop: ast.For, cut: _Cut) -> ast.stmt:
     """The statement of the function's own block before which its loader is made."""
-    first: ast.AST = [*cut.counts(reading), loop][0]
+    first: ast.AST = [*cut.counts, loop][0]
     body: list[ast.stmt] = reading.node.body  # type: ignore[attr-defined]
     return next(each for each in body if is_within(reading.file, first, each))
 
@@ -210,7 +206,7 @@ def _problems(
     )
     if counter is not None and any(each.id == ast.unparse(counter) for each in names if _is_index(reading, each)):
         yield "the loop's counter finds rows by their place, and they come shuffled: zip them into one data set"
-    top, counts = cut.kept or _top(reading, loop, cut), cut.counts(reading)
+    top, counts = cut.kept or _top(reading, loop, cut), cut.counts
     known = reading.before.get(top, {}).get(cut.rows.id)
     if known is None or known.key != cut.computed.rows.key or top not in reading.node.body:  # type: ignore[attr-defined]
         yield f"{cut.rows.id} is set too late for a loader made once: set it at the top of {function.name.value}"

@@ -13,14 +13,15 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from .donor import definitions, donor
-from .editing.options import Told, told
+from .editing.options import Told, taken, told
 from .editing.spelling import spelled
 from .edits import move_under, rewrite
+from .loops import strayed_backwards
 from .reading.autocast import always_on, autocasts, in_place, logits, partial_autocast, problem
 from .reading.frames import Guard, Reading
 from .reading.regions import done_in, forward_and_loss, unmovable
-from .reading.updates import Update, strays, updates_of_runs
-from .task import Contract, Finding, State, Task, mend, mended, near_miss
+from .reading.updates import Update, updates_of_runs
+from .task import Contract, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree
 
 MEANS = ("cross_entropy", "nll_loss")  # of which torch computes in float32 under autocast
@@ -30,11 +31,10 @@ AMP, CONTEXT, WIDEN = "amp", "autocast", "at_least_float32"
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The forward and the loss of each update, and the way of the option to them."""
     given, updates = donor("bit_transformer/training.py"), updates_of_runs(tree.code)
-    for file, node, why in strays(tree.code) if not updates else ():
-        yield near_miss(tree.source(file.path).site(node, f"backward call, but {why}"))
+    yield from strayed_backwards(tree)
     options: dict[ast.AST, Told] = {}
     needed: dict[str, list[str]] = {}
-    widened, covered = set[ast.AST](), set[ast.stmt]()
+    done = set[ast.AST]()  # what is under autocast by now, or widened
     for update in updates:
         reading, source = update.reading, tree.source(update.reading.file.path)
         by_hand = autocasts(update)
@@ -51,11 +51,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             for file, opened in always_on(tree.code):
                 note = "autocast that no option turns on: take it out, or tell it"
                 yield near_miss(tree.source(file.path).site(opened, note))
-            overlapping = covered & set(forward_and_loss(update)[0])
-            covered |= set(forward_and_loss(update)[0])
-            for statement in sorted(overlapping, key=lambda each: each.lineno):
-                yield near_miss(source.site(statement, "forward and loss of several backwards: give each its own"))
-            yield from _under_autocast(tree, update, option, needed, widened)
+            yield from _under_autocast(tree, update, option, needed, done)
     for brought in options.values():
         yield from brought.findings
     for path, names in needed.items():
@@ -70,14 +66,17 @@ def _is_ours(reading: Reading, contexts: Sequence[Guard]) -> bool:
 
 
 def _under_autocast(
-    tree: SourceTree, update: Update, option: Told, needed: dict[str, list[str]], widened: set[ast.AST]
+    tree: SourceTree, update: Update, option: Told, needed: dict[str, list[str]], done: set[ast.AST]
 ) -> Iterator[Finding]:
     reading, source = update.reading, tree.source(update.reading.file.path)
     statements, is_last = forward_and_loss(update)
     device, loss = _device(reading, update, statements[0]), {each.key for each in update.loss.walk()}
     found = logits(tree.code, reading, update.forwards, statements, loss)
-    obstacles: list[tuple[ast.AST, str]] = []
-    for node, why in _taken(reading, option):
+    obstacles: list[tuple[ast.AST, str]] = [
+        (each, "forward and loss of several backwards: give each its own") for each in statements if each in done
+    ]
+    done.update(statements)
+    for node, why in taken(reading, {AMP: option}, [CONTEXT, WIDEN]):
         obstacles.append((node, f"a name that the patch brings has another meaning: {why}"))
     if is_last or done_in(reading, statements) & {"backward", "step"}:
         obstacles.append((update.backward, "backward call, but no forward and loss as statements before it"))
@@ -103,22 +102,11 @@ def _under_autocast(
     edits = list(move_under(source, heads, [source.at(each) for each in statements]))
     for where, node in found:
         target = tree.source(where.file.path)
-        if node not in widened:
+        if node not in done:
             edits.append(rewrite(target, target.at(node), lambda code: f"{WIDEN}({code})"))  # type: ignore[arg-type]
-        widened.add(node)
+        done.add(node)
         needed.setdefault(target.path, []).append(WIDEN)
     yield mend(source.site(statements[0], "forward and loss"), edits)
-
-
-def _taken(reading: Reading, option: Told) -> Iterator[tuple[ast.AST, str]]:
-    """Where a scope gives a name that is brought another meaning, or has an option of that name for something else."""
-    scope = reading.file.scopes[reading.node]
-    if option.findings[0].state is State.APPLIED:
-        yield (reading.node if isinstance(reading.node, ast.stmt) else reading.file.module.body[0]), f"it has an {AMP}"
-    for name in ([AMP] if option.text == AMP else []) + [CONTEXT, WIDEN]:
-        owner = scope.owner(name)
-        if owner is not None and (owner.parent is not None or name == AMP):
-            yield owner.bound[name][0], f"rename {name}"
 
 
 def _device(reading: Reading, update: Update, at: ast.stmt) -> str | None:

@@ -14,13 +14,14 @@ import ast
 from collections.abc import Iterator
 
 from .donor import definitions, donor
-from .editing.options import Told, told
+from .editing.options import Told, taken, told
 from .editing.spelling import spelled
 from .edits import insert_after, insert_before
+from .loops import strayed_backwards
 from .reading.compiling import Run, compiled, decided_on_import, run_of
-from .reading.updates import strays, updates_of_runs
+from .reading.updates import updates_of_runs
 from .source import Source
-from .task import Contract, Finding, State, Task, mend, mended, near_miss
+from .task import Contract, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree
 
 OPTIONS, COMPILE = ("compile", "compile_policy"), "compile_where_supported"
@@ -34,8 +35,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield near_miss(
             tree.source(file.path).site(node, "whether to compile is decided by an import: ask where a run begins")
         )
-    for file, call, why in strays(tree.code) if not updates else ():
-        yield near_miss(tree.source(file.path).site(call, f"backward call, but {why}"))
+    yield from strayed_backwards(tree)
     runs: dict[tuple[ast.AST, int], Run] = {}
     options: dict[ast.AST, list[Told]] = {}
     for update in updates:
@@ -77,8 +77,8 @@ def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) ->
         yield mended(site)
     elif model is None:
         yield near_miss(source.site(run.at, "run that begins, but which model it is has no name here: name it"))
-    elif (taken := _taken(run, options)) is not None:
-        yield near_miss(source.site(taken, "a name that the patch brings has another meaning here: rename it"))  # type: ignore[arg-type]
+    elif (other := _taken(run, options)) is not None:
+        yield near_miss(source.site(other, "a name that the patch brings has another meaning here: rename it"))  # type: ignore[arg-type]
     else:
         place = insert_after if run.is_behind else insert_before
         text = f"if {options[0].text}:\n    {COMPILE}({model}, {options[1].text})"
@@ -86,16 +86,11 @@ def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) ->
 
 
 def _taken(run: Run, options: list[Told]) -> ast.AST | None:
-    """Where a scope gives a name that is brought another meaning, or has an option of that name for something else."""
-    scope, file = run.reading.file.scopes[run.reading.node], run.reading.file
-    if any(option.findings[0].state is State.APPLIED for option in options):
-        return run.reading.node if isinstance(run.reading.node, ast.stmt) else file.module.body[0]
-    for name in (*(each for each, option in zip(OPTIONS, options, strict=True) if option.text == each), COMPILE):
-        owner = scope.owner(name)
-        if owner is not None and (owner.parent is not None or name != COMPILE):
-            return owner.bound[name][0]
+    """The first name of this scope that means something else than what is brought; the builtin compile is one."""
+    found = taken(run.reading, dict(zip(OPTIONS, options, strict=True)), [COMPILE])
     uses = (each for each in ast.walk(run.reading.node) if isinstance(each, ast.Name) and each.id in OPTIONS)
-    return next(uses, None) if options[0].text == OPTIONS[0] else None
+    node = next((node for node, _ in found), None)
+    return next(uses, None) if node is None and options[0].text == OPTIONS[0] else node
 
 
 task = Task(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
 
-from ..donor import parameter, place_among
+from ..donor import PARSER, flag_of, parameter, parameter_of, place_among
 from ..edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
 from ..reading.classes import names_of
 from ..reading.frames import Reading
@@ -42,6 +42,20 @@ def told(tree: SourceTree, reading: Reading, given: Source, *names: str) -> list
     return [Told(name, (near_miss(site),)) for name in names]
 
 
+def taken(reading: Reading, options: Mapping[str, Told], inserted: Sequence[str]) -> Iterator[tuple[ast.AST, str]]:
+    """Where a scope gives a name that is brought another meaning, or has an option of that name for something else."""
+    scope = reading.file.scopes[reading.node]
+    for name, option in options.items():
+        if option.findings[0].state is State.APPLIED:
+            node = reading.node if isinstance(reading.node, ast.stmt) else reading.file.module.body[0]
+            yield node, f"it has an option {name}"
+    own = [name for name, option in options.items() if option.text == name]
+    for name in (*own, *inserted):
+        owner = scope.owner(name)
+        if owner is not None and (owner.parent is not None or name in own):
+            yield owner.bound[name][0], f"rename {name}"
+
+
 def _told(tree: SourceTree, way: Way, given: Source, name: str) -> Told:
     homes = [] if way.home.kind == "namespace" else [way.home, *way.through]
     found = [_home(tree, home, given, name) for home in homes]
@@ -52,12 +66,6 @@ def _told(tree: SourceTree, way: Way, given: Source, name: str) -> Told:
         note = f"training that is to have {name}, but {way.problem}"
         found.append(near_miss(tree.source(way.home.file.path).site(way.home.node, note)))  # type: ignore[arg-type]
     return Told(way.home.form.format(name), tuple(found))
-
-
-def _parameter(given: Source, name: str) -> cst.Param:
-    """The reference's parameter of an option."""
-    loop = next(each for each in given.walk(cst.FunctionDef, having=(LOOP,)) if each.name.value == LOOP)
-    return next(each for each in (*loop.params.params, *loop.params.kwonly_params) if each.name.value == name)
 
 
 def _last(given: Source, name: str, names: Sequence[str]) -> int:
@@ -111,7 +119,7 @@ def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Findi
     site = target.site(display, f"entry {name}")
     if name in keys:
         return mended(site)
-    default = given.code(_parameter(given, name).default or cst.Name("None"))
+    default = given.code(parameter_of(given, LOOP, name).default or cst.Name("None"))
     at = _last(given, name, keys)
 
     def change(updated: cst.CSTNode) -> cst.CSTNode:
@@ -133,7 +141,7 @@ def _field(tree: SourceTree, target: Source, home: Home, given: Source, name: st
         return mended(site)
     if problem := fixed_shape(tree.code, home.file.path, owner, name):
         return near_miss(target.site(owner, f"{owner.name}, which is to have {name}, but {problem}"))
-    new = _parameter(given, name)
+    new = parameter_of(given, LOOP, name)
     assert new.annotation is not None
     assert new.default is not None
     text = f"{name}: {given.code(new.annotation.annotation)} = {given.code(new.default)}"
@@ -162,7 +170,7 @@ def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str) -> 
     target = tree.source(flags[0].file.path)
     own = {flag.name: flag for flag in flags if not flag.is_exclusive}
     spelled = [flag for flag in flags if flag.name == name or f"--{name}" in flag.texts]
-    ours = {_name(call): call for call in given.walk(cst.Call, having=("add_argument",)) if _name(call)}
+    ours = {flag_of(call).removeprefix("--"): call for call in given.walk(cst.Call, having=PARSER) if flag_of(call)}
     if spelled and not (spelled[0].name == name and _is_same(spelled[0], ours[name], given)):
         return near_miss(target.site(spelled[0].node, f"option --{name}, which is there for something else: rename it"))
     if spelled:
@@ -226,7 +234,7 @@ def _call(
         if same
         else given.module.code_for_node(ours.with_changes(args=changed))
     )
-    text = re.sub(r"^\w+\.add_argument", target.code(call.func), text).replace(f'"--{_name(ours)}"', f'"{flag}"')
+    text = re.sub(r"^\w+\.add_argument", target.code(call.func), text).replace(f'"{flag_of(ours)}"', f'"{flag}"')
     place = insert_after if behind else insert_before
     return mend(site, [place(target, statement, text)])
 
@@ -277,13 +285,6 @@ def _handed(tree: SourceTree, hand: Hand, given: Source, name: str) -> Finding:
         return updated.with_changes(args=insert_item(updated.args, place, new, enclosed=updated.whitespace_before_args))
 
     return mend(site, [Edit(target, target.at(hand.call), change)])
-
-
-def _name(call: cst.Call) -> str:
-    if not isinstance(call.func, cst.Attribute) or call.func.attr.value != "add_argument":
-        return ""
-    first = call.args[0].value
-    return first.raw_value.lstrip("-").replace("-", "_") if isinstance(first, cst.SimpleString) else ""
 
 
 def _setting(target: Source, given: Source, value: cst.BaseExpression) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 
-from .files import Function
 from .frames import Env, Frame, choice
 from .operations import applied
 from .signatures import NEUTRAL, NUMBERS, VIEWS
@@ -73,7 +72,7 @@ def attribute(frame: Frame, owner: Value, name: str, at: Place) -> Value:
 def is_of_module(value: Value) -> bool:
     """Whether an object is made at the top of a module, for anybody to change."""
     at = value.at
-    return at is not None and not any(isinstance(each, Function) for each in at.file.ancestors(at.node))
+    return at is not None and at.file.function(at.node) is None
 
 
 def _of_package(frame: Frame, package: str, name: str) -> Value:

@@ -92,13 +92,10 @@ def _is_loss_inside(update: Update, within: set[ast.AST]) -> bool:
 
 def always_on(code: Code) -> Iterator[tuple[File, ast.expr]]:
     """Where a tree enters autocast, or turns it on, and no option says whether."""
-    for path in sorted(code.files.paths):
-        file = code.files.file(path) if b"autocast" in code.files.raw(path) and code.is_importable(path) else None
-        if file is None:
-            continue
+    for file in filter(lambda each: code.is_importable(each.path), code.files.having(b"autocast")):
         for node in [*file.uses.get("autocast", ()), *file.uses.get("set_autocast_enabled", ())]:
             call = file.parents[node]
-            meant = code.module(path).expr(node) if isinstance(call, ast.Call) and call.func is node else None
+            meant = code.module(file.path).expr(node) if isinstance(call, ast.Call) and call.func is node else None
             if meant is None or meant.op != "global" or not str(meant.data).startswith("torch."):
                 continue
             assert isinstance(call, ast.Call)
@@ -149,7 +146,7 @@ def logits(
     outermost = [
         node for node in found if not any(node is not each and is_within(reading.file, node, each) for each in found)
     ]
-    if any(_is_part_of(reading, node, loss) for node in outermost) or (outermost and loss is None):
+    if any(_is_part_of(reading, node, loss) for node in outermost):
         return [(reading, node) for node in outermost]
     inner = [reading_of(code, reading.calls[node]) for node in made if node in reading.calls]
     deeper = (

@@ -43,6 +43,11 @@ def names_of(node: ast.ClassDef) -> ClassNames:
     )
 
 
+def constructor_of(node: ast.ClassDef) -> Function | None:
+    """The constructor that a class has of its own."""
+    return next((each for each in node.body if isinstance(each, Function) and each.name == "__init__"), None)
+
+
 def _set_in(method: Function) -> set[str]:
     names: set[str] = set()
     for each in ast.walk(method):

@@ -9,7 +9,7 @@ from copy import copy
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from .classes import names_of
+from .classes import constructor_of, names_of
 from .files import File, Files, Function
 from .frames import DEEPEST, Frame, Reading, Run
 from .statements import Reader
@@ -57,11 +57,10 @@ class Code:
 
     def _around(self, file: File, function: Function, deepest: int) -> Frame:
         """The scope that a function is defined in, as it ends; a class is none."""
-        outer = next((each for each in file.ancestors(function) if isinstance(each, Function)), None)
+        outer = file.function(function)
         if outer is None:
             return self.module(file.path)
-        owner = file.parents[outer]
-        self.reading(file, outer, owner if isinstance(owner, ast.ClassDef) else None, deepest=deepest)
+        self.reading(file, outer, file.owner(outer), deepest=deepest)
         around = copy(self._readers[outer])
         around.env = dict(around.env)
         return around
@@ -199,7 +198,7 @@ class Code:
             if isinstance(each, (ast.Assign, ast.AnnAssign)) and each.value is not None:
                 targets = each.targets if isinstance(each, ast.Assign) else [each.target]
                 found |= {name.id: frame.expr(each.value) for name in targets if isinstance(name, ast.Name)}
-        setup = next((each for each in node.body if isinstance(each, Function) and each.name == "__init__"), None)
+        setup = constructor_of(node)
         given = owner.args if owner.op == "instance" else {}
         if setup is None:
             places = {str(place): name for place, name in enumerate(fields)}

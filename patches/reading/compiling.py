@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .classes import constructor_of
 from .code import Code
 from .files import File, Function
 from .frames import Reading
@@ -33,7 +34,7 @@ def compiled(code: Code, update: Update) -> Place | None:
         for effect in reading.effects:
             if effect.kind == "compile" and effect.through is not None and _is_of_torch(effect.value.get("func")):
                 return Place(reading.file, effect.through)
-        if any(isinstance(each, Function) for each in reading.file.ancestors(reading.node)):
+        if reading.file.function(reading.node) is not None:
             pending.append(scope_of(code, reading.file, reading.node))
         if isinstance(reading.node, Function):
             callers = {caller.node: caller for caller, _ in calls_of(code, reading.node)}
@@ -63,8 +64,8 @@ def run_of(code: Code, update: Update, of: Value) -> Run | None:
     reading, node = update.reading, update.backward
     if not update.calls(of):
         return None
-    around = [each for each in reading.file.ancestors(reading.node) if isinstance(each, Function)]
-    if around:  # a function in a function: the run begins in that
+    is_nested = reading.file.function(reading.node) is not None
+    if is_nested:  # a function in a function: the run begins in that
         reading, node = scope_of(code, reading.file, reading.node), reading.node  # type: ignore[assignment]
     for _ in range(MOST_CALLERS):
         callers = calls_of(code, reading.node) if isinstance(reading.node, Function) else []
@@ -81,7 +82,7 @@ def run_of(code: Code, update: Update, of: Value) -> Run | None:
     setup = _constructor(code, reading, of)
     if setup is not None:
         return Run(setup, of, setup.node.body[-1], is_behind=True)  # type: ignore[attr-defined]
-    model = of if around or reading is update.reading else next(iter(models(reading)), None)
+    model = of if is_nested or reading is update.reading else next(iter(models(reading)), None)
     body = reading.node.body  # type: ignore[attr-defined]
     place = next((place for place, each in enumerate(body) if is_within(reading.file, node, each)), None)
     if model is None or place is None:
@@ -97,8 +98,8 @@ def run_of(code: Code, update: Update, of: Value) -> Run | None:
 def _constructor(code: Code, reading: Reading, model: Value) -> Reading | None:
     """The constructor that is given the model, where the loop stands in a method of the same class."""
     owner = reading.owner if reading.attributes else None
-    setup = next((each for each in getattr(owner, "body", ()) if getattr(each, "name", "") == "__init__"), None)
-    if not isinstance(setup, Function) or model.op != "parameter" or model.data[1] is not setup:
+    setup = constructor_of(owner) if owner is not None else None
+    if setup is None or model.op != "parameter" or model.data[1] is not setup:
         return None
     return code.reading(reading.file, setup, owner)
 

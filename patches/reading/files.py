@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, lru_cache
 
@@ -54,8 +55,16 @@ class File:
     def functions(self) -> list[tuple[Function, ast.ClassDef | None]]:
         """Every function, with the class whose method it is."""
         nodes = [node for node in ast.walk(self.module) if isinstance(node, Function)]
-        owners = [self.parents[node] for node in nodes]
-        return [(n, owner if isinstance(owner, ast.ClassDef) else None) for n, owner in zip(nodes, owners, strict=True)]
+        return [(node, self.owner(node)) for node in nodes]
+
+    def owner(self, function: Function) -> ast.ClassDef | None:
+        """The class whose method a function is."""
+        holder = self.parents[function]
+        return holder if isinstance(holder, ast.ClassDef) else None
+
+    def function(self, node: ast.AST) -> Function | None:
+        """The innermost function that a node stands in."""
+        return next((each for each in self.ancestors(node) if isinstance(each, Function)), None)
 
     @cached_property
     def uses(self) -> dict[str, list[ast.AST]]:
@@ -109,6 +118,13 @@ class Files:
         if path not in self._files:
             self._files[path] = _file(path, self._read(path))
         return self._files[path]
+
+    def having(self, pattern: bytes) -> Iterator[File]:
+        """The modules in which a pattern is found, in order of path."""
+        for path in sorted(self.paths):
+            file = self.file(path) if re.search(pattern, self.raw(path)) else None
+            if file is not None:
+                yield file
 
     def known(self, path: str) -> File | None:
         """A module that has been read already; None of any other."""

@@ -36,7 +36,7 @@ def _is_rarer(step: Effect, backward: Effect) -> bool:
 
 def problem(update: Update) -> str:
     """What is wrong with the weight of a loss in its group, if it shows."""
-    factors = list(_factors(update.loss, update))
+    factors = _factors(update)
     if not factors:
         return "its losses are added up, each whole: weigh each by its share of what is scored"
     if all(each.op in _OPTIONS for factor in factors for each in factor.walk()):
@@ -46,14 +46,13 @@ def problem(update: Update) -> str:
 
 def is_scaled_alone(update: Update) -> bool:
     """Whether a loss is divided by an option, though each is learned from by itself."""
-    factors = list(_factors(update.loss, update))
+    factors = _factors(update)
     return any(each.op in ("parameter", "attr", "index") for factor in factors for each in factor.walk())
 
 
-def _factors(loss: Value, update: Update) -> list[Value]:
+def _factors(update: Update) -> list[Value]:
     """What a loss is multiplied with or divided by, on its way to the backward."""
-    ran = {each.key for each in loss.walk() if each.at is not None and each.at.node in update.forwards}
-    is_run, found, value = made_of(ran), [], loss
+    is_run, found, value = made_of({each.key for each in update.ran}), [], update.loss
     while True:
         sides = [each for name, each in value.args.items() if name != "func"]
         runs = [each for each in sides if is_run(each)]

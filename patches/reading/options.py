@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from .classes import constructor_of
 from .code import Code
 from .files import File, Function
 from .frames import Reading
@@ -16,7 +17,7 @@ from .records import all_fields, class_of, is_data_class
 from .updates import MOST_CALLERS, SHALLOW, calls_of, mentions
 from .values import Value
 
-FEWEST = 2  # options that a call hands on, where what it takes them from is not known to be a command line
+FEWEST = 2  # options by which a dict, a call or a parser is taken for one that has a scope's
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +247,7 @@ def _signature(reading: Reading) -> Home | None:
     owner = file.parents[outer]
     own = [*outer.args.defaults, *filter(None, outer.args.kw_defaults)]
     if isinstance(owner, ast.ClassDef) and reading.attributes and not own:
-        setup = next((each for each in owner.body if isinstance(each, Function) and each.name == "__init__"), None)
+        setup = constructor_of(owner)
         first = parameters(outer.args)[0].arg
         return Home("attribute", file, setup, f"{first}.{{}}") if setup is not None else None
     return Home("parameter", file, outer)
@@ -263,9 +264,7 @@ def _hand_on(code: Code, way: Way, home: Home, seen: set[ast.AST]) -> set[str]:
         )
         if taken is not None:
             names |= taken.names
-            way.hands.append(
-                Hand(reading.file, call, taken.form, is_whole and taken.is_open, taken.parser, taken.names)
-            )
+            way.hands.append(Hand(reading.file, call, taken.form, is_whole, taken.parser, taken.names))
             continue
         between = _spread(code, reading, call)
         if between is not None and between.node not in seen:  # f(**asdict(config))
@@ -327,7 +326,6 @@ class _Taken:
     form: str
     parser: Parser
     names: frozenset[str]
-    is_open: bool
 
 
 def _taken(code: Code, reading: Reading, call: ast.Call) -> _Taken | None:
@@ -346,8 +344,7 @@ def _taken(code: Code, reading: Reading, call: ast.Call) -> _Taken | None:
     if not found:
         return None
     form = max(found, key=lambda each: len(found[each]))
-    is_open = any(keyword.arg is None for keyword in call.keywords)
-    return _Taken(form, parsers[form], frozenset(found[form]), is_open)
+    return _Taken(form, parsers[form], frozenset(found[form]))
 
 
 def _option(reading: Reading, node: ast.expr, value: Value, call: ast.Call) -> tuple[Value | None, str, str]:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from .files import File
-from .frames import Reading
+from .frames import Effect, Reading
 from .updates import Update, is_of, is_within, made_of, results
 
 
@@ -16,14 +16,14 @@ def forward_and_loss(update: Update) -> tuple[list[ast.stmt], bool]:
     They stand in one block, that of the backward or one around it.
     """
     reading, file = update.reading, update.reading.file
-    block, backward = block_of(file, file.statement(update.backward)), file.statement(update.backward)
+    backward = file.statement(update.backward)
+    block = block_of(file, backward)
     while not all(any(is_within(file, run, each) for each in block) for run in update.runs):
         backward = file.parents[backward]  # type: ignore[assignment]
         block = block_of(file, backward)
     end = block.index(backward)
-    parts = {each.key: each for each in update.loss.walk()}
-    ran = {key for key, each in parts.items() if each.at is not None and each.at.node in update.forwards}
-    ran = ran or {each.key for run in update.runs for each in results(reading.values[run])} & parts.keys()
+    parts, ran = {each.key for each in update.loss.walk()}, {each.key for each in update.ran}
+    ran = ran or {each.key for run in update.runs for each in results(reading.values[run])} & parts
     is_run = made_of(ran)
     made = [node for node, value in reading.values.items() if value.key in parts and is_run(value)]
     made += update.runs
@@ -51,23 +51,20 @@ def unmovable(reading: Reading, update: Update, statements: Sequence[ast.stmt]) 
             each is not statement and each.lineno <= statement.lineno <= (each.end_lineno or 0) for each in siblings
         ):
             yield statement, "forward and loss share a line: give each statement its own"
-    for effect in reading.effects:
-        func = effect.value.get("func", effect.value) if effect.kind else None
+    for effect in _effects_in(reading, statements):
+        func = effect.value.get("func", effect.value)
         is_own = effect.at.node in update.forwards or effect.through in update.runs
-        is_other = func is not None and is_of(func, update.model) and not is_own
-        if (
-            is_other
-            and effect.through is not None
-            and any(is_within(file, effect.through, each) for each in statements)
-        ):
+        if func is not None and effect.through is not None and is_of(func, update.model) and not is_own:
             yield effect.through, "another forward between forward and loss: move it out of them"
 
 
 def done_in(reading: Reading, statements: Sequence[ast.stmt]) -> set[str]:
     """What some statements of a scope do."""
-    file = reading.file
-    return {
-        effect.kind
-        for effect in reading.effects
-        if effect.through is not None and any(is_within(file, effect.through, each) for each in statements)
-    }
+    return {effect.kind for effect in _effects_in(reading, statements)}
+
+
+def _effects_in(reading: Reading, statements: Sequence[ast.stmt]) -> Iterator[Effect]:
+    for effect in reading.effects:
+        through = effect.through
+        if through is not None and any(is_within(reading.file, through, each) for each in statements):
+            yield effect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import NamedTuple
 
 from .attributes import imported
@@ -208,17 +209,15 @@ class Reader:
 
     def _loaded(self, target: ast.Name | ast.Attribute | ast.Subscript) -> Value:
         """What a target stands for before it is set."""
-        match target:
-            case ast.Name():
-                return value_of(self, ast.copy_location(ast.Name(target.id, ast.Load()), target))
-            case ast.Attribute():
-                return value_of(self, ast.copy_location(ast.Attribute(target.value, target.attr, ast.Load()), target))
-        return value_of(self, ast.copy_location(ast.Subscript(target.value, target.slice, ast.Load()), target))
+        loaded = copy(target)
+        loaded.ctx = ast.Load()
+        return value_of(self, loaded)
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         at, graph, start = Place(self.file, node), self.graph, dict(self.env)
         source = None if isinstance(node, ast.While) else self.expr(node.iter)
-        names, attributes = {each.id for each in _stored(node.body)}, dict(self.run.attributes)
+        nodes = (each for statement in node.body for each in ast.walk(statement) if isinstance(each, ast.Name))
+        names, attributes = {n.id for n in nodes if not isinstance(n.ctx, ast.Load)}, dict(self.run.attributes)
         effects, guards = len(self.run.reading.effects), self.guards
         more, keys = self.run.loops.get(node, (set(), set()))  # what an earlier look at this loop saw to change
         names |= more & start.keys()
@@ -397,9 +396,3 @@ class Reader:
         if self.depth == 0 and self.run.reading.file is self.file:
             self.run.reading.values[node] = value
         return value
-
-
-def _stored(body: Sequence[ast.stmt]) -> list[ast.Name]:
-    """The names that statements set."""
-    nodes = (each for statement in body for each in ast.walk(statement))
-    return [each for each in nodes if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)]

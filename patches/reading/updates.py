@@ -39,10 +39,14 @@ class Update:
         """The first of its models."""
         return self.models[0]
 
+    @property
+    def ran(self) -> list[Value]:
+        """What its models' calls give, of what the loss is made of."""
+        return [each for each in self.loss.walk() if each.at is not None and each.at.node in self.forwards]
+
     def calls(self, model: Value) -> bool:
         """Whether a model itself is called, and not its methods alone."""
-        made = (each for each in self.loss.walk() if each.at is not None and each.at.node in self.forwards)
-        return model.op == "instance" or any(_is_the(each["func"], model) for each in made if "func" in each.args)
+        return model.op == "instance" or any(_is_the(each["func"], model) for each in self.ran if "func" in each.args)
 
 
 @once
@@ -59,9 +63,8 @@ def _may_run(code: Code, reading: Reading) -> bool:
     """Whether anything that can be imported calls a scope, if anything does."""
     if not isinstance(reading.node, Function) or calls_of(code, reading.node):
         return True
-    word = re.compile(rf"\b{reading.node.name}\b".encode())
-    naming = (path for path in code.files.paths if path != reading.file.path and word.search(code.files.raw(path)))
-    return all(code.is_importable(path) for path in naming if code.files.file(path) is not None)
+    naming = (file for file in code.files.having(_word(reading.node.name)) if file is not reading.file)
+    return all(code.is_importable(file.path) for file in naming)
 
 
 def _updates(code: Code) -> Iterator[Update]:
@@ -233,10 +236,8 @@ def reading_of(code: Code, node: ast.AST) -> Reading | None:
     for path in code.files.paths:
         file = code.files.known(path)
         if file is not None and (node is file.module or node in file.parents):
-            owner = file.parents.get(node)
-            known = isinstance(node, Function)
-            own = owner if isinstance(owner, ast.ClassDef) else None
-            return code.reading(file, node, own, deepest=DEEP) if known else None  # type: ignore[arg-type]
+            is_function = isinstance(node, Function)
+            return code.reading(file, node, file.owner(node), deepest=DEEP) if is_function else None  # type: ignore[arg-type]
     return None
 
 
@@ -245,23 +246,25 @@ def mentions(
     code: Code, name: str, deepest: int = DEEPEST, within: Callable[[Code, File, ast.AST], bool] = lambda *_: True
 ) -> list[Reading]:
     """The scopes in whose own text a name stands, in files that can be imported: no others run."""
-    found, word = [], re.compile(rf"\b{re.escape(name)}\b".encode())
-    for path in sorted(code.files.paths):
-        file = code.files.file(path) if word.search(code.files.raw(path)) else None
-        if file is not None and code.is_importable(path):
+    found = []
+    for file in code.files.having(_word(name)):
+        if code.is_importable(file.path):
             nodes = [node for node in file.uses.get(name, ()) if within(code, file, node)]
             found += [scope_of(code, file, node, deepest) for node in nodes]
     return list(dict.fromkeys(found))
 
 
+def _word(name: str) -> bytes:
+    return rf"\b{re.escape(name)}\b".encode()
+
+
 def scope_of(code: Code, file: File, node: ast.AST, deepest: int = DEEPEST) -> Reading:
     """The reading of the function that a node stands in, or of its module's top."""
-    around = next((each for each in file.ancestors(node) if isinstance(each, Function)), None)
+    around = file.function(node)
     if around is None:
         guarded = any(is_main_guard(each) for each in (node, *file.ancestors(node)) if isinstance(each, ast.stmt))
         return code.script(file, deepest=deepest) if guarded else code.module(file.path).run.reading
-    owner = file.parents[around]
-    return code.reading(file, around, owner if isinstance(owner, ast.ClassDef) else None, deepest=deepest)
+    return code.reading(file, around, file.owner(around), deepest=deepest)
 
 
 @once
@@ -289,15 +292,12 @@ def _names_of(code: Code, name: str) -> list[str]:
 
 def _is_in_a_run(code: Code, file: File, node: ast.AST, depth: int = 0) -> bool:
     """Whether a node stands in a loop, or every mention of its function does, or of theirs."""
-    scope = next((each for each in file.ancestors(node) if isinstance(each, Function)), file.module)
+    scope = file.function(node) or file.module
     if is_repeated(file, scope, node):
         return True
     if isinstance(scope, ast.Module) or depth > MOST_CALLERS:
         return False
-    word = scope.name.encode()
-    others = (
-        other for path in sorted(code.files.paths) if word in code.files.raw(path) and (other := code.files.file(path))
-    )
+    others = code.files.having(_word(scope.name))
     found = [(other, each) for other in others for each in other.uses.get(scope.name, ())]
     found = [(other, each) for other, each in found if scope not in other.ancestors(each)]
     return bool(found) and all(_is_in_a_run(code, other, each, depth + 1) for other, each in found)
@@ -320,7 +320,7 @@ def is_within(file: File, node: ast.AST, outer: ast.AST) -> bool:
 
 def strays(code: Code) -> Iterator[tuple[File, ast.Call, str]]:
     """The backward calls of a tree in which no update of a run was found, and why not."""
-    for reading in mentions(code, "backward", DEEP):
+    for reading in mentions(code, "backward", DEEP) if not updates_of_runs(code) else ():
         for effect in reading.effects:
             if effect.kind == "backward" and effect.is_own and isinstance(effect.at.node, ast.Call):
                 is_known = _update(code, reading, effect) is not None

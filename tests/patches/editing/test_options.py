@@ -121,11 +121,7 @@ def test_options_in_a_dict_are_handed_on_as_they_are_there(given_to):
 import argparse
 
 
-def main(model, rows):
-    p = argparse.ArgumentParser()
-    p.add_argument("--epochs", type=int)
-    p.add_argument("--lr", type=float)
-    opts = vars(p.parse_args())
+{MAIN}    opts = vars(p.parse_args())
     fit(model, rows, epochs=opts["epochs"], lr=opts["lr"])
 
 
@@ -135,6 +131,12 @@ def fit(model, rows, *, epochs=1, lr=1e-3):
     assert 'lr=opts["lr"], accum_steps=opts["accum_steps"])' in after["training.py"]
 
 
+MAIN = """\
+def main(model, rows):
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int)
+    p.add_argument("--lr", type=float)
+"""
 CONFIG = """\
 from dataclasses import dataclass
 
@@ -209,11 +211,7 @@ def test_functions_in_between_pass_it_on(given_to):
 import argparse
 
 
-def main(model, rows):
-    p = argparse.ArgumentParser()
-    p.add_argument("--epochs", type=int)
-    p.add_argument("--lr", type=float)
-    args = p.parse_args()
+{MAIN}    args = p.parse_args()
     run(model, rows, args.epochs, args.lr)
 
 
@@ -242,11 +240,7 @@ from dataclasses import asdict
 from .config import Config
 
 
-def main(model, rows):
-    p = argparse.ArgumentParser()
-    p.add_argument("--epochs", type=int)
-    p.add_argument("--lr", type=float)
-    args = p.parse_args()
+{MAIN}    args = p.parse_args()
     fit(model, rows, **asdict(Config(args.epochs, args.lr)))
 
 
@@ -289,11 +283,7 @@ import argparse
 from somewhere import timed
 
 
-def main(model, rows):
-    p = argparse.ArgumentParser()
-    p.add_argument("--epochs", type=int)
-    p.add_argument("--lr", type=float)
-    args = p.parse_args()
+{MAIN}    args = p.parse_args()
     fit(model, rows, epochs=args.epochs, lr=args.lr)
 
 
