@@ -11,8 +11,9 @@ DEMO := build/demo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_CONSTRAINT = $(CURDIR)/$(CONSTRAINTS)
 export MYPYPATH = build/typing
+export PYTHONDONTWRITEBYTECODE =  # tests start hundreds of processes: each would compile all of bitpatch again
 
-.PHONY: demo test lint types tests trees laws mutants diagonal drift fuzz bench clean
+.PHONY: demo test lint types tests trees coverage laws mutants diagonal drift fuzz bench clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh .ci/demo $(DEMO)
@@ -22,17 +23,19 @@ test: lint types tests trees
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python .ci/budget
 
 types: $(READY)
 	mkdir -p build/typing && ln -sfn ../.. build/typing/bitpatch
 	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli -m bitpatch.__main__
 
-# Coverage costs half as much again, so it is measured where it says most: judges run in processes of their own.
-COVERED := tests/patches tests/test_cli.py
-
 tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COVERED) --numprocesses 2 --dist loadfile --cov --cov-report=term
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(COVERED:%=--ignore %) --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
+
+# Which branches no test takes: half as long again as the tests themselves. Judges run in processes of their own.
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/patches tests/test_cli.py --numprocesses 2 --dist loadfile \
+		--cov --cov-report=term
 
 # Evaluation, sampling and curves are the same files in both trees: they are tried in one.
 trees: $(READY)
@@ -40,9 +43,13 @@ trees: $(READY)
 		--ignore tests/trees/test_evaluation.py --ignore tests/trees/test_generation.py --ignore tests/trees/test_curves.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trees --tree reference --numprocesses 2 --dist loadfile
 
-# Every check on every mutant: half an hour on two cores. Writes docs/mutants.md, and which checks tests are to try on each.
+# Every check on every mutant that was written by hand: half an hour on two cores. Writes docs/mutants.md, and which checks
+# tests are to try on each. Then generated ones, each until a check kills it: some hours, but results are kept, and what is
+# stopped goes on the next time. Writes docs/mutants_generated.md and docs/mutants.json.
 mutants: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/matrix.py
+	OMP_NUM_THREADS=1 BITPATCH_EVERY_GOOD_TREE=1 $(BIN)/python -m pytest tests/mutants/test_mutants.py -k good_tree
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/mutants $(BIN)/python -m generated.run
 
 # Every order of every set of tasks, some minutes. Writes docs/laws.md.
 laws: $(READY)

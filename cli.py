@@ -1,23 +1,21 @@
-"""The door: `bitpatch list | explain | new | status | diff | apply | revert | verify | train | validate`."""
+"""The door: `bitpatch list | explain | new | status | seams | diff | apply | revert | verify | train | validate`."""
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__, screen
+from . import __version__, parameters, screen
 from .__main__ import lacking, undoing, wants_json
-from .screen import DiffFormat, Format, guarded
-from .verify.clean_start import restart_clean
+from .screen import guarded
+from .verify.running.clean_start import restart_clean
 
 if TYPE_CHECKING:
     from .patches.task import Plan
@@ -31,37 +29,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done or verified, 1 changes needed (--check), 2 usage, 3 refused, 4 violated, 5 unproven, "
     "6 cannot read or write.",
 )
-
-
-class Preset(StrEnum):
-    """A run of Phase 2."""
-
-    A = "task-a"
-    B = "task-b"
-    C = "task-c"
-
-
-def completed(begun: str) -> list[tuple[str, str]]:
-    """The names of tasks that begin so, from the names of their files: a shell waits, so nothing is imported."""
-    files = sorted((Path(__file__).parent / "patches").glob("task_*_*.py"))
-    parts = [re.findall(r"task_0*(\d+)_(\w+)", file.stem)[0] for file in files]
-    slugs = {f"task-{number}": slug.replace("_", "-") for number, slug in parts}
-    pairs = [*slugs.items(), *((slug, name) for name, slug in slugs.items())]
-    return [pair for pair in pairs if pair[0].startswith(begun)]
-
-
-NAMES = {"help": "task-11, 11 or stitched-attention", "autocompletion": completed}
-Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK...", **NAMES)]
-OneTask = Annotated[str, typer.Argument(metavar="TASK", **NAMES)]
-All = Annotated[bool, typer.Option("--all", help="Every task.")]
-Tree = Annotated[Path, typer.Option("--tree", metavar="DIR", help="The BitTransformerLM tree.")]
-OptionalTree = Annotated[
-    Path | None, typer.Option("--tree", metavar="DIR", help="The tree; default: here, or the reference.")
-]
-AsFormat = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
-Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if there is anything to do.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and write nothing.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -80,11 +47,11 @@ def common(
 
 @app.command("list")
 @guarded
-def list_tasks(as_format: AsFormat = Format.TEXT, quiet: Quiet = False) -> None:
+def list_tasks(as_format: parameters.AsFormat = parameters.Format.TEXT, quiet: parameters.Quiet = False) -> None:
     """List the tasks."""
     from .patches.engine import all_tasks
 
-    if as_format == Format.JSON:
+    if as_format == parameters.Format.JSON:
         screen.show_json({"tasks": [task.to_json() for task in all_tasks()]})
     elif not quiet:
         rows = [(task.id, task.slug, str(task.contract), task.summary) for task in all_tasks()]
@@ -94,32 +61,45 @@ def list_tasks(as_format: AsFormat = Format.TEXT, quiet: Quiet = False) -> None:
 
 @app.command()
 @guarded
-def explain(task: OneTask, as_format: AsFormat = Format.TEXT, quiet: Quiet = False) -> None:
-    """Say what a task changes, why, and what it promises."""
-    from .patches.asked import tasks_asked
+def explain(
+    task: parameters.OneTask,
+    tree: parameters.TreeToLookAt = None,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    quiet: parameters.Quiet = False,
+) -> None:
+    """Say what a task changes, why, and what it promises; of a tree, which of its conditions hold, and where."""
+    from .patches.asked import again, tasks_asked
+    from .patches.engine import status
 
     (chosen,) = tasks_asked([task], every=False)
-    if as_format == Format.JSON:
-        screen.show_json({**chosen.to_json(), "why": chosen.why, "sought": chosen.sought})
+    on_tree, found = {}, None
+    if tree is not None:
+        with locked_tree(tree, shared=True) as source_tree:
+            (found,) = status(source_tree, [chosen])
+            on_tree = {"tree": str(tree), "state": found.state, "conditions": found.conditions()}
+    if as_format == parameters.Format.JSON:
+        screen.show_json({**chosen.to_json(), "why": chosen.why, "sought": chosen.sought, **on_tree})
     elif not quiet:
         screen.say(f"{chosen.id} {chosen.slug}: {chosen.title} ({chosen.contract})", bold=True)
         screen.say(f"\n{chosen.why.strip()}\n\nLooks for {chosen.sought}.")
-        screen.show_next(f"bitpatch diff {chosen.id}, or bitpatch verify {chosen.id}")
+        if found is not None:
+            screen.show_conditions(found)
+        screen.show_next(f"{again('diff', [chosen], tree)}, or {again('verify', [chosen], tree)}")
 
 
 @app.command()
 @guarded
 def new(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet, or is empty.")],
-    as_format: AsFormat = Format.TEXT,
-    quiet: Quiet = False,
+    folder: parameters.NewFolder,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Make a fresh copy of the baseline tree."""
     from .patches.transaction import copy_baseline
 
     undoing()
     copy_baseline(folder)
-    if as_format == Format.JSON:
+    if as_format == parameters.Format.JSON:
         screen.show_json({"tree": str(folder)})
     elif not quiet:
         screen.say(f"{folder}: a fresh BitTransformerLM tree")
@@ -129,73 +109,99 @@ def new(
 @app.command()
 @guarded
 def status(
-    tasks: Tasks = None,
-    tree: Tree = Path(),
-    check: Check = False,
-    as_format: AsFormat = Format.TEXT,
-    quiet: Quiet = False,
+    tasks: parameters.Tasks = None,
+    tree: parameters.Tree = Path(),
+    at: parameters.At = None,
+    check: parameters.Check = False,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Say which tasks a tree holds, and where."""
-    from .patches.asked import again, tasks_asked
+    from .patches.asked import again, narrowed, tasks_asked
     from .patches.survey import survey
     from .patches.task import State
 
     chosen = tasks_asked(tasks, every=not tasks)
     with locked_tree(tree, shared=True) as source_tree:
-        found = survey(source_tree, chosen)
-    if as_format == Format.JSON:
+        found = survey(narrowed(source_tree, chosen, at), chosen)
+    screen.warn_of_unused(found)
+    if as_format == parameters.Format.JSON:
         screen.show_json({"tree": str(tree), "tasks": [one.to_json() for one in found]})
     elif not quiet:
         screen.show_findings(found)
         lacking = [one.task for one in found if one.state in (State.MISSING, State.PARTIAL)]
-        screen.show_next(again("apply", lacking, tree) if lacking else again("verify", chosen, tree))
+        screen.show_next(again("apply", lacking, tree, at) if lacking else again("verify", chosen, tree))
     if check and any(s.state is not State.APPLIED for s in found):
         raise typer.Exit(screen.EXIT_CHANGES)
+
+
+@app.command("seams")
+@guarded
+def show_seams(
+    tree: parameters.Tree = Path(),
+    write: parameters.Write = False,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    quiet: parameters.Quiet = False,
+) -> None:
+    """Say where a tree has what patches and judges need of it, and what settles the rest."""
+    from .patches import driver, seams
+
+    with locked_tree(tree, shared=not write) as source_tree:
+        found = seams.seams(source_tree)
+        written = driver.write_draft(tree, found) if write else None
+    if as_format == parameters.Format.JSON:
+        screen.show_json({"tree": str(tree), "seams": [each.to_json() for each in found]})
+    elif not quiet:
+        for each in found:
+            screen.show_block(each.name, each.state, each.lines(), **screen.STYLES[each.state])
+        screen.show_next(f"edit {written}" if written else source_tree.command("verify", "--all"))
 
 
 @app.command()
 @guarded
 def diff(
-    tasks: Tasks = None,
-    every: All = False,
-    tree: Tree = Path(),
-    as_format: Annotated[DiffFormat, typer.Option("--format", help="patch is for git apply.")] = DiffFormat.TEXT,
-    quiet: Quiet = False,
+    tasks: parameters.Tasks = None,
+    every: parameters.All = False,
+    tree: parameters.Tree = Path(),
+    at: parameters.At = None,
+    as_format: parameters.AsDiff = parameters.DiffFormat.TEXT,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Show what apply would write."""
-    from .patches.asked import again, tasks_asked
+    from .patches.asked import again, narrowed, tasks_asked
     from .patches.engine import plan, unified
 
     chosen = tasks_asked(tasks, every=every)
     with locked_tree(tree, shared=True) as source_tree:
-        planned = plan(source_tree, chosen, quick=True)
+        planned = plan(narrowed(source_tree, chosen, at), chosen, quick=True)
     lines = [line for change in planned.changes for line in unified(change)]
-    if as_format == DiffFormat.JSON:
+    if as_format == parameters.DiffFormat.JSON:
         screen.show_json({"tree": str(tree), **planned.to_json(), "diff": b"".join(lines).decode(errors="replace")})
     screen.require_accepted(planned)
-    if quiet or as_format == DiffFormat.JSON:
+    if quiet or as_format == parameters.DiffFormat.JSON:
         return
-    if as_format == DiffFormat.PATCH:
+    if as_format == parameters.DiffFormat.PATCH:
         screen.printed(b"".join(lines))
     else:
         screen.show_diff(lines)
-    screen.show_next(again("apply" if lines else "verify", chosen, tree))
+    screen.show_next(again("apply", chosen, tree, at) if lines else again("verify", chosen, tree))
 
 
 def enact(
     context: typer.Context,
-    tasks: Tasks = None,
-    every: All = False,
-    tree: Tree = Path(),
-    dry_run: DryRun = False,
-    check: Check = False,
-    prove: Annotated[bool, typer.Option("--prove", help="Write only what the judges verify, in a copy.")] = False,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Apply what can be, name the rest, exit 3.")] = False,
-    as_format: AsFormat = Format.TEXT,
-    quiet: Quiet = False,
+    tasks: parameters.Tasks = None,
+    every: parameters.All = False,
+    tree: parameters.Tree = Path(),
+    at: parameters.At = None,
+    dry_run: parameters.DryRun = False,
+    check: parameters.Check = False,
+    prove: parameters.Prove = False,
+    keep_going: parameters.KeepGoing = False,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Plan under the tree's lock, write unless asked not to, and say what was done."""
-    from .patches.asked import again, tasks_asked
+    from .patches.asked import again, narrowed, tasks_asked
     from .patches.originals import load
     from .patches.revert import plan_apply, plan_revert
     from .patches.transaction import write
@@ -203,6 +209,7 @@ def enact(
     chosen, command, code = tasks_asked(tasks, every=every), context.info_name or "", 0
     with locked_tree(tree) as source_tree:
         if command == "apply":
+            source_tree = narrowed(source_tree, chosen, at)
             planned, originals = plan_apply(source_tree, chosen, tell=screen.warn, keep_going=keep_going)
         else:
             planned, originals = plan_revert(source_tree, load(tree), chosen, every=every)
@@ -211,72 +218,72 @@ def enact(
         writes = not (dry_run or check or code) and (keep_going or not planned.refused)
         if writes:
             write(tree, planned.changes, originals, tell=screen.warn)
-    if as_format == Format.JSON:
+    if as_format == parameters.Format.JSON:
         screen.show_json({"tree": str(tree), **planned.to_json(written=writes)})
     elif not quiet and (writes or not planned.refused):
         screen.show_outcomes(planned, written=writes)
     screen.require_accepted(planned, written=writes, code=code)
-    if as_format != Format.JSON and not quiet:
+    if as_format != parameters.Format.JSON and not quiet:
         done = writes or not planned.changes
-        screen.show_next(again({"apply": "verify", "revert": "status"}[command] if done else command, chosen, tree))
+        then = {"apply": "verify", "revert": "status"}[command] if done else command
+        screen.show_next(again(then, chosen, tree, None if done else at))
     if check and planned.changes:
         raise typer.Exit(screen.EXIT_CHANGES)
 
 
 app.command("apply", help="Apply tasks to a tree: all of them, or none.")(guarded(enact))
 app.command("revert", help="Take tasks back that bitpatch applied; later edits by hand stay.")(
-    guarded(enact, without=("prove", "keep_going"))
+    guarded(enact, without=("at", "prove", "keep_going"))
 )
 
 
 def proved(tree: Path, package: Path, planned: Plan, quiet: bool) -> tuple[Plan, int]:
     """A plan with what the judges say of it, and the exit code that stands for that."""
-    from .verify import proof, report, runner
+    from .verify.rendering import report
+    from .verify.running import proof
 
-    try:
-        with screen.shown_progress(quiet) as show:
-            found = proof.judged(tree, package, planned, show)
-    except runner.VerifyUnavailable as error:
-        screen.fail(str(error), screen.EXIT_UNPROVEN, "pip install 'bitpatch[verify]'")
+    with screen.shown_progress(quiet) as show:
+        found = proof.judged(tree, package, planned, show)
     return proof.with_reasons(planned, found), report.exit_code(found)
 
 
 @app.command()
 @guarded
 def verify(
-    tasks: Tasks = None,
-    every: All = False,
-    tree: OptionalTree = None,
-    as_format: AsFormat = Format.TEXT,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the result to a file.")] = None,
-    sanity_fit: Annotated[bool | None, typer.Option(help="A short training run; default: with --all.")] = None,
-    jobs: Annotated[int, typer.Option("-j", metavar="N", min=1, help="Checks at once.")] = 2,
-    quiet: Quiet = False,
+    tasks: parameters.Tasks = None,
+    every: parameters.All = False,
+    tree: parameters.OptionalTree = None,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    output: parameters.Output = None,
+    sanity_fit: parameters.WithFit = None,
+    jobs: parameters.Jobs = 2,
+    thorough: parameters.Thorough = 0.0,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Judge by behaviour whether tasks hold in a tree."""
     from .patches.asked import again, tasks_asked, tree_or_reference
-    from .verify import report as reports
-    from .verify import runner
+    from .patches.seams import driving
+    from .verify.rendering import report as reports
+    from .verify.running import runner
 
     every = every or not tasks
     chosen = tasks_asked(tasks, every=every)
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
-        package = Path(source_tree.model_path).parent
-    try:
-        with screen.shown_progress(quiet) as show, runner.Zygote() as zygote:
-            report = runner.verify(
-                where / package.parent,
-                [task.number for task in chosen],
-                sanity_fit=every if sanity_fit is None else sanity_fit,
-                jobs=jobs,
-                zygote=zygote,
-                on_event=show,
-            )
-    except runner.VerifyUnavailable as error:
-        screen.fail(str(error), screen.EXIT_UNPROVEN, "pip install 'bitpatch[verify]'")
-    screen.give_report(report, output, as_json=as_format == Format.JSON, quiet=quiet)
-    if as_format != Format.JSON and not quiet and report.verdict is reports.Outcome.VERIFIED:
+        package, driven = Path(source_tree.model_path).parent, driving(source_tree, chosen)
+    with screen.shown_progress(quiet) as show, runner.Zygote() as zygote:
+        report = runner.verify(
+            where / package.parent if driven is None else where,
+            [task.number for task in chosen],
+            sanity_fit=every if sanity_fit is None else sanity_fit,
+            jobs=jobs,
+            zygote=zygote,
+            driving=driven,
+            seconds=60 * thorough,
+            on_event=show,
+        )
+    screen.give_report(report, output, as_json=as_format == parameters.Format.JSON, quiet=quiet)
+    if as_format != parameters.Format.JSON and not quiet and report.verdict is reports.Outcome.VERIFIED:
         screen.show_next("bitpatch train --plan" if every else again("verify", None, tree))
     raise typer.Exit(reports.exit_code(report))
 
@@ -289,33 +296,29 @@ def verify(
 @guarded
 def train(
     context: typer.Context,
-    preset: Annotated[
-        Preset | None,
-        typer.Argument(metavar="RUN", help="task-a, task-b or task-c: its flags; those that follow override them."),
-    ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show the order, what is done, and what comes next.")] = False,
-    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs lie, for --plan.")] = Path("runs"),
-    tree: OptionalTree = None,
-    as_format: AsFormat = Format.TEXT,
-    quiet: Quiet = False,
+    preset: parameters.RunToStart = None,
+    plan: parameters.ShowPlan = False,
+    runs: parameters.Runs = Path("runs"),
+    tree: parameters.OptionalTree = None,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Start or resume a run of Phase 2, or show the --plan of all."""
     from .patches.asked import tree_or_reference
     from .patches.engine import all_tasks
     from .patches.survey import survey
-    from .verify import phases, run_folder
+    from .verify.phase2 import phases, run_folder
 
     if plan == (preset is not None) or (plan and context.args):
-        screen.fail(
-            "name a run, task-a, task-b or task-c, or give --plan alone", screen.EXIT_USAGE, "bitpatch train --plan"
-        )
+        asked = "name a run, task-a, task-b or task-c, or give --plan alone"
+        screen.fail(asked, screen.EXIT_USAGE, "bitpatch train --plan")
     where = tree_or_reference(tree, "planning with" if plan else "training with", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
-        states = {one.task.id: str(one.state) for one in survey(source_tree, all_tasks())}
+        states = {one.task.id: str(one.in_code) for one in survey(source_tree, all_tasks())}
     if preset is None:
         steps = phases.order(states, runs, tree)
-        if as_format == Format.JSON:
+        if as_format == parameters.Format.JSON:
             screen.show_json(phases.to_json(steps, where, runs))
         elif not quiet:
             screen.show_table(phases.COLUMNS, [step.cells() for step in steps], typed=("step", "command"))
@@ -326,7 +329,7 @@ def train(
     for doubt in () if quiet else phases.doubts(preset, states, runs):
         screen.warn(f"note: {doubt}")
     command = phases.command(str(preset), context.args)
-    if as_format == Format.JSON:
+    if as_format == parameters.Format.JSON:
         screen.show_json({"tree": str(where), "preset": str(preset), "command": command})
     screen.flushed()
     os.execve(command[0], command, run_folder.tree_environment(root))  # noqa: S606 - a signal is to reach the run itself
@@ -335,24 +338,21 @@ def train(
 @app.command()
 @guarded
 def validate(
-    preset: Annotated[Preset, typer.Argument(metavar="RUN", help="task-a, task-b or task-c.")],
-    folder: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; default: runs/ and its name.")
-    ] = None,
-    tree: OptionalTree = None,
-    as_format: AsFormat = Format.TEXT,
-    quiet: Quiet = False,
+    preset: parameters.Run,
+    folder: parameters.RunFolder = None,
+    tree: parameters.OptionalTree = None,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Judge whether a finished run of Phase 2 is good enough."""
     from .patches.asked import tree_or_reference
-    from .verify import phases, run_folder, validation
+    from .verify.phase2 import phases, run_folder, validation
 
     run = run_folder.read_run(phases.RUNS / preset if folder is None else folder)
     if run.values["preset"] != preset:
         own = str(run.values["preset"])
-        screen.fail(
-            f"{run.folder} holds a run of {own}, not of {preset}", screen.EXIT_USAGE, f"bitpatch validate {own}"
-        )
+        mistaken = f"{run.folder} holds a run of {own}, not of {preset}"
+        screen.fail(mistaken, screen.EXIT_USAGE, f"bitpatch validate {own}")
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
@@ -362,10 +362,10 @@ def validate(
         screen.fail(reason, screen.EXIT_UNPROVEN, "pip install 'bitpatch[train]'")
     with screen.shown_progress(quiet) as show:
         found = validation.validate(root, run, on_event=show)
-    if as_format != Format.JSON and not quiet:
+    if as_format != parameters.Format.JSON and not quiet:
         screen.show_table(validation.COLUMNS, [judged.cells() for judged in found.judged], typed=("threshold",))
     kept = validation.write_validation(found)
-    if as_format == Format.JSON:
+    if as_format == parameters.Format.JSON:
         screen.show_json(found.to_json())
     if not quiet:
         screen.warn(f"{run.folder}: {found.verdict}; kept in {kept}")

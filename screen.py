@@ -14,12 +14,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from .__main__ import AGAIN, EXIT_IO, EXIT_SIGNAL, INTERRUPTED
+from .parameters import Format
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,33 +27,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .patches.task import Plan, TaskStatus
-    from .verify.report import Report
-    from .verify.runner import Progress
+    from .verify.rendering.report import Report
+    from .verify.running.runner import Progress
 
 
 EXIT_CHANGES, EXIT_USAGE, EXIT_REFUSED, EXIT_UNPROVEN = 1, 2, 3, 5
 GOOD, BAD, OPEN = {"fg": "green"}, {"fg": "red", "bold": True}, {"fg": "yellow"}
 STYLES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("applied", "pass", "verified", "done"), GOOD),
+    **dict.fromkeys(("applied", "pass", "verified", "done", "found", "settled"), GOOD),
     **dict.fromkeys(("fail", "violated", "failed", "stopped"), BAD),
     **dict.fromkeys(("missing", "partial", "unrecognised", "unproven", "error", "unfinished"), OPEN),
 }
 GAP = 2  # columns between those of a table
-
-
-class Format(StrEnum):
-    """How a result is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class DiffFormat(StrEnum):
-    """How a diff is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    PATCH = "patch"
 
 
 class Failure(Exception):
@@ -242,6 +227,8 @@ def require_accepted(planned: Plan, *, written: bool = False, code: int = 0) -> 
     if planned.refused:
         warn("error: ", fg="red", bold=True, nl=False)
         warn("\n".join([f"refused, and {'the rest' if written else 'nothing'} was written", *reasons]))
+        if then := next((outcome.then for outcome in planned.outcomes if outcome.then), None):
+            show_next(then)
         raise typer.Exit(code or EXIT_REFUSED)
 
 
@@ -319,10 +306,30 @@ def show_records(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def show_findings(statuses: Iterable[TaskStatus]) -> None:
     """How far a tree holds each task, and the places that say so."""
     for one in statuses:
-        say(f"{one.task.id} {one.task.slug}: ", nl=False, bold=True)
-        say(one.state, **STYLES[one.state])
-        for finding in one.findings:
-            say(f"  {finding.state:12} {finding.site}")
+        places = (f"{finding.aside or finding.state:12} {finding.site}" for finding in one.findings)
+        show_block(f"{one.task.id} {one.task.slug}", one.state, places, **STYLES[one.state])
+
+
+def show_block(name: str, state: str, lines: Iterable[str], **style: Any) -> None:
+    """What is in some state, and lines about it."""
+    say(f"{name}: ", nl=False, bold=True)
+    say(state, **style)
+    for line in lines:
+        say(f"  {line}")
+
+
+def show_conditions(found: TaskStatus) -> None:
+    """What of a task a tree has, and where; what it has not."""
+    say(f"\nOf this, the tree has ({found.state}):")
+    for each in found.conditions():
+        place = ":".join(str(each[name]) for name in ("path", "line", "column") if name in each)
+        say(f"  {each['condition']:10} {each.get('state', ''):13} {place + ': ' if place else ''}{each['note']}")
+
+
+def warn_of_unused(statuses: Iterable[TaskStatus]) -> None:
+    """Name the comments that leave a task out where it has nothing to do."""
+    for one, finding in ((of, each) for of in statuses for each in of.findings if each.aside == "unused"):
+        warn(f"note: {finding.site}; take {one.task.id} out of it")
 
 
 def show_diff(lines: Iterable[bytes]) -> None:
@@ -337,17 +344,16 @@ def show_outcomes(planned: Plan, *, written: bool) -> None:
     """What was done, or would be, task by task."""
     for outcome in planned.outcomes:
         acted = outcome.outcome in ("applied", "reverted")
-        say(f"{outcome.task.id} {outcome.task.slug}: ", nl=False, bold=True)
-        say(f"{'would be ' * (acted and not written)}{outcome.outcome}", fg="green" if acted else None)
-        for site in outcome.sites if acted else ():
-            say(f"  {site}")
+        said = f"{'would be ' * (acted and not written)}{outcome.outcome}"
+        sites = (*(outcome.sites if acted else ()), *outcome.aside)
+        show_block(f"{outcome.task.id} {outcome.task.slug}", said, map(str, sites), **GOOD if acted else {})
     for change in planned.changes:
         say(f"{'wrote' if written else 'would write'} {change.path}")
 
 
 def give_report(report: Report, output: Path | None, *, as_json: bool, quiet: bool) -> None:
     """What verify found out, to a file or to standard output."""
-    from .verify.report import text_of
+    from .verify.rendering.report import text_of
 
     if output is None:
         if as_json:
@@ -364,7 +370,7 @@ def give_report(report: Report, output: Path | None, *, as_json: bool, quiet: bo
 
 def show_report(report: Report) -> None:
     """What verify found out: a table a task on a terminal, then what needs saying of checks that did not pass."""
-    from .verify import report as reports
+    from .verify.rendering import report as reports
 
     if not (is_terminal(sys.stdout) or in_colour(sys.stdout)):
         printed(reports.text_of(report))
@@ -374,9 +380,7 @@ def show_report(report: Report) -> None:
         say(task.verdict, **STYLES[task.verdict])
         if task.checks:
             show_table(reports.COLUMNS, [reports.cells(check) for check in task.checks], typed=("check",))
-        for line in reports.complaints(task):
-            say(line)
-        say("")
+        say("\n".join([*reports.complaints(task), ""]))
     if report.sanity_fit is not None:
         say("sanity fit ", nl=False, bold=True)
         say(report.sanity_fit.verdict, nl=False, **STYLES[report.sanity_fit.verdict])

@@ -30,9 +30,9 @@ from typing import Any
 from trees import ROOT, grow
 
 from bitpatch.patches.engine import all_tasks
-from bitpatch.verify.evidence import Verdict
-from bitpatch.verify.report import LAST, mean
-from bitpatch.verify.runner import SAMPLE
+from bitpatch.verify.rendering.report import LAST, mean
+from bitpatch.verify.running.evidence import Verdict
+from bitpatch.verify.running.runner import SAMPLE
 from bitpatch.verify.sanity_fit import UPDATES, Fit, entropy_floor, judge, text_rows, train
 
 DOCUMENT = ROOT / "docs" / "sanity_fits.md"
@@ -47,7 +47,7 @@ CHUNKS = {"chunk_size": 36, "overlap": 18}  # three windows a row of 108 bits, t
 RAGGED = -3  # rows: the last micro-batch is short, and there are 300 updates still
 
 CONTEXT = multiprocessing.get_context("forkserver")  # processes that start as one thread, with torch imported
-CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "torch.utils.data", "bitpatch.verify.tree"])
+CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "torch.utils.data", "bitpatch.verify.driving.tree"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def answer(order: Order, pipe: Connection) -> None:
     """Run a fit, here, and send what came of it."""
     import torch  # noqa: PLC0415 - the process that starts the fits goes without
 
-    from bitpatch.verify.tree import Tree  # noqa: PLC0415
+    from bitpatch.verify.driving.tree import Tree  # noqa: PLC0415
 
     sys.dont_write_bytecode = True
     multiprocessing.set_start_method(None, force=True)  # workers start as they do in a program of its own

@@ -7,7 +7,7 @@ from pathlib import Path
 import bitpatch
 from bitpatch.patches.engine import all_tasks, plan
 from bitpatch.patches.tree import open_tree
-from bitpatch.verify.runner import SAMPLE
+from bitpatch.verify.running.runner import SAMPLE
 
 ROOT = Path(bitpatch.__file__).parent
 ALL = tuple(task.number for task in all_tasks())

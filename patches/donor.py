@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 import libcst as cst
 
 from .edits import in_style_of, insert_item, neighbours
 from .imports import TakenError, import_edits, is_import, opens
+from .names import globals_of
 from .places import read_bytes
+from .ranks import REFERENCE
 from .source import Source
 from .task import Edit, Finding, mend, mended, near_miss
 
 _DEFINED = (cst.FunctionDef, cst.ClassDef)
 PARSER = ("add_argument",)
-REFERENCE = Path(__file__).resolve().parent.parent / "reference"
 
 
 @cache
@@ -83,7 +83,7 @@ def place_among(given: Source, function: str, name: str, names: Sequence[str], *
 
     In the reference's order it stands behind the last of the tree's own that come before it; else behind them all.
     """
-    order = _parameters(_function(given, function))
+    order = parameters_of(given, function)
     before = _before(given.path, function)
     brought = [each for each in order if each not in before] if before else [name]
     own = [place for place, each in enumerate(names) if each not in brought and each in order[: order.index(name)]]
@@ -100,11 +100,13 @@ def _before(path: str, function: str) -> list[str]:
     """The parameters that a function had before its patches, by the embedded baseline."""
     file = REFERENCE.parent / "baseline" / path
     known = Source(path, read_bytes(file)) if file.exists() else None
-    return _parameters(_function(known, function)) if known is not None and has_definition(known, function) else []
+    return parameters_of(known, function) if known is not None and has_definition(known, function) else []
 
 
-def _parameters(function: cst.FunctionDef) -> list[str]:
-    return [each.name.value for each in (*function.params.params, *function.params.kwonly_params)]
+def parameters_of(source: Source, function: str) -> list[str]:
+    """What the parameters of a function at a file's top are called."""
+    own = _function(source, function).params
+    return [each.name.value for each in (*own.params, *own.kwonly_params)]
 
 
 def flag_of(call: cst.Call) -> str:
@@ -136,19 +138,18 @@ def _closure(target: Source, given: Source, names: Iterable[str]) -> list[str]:
         if name in wanted:
             continue
         wanted.append(name)
-        for use in given.uses(_definition(given, name)):
-            is_global = given.names.bindings(use.value, use) is given.names.top_level(use.value)
-            if is_global and _defined(given, use.value) and not has_definition(target, use.value):
-                pending.append(use.value)
+        used = sorted(globals_of(given.code(_definition(given, name))))
+        pending += [each for each in used if is_defined(given, each) and not has_definition(target, each)]
     return wanted
 
 
-def _defined(source: Source, name: str) -> bool:
+def is_defined(source: Source, name: str) -> bool:
+    """Whether a file sets a name at its top, or defines it."""
     return any(not binding.imported for binding in source.names.top_level(name))
 
 
 def _definition(source: Source, name: str) -> cst.CSTNode:
-    return source.statement(source.names.top_level(name)[-1].node)
+    return source.opened(source.names.top_level(name)[-1].part).statement
 
 
 def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> Iterator[Edit]:
@@ -161,24 +162,33 @@ def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> I
             _refuse_other(target, given, name)
             continue
         rank, new = order.index(name), _definition(given, name)
-        before = [other for other in order[:rank] if _defined(target, other)]
-        after = [other for other in order[rank + 1 :] if _defined(target, other)]
+        alike = [other for other in order if is_defined(target, other) and _is_alike(_definition(target, other), new)]
+        before = [other for other in alike if order.index(other) < rank]
+        after = [other for other in alike if order.index(other) > rank]
         if before:
             place = (_definition(target, before[-1]), True)
         elif after:
             place = (_definition(target, after[0]), False)
+            is_first = place not in inserted and not isinstance(new, _DEFINED)
+            new = _set_off(new, 0) if is_first else new  # it takes the blank lines of what it comes before
         else:
-            place, new = _without_neighbours(target, new), _set_off(new)
+            place = _without_neighbours(target, new)
+            is_next = place in inserted and not isinstance(new, _DEFINED)  # constants of one task stand together
+            new = new if is_next else _set_off(new, 2 if isinstance(new, _DEFINED) else 1)
         inserted.setdefault(place, []).append(new)
     for (anchor, behind), nodes in inserted.items():
         yield Edit(target, anchor, neighbours(target, nodes, behind))
 
 
-def _set_off(definition: cst.CSTNode) -> cst.CSTNode:
-    """A definition with as many blank lines above it as it needs among others of another kind."""
+def _is_alike(one: cst.CSTNode, other: cst.CSTNode) -> bool:
+    """Whether both are constants, or neither is: where the one goes, the other does not, whichever comes first."""
+    return isinstance(one, _DEFINED) == isinstance(other, _DEFINED)
+
+
+def _set_off(definition: cst.CSTNode, count: int) -> cst.CSTNode:
+    """A definition with a number of blank lines above it."""
     lines = [line for line in definition.leading_lines if line.comment is not None]  # type: ignore[attr-defined]
-    blank = [cst.EmptyLine(indent=False)] * (2 if isinstance(definition, _DEFINED) else 1)
-    return definition.with_changes(leading_lines=[*blank, *lines])
+    return definition.with_changes(leading_lines=[cst.EmptyLine(indent=False)] * count + lines)
 
 
 def _without_neighbours(target: Source, definition: cst.CSTNode) -> tuple[cst.CSTNode, bool]:

@@ -14,6 +14,7 @@ import libcst as cst
 from .comments import STATEMENTS, Comment, LostComment, comments_of, lost, put_above
 from .parts import Part, Statement, walked
 from .positions import lines_of
+from .ranks import place_of
 from .source import Source
 from .task import BitpatchError, Edit
 
@@ -35,7 +36,8 @@ def rewrite(source: Source, node: cst.BaseExpression, template: Callable[[str], 
 
 
 def insert_before(source: Source, statement: cst.CSTNode, *texts: str) -> Edit:
-    """Put statements in front of one; the blank lines above it stay above them all."""
+    """Put statements in front of one, among what other patches put there; blank lines above stay above them all."""
+    statement = place_of(source, statement, texts[0])
 
     def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
         return cst.FlattenSentinel([*(parse_statement(source, text) for text in texts), updated])
@@ -58,10 +60,13 @@ def move_under(
     statements: Sequence[cst.CSTNode],
     tail: Sequence[cst.CSTNode] = (),
     before: Sequence[str] = (),
+    after: Sequence[str] = (),
+    behind: Sequence[str] = (),
 ) -> Iterator[Edit]:
     """Put neighbouring statements under compound statements, `if x:` say, and some from elsewhere at their end.
 
-    Of several heads each stands under the one before; new statements may come `before` all others. Comments
+    Of several heads each stands under the one before; new statements may come `before` or `after` all others, or
+    `behind` the block that it all stands in. Comments
     above the first statement stay above the heads; those of the tail do not move with it. Edits inside are made too.
     """
     first = statements[0]
@@ -79,12 +84,13 @@ def move_under(
 
     def fill(block: cst.CSTNode) -> cst.CSTNode:
         body = [*moved, *(end.with_changes(leading_lines=()) for end in ends)]
+        body += [parse_statement(source, text) for text in after]
         for head in reversed(heads[1:]):
             inner = parse_statement(source, f"{head}\n    pass")
             body = [inner.with_changes(body=inner.body.with_changes(body=body))]  # type: ignore[union-attr]
         filled = opened.body.with_changes(body=body)  # type: ignore[union-attr]
         lines = [s.with_changes(body=filled) if getattr(s, "body", 0) is opened.body else s for s in block.body]  # type: ignore
-        return block.with_changes(body=lines)
+        return block.with_changes(body=[*lines, *(parse_statement(source, text) for text in behind)])
 
     yield Edit(source, first, open_)
     for statement in statements[1:]:
@@ -287,7 +293,9 @@ class _Editor(cst.CSTTransformer):
         if original in self._touched and isinstance(original, STATEMENTS):
             nodes = [] if isinstance(result, cst.RemovalSentinel) else [result]
             nodes = list(result) if isinstance(result, cst.FlattenSentinel) else nodes
-            kinds = [node for node in nodes if isinstance(node, type(updated)) and node.body is updated.body]  # type: ignore[attr-defined]
+            block = "cases" if isinstance(updated, cst.Match) else "body"
+            kinds = [each for each in nodes if isinstance(each, type(updated))]
+            kinds = [each for each in kinds if getattr(each, block) is getattr(updated, block)]
             self.became[original] = next(iter([*kinds, *nodes]), None)  # type: ignore[assignment]
         return result
 
@@ -316,10 +324,11 @@ def _blank_lines_first(nodes: list[cst.CSTNode]) -> list[cst.CSTNode]:
     first, last = nodes[0], nodes[-1]
     lines = list(getattr(last, "leading_lines", ()))
     blank = next((index for index, line in enumerate(lines) if line.comment is not None), len(lines))
-    if first is last or not blank or getattr(first, "leading_lines", None):
+    own = list(getattr(first, "leading_lines", ()))
+    if first is last or not blank or any(line.comment is None for line in own):
         return nodes
     return [
-        first.with_changes(leading_lines=lines[:blank]),
+        first.with_changes(leading_lines=[*lines[:blank], *own]),
         *nodes[1:-1],
         last.with_changes(leading_lines=lines[blank:]),
     ]

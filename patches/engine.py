@@ -7,20 +7,24 @@ import importlib
 import os
 import pkgutil
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from .beside import beside
-from .donor import REFERENCE
+from .consequences import broken
 from .edits import apply_edits
 from .findings import findings
+from .ranks import REFERENCE
+from .settling import alone
 from .source import Source
 from .survey import survey
 from .task import (
     BitpatchError,
     Change,
     Edit,
+    Finding,
     Outcome,
     Plan,
     Site,
@@ -33,7 +37,7 @@ from .task import (
 )
 from .tree import SourceTree, not_followed
 
-HERE, THERE = {1, 2, 3, 4, 5, 6, 8}, {7, 9, 10, 11}  # tasks that, in most trees, change no file in common
+BESIDE, LAST = {"attention", "gate"}, {"model"}  # seams that, in most trees, share no file with others; and that do
 
 
 @cache
@@ -78,7 +82,11 @@ def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False, keep_g
         return planned
     if after is not tree:
         accepted = [outcome.task for outcome in outcomes if outcome.outcome is not Outcome.REFUSED]
-        _require_nothing_left((survey if quick else status)(after.settled(), accepted))
+        if tree.at:  # by lines as they were, since that is how sites were named
+            left = {(site.path, site.line) for outcome in outcomes for site in outcome.aside}
+            _require_nothing_left(status(replace(after, at={}), accepted), left)
+        else:
+            _require_nothing_left((survey if quick else status)(after.settled(), accepted))
     return Plan(planned.outcomes, tuple(_changes(tree, after)))
 
 
@@ -90,7 +98,8 @@ def _applied(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskOutcome]
             found = TaskStatus.of(task, findings(tree, task))
             outcome = _decide(tree, found)
             if outcome.outcome is Outcome.APPLIED:
-                tree = _edited(tree, [edit for finding in found.findings for edit in finding.edits])
+                edits = [edit for finding in found.findings if finding.is_open for edit in finding.edits]
+                tree, outcome = _with_consequences(tree, _edited(tree, edits), outcome)
         except Unparsable as error:
             raise _every_unparsable(tree, error) from None
         except Unreadable:
@@ -101,13 +110,25 @@ def _applied(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskOutcome]
     return outcomes, tree
 
 
+def _with_consequences(before: SourceTree, after: SourceTree, outcome: TaskOutcome) -> tuple[SourceTree, TaskOutcome]:
+    """A changed tree and what came of a task; where something else breaks, the tree as it was, and a refusal there."""
+    sites = tuple(broken(before, after))
+    if not sites:
+        return after, outcome
+    task, explain = outcome.task, before.command("explain", outcome.task.id)
+    lines = [f"{task.id} would break what is not its own", *(f"near miss at {site}" for site in sites)]
+    lines.append(f"mend that by hand and run the command again; {explain} says what {task.id} changes")
+    return before, TaskOutcome(task, Outcome.REFUSED, "\n".join(lines), sites, outcome.aside, explain)
+
+
 def _applied_beside(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskOutcome], SourceTree] | None:
     """The same in two processes; nothing where both change a file, one refuses, or there is no second core.
 
     Two sets of tasks that change no file in common have the same result side by side as one after the other,
     since the order of tasks does not matter.
     """
-    here, there = ([task for task in tasks if task.number in group] for group in (HERE, THERE))
+    there, last = ([task for task in tasks if task.seam in seams] for seams in (BESIDE, LAST))
+    here = [task for task in tasks if task not in there and task not in last]
 
     def work() -> dict[str, Any]:
         outcomes, after = _applied(tree, there)
@@ -127,8 +148,8 @@ def _applied_beside(tree: SourceTree, tasks: Sequence[Task]) -> tuple[list[TaskO
         return None
     for path, text in given["texts"].items():
         after = after.with_source(Source(path, text.encode("latin-1"), origin=tree.raw(path)))
-    last, after = _applied(after, [task for task in tasks if task.number not in HERE | THERE])
-    outcomes += last
+    more, after = _applied(after, last)
+    outcomes += more
     return sorted(outcomes, key=lambda outcome: outcome.task.number), after
 
 
@@ -152,31 +173,53 @@ def _all_done(tree: SourceTree, tasks: Sequence[Task]) -> Plan | None:
 
 def _decide(tree: SourceTree, found: TaskStatus) -> TaskOutcome:
     task = found.task
-    missing = tuple(finding.site for finding in found.findings if finding.state is State.MISSING)
+    missing = tuple(finding.site for finding in found.findings if finding.is_open and finding.state is State.MISSING)
+    aside = tuple(finding.site for finding in found.findings if finding.aside)
     if found.state is State.APPLIED:
-        return TaskOutcome(task, Outcome.ALREADY_APPLIED, "", found.sites)
+        done = tuple(finding.site for finding in found.findings if not finding.aside)
+        return TaskOutcome(task, Outcome.ALREADY_APPLIED, "", done, aside)
     if found.state is not State.UNRECOGNISED:
-        return TaskOutcome(task, Outcome.APPLIED, "", missing)
-    near = tuple(finding.site for finding in found.findings if finding.state is State.UNRECOGNISED)
-    return TaskOutcome(task, Outcome.REFUSED, _refusal(tree, task, near, missing), (*near, *missing))
+        return TaskOutcome(task, Outcome.APPLIED, "", missing, aside)
+    near = tuple(finding for finding in found.findings if finding.is_open and finding.state is State.UNRECOGNISED)
+    sites = (*(each.site for each in near), *missing)
+    explain = tree.command("explain", task.id)
+    return TaskOutcome(task, Outcome.REFUSED, _refusal(tree, found, near, missing), sites, aside, explain)
 
 
-def _refusal(tree: SourceTree, task: Task, near: Sequence[Site], clear: Sequence[Site]) -> str:
+def _refusal(tree: SourceTree, found: TaskStatus, near: Sequence[Finding], clear: Sequence[Site]) -> str:
+    task = found.task
+    explain, verify = (tree.command(command, task.id) for command in ("explain", "verify"))
     if not near:
         return (
             f"{task.id} looked for {task.sought}\nand found none, nor anything like it\n{not_followed(tree.links_out)}"
-            f"bitpatch explain {task.id} says what it would change, and bitpatch verify {task.id} whether the tree "
-            "behaves so all the same"
+            f"{explain} says what it would change, and {verify} whether the tree behaves so all the same"
         )
     lines = [f"{task.id} looked for {task.sought}"]
-    lines += [f"near miss at {site}" for site in near]
+    lines += [f"near miss at {each.site}" for each in near]
     lines += [f"clear site at {site}" for site in clear]
     those = "the near miss" if len(near) == 1 else f"the {len(near)} near misses"
     lines.append(
-        f"mend {those} by hand and run the command again, or patch all of it by hand (bitpatch explain {task.id} "
-        f"says what) and have it judged: bitpatch verify {task.id}"
+        f"mend {those} by hand and run the command again, or patch all of it by hand ({explain} says what) and have it "
+        f"judged: {verify}"
     )
+    if (one := next(_clear_alone(found), None)) is not None:
+        lines.append(
+            f"to have one clear site alone, with what is done with it: {tree.command('apply', task.id, '--at', one)}"
+        )
+    if task.id in tree.at and not any(each.aside == "left alone" for each in found.findings):
+        lines.append("what was found only holds together: no site can be done alone")
+    if all(each.units for each in near):
+        lines.append(f"to leave {those} as it is for good, say why there: # bitpatch: skip[{task.id}] REASON")
     return "\n".join(lines)
+
+
+def _clear_alone(found: TaskStatus) -> Iterator[str]:
+    """The places of a task that can be done without its near misses."""
+    for each in found.findings:
+        if each.is_open and each.units and each.state is State.MISSING:
+            together = alone(found.findings, [each])
+            if not any(other.state is State.UNRECOGNISED for other in together):
+                yield str(each.site.place)
 
 
 def _links_in_the_way(tree: SourceTree) -> list[Site]:
@@ -211,13 +254,15 @@ def _edited(tree: SourceTree, edits: Sequence[Edit]) -> SourceTree:
     return tree
 
 
-def _require_nothing_left(statuses: Sequence[TaskStatus]) -> None:
+def _require_nothing_left(statuses: Sequence[TaskStatus], aside: Collection[tuple[str, int]] = ()) -> None:
+    """Raise BitpatchError unless tasks are done, but for the lines that were left alone."""
     for found in statuses:
-        if found.state is not State.APPLIED:
-            sites = (finding.site for finding in found.findings if finding.state is not State.APPLIED)
-            left = next(sites, "the tree")
+        sites = [finding.site for finding in found.findings if finding.is_open]
+        over = [site for site in sites if (site.path, site.line) not in aside]
+        if over or (found.state is not State.APPLIED and not sites):
             raise BitpatchError(
-                f"{left}: {found.task.id} would not be done after one apply; nothing was written. Please report this"
+                f"{over[0] if over else 'the tree'}: {found.task.id} would not be done after one apply; nothing was "
+                "written. Please report this"
             )
 
 

@@ -8,19 +8,21 @@ from dataclasses import replace
 
 import libcst as cst
 
+from .settling import settled
 from .source import Source
-from .task import BitpatchError, Finding, Site, Task, near_miss
+from .task import BitpatchError, Finding, Site, Task, opaque
 from .tree import SourceTree
 
 
 def findings(tree: SourceTree, task: Task) -> list[Finding]:
-    """What a task finds in a tree."""
+    """What a task finds in a tree, and what of it does not count, as the user has settled that."""
     try:
-        return list(task.find(tree))
+        found = list(task.find(tree))
     except BitpatchError:
         raise
     except Exception as error:
-        return [near_miss(_unread(error))]
+        found = [opaque(_unread(error))]
+    return settled(tree, task, found)
 
 
 def _unread(error: Exception) -> Site:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import libcst as cst
 
 from .edits import insert_item, neighbours
-from .names import dotted
+from .names import dotted, globals_of
 from .source import Source
-from .task import Edit, Site
+from .task import Edit, Finding, Site
 
 Import = cst.Import | cst.ImportFrom
 
@@ -24,16 +25,14 @@ class TakenError(Exception):
 
 def import_edits(target: Source, given: Source, inserted: Sequence[cst.CSTNode]) -> Iterator[Edit]:
     """Import what nodes of the reference use that are inserted."""
-    missing: dict[str, Import] = {}
+    missing, order = dict[str, Import](), list(_top_imports(given))
     for new in inserted:
-        for node in given.uses(new):
-            imported = [binding for binding in given.names.bindings(node.value, node) if binding.imported]
-            if imported and node.value not in missing and not _imports(target, node.value, imported[0].imported):
-                statement = imported[0].node
-                assert isinstance(statement, (cst.Import, cst.ImportFrom))
-                missing[node.value] = statement
-    order = list(_top_imports(given))
-    grouped: dict[cst.CSTNode, list[str]] = {}
+        text = given.code(new)
+        for name in sorted(globals_of(f"def made({text}): ..." if isinstance(new, cst.Param) else text)):
+            imported = [binding for binding in given.names.top_level(name) if binding.imported]
+            if imported and not _imports(target, name, imported[0].imported):
+                missing[name] = next(each for each in order if name in _brought(each))
+    grouped: dict[Import, list[str]] = {}
     for name, statement in sorted(missing.items(), key=lambda item: (order.index(item[1]), item[0])):
         grouped.setdefault(statement, []).append(name)
     places: dict[tuple[cst.CSTNode, bool], list[cst.CSTNode]] = {}
@@ -49,25 +48,37 @@ def import_edits(target: Source, given: Source, inserted: Sequence[cst.CSTNode])
         yield Edit(target, anchor, neighbours(target, nodes, behind))
 
 
+def imported_once(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings whose edits import nothing that an earlier one's import in the same file."""
+    seen: set[tuple[str, cst.CSTNode, str]] = set()
+    for finding in found:
+        edits = []
+        for edit in finding.edits:
+            is_line = isinstance(edit.node, cst.SimpleStatementLine) and is_import(edit.node)
+            if is_line or isinstance(edit.node, (cst.Import, cst.ImportFrom)):
+                made = edit.change(edit.node)
+                nodes = list(made) if isinstance(made, cst.FlattenSentinel) else [made]
+                key = (edit.source.path, edit.node, "".join(edit.source.module.code_for_node(each) for each in nodes))  # type: ignore[arg-type]
+                if key in seen:
+                    continue
+                seen.add(key)
+            edits.append(edit)
+        yield replace(finding, edits=tuple(edits))
+
+
 def _imports(target: Source, name: str, imported: str) -> bool:
     """Whether a name is imported in the target already; refuses where it means something else."""
-    bindings = [binding for binding in target.names.top_level(name) if not _is_for_types(target, binding.node)]
+    bindings = [binding for binding in target.names.top_level(name) if not binding.is_for_types]
     if not bindings:
         return False
     meanings = {binding.imported for binding in bindings}
     meanings |= {meaning.replace("typing.", "collections.abc.", 1) for meaning in meanings}
     if imported not in meanings:
-        place = target.statement(bindings[0].node)
+        place = target.opened(bindings[0].part).statement
         raise TakenError(
             target.site(place, f"the name {name}, which is to be {imported}, stands for something else: rename it")
         )
     return True
-
-
-def _is_for_types(target: Source, node: cst.CSTNode) -> bool:
-    """Whether an import is seen by type checkers only."""
-    around = target.enclosing(node, cst.If)
-    return around is not None and target.code(around.test).endswith("TYPE_CHECKING")
 
 
 def _top_imports(source: Source) -> Iterator[Import]:
@@ -117,8 +128,13 @@ def _more_aliases(given: cst.CSTNode, names: Sequence[str]) -> Callable[[cst.CST
     return change
 
 
+def _brought(node: cst.CSTNode) -> list[str]:
+    """The names that an import gives a meaning."""
+    return [alias.evaluated_alias or alias.evaluated_name.split(".")[0] for alias in node.names]  # type: ignore[attr-defined]
+
+
 def _import_of(given: cst.CSTNode, names: Sequence[str]) -> cst.SimpleStatementLine:
-    aliases = [alias for alias in given.names if (alias.evaluated_alias or alias.evaluated_name.split(".")[0]) in names]  # type: ignore[attr-defined]
+    aliases = [alias for alias, name in zip(given.names, _brought(given), strict=True) if name in names]  # type: ignore[attr-defined]
     aliases[-1] = aliases[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
     node = given.with_changes(names=aliases)
     if isinstance(node, cst.ImportFrom):

@@ -12,11 +12,11 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from .places import read_regular
-from .task import BitpatchError
+from .task import BitpatchError, Line
 
 _VERSION = 1
 
@@ -40,6 +40,7 @@ class Originals:
     files: Mapping[str, Remembered] = field(default_factory=dict)
     blocked: str = ""  # why the originals can no longer be replayed
     waiting: frozenset[tuple[str, str]] = frozenset()  # (file, name) where a name was used before a task brought it
+    at: Mapping[str, tuple[Line, ...]] = field(default_factory=dict)  # of a task not done everywhere: in the originals
 
     def encode(self) -> bytes:
         """The content of the state file: empty where there is nothing to remember."""
@@ -58,6 +59,7 @@ class Originals:
             "files": files,
             "blocked": self.blocked,
             "waiting": sorted(self.waiting),
+            "at": {task: [astuple(line) for line in lines] for task, lines in sorted(self.at.items())},
         }
         return json.dumps(content).encode()
 
@@ -73,7 +75,8 @@ def load(root: Path) -> Originals:
         tasks, paths, files, waiting = (content.pop(name) for name in ("tasks", "paths", "files", "waiting"))
         remembered = {name: Remembered(*(base64.b64decode(raw) for raw in both)) for name, both in files.items()}
         uses = frozenset((str(path), str(name)) for path, name in waiting)
-        return Originals(frozenset(tasks), tuple(paths), files=remembered, waiting=uses, **content)
+        at = {task: tuple(Line(*line) for line in lines) for task, lines in content.pop("at", {}).items()}
+        return Originals(frozenset(tasks), tuple(paths), files=remembered, waiting=uses, at=at, **content)
     except (FileNotFoundError, NotADirectoryError):
         return Originals()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -6,7 +6,7 @@ import ast
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property, lru_cache
 from itertools import accumulate
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import libcst as cst
 from libcst._nodes.internal import CodegenState
 
-from .names import Scopes, scopes_of
+from .names import Binding, bound_by
 from .nesting import parsed, require_shallow
 
 Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
@@ -65,8 +65,8 @@ class Part:
         return Index(self.statement)
 
     @cached_property
-    def scopes(self) -> Scopes:
-        return scopes_of(self)
+    def bound(self) -> Mapping[str, list[Binding]]:
+        return bound_by(self)
 
     @cached_property
     def printed(self) -> Printed:
@@ -155,6 +155,7 @@ class Spans(CodegenState):
     def __init__(self, statement: cst.CSTNode, style: Style) -> None:
         super().__init__(style.indent, style.newline)
         self._tokens: dict[tuple[int, int], list[cst.CSTNode]] = {}
+        self._opened: list[int] = []  # where the nodes that are being written began
         statement._codegen(self)
         offsets = [0, *accumulate(map(len, self.tokens))]
         self._nodes: dict[tuple[int, int], list[cst.CSTNode]] = {}
@@ -167,6 +168,14 @@ class Spans(CodegenState):
         start = len(self.tokens)
         yield
         self._tokens.setdefault((start, len(self.tokens)), []).append(node)
+
+    def before_codegen(self, *_: Any) -> None:
+        self._opened.append(len(self.tokens))
+
+    def after_codegen(self, node: cst.CSTNode) -> None:
+        start = self._opened.pop()
+        if isinstance(node, cst.Tuple) and len(node.lpar) == 1:  # whose brackets are its own
+            self._tokens.setdefault((start, len(self.tokens)), []).append(node)
 
     def nodes(self, start: int, end: int) -> list[cst.CSTNode]:
         """The nodes of this span, the innermost first, behind those that it has brackets around."""

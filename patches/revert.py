@@ -12,7 +12,7 @@ import builtins
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,6 +21,8 @@ from .engine import plan, status, task_named
 from .merge import Conflict, merge, same_line
 from .nesting import parsed
 from .originals import Originals, Remembered, load
+from .settling import meant_lines
+from .skips import MARK
 from .source import Source
 from .survey import survey
 from .task import (
@@ -134,20 +136,24 @@ def _take_back(tree: SourceTree, originals: Originals, gone: Sequence[Task]) -> 
         _require_taken_out(tree, after, gone)
     changes = [Change(path, tree.raw(path), raw) for path, raw in sorted(after.items()) if raw != tree.raw(path)]
     files = {path: Remembered(file.original, replayed[path]) for path, file in originals.files.items()}
-    return changes, replace(originals, tasks=left, files=files)
+    at = {task: lines for task, lines in originals.at.items() if task in left}
+    return changes, replace(originals, tasks=left, files=files, at=at)
 
 
-def replay(tree: SourceTree, originals: Originals, tasks: Iterable[str]) -> Mapping[str, bytes]:
+def replay(tree: SourceTree, originals: Originals, tasks: Collection[str]) -> Mapping[str, bytes]:
     """The remembered files as they would be had only these tasks been applied; raises BitpatchError if one refuses."""
+    texts = [text for file in originals.files.values() for text in (file.original, file.written)]
+    is_settled = bool(originals.at) or any(MARK in text for text in texts)  # then lines of the originals decide
     before = replace(
         tree,
         paths=tuple(path for path in originals.paths if path in tree.paths or path in originals.files),
         model_path=originals.model_path,
         training_path=originals.training_path,
         sources={
-            path: _parsed(path, file.original, tree.raw(path) if path in tree.paths else None)
+            path: _parsed(path, file.original, tree.raw(path) if path in tree.paths and not is_settled else None)
             for path, file in originals.files.items()
         },
+        at={task: lines for task, lines in originals.at.items() if task in tasks},
     )
     try:
         planned = plan(before, [task_named(name) for name in sorted(tasks)])
@@ -168,6 +174,7 @@ def _parsed(path: str, raw: bytes, origin: bytes | None) -> Source:
 def remember(tree: SourceTree, originals: Originals, planned: Plan) -> Originals:
     """What to remember once a plan is applied; what was edited by hand before becomes part of the originals."""
     applied = {outcome.task.id for outcome in planned.outcomes if outcome.outcome is Outcome.APPLIED}
+    older = originals
     if by_hand := _edited_by_hand(tree, originals):
         still_there = frozenset(name for name in originals.tasks if not _is_missing(tree, name))
         originals = replace(originals, tasks=still_there) if still_there else Originals()
@@ -188,8 +195,9 @@ def remember(tree: SourceTree, originals: Originals, planned: Plan) -> Originals
         files=files,
         blocked=blocked,
         waiting=originals.waiting | frozenset(_waiting(tree, planned)),
+        at=meant_lines(tree, older, files, originals.tasks | applied, applied),
     )
-    if by_hand and originals.tasks and not blocked:
+    if ((by_hand and originals.tasks) or known.at) and not blocked:
         return replace(known, blocked=_difference(tree, known))
     return known
 

@@ -59,11 +59,6 @@ class Source:
         above = lines_of(self._file.header + "".join(each.text for each in self.parts[: self.places[part]]))
         return _unparsable(self.path, *self._in_origin(len(above) + deep.line - 1, deep.column), str(deep))
 
-    def end(self, node: cst.CSTNode) -> int:
-        """The rank of the last node in a node."""
-        first, end = self.part(node).index.span(node)
-        return self.order[node] + end - first - 1
-
     def part(self, node: cst.CSTNode) -> Part:
         """The part that a node stands in."""
         while (parent := self.parents[node]) is not self.module:
@@ -128,7 +123,7 @@ class Source:
             return [part for part in self.parts if words.search(part.text)]
         known, own = {*words}, [part for part in self.parts if any(word in part.text for word in words)]
         while True:
-            aliases = {name for part in own if not part.name for name in self.opened(part).scopes[None]} - known
+            aliases = {name for part in own if not part.name for name in self.opened(part).bound} - known
             if not aliases:
                 return own
             known |= aliases
@@ -165,11 +160,6 @@ class Source:
         if isinstance(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement)):
             return node
         found: cst.CSTNode = self.enclosing(node, cst.SimpleStatementLine, cst.BaseCompoundStatement)
-        return found
-
-    def function(self, node: cst.CSTNode) -> cst.FunctionDef | None:
-        """The function that a node stands in."""
-        found: cst.FunctionDef | None = self.enclosing(node, cst.FunctionDef)
         return found
 
     def code(self, node: cst.CSTNode) -> str:

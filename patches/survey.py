@@ -25,7 +25,7 @@ from .places import read_bytes, read_regular
 from .task import Finding, Site, State, Task, TaskStatus
 from .tree import SourceTree
 
-Rows = list[Any]  # of a task: state and site of each finding
+Rows = list[Any]  # of a task: of each finding its state, its site, and why it does not count
 
 
 def survey(tree: SourceTree, tasks: Sequence[Task]) -> list[TaskStatus]:
@@ -38,18 +38,21 @@ def survey(tree: SourceTree, tasks: Sequence[Task]) -> list[TaskStatus]:
         known |= {task.id: rows for task, rows in zip(unknown, found, strict=True)}
         _remember(tree.root, content, known)
     return [
-        TaskStatus.of(task, [Finding(Site.at(**site), State(state)) for state, site in known[task.id]])
+        TaskStatus.of(
+            task, [Finding(Site.at(**site), State(state), aside=aside) for state, site, aside in known[task.id]]
+        )
         for task in tasks
     ]
 
 
 def _rows(tree: SourceTree, task: Task) -> Rows:
-    return [[finding.state, finding.site.to_json()] for finding in findings(tree, task)]
+    return [[finding.state, finding.site.to_json(), finding.aside] for finding in findings(tree, task)]
 
 
 def _hash(tree: SourceTree) -> str:
     """The hash of all that the findings depend on: reading follows imports to any file of the tree."""
-    return _hash_of((path, tree.raw(path)) for path in tree.paths) + _own_hash()
+    settled = (f"{tree.model_path}\0{tree.training_path}\0{tree.at}", b"")
+    return _hash_of([settled, *((path, tree.raw(path)) for path in tree.paths)]) + _own_hash()
 
 
 @cache
@@ -82,14 +85,15 @@ def _recalled(root: Path, content: str) -> dict[str, Rows]:
         return {}
 
 
-def _row(state: str, site: dict[str, Any]) -> list[Any]:
+def _row(state: str, site: dict[str, Any], aside: str) -> list[Any]:
     """One finding as it is kept; ValueError or TypeError where it is none."""
     place = Site.at(**site)
     if not (
-        isinstance(place.path, str) and isinstance(place.note, str) and all(type(n) is int for n in place.locate())
+        all(isinstance(text, str) for text in (place.path, place.note, aside))
+        and all(type(n) is int for n in place.locate())
     ):
         raise TypeError
-    return [State(state), site]
+    return [State(state), site, aside]
 
 
 def _remember(root: Path, content: str, rows: dict[str, Rows]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -89,13 +89,35 @@ class Site:
     def line(self) -> int:
         return self.locate()[0]
 
+    @property
+    def place(self) -> Line:
+        return Line(self.path, *self.locate())
+
     def __str__(self) -> str:
-        line, column = self.locate()
-        return f"{self.path}:{line}:{column}: {self.note}"
+        return f"{self.place}: {self.note}"
 
     def to_json(self) -> dict[str, Any]:
         line, column = self.locate()
         return {"path": self.path, "line": line, "column": column, "note": self.note}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a file, or a place in it, that somebody names."""
+
+    path: str
+    line: int
+    column: int | None = None
+
+    def holds(self, site: Site) -> bool:
+        """Whether a site is there."""
+        if site.path != self.path:
+            return False
+        line, column = site.locate()
+        return line == self.line and self.column in (None, column)
+
+    def __str__(self) -> str:
+        return ":".join(str(part) for part in (self.path, self.line, self.column) if part is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +136,23 @@ class Finding:
     site: Site
     state: State
     edits: tuple[Edit, ...] = ()
+    units: frozenset[Hashable] = frozenset()  # what can be done without the rest; part of all where there are none
+    is_opaque: bool = False  # whether what is there could not be followed
+    aside: str = ""  # why it does not count: "left alone", "skipped", "unused"
+
+    @property
+    def condition(self) -> str:
+        """Whether a condition of its task is met there: "matched", "near-miss", or "opaque"."""
+        return "opaque" if self.is_opaque else "near-miss" if self.state is State.UNRECOGNISED else "matched"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it counts, and something is left to do."""
+        return not self.aside and self.state is not State.APPLIED
+
+    def put_aside(self, why: str, more: str = "") -> Finding:
+        """The same, left out of what counts, which its note says."""
+        return replace(self, aside=why, site=replace(self.site, note=f"{self.site.note} ({why}{more})"))
 
 
 def mended(site: Site) -> Finding:
@@ -131,6 +170,21 @@ def near_miss(site: Site) -> Finding:
     return Finding(site, State.UNRECOGNISED)
 
 
+def opaque(site: Site) -> Finding:
+    """A near miss, as what is computed at the site could not be followed."""
+    return Finding(site, State.UNRECOGNISED, is_opaque=True)
+
+
+def apart(units: Iterable[Hashable], found: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings that are done together, and can be without all others; of several units, with any of these.
+
+    Whoever says so knows that the tree is right with one unit done and the rest as it was: `--at` does one alone, and
+    a skipped one is left out. A task that says nothing is done as a whole.
+    """
+    own = frozenset(units)
+    return (replace(each, units=own) for each in found)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One of the named patches: what it is, and how its sites are found."""
@@ -139,6 +193,7 @@ class Task:
     slug: str
     title: str
     contract: Contract
+    seam: str  # of the tree: what it changes
     summary: str
     why: str
     sought: str  # what a tree must have for the task to apply, as a refusal says it
@@ -165,14 +220,31 @@ class TaskStatus:
     def of(cls, task: Task, found: Iterable[Finding]) -> TaskStatus:
         """The state that what was found adds up to."""
         findings = tuple(found)
-        states = {finding.state for finding in findings}
+        states = {finding.state for finding in findings if not finding.aside}
+        if not states and any(finding.aside == "skipped" for finding in findings):
+            return cls(task, State.APPLIED, findings)  # nothing that counts is left to do
         if not states or State.UNRECOGNISED in states:
             return cls(task, State.UNRECOGNISED, findings)
         return cls(task, states.pop() if len(states) == 1 else State.PARTIAL, findings)
 
     @property
+    def in_code(self) -> State:
+        """The same for who needs the task to be there: one that is left out altogether is not seen."""
+        is_left_out = self.state is State.APPLIED and all(finding.aside for finding in self.findings)
+        return State.UNRECOGNISED if is_left_out else self.state
+
+    @property
     def sites(self) -> tuple[Site, ...]:
         return tuple(finding.site for finding in self.findings)
+
+    def conditions(self) -> list[dict[str, Any]]:
+        """Each condition of the task that the tree meets, nearly meets, or does not, with its place."""
+        found = [
+            {"condition": finding.condition, "state": finding.aside or finding.state, **finding.site.to_json()}
+            for finding in self.findings
+            if finding.aside != "unused"
+        ]
+        return found or [{"condition": "absent", "note": self.task.sought}]
 
     def to_json(self) -> dict[str, Any]:
         return {"id": self.task.id, "state": self.state, "sites": [site.to_json() for site in self.sites]}
@@ -186,10 +258,12 @@ class TaskOutcome:
     outcome: Outcome
     reason: str
     sites: tuple[Site, ...]
+    aside: tuple[Site, ...] = ()  # what was left as it is: skipped, or at another site than that which is meant
+    then: str = ""  # the command that helps where it is refused
 
     def to_json(self, *, written: bool = False) -> dict[str, Any]:
         outcome = self.outcome if written else UNWRITTEN.get(self.outcome, self.outcome)
-        sites = [site.to_json() for site in self.sites]
+        sites = [site.to_json() for site in (*self.sites, *self.aside)]
         return {"id": self.task.id, "outcome": outcome, "reason": self.reason, "sites": sites}
 
 

@@ -10,18 +10,19 @@ Contract: extends. With amp="off", the default, nothing is entered and nothing i
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 
 from .donor import definitions, donor
 from .editing.options import Told, taken, told
 from .editing.spelling import spelled
+from .editing.strayed import strayed_backwards
 from .edits import move_under, rewrite
-from .loops import strayed_backwards
 from .reading.autocast import always_on, autocasts, in_place, logits, partial_autocast, problem
 from .reading.frames import Guard, Reading
 from .reading.regions import done_in, forward_and_loss, unmovable
 from .reading.updates import Update, updates_of_runs
-from .task import Contract, Finding, Task, mend, mended, near_miss
+from .task import Contract, Finding, Task, apart, mend, mended, near_miss
 from .tree import SourceTree
 
 MEANS = ("cross_entropy", "nll_loss")  # of which torch computes in float32 under autocast
@@ -34,28 +35,40 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     yield from strayed_backwards(tree)
     options: dict[ast.AST, Told] = {}
     needed: dict[str, list[str]] = {}
+    users: dict[object, list[list[ast.AST]]] = defaultdict(list)  # of a scope's options, of a file's names
     done = set[ast.AST]()  # what is under autocast by now, or widened
     for update in updates:
         reading, source = update.reading, tree.source(update.reading.file.path)
-        by_hand = autocasts(update)
-        why = problem(update, by_hand) if by_hand else ""
+        by_hand, names, parts = autocasts(update), dict[str, list[str]](), set[ast.AST]()
+        found, why = list[Finding](), problem(update, by_hand) if by_hand else ""
         if why:
-            yield near_miss(source.site(update.backward, f"autocast of forward and loss, but {why}"))
+            found.append(near_miss(source.site(update.backward, f"autocast of forward and loss, but {why}")))
         elif by_hand:
-            yield mended(source.site(update.runs[0], "autocast of forward and loss"))
+            found.append(mended(source.site(update.runs[0], "autocast of forward and loss")))
         if not by_hand or (not why and _is_ours(reading, by_hand)):
-            option = options.get(reading.node) or told(tree, reading, given, AMP)[0]
-            options[reading.node] = option
-            needed.setdefault(source.path, []).extend([CONTEXT, WIDEN, "AMP"])
+            option = options[reading.node] = options.get(reading.node) or told(tree, reading, given, AMP)[0]
+            names[source.path] = [CONTEXT, WIDEN, "AMP"]
         if not by_hand:
             for file, opened in always_on(tree.code):
                 note = "autocast that no option turns on: take it out, or tell it"
                 yield near_miss(tree.source(file.path).site(opened, note))
-            yield from _under_autocast(tree, update, option, needed, done)
-    for brought in options.values():
-        yield from brought.findings
-    for path, names in needed.items():
-        yield definitions(tree.source(path), given, *dict.fromkeys(names))
+            found += _under_autocast(tree, update, option, names, done, parts)
+        unit: list[ast.AST] = [update.backward] * (not parts & done)  # else it goes with what it shares
+        done |= parts
+        for path in names:
+            needed.setdefault(path, []).extend(names[path])
+        for user in (reading.node, *names):
+            users[user].append(unit)
+        yield from apart(unit, found)
+    for scope, brought in options.items():
+        yield from apart(_units(users[scope]), brought.findings)
+    for path, every in needed.items():
+        yield from apart(_units(users[path]), [definitions(tree.source(path), given, *dict.fromkeys(every))])
+
+
+def _units(users: Sequence[Sequence[ast.AST]]) -> list[ast.AST]:
+    """The updates that use something, where each could be done without the others."""
+    return [unit for each in users for unit in each] if all(users) else []
 
 
 def _is_ours(reading: Reading, contexts: Sequence[Guard]) -> bool:
@@ -66,8 +79,14 @@ def _is_ours(reading: Reading, contexts: Sequence[Guard]) -> bool:
 
 
 def _under_autocast(
-    tree: SourceTree, update: Update, option: Told, needed: dict[str, list[str]], done: set[ast.AST]
+    tree: SourceTree,
+    update: Update,
+    option: Told,
+    needed: dict[str, list[str]],
+    done: Collection[ast.AST],
+    parts: set[ast.AST],
 ) -> Iterator[Finding]:
+    """The forward and the loss of one update; what that touches goes to `parts`, and is not touched if it is done."""
     reading, source = update.reading, tree.source(update.reading.file.path)
     statements, is_last = forward_and_loss(update)
     device, loss = _device(reading, update, statements[0]), {each.key for each in update.loss.walk()}
@@ -75,7 +94,7 @@ def _under_autocast(
     obstacles: list[tuple[ast.AST, str]] = [
         (each, "forward and loss of several backwards: give each its own") for each in statements if each in done
     ]
-    done.update(statements)
+    parts.update(statements)
     for node, why in taken(reading, {AMP: option}, [CONTEXT, WIDEN]):
         obstacles.append((node, f"a name that the patch brings has another meaning: {why}"))
     if is_last or done_in(reading, statements) & {"backward", "step"}:
@@ -102,9 +121,9 @@ def _under_autocast(
     edits = list(move_under(source, heads, [source.at(each) for each in statements]))
     for where, node in found:
         target = tree.source(where.file.path)
-        if node not in done:
+        if node not in done and node not in parts:
             edits.append(rewrite(target, target.at(node), lambda code: f"{WIDEN}({code})"))  # type: ignore[arg-type]
-        done.add(node)
+        parts.add(node)
         needed.setdefault(target.path, []).append(WIDEN)
     yield mend(source.site(statements[0], "forward and loss"), edits)
 
@@ -123,6 +142,7 @@ task = Task(
     slug="bf16-autocast",
     title="BF16 autocast",
     contract=Contract.EXTENDS,
+    seam="update",
     summary="--amp bf16 runs forward and loss in bfloat16; parameters, gradients and the loss stay float32",
     why=__doc__,
     sought="a forward, a loss and its backward in a loop over micro-batches",

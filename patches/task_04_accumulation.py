@@ -12,205 +12,129 @@ Contract: extends. With accum_steps=1 every weight is 1.0, and training is bit-i
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-import libcst as cst
 
 from .donor import definitions, donor
-from .editing.options import told
-from .edits import insert_before, move_under, operand, rewrite
-from .loops import (
-    PLANNED,
-    counts,
-    is_only_indexed,
-    is_update,
-    iteration,
-    leaves,
-    planned_totals,
-    scheduling_function,
-    steppers,
-    strayed,
-    touches,
-    trained_model,
-    training_function,
-    update_parts,
-    used_outside,
-)
-from .losses import COUNT, scored
-from .matchers import elements, is_alone, is_method
-from .reading.groups import accumulates, is_scaled_alone, problem
-from .reading.updates import updates_of_runs
+from .editing.grouping import regrouped
+from .editing.guarded import closed
+from .editing.options import Told, told
+from .editing.scored import WEIGHED, scored, weighed
+from .editing.strayed import strayed_backwards
+from .editing.totals import PLANNED, gathered_total, planned_for, site_of
+from .reading.groups import accumulates, is_scaled_alone, is_weighed, problem
+from .reading.means import IGNORED
+from .reading.nodes import walk
+from .reading.trials import trial_of
+from .reading.turns import Turn, is_learned_from, is_number, turn_of
+from .reading.updates import DEEP, Update, scope_of, updates_of_runs
 from .source import Source
-from .task import Contract, Finding, Site, Task, mend, mended, near_miss
+from .task import Contract, Finding, State, Task, apart, mend, mended, near_miss
 from .tree import SourceTree
 
-STEPS, GROUPS = "accum_steps", "accumulation_groups"
+STEPS, GROUPS, COUNT, SCORED = "accum_steps", "accumulation_groups", "scored_bits", "scored"
 SHARES, CLOSES = "shares", "closes"
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
-    """The loop over micro-batches, the total of its schedule, and the way of the option to them."""
-    given, trained = donor("bit_transformer/training.py"), training_function(tree)
-    if trained is None:
-        yield from strayed(tree)
-        return
-    source, function, reading = trained
-    by_hand = [each for each in updates_of_runs(tree.code) if each.reading.node is reading.node]
-    for update in by_hand:
-        grouped = accumulates(update)
-        if not _is_ours(source, function) and (grouped or is_scaled_alone(update)):
-            why = problem(update) if grouped else "each micro-batch is an update of its own"
-            note = f"accumulation in an idiom of its own{', but ' if why else ''}{why}"
-            yield near_miss(source.site(update.backward, note)) if why else mended(source.site(update.backward, note))
-            return
-    backwards = [call for call in source.walk(cst.Call, having=("backward",)) if is_method(call, "backward")]
-    inside = [call for call in backwards if source.function(call) is function]
-    if len(inside) != 1:
-        note = f"backward; expected one in {function.name.value} itself, found {len(inside)}"
-        for place in dict.fromkeys([*(source.at(each.backward) for each in by_hand), *backwards]):
-            yield near_miss(source.site(place, note))
-        return
-    model = trained_model(source, function)
-    if model is None:
-        yield near_miss(source.site(function.name, "training, but which parameter is the model cannot be told"))
-        return
+    """Each update of a run: the loop over its micro-batches, the total of its schedule, and the way of the option."""
+    given = donor("bit_transformer/training.py")
+    yield from strayed_backwards(tree)
+    updates = updates_of_runs(tree.code)
+    turns = {update.backward: turn_of(tree.code, update) for update in updates}
+    for update in updates:
+        turn = turns[update.backward]
+        scope = turn.outer.reading if turn is not None else update.reading  # updates of one function go together
+        yield from apart([scope.owner or scope.node], _update(tree, given, update, turn))
+
+
+def _update(tree: SourceTree, given: Source, update: Update, turn: Turn | None) -> Iterator[Finding]:
+    source = tree.source(update.reading.file.path)
+    grouped = accumulates(*(turn.outer[::2] if turn is not None else (update.reading, update.effect)))
+    if (turn is None or not _names(turn)) and (grouped or is_scaled_alone(update)):
+        why = problem(update) if grouped else "each micro-batch is an update of its own"
+        note = f"accumulation in an idiom of its own{', but ' if why else ''}{why}"
+        yield near_miss(source.site(update.backward, note)) if why else mended(source.site(update.backward, note))
+    elif turn is None or turn.header is None:
+        yield near_miss(source.site(update.backward, "backward call, but in no `for` loop over micro-batches"))
+    elif len(found := turn.backwards()) > 1:
+        yield near_miss(source.site(update.backward, f"backward; expected one in a loop, found {len(found)}"))
+    else:
+        yield from _accumulated(tree, given, update, turn, grouped)
+
+
+def _accumulated(tree: SourceTree, given: Source, update: Update, turn: Turn, grouped: bool) -> Iterator[Finding]:
+    reading = turn.outer.reading
+    source, own = tree.source(reading.file.path), tree.source(update.reading.file.path)
     (option,) = told(tree, reading, given, STEPS)
-    yield from _loop(source, inside[0], steppers(source, function), model, option.text)
-    scheduling = scheduling_function(tree, source, reading)
-    text = option.text if scheduling is function or "." not in option.text else STEPS
-    yield from planned_totals(source, given, scheduling, STEPS, text)
+    shares, closes = names = _names(turn) or (SHARES, CLOSES)
+    yield from _grouped(source, update, turn, option.text)
+    needed = {source.path: [GROUPS]}
+    yield from _scaled(tree, own, update, turn, shares, needed)
+    yield from closed(tree, update, turn, names, f"{shares}.average({{}})", is_grouped=grouped)
+    yield from _planned(tree, given, update, turn, option, needed)
     yield from option.findings
-    yield definitions(source, given, GROUPS, PLANNED, COUNT)
+    yield from (definitions(tree.source(path), given, *wanted) for path, wanted in needed.items())
 
 
-def _is_ours(source: Source, function: cst.FunctionDef) -> bool:
-    """Whether a function goes through groups as this patch makes them."""
-    return any(use.value == GROUPS for use in source.uses(function.body))
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """The parts of a loop over micro-batches, grouped already or not."""
-
-    batches: cst.BaseExpression
-    batch: cst.BaseExpression
-    target: str
-    grouped: bool
-    shares: str = SHARES
-    closes: str = CLOSES
-
-
-def _loop(source: Source, backward: cst.Call, receivers: set[str], model: str, steps: str) -> Iterator[Finding]:
-    loop, line = source.enclosing(backward, cst.For), source.statement(backward)
-    if loop is None or source.parents[line] is not loop.body or not is_alone(line):
-        yield near_miss(
-            source.site(backward, "backward call, but no statement of its own in a loop over micro-batches")
-        )
-        return
-    header = _header(source, loop)
-    if header is None:
-        yield near_miss(source.site(loop, "loop with a backward call, but not over micro-batches by one name for each"))
-        return
-    for name in (SHARES, CLOSES) if not header.grouped else ():
-        if source.names.is_bound(name, backward):
-            yield near_miss(source.site(loop, f"loop over micro-batches, but the name {name} is taken: rename yours"))
-    yield _grouped(source, loop, header, steps)
-    yield _scaled(source, backward, loop, header)
-    yield from _closing(source, loop, line, header, receivers, model)
-
-
-def _header(source: Source, loop: cst.For) -> _Header | None:
-    found = iteration(source, loop)
-    if found is None or counts(source, found.items) or is_only_indexed(source, loop, found.item):
+def _names(turn: Turn) -> tuple[str, str] | None:
+    """What a loop calls the shares of a group and its end, if it goes through groups as this patch makes them."""
+    items, item, *_ = turn.header or (None, None)
+    called = turn.outer.reading.calls.get(items) if isinstance(items, ast.Call) else None
+    if getattr(called, "name", "") != GROUPS or not isinstance(item, ast.Tuple):
         return None
-    parts = elements(found.item)
-    if isinstance(found.items, cst.Call) and source.code(found.items.func) == GROUPS and len(parts) == 3:  # noqa: PLR2004
-        return _Header(found.items, parts[0], "", True, source.code(parts[1]), source.code(parts[2]))
-    if not isinstance(found.item, cst.Name):
-        return None
-    target = f"{found.item.value}, {SHARES}, {CLOSES}"
-    return _Header(found.items, found.item, f"({target})" if found.counted else target, False)
+    return ast.unparse(item.elts[-2]), ast.unparse(item.elts[-1])
 
 
-def _grouped(source: Source, loop: cst.For, header: _Header, steps: str) -> Finding:
-    site = source.site(loop, "loop over micro-batches")
-    if header.grouped:
-        return mended(site)
-    items = rewrite(source, header.batches, lambda code: f"{GROUPS}({code}, {steps})")
-    return mend(site, [items, rewrite(source, header.batch, lambda _: header.target)])
+def _grouped(source: Source, update: Update, turn: Turn, steps: str) -> Iterator[Finding]:
+    reading, site = turn.outer.reading, source.site(turn.loop, "loop over micro-batches")
+    if _names(turn):
+        yield mended(site)
+        return
+    scopes = [level.reading.file.scopes[level.reading.node] for level in turn.levels]
+    for name in (name for name in (SHARES, CLOSES) if any(scope.owner(name) is not None for scope in scopes)):
+        yield near_miss(source.site(turn.loop, f"loop over micro-batches, but the name {name} is taken: rename yours"))
+    each = reading.values.get(turn.header.item) if turn.header is not None else None
+    if each is not None and is_number(each) and not is_learned_from(turn, update, each):
+        yield near_miss(source.site(turn.loop, "loop with a backward call, but not over micro-batches"))
+    yield mend(site, regrouped(source, turn, f"{GROUPS}({{}}, {steps})", (SHARES, CLOSES)))
 
 
-def _scaled(source: Source, backward: cst.Call, loop: cst.For, header: _Header) -> Finding:
-    assert isinstance(backward.func, cst.Attribute)
-    loss = backward.func.value
-    if backward.args and not all(argument.keyword for argument in backward.args):
-        return near_miss(source.site(backward, "backward call that is given the loss: write loss.backward()"))
-    site = source.site(backward, "backward of a micro-batch's loss")
-    if header.shares in {use.value for use in source.uses(loss)}:
-        return mended(site)
-    count, problem = scored(source, loss, loop, source.code(header.batch))
-    if problem:
-        return near_miss(source.site(loss, f"loss of a micro-batch, but {problem}"))
-    text = operand(source, loss)
-    return mend(site, [rewrite(source, loss, lambda _: f"({text} * {header.shares}.weigh({count}))")])
-
-
-def _closing(
-    source: Source, loop: cst.For, backward: cst.CSTNode, header: _Header, receivers: set[str], model: str
+def _scaled(
+    tree: SourceTree, source: Source, update: Update, turn: Turn, shares: str, needed: dict[str, list[str]]
 ) -> Iterator[Finding]:
-    """Clip, step, schedule and zero once a group: the statements behind the backward call."""
-    statements = list(loop.body.body)
-    place, averages = statements.index(backward), f"{header.shares}.average({model})"
-    closing = next(
-        (s for s in statements[place:] if isinstance(s, cst.If) and source.code(s.test) == header.closes), None
-    )
-    if closing is not None:
-        site = source.site(closing, "update that closes a group")
-        first = closing.body.body[0]
-        is_whole = any(source.code(each).strip() == averages for each in closing.body.body)
-        yield mended(site) if is_whole else mend(site, [insert_before(source, first, averages)])
+    if _names(turn) and is_weighed(update):
+        yield mended(source.site(update.backward, WEIGHED))
+        needed.setdefault(source.path, []).extend([COUNT] if COUNT in update.reading.file.uses else [])
         return
-    update = [statement for statement in statements[place:] if is_update(source, statement, receivers)]
-    zeroing = [statement for statement in statements[:place] if is_update(source, statement, receivers)]
-    obstacles = list(_obstacles(source, loop, backward, update, zeroing, receivers))
-    yield from (near_miss(obstacle) for obstacle in obstacles)
-    if obstacles:
-        return
-    edits = list(move_under(source, [f"if {header.closes}:"], update, tail=zeroing, before=[averages]))
-    if zeroing:  # what was zeroed before each backward is zeroed before the loop, then once a group
-        edits.append(insert_before(source, loop, *(source.code(statement) for statement in zeroing)))
-    yield mend(source.site(update[0], "update after every micro-batch"), edits)
+    batch = [each for each in walk(turn.header.item) if isinstance(each, ast.Name)] if turn.header is not None else []
+    count = scored(tree, update, (COUNT, SCORED), IGNORED, batch if update.reading is turn.outer.reading else ())
+    for path in sorted(count.paths):
+        needed.setdefault(path, []).append(COUNT)
+    yield weighed(source, update, f"{{}} * {shares}.weigh({count.text})", count)
 
 
-def _obstacles(
-    source: Source,
-    loop: cst.For,
-    backward: cst.CSTNode,
-    update: list[cst.CSTNode],
-    zeroing: list[cst.CSTNode],
-    receivers: set[str],
-) -> Iterator[Site]:
-    """All that keeps an update from being made once a group."""
-    statements = list(loop.body.body)
-    place = statements.index(backward)
-    rest = [s for s in statements if s is not backward and s not in update and s not in zeroing]
-    if not any(".step(" in source.code(statement) for statement in update):
-        yield source.site(backward, "backward call, but no optimizer step behind it in the loop")
-    foreign = [s for s in statements[place : statements.index(update[-1])] if s in rest] if update else []
-    for each in foreign:
-        if statements.index(each) > statements.index(update[0]) or touches(source, each, receivers):
-            yield source.site(each, "statement between the parts of an update: move it out of them")
-    for loose in (node for statement in rest for node in update_parts(source, statement, receivers)):
-        yield source.site(loose, "part of an update that is no statement of its own in the loop")
-    for left in leaves(source, loop):
-        yield source.site(left, "way out of the loop over micro-batches, which would leave a group open")
-    leftover = used_outside(source, update)
-    if leftover is not None:
-        yield source.site(leftover, f"use of {leftover.value}, which only an update sets: move it into it")
-    for each in zeroing:
-        if "zero_grad" not in source.code(each):
-            yield source.site(each, "part of an update before the backward call: move it behind")
+def _planned(
+    tree: SourceTree, given: Source, update: Update, turn: Turn, option: Told, needed: dict[str, list[str]]
+) -> Iterator[Finding]:
+    """The total of the schedule that steps with each update, if one does."""
+    trial = trial_of(tree.code, update.effect.at.node)
+    if not turn.schedules and not (trial is not None and trial.is_scheduled):
+        return
+    node = planned_for(tree.code, trial) if trial is not None else None
+    if trial is None or node is None:
+        made = trial.made if trial is not None else turn.loop
+        yield near_miss(site_of(tree, made, "schedule, but no total of it that could be planned"))
+        return
+    file = tree.code.files.of(node)
+    scope = scope_of(tree.code, file, node, DEEP)
+    here = option if scope is turn.outer.reading else told(tree, scope, given, STEPS)[0]
+    found = gathered_total(tree, trial, node, {STEPS: here.text})
+    known = [each.site for each in option.findings]
+    yield from (each for each in here.findings if each.site not in known)
+    if found.state is State.MISSING or PLANNED in file.uses:
+        needed.setdefault(file.path, []).append(PLANNED)
+    yield found
 
 
 task = Task(
@@ -218,6 +142,7 @@ task = Task(
     slug="accumulation",
     title="Gradient accumulation",
     contract=Contract.EXTENDS,
+    seam="update",
     summary="--accum_steps n makes one update of n micro-batches, each weighed by its scored bits",
     why=__doc__,
     sought="a training loop over micro-batches with one backward call",

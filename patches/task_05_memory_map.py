@@ -8,204 +8,130 @@ Contract: extends. The rows are the same bits, in whole codewords; what trains o
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
-import libcst as cst
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from .donor import definitions, donor, has_definition
+from .editing.feeding import Feeding
+from .editing.importing import seen_from, without_imports
+from .editing.placing import above
+from .editing.spent import names_in
 from .edits import rewrite
-from .matchers import is_inside, is_method
-from .members import assignments, seen_from, shipped, without_imports
+from .reading.files import File
+from .reading.flows import DONE, misuses
+from .reading.mapped import MAPPING, mapped_rows
+from .reading.rows import OPENING, Rows, rows_of_texts
 from .source import Source
-from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
-from .text_rows import CUT, bits_origin, known, opened_by, row_cuts, text_file_of
+from .task import Contract, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree
 
-ROWS, ENCODE = "BitRows", "text_to_bits"
-NEEDED = ("BITS_PER_BYTE", "CODEWORDS")
-MAPS = ("of_text", "memmap", "mmap", "from_file")
-KEPT = ("split", "shape")  # what BitRows has of a tensor
-HARMLESS = {ENCODE, CUT, "open", "read", "read_text", "extend", "len", "range", "tensor", "as_tensor", "min", "max"}
+ROWS, NEEDED = "BitRows", ("BITS_PER_BYTE", "CODEWORDS")
+WHAT = "rows of a text file's bits in memory"
+BUILTINS = {"len", "list", "tuple", "enumerate", "iter", "zip", "range", "print", "bool", "id", "repr", "str", "type"}
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The rows that a schedule makes of a text file's bits, in memory."""
-    homes = list(tree.files(having=rb"(?m)^def text_to_bits\b"))
-    found = list(shipped(tree, having=rb"text_to_bits|of_text|memmap|\bmmap\b|from_file"))
-    named = [source for source in found if "wikitext" in source.path.rsplit("/", 1)[-1]]
-    for source in named or [each for each in found if each.path != tree.training_path and each not in homes]:
-        maps = [call for call in source.walk(cst.Call, having=MAPS) if is_method(call, *MAPS)]
-        for call in maps:
-            yield mended(source.site(call, "rows that are mapped into memory"))
-        calls = [call for call in source.walk(cst.Call, having=(ENCODE,)) if not maps and _encodes(source, call)]
-        sites = [site for call in calls for site in _sites(source, call, sure=bool(named))]
-        yield from sites
-        if named and not sites:
-            for call in calls:
-                yield near_miss(source.site(call, "bits in memory, but not those of a text file"))
-        gone = [edit.node for site in sites for edit in site.edits]
-        if gone:
-            yield from _bring(tree, source, homes, gone)
+    files, others = _schedules(tree)
+    by_hand = list(mapped_rows(tree.code, files))
+    for each in by_hand:
+        note = f"rows that are mapped into memory{each.why and ', but '}{each.why}"
+        yield (near_miss if each.why else mended)(tree.source(each.file.path).site(each.node, note))
+    done = {each.file for each in by_hand}
+    starts = [file for file in (*files, *others) if file not in done]
+    for found in rows_of_texts(tree.code, starts) if {*files} - done else ():
+        source = tree.source(found.file.path)
+        if found.file not in files:
+            continue
+        if isinstance(found, Rows):
+            yield from _mapped(tree, source, found)
+        else:
+            yield near_miss(source.site(found.node, f"bits of a text file in memory, but {found.why}"))
 
 
-def _encodes(source: Source, call: cst.Call) -> bool:
-    return (source.names.qualified(call.func) or "").split(".")[-1] == ENCODE and bool(call.args)
+def _schedules(tree: SourceTree) -> tuple[list[File], list[File]]:
+    """The files that a schedule may stand in, those that are named for one if there are any; and all others."""
+    pattern = b"|".join(word.encode() for word in (*OPENING, *MAPPING, "wikitext"))
+    sources = list(tree.shipped(having=pattern))
+    every = [file for source in sources if (file := tree.code.files.file(source.path)) is not None]
+    every += [file for file in tree.code.files.holding("") if "wikitext" in file.path and file not in every]
+    named = [file for file in every if "wikitext" in file.path.rsplit("/", 1)[-1]]
+    found = named or [file for file in every if file.path != tree.training_path]
+    return found, [file for file in every if file not in found]
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """`bits_to_rows(bits, length)`, in whatever words, where the bits are those of a text file."""
-
-    source: Source
-    encode: cst.Call
-    node: cst.BaseExpression
-    path: str
-    length: cst.BaseExpression
-
-    @property
-    def function(self) -> cst.FunctionDef | None:
-        return self.source.function(self.node)
-
-
-def _sites(source: Source, call: cst.Call, *, sure: bool) -> Iterator[Finding]:
-    path, problem = text_file_of(source, call.args[0].value)
-    cuts = [cut for cut in row_cuts(source) if path and bits_origin(source, cut[1]) is call]
-    if not cuts:
-        if path and sure:
-            problem = problem or "how rows are cut from them cannot be read: use bits_to_rows"
-            yield near_miss(source.site(call, f"bits of a text file in memory, but {problem}"))
-        return
-    node, _, length = cuts[0]
-    rows = _Rows(source, call, node, path, length)
-    spent = _spent(rows)
-    problem = problem or _misuse(rows, spent)
-    if problem:
-        yield near_miss(source.site(node, f"rows of a text file's bits in memory, but {problem}"))
-        return
-    yield mend(source.site(node, "rows of a text file's bits in memory"), _mapped(rows, spent))
+def gives(kind: str, how: str, name: str) -> str | None:
+    """What comes of the rows that are mapped, of few of them, or of their batches; None of what they do not have."""
+    match kind, how, name:
+        case (("rows" | "few"), ("slice" | "few"), _):
+            return "few" if how == "few" else kind
+        case (("rows" | "few"), "method", "split"):
+            return "batches"
+        case (("rows" | "few"), "method", "size"):
+            return DONE
+        case "few", "method", "to":
+            return DONE
+        case (("rows" | "few"), "attribute", "shape") | (_, ("index" | "loop"), _):
+            return DONE
+        case _, "call", ("next" | "isinstance"):
+            return None
+        case _, "call", _ if name in BUILTINS or name.startswith("torch.utils.data."):
+            return DONE
+    return None
 
 
-def _spent(rows: _Rows) -> list[cst.CSTNode]:
-    """The statements that do nothing but make what the rows are cut from."""
-    source, function = rows.source, rows.function
-    around = [
-        each for each in source.ancestors(rows.node) if function is not None and is_inside(source, each, function.body)
-    ]
-    blocks = [each for each in around if isinstance(each, cst.IndentedBlock)]
-    units = [unit for block in blocks for unit in block.body if unit not in around and _only_makes(source, unit)]
-    kept = set(re.findall(r"\w+", f"{rows.path} {source.code(rows.length)}"))
-    uses = [use for use in source.uses(function) if not is_inside(source, use, rows.node)]
-    changed = True
-    while changed:
-        outer = {use.value for use in uses if not any(is_inside(source, use, unit) for unit in units)} | kept
-        left = [unit for unit in units if not _made(source, unit) & outer]
-        changed, units = len(left) != len(units), left
-    wanted, before = {use.value for use in source.uses(rows.node)}, None
-    while wanted != before:
-        before = set(wanted)
-        wanted |= {use.value for unit in units if _made(source, unit) & wanted for use in source.uses(unit)}
-    return [unit for unit in units if _made(source, unit) & wanted]
-
-
-def _only_makes(source: Source, unit: cst.CSTNode) -> bool:
-    calls = [source.names.qualified(call.func) or source.code(call.func) for call in source.walk(cst.Call, inside=unit)]
-    kinds = (cst.Return, cst.Raise, cst.Yield, cst.Global, cst.Nonlocal)
-    leaves = any(isinstance(node, kinds) for node in source.walk(cst.CSTNode, inside=unit))  # type: ignore[type-abstract]
-    return not leaves and {name.split(".")[-1] for name in calls} <= HARMLESS
-
-
-def _made(source: Source, unit: cst.CSTNode) -> set[str]:
-    """The names that a statement sets or extends."""
-    names = {use.value: source.names.bindings(use.value, use) for use in source.uses(unit)}
-    made = {name for name, bound in names.items() if any(is_inside(source, binding.node, unit) for binding in bound)}
-    extends = [call for call in source.walk(cst.Call, inside=unit) if is_method(call, "extend", "append")]
-    return made | {source.code(call.func.value) for call in extends}  # type: ignore[attr-defined]
-
-
-def _misuse(rows: _Rows, spent: list[cst.CSTNode]) -> str:
-    """What forbids to put a data set in the place of the rows."""
-    source, function = rows.source, rows.function
-    if function is None:
-        return "outside of any function: put them into one"
-    if not any(is_inside(source, rows.encode, each) for each in (*spent, rows.node)):
-        return "what they are made of is used for something else too: read it apart"
-    names = {function.name.value}
-    makers = [rows.node, *(call for call in source.walk(cst.Call) if source.code(call.func) in names)]
-    for target, value, _ in assignments(source, source.module):
-        if (
-            isinstance(target, cst.Name)
-            and value is not None
-            and any(is_inside(source, made, value) for made in makers)
-        ):
-            names.add(target.value)
-    for use in source.walk(cst.Attribute):
-        is_rows = use.value in makers or (isinstance(use.value, cst.Name) and use.value.value in names)
-        if is_rows and use.attr.value not in KEPT:
-            return f"a data set has no {use.attr.value}, which is asked of them: ask for {' or '.join(KEPT)}"
-    return ""
-
-
-def _mapped(rows: _Rows, spent: list[cst.CSTNode]) -> Iterator[Edit]:
+def _mapped(tree: SourceTree, source: Source, rows: Rows) -> Iterator[Finding]:
     """Ask for the rows in the file; what made them goes."""
-    source, function = rows.source, rows.function
-    yield rewrite(source, rows.node, lambda _: f"{ROWS}.of_text({rows.path}, {source.code(rows.length)})")
-    for unit in spent:
-        yield Edit(source, unit, lambda _: cst.RemoveFromParent())
-    for block in source.ancestors(rows.node):
-        if isinstance(block, cst.With) and _is_idle(rows, block, spent):
-            yield Edit(source, block, _body_of)
-    given_back = [node.value for node in source.walk(cst.Return, inside=function) if node.value is not None]
-    is_returned = [known(source, value) for value in given_back] == [rows.node]
-    if function is not None and function.returns is not None and is_returned:
-        yield rewrite(source, function.returns.annotation, lambda _: ROWS)
-
-
-def _is_idle(rows: _Rows, block: cst.With, spent: list[cst.CSTNode]) -> bool:
-    """Whether a with opens nothing but the file that is read no more."""
-    source, item = rows.source, block.items[0]
-    opened = opened_by(source, item.item)
-    name = source.code(item.asname.name) if item.asname is not None else ""
-    gone = (rows.node, item, *spent)
-    left = [use for use in source.uses(block) if use.value == name and not any(is_inside(source, use, g) for g in gone)]
-    return len(block.items) == 1 and opened is not None and not left
-
-
-def _body_of(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
-    assert isinstance(updated, cst.With)
-    first, *others = updated.body.body
-    return cst.FlattenSentinel([first.with_changes(leading_lines=updated.leading_lines), *others])
-
-
-def _bring(tree: SourceTree, source: Source, homes: list[Source], gone: list[cst.CSTNode]) -> Iterator[Finding]:
-    """The data set, above what asks for it, and in place of what nothing else uses any more."""
-    if len(homes) != 1:
-        yield near_miss(source.site(source.module, f"{len(homes)} files that define {ENCODE}, expected one"))
+    file, own = rows.file, rows.machine.own
+    kept = names_in(rows.path) | names_in(rows.length)
+    feeding = Feeding(file, rows.function, rows.node, rows.machine, kept)
+    gone = feeding.settle([node for node in own if isinstance(node, ast.Call) and rows.is_count(node)])
+    made = [node for node in own if isinstance(node, ast.Call) and rows.makes(node)]
+    obstacles = [
+        (use.file, use.node, f"a data set {use.lack}") for use in misuses(tree.code, [(file, rows.node)], "rows", gives)
+    ]
+    if (other := feeding.kept_by(made, gone)) is not None:
+        obstacles.append((file, other, "what they are made of is used for something else too: read it apart"))
+    home = _home(tree, rows)
+    if home is None:
+        obstacles.append((file, rows.node, "no function of another module encodes them: move it to one"))
+    for where, node, why in obstacles:
+        yield near_miss(tree.source(where.path).site(node, f"{WHAT}, but {why}"))  # type: ignore[arg-type]
+    if obstacles or home is None:
         return
-    lacking = [name for name in NEEDED if not has_definition(homes[0], name)]
+    path = rows.path if rows.is_path else f"Path({rows.path})"
+    texts: list[tuple[ast.expr, str]] = [(rows.node, f"{ROWS}.of_text({path}, {rows.length})")]
+    texts += [(each, f"{path}.stat().st_size * {NEEDED[0]}") for each in feeding.counts]
+    returns = [each for each in ast.walk(rows.function) if isinstance(each, ast.Return)]
+    if rows.function.returns is not None and returns and all(rows.is_given_by(each.value) for each in returns):
+        texts.append((rows.function.returns, ROWS))
+    edits = [rewrite(source, source.at(node), lambda _, text=text: text) for node, text in texts]  # type: ignore[arg-type, misc]
+    yield mend(source.site(rows.node, WHAT), [*edits, *feeding.without(source, gone)])
+    heads = [item for each in feeding.idle(gone) for item in each.items]
+    yield from _bring(tree, source, home, rows, [rows.node, *gone, *heads])
+
+
+def _home(tree: SourceTree, rows: Rows) -> Source | None:
+    """The module of the function that encodes bytes, or would."""
+    homes = [rows.home] if rows.home is not None else [each.path for each in tree.files(rb"(?m)^def text_to_bits\b")]
+    return tree.source(homes[0]) if len(homes) == 1 and homes[0] != rows.file.path else None
+
+
+def _bring(tree: SourceTree, source: Source, home: Source, rows: Rows, gone: Sequence[ast.AST]) -> Iterator[Finding]:
+    """The data set, above what asks for it, and in place of what nothing else uses any more."""
+    lacking = [name for name in NEEDED if not has_definition(home, name)]
     if lacking:
-        yield definitions(homes[0], donor("bit_transformer/bit_io.py"), *lacking)
-    given = seen_from(tree, source, donor("data/wikitext_schedule.py"), "bit_io", homes[0].path)
+        yield definitions(home, donor("bit_transformer/bit_io.py"), *lacking)
+    given = seen_from(tree, source, donor("data/wikitext_schedule.py"), "bit_io", home.path)
     found = definitions(source, given, ROWS)
-    yield replace(found, edits=tuple(_above(source, edit, gone) for edit in found.edits))
-    used = {use for use in source.uses() if source.enclosing(use, cst.Import, cst.ImportFrom) is None}
-    left = {use.value for use in used if not any(is_inside(source, use, node) for node in gone)}
-    spent = {
-        use.value for use in used if (source.names.qualified(use) or "").endswith((f".{ENCODE}", f".{CUT}"))
-    } - left
-    edits = list(without_imports(source, spent))
+    yield replace(found, edits=tuple(above(source, edit, source.at(rows.node)) for edit in found.edits))
+    inside = {id(each) for node in gone for each in ast.walk(node)}
+    names = [each for each in ast.walk(rows.file.module) if isinstance(each, ast.Name)]
+    spent = {each.id for each in names if id(each) in inside} - {each.id for each in names if id(each) not in inside}
+    edits = list(without_imports(source, spent - {each.value for each in given.uses()}))  # what is brought needs
     if edits:
         yield mend(source.site(edits[0].node, f"import of {', '.join(sorted(spent))}"), edits)
-
-
-def _above(source: Source, edit: Edit, users: list[cst.CSTNode]) -> Edit:
-    """A definition comes no later than what uses it, whatever the file's order."""
-    tops = [top for top in source.module.body if any(is_inside(source, user, top) for user in users)]
-    if source.order[edit.node] <= source.order[tops[0]]:
-        return edit
-    new = [node for node in edit.change(edit.node) if node is not edit.node]  # type: ignore[union-attr]
-    return Edit(source, tops[0], lambda updated: cst.FlattenSentinel([*new, updated]))
 
 
 task = Task(
@@ -213,6 +139,7 @@ task = Task(
     slug="memory-map",
     title="Memory-mapped, streaming bit data set",
     contract=Contract.EXTENDS,
+    seam="rows",
     summary="BitRows encodes a text once and reads its rows from a memory-mapped file",
     why=__doc__,
     sought="a wikitext_schedule that cuts a text file's bits into rows in memory",

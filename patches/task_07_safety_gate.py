@@ -11,210 +11,130 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import libcst as cst
 
 from .donor import definitions, donor
-from .edits import rewrite
-from .matchers import calls_builtin, followed, is_inside, is_method
-from .members import (
-    assignments,
-    attribute,
-    class_of,
-    member,
-    method_of,
-    methods,
-    more_entries,
-    more_parameters,
-    parameters,
-    put_before,
-    put_behind,
-    set_from_parameters,
-    shipped,
-)
+from .editing.classes import class_of, member, methods
+from .editing.gates import Tested, averaged, loads, obstacles, state_methods, written
+from .editing.kept import begins, inherited_back, loaded, put_back, saved
+from .edits import apply_edits
+from .reading.averages import keeps_itself, reopens, wrong_with
+from .reading.gates import measured
+from .reading.judges import Found, again, gates, made_anew
+from .reading.tensors import Unknown
 from .source import Source
-from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .task import Contract, Edit, Finding, State, Task, apart, mend, mended, near_miss
 from .tree import SourceTree
 
 OPTIONS, STATE = ("decay", "burn_in_steps"), ("ema_val", "steps")
-COMPARED = r"(?:(?<!-)[<>]=?[\s(]*\w+\.\w|\.\w+[\s)]*[<>])"  # with an attribute
-LOSS, GATE = "loss|ema|av(?:era)?g|smooth", "gate|safety"
-CLASS = re.compile(rf"(?is)\A(?=.*__init__)(?=.*(?:{LOSS}|{GATE})).*{COMPARED}")
-OVER, UNDER = (cst.GreaterThan, cst.GreaterThanEqual), (cst.LessThan, cst.LessThanEqual)
+FIELDS = {"ema_val": "ema_val: float | None = None", "steps": "steps: int = 0"}
+FIRST = {"ema_val": "None", "steps": "0"}
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
-    """The tests of a loss, or of its average, against the threshold of a gate."""
-    tests = [test for source in shipped(tree, CLASS.pattern.encode()) for test in _tests(source)]
-    raw = [test for test in tests if test.is_raw]
-    for test in tests:
-        source, problems = test.source, list(dict.fromkeys(_problems(test)))
-        if not test.is_raw:
-            yield mended(source.site(test.node, "gate that tests an average"))
-        elif len(raw) > 1:
-            yield near_miss(source.site(test.node, f"one of {len(raw)} tests of a loss: leave the gate's alone"))
-        elif not problems:
-            yield from _averaged(test)
-        for problem in problems if test.is_raw and len(raw) == 1 else ():
-            yield near_miss(source.site(test.node, f"loss tested against a threshold, but {problem}"))
+    """What stops a run by its losses: each by itself, or by an average of them."""
+    found = gates(tree.code, tree.modules(having=rb"[<>]"))
+    raw = [each for each in found if each.is_raw]
+    for each in found:
+        yield from apart([each.judge.node], list(_of_gate(tree, each, len(raw))))
 
 
-@dataclass(frozen=True, slots=True)
-class _Test:
-    """`if not loss <= self.threshold: self.tripped = True`, in a class's method."""
-
-    source: Source
-    own: cst.ClassDef
-    method: cst.FunctionDef
-    node: cst.BaseExpression  # the comparison, with the `not` before it
-    statement: cst.CSTNode
-    loss: cst.BaseExpression
-    threshold: str
-    tripped: str
-    is_strict: bool
-
-    @property
-    def is_raw(self) -> bool:
-        return _is_given(self.source, self.method, self.loss)
-
-    @property
-    def start(self) -> cst.FunctionDef | None:
-        return next((method for method in methods(self.own) if method.name.value == "__init__"), None)
+def _of_gate(tree: SourceTree, found: Found, many: int) -> Iterator[Finding]:
+    source = tree.source(found.judge.file.path)
+    at = found.test.node if found.test is not None else found.judge.node
+    site = source.site(at, f"one of {many} tests of a loss: leave the gate's alone, or say which is meant")
+    if not found.is_raw:
+        wrong = _wrong(tree, found)
+        yield from (near_miss(source.site(at, f"gate that tests an average, but {why}")) for why in wrong)
+        yield from [] if wrong else [mended(source.site(at, "gate that tests an average"))]
+    elif many > 1 and not tree.is_meant(site):
+        yield near_miss(site)
+    else:
+        test = written(source, found, tree.code)
+        problems = [test] if isinstance(test, str) else list(obstacles(test, tree.code, (*OPTIONS, *STATE)))
+        yield from (near_miss(source.site(at, f"loss tested against a threshold, but {why}")) for why in problems)
+        yield from _averaged(tree, test) if not problems and isinstance(test, Tested) else ()
+    note = "gate made for one loss, which knows none before it: make one a run"
+    yield from (near_miss(tree.source(file.path).site(call, note)) for file, call in made_anew(tree.code, found.judge))
 
 
-def _tests(source: Source) -> Iterator[_Test]:
-    for comparison in source.walk(cst.Comparison, having=CLASS):
-        method = method_of(source, comparison)
-        if method is None or len(comparison.comparisons) > 1:
-            continue
-        left, right = comparison.left, comparison.comparisons[0].comparator
-        operator = comparison.comparisons[0].operator
-        own = source.enclosing(method, cst.ClassDef)
-        thresholds = set_from_parameters(source, own)
-        around = source.parents[comparison]
-        is_negated = isinstance(around, cst.UnaryOperation) and isinstance(around.operator, cst.Not)
-        node = around if isinstance(around, cst.UnaryOperation) and is_negated else comparison
-        loss, over, under = (left, OVER, UNDER) if attribute(source, right) in thresholds else (right, UNDER, OVER)
-        threshold = attribute(source, right if loss is left else left)
-        statement = source.enclosing(node, cst.If, cst.Assign, cst.AugAssign, cst.AnnAssign)
-        tripped = _trips(source, statement, node)
-        is_loss = re.search(LOSS, source.code(loss).lower())
-        is_gate = re.search(GATE, own.name.value.lower())
-        is_over = isinstance(operator, under if is_negated else over)
-        if threshold in thresholds and tripped and is_over and (is_loss or is_gate):
-            is_strict = isinstance(operator, (cst.LessThanEqual, cst.GreaterThanEqual)) == is_negated
-            yield _Test(source, own, method, node, statement, loss, threshold, tripped, is_strict)
+def _wrong(tree: SourceTree, found: Found) -> list[str]:
+    try:
+        return list(wrong_with(tree.code, found.judge, found.measured))
+    except Unknown:
+        return ["what it does with its losses cannot be followed"]
 
 
-def _trips(source: Source, statement: cst.CSTNode | None, test: cst.CSTNode) -> str:
-    """The attribute that a statement makes True where its test holds."""
-    if isinstance(statement, cst.If):
-        inside = [pair for pair in assignments(source, statement.body) if is_inside(source, test, statement.test)]
-        set_true = [target for target, value, _ in inside if isinstance(value, cst.Name) and value.value == "True"]
-        return next(filter(None, (attribute(source, target) for target in set_true)), "")
-    target = next((target for target, *_ in assignments(source, statement)), None) if statement is not None else None
-    return attribute(source, target)
-
-
-def _is_given(source: Source, method: cst.FunctionDef, loss: cst.BaseExpression) -> bool:
-    """Whether an expression is a parameter of the method, as a number perhaps: `float(loss)`, `loss.item()`."""
-    loss = followed(source, loss)
-    if calls_builtin(source, loss, "float") or is_method(loss, "item", "detach", "cpu"):
-        assert isinstance(loss, cst.Call)
-        return _is_given(source, method, loss.args[0].value if loss.args else loss.func.value)  # type: ignore[attr-defined]
-    return isinstance(loss, cst.Name) and loss.value in [param.name.value for param in parameters(method)[1:]]
-
-
-def _problems(test: _Test) -> Iterator[str]:
-    """What forbids to test an average there."""
-    source, statement = test.source, test.statement
-    if not test.is_strict:
-        yield "at the threshold itself it trips too: let it trip above"
-    value = statement.test if isinstance(statement, cst.If) else getattr(statement, "value", None)
-    if isinstance(value, cst.BooleanOperation) and isinstance(value.operator, cst.Or):
-        value = value.right if attribute(source, value.left) == test.tripped else value
-    if test.node is not value:
-        yield "together with something else: test it by itself"
-    blocks = [each for each in source.ancestors(statement) if isinstance(each, (cst.BaseCompoundStatement, cst.Else))]
-    if next((each for each in blocks if not isinstance(each, cst.With)), None) is not test.method:
-        yield "not each time: test it in the method's own body"
-    for way_out in source.walk(cst.Return, inside=test.method):
-        around = source.enclosing(way_out, cst.If, cst.FunctionDef)
-        tested = attribute(source, around.test) if isinstance(around, cst.If) else test.tripped
-        if source.order[way_out] < source.order[test.node] and tested != test.tripped:
-            yield "a way out before it would leave the average without its value: move the test before that"
-    start = test.start
-    own = {attribute(test.source, node) for node in test.source.walk(cst.Attribute, inside=test.own)}
-    names = {param.name.value for param in parameters(start)} if start is not None else set()
-    taken = sorted({*OPTIONS, *STATE} & own | set(OPTIONS) & names)
-    if taken:
-        several = f"the names {', '.join(taken)} are taken" if taken[1:] else f"the name {taken[0]} is taken"
-        yield f"{several}: rename yours"
-
-
-def _averaged(test: _Test) -> Iterator[Finding]:
-    """Feed the average, test it, and keep it where the gate keeps its state."""
-    source, given = test.source, _reference(test)
-    theirs = class_of(given, "SafetyGate")
-    start, allows, reset, _, load = methods(theirs)
-    brought = [definitions(source, donor("bit_transformer/safety.py"), "ema")]
-    places = set_from_parameters(source, test.own)
-    lines = {attribute(given, target): given.code(node) for target, _, node in assignments(given, start)}
-    new = [param for param in parameters(start) if param.name.value in OPTIONS]
-    assert test.start is not None
-    edits = [
-        more_parameters(source, test.start, new),
-        put_behind(source, places[test.threshold], *(lines[name] for name in (*OPTIONS, *STATE))),
-    ]
-    loss = source.code(test.loss)
-    fed = [re.sub(r"\bval_loss\b", lambda _: loss, given.code(line).strip()) for line in allows.body.body[1:3]]
-    judged = given.code(next(given.walk(cst.If, inside=allows)).test)
-    is_whole = isinstance(test.statement, cst.If) and not test.node.lpar
-    edits.append(put_before(source, test.statement, *fed))
-    edits.append(rewrite(source, test.node, lambda _: judged if is_whole else f"({judged})"))
-    others = [method for method in methods(test.own) if method not in (test.start, test.method)]
-    for method in others:
-        edits += _kept(test, method, given.code(reset.body.body[-1]).strip(), given.code(load.body.body[-1]).strip())
-    saved = [pair for method in others for pair in _displays(test, method)]
-    edits += [more_entries(source, display, STATE) for display in saved]
-    if not saved and not re.search(r"__dict__|\bvars\(", source.code(test.own)):
-        brought += [member(source, test.own, given, theirs, name) for name in ("state_dict", "load_state_dict")]
-    yield mend(source.site(test.node, "loss tested against a threshold by itself"), edits)
+def _averaged(tree: SourceTree, test: Tested) -> Iterator[Finding]:
+    """Feed the average, test it, and keep it where the gate keeps its state; what comes of that is tried."""
+    source, node = test.source, test.found.test.node  # type: ignore[union-attr]
+    edits = list(_edits(tree, test))
+    brought = [definitions(source, donor("bit_transformer/safety.py"), "ema"), *_state(tree, test)]
+    changes = [*edits, *(edit for each in brought for edit in each.edits)]
+    wrong = [] if any(each.state is State.UNRECOGNISED for each in brought) else _tried(tree, test, changes)
+    notes = [f"loss tested against a threshold, but if an average of it were, {why}" for why in wrong]
+    yield from (near_miss(source.site(node, note)) for note in notes)
+    if not wrong:
+        yield mend(source.site(node, "loss tested against a threshold by itself"), edits)
     yield from brought
 
 
-def _reference(test: _Test) -> Source:
-    """The gate of reference/, in the names of the user's."""
-    text = donor("bit_transformer/safety.py").raw.decode()
-    text = text.replace("self.threshold", f"self.{test.threshold}").replace("self.tripped", f"self.{test.tripped}")
-    text = re.sub(r"\bself\b", parameters(test.method)[0].name.value, text)
-    return Source("bit_transformer/safety.py", text.encode())
+def _tried(tree: SourceTree, test: Tested, edits: list[Edit]) -> list[str]:
+    """What is wrong with the gate that edits make."""
+    after = tree.trying(apply_edits(test.source, edits))
+    judge = again(after.code, test.found.judge)
+    try:
+        made = measured(after.code, judge) if judge is not None else None
+    except Unknown:
+        made = None
+    known = Found(judge, made, False, None) if judge is not None and made is not None else None
+    return _wrong(after, known) if known is not None else ["it would not stop a run any more"]
 
 
-def _kept(test: _Test, method: cst.FunctionDef, reset: str, load: str) -> Iterator[Edit]:
-    """The average is reset and loaded where the gate's own state is."""
-    given = {param.name.value for param in parameters(method)[1:]}
-    for target, value, node in assignments(test.source, method):
-        if attribute(test.source, target) != test.tripped or value is None:
-            continue
-        used = [use.value for use in test.source.uses(value) if use.value in given]
-        if used:
-            yield put_behind(test.source, node, re.sub(r"\bstate\b", used[0], load))
-        elif isinstance(value, cst.Name) and value.value == "False":
-            yield put_behind(test.source, node, reset)
+def _lines(test: Tested) -> tuple[cst.FunctionDef, list[str], list[str], str, str, str]:
+    """The reference's gate, about this one's threshold and loss: its constructor, and its lines."""
+    given = donor("bit_transformer/safety.py")
+    start, allows, reset, _, load = methods(class_of(given, "SafetyGate"))
+    lines = [given.code(line).strip() for line in start.body.body[1:5]]
+    feed = [re.sub(r"\bval_loss\b", lambda _: test.loss, given.code(line).strip()) for line in allows.body.body[1:3]]
+    judged = given.code(next(given.walk(cst.If, inside=allows)).test)
+    judged = re.sub(r"\bself\.threshold\b", lambda _: test.threshold, judged)
+    return start, lines, feed, judged, *(given.code(each.body.body[-1]).strip() for each in (reset, load))  # type: ignore[return-value]
 
 
-def _displays(test: _Test, method: cst.FunctionDef) -> Iterator[cst.Dict | cst.Call]:
-    """The dictionaries in which a method hands out the gate's state."""
-    for element in test.source.walk(cst.DictElement, inside=method):
-        if attribute(test.source, element.value) == test.tripped:
-            yield test.source.parents[element]  # type: ignore[misc]
-    for call in test.source.walk(cst.Call, inside=method):
-        if calls_builtin(test.source, call, "dict") and test.tripped in [
-            attribute(test.source, a.value) for a in call.args
-        ]:
-            yield call
+def _edits(tree: SourceTree, test: Tested) -> Iterator[Edit]:
+    start, lines, feed, judged, reset, load = _lines(test)
+    holder, judge, code = test.holder, test.found.judge, tree.code
+    options = [each for each in start.params.params if each.name.value in OPTIONS]
+    yield from begins(holder, test.kept_as, options, lines, FIELDS)
+    yield from averaged(test, code, feed, judged)
+    yield from put_back(holder, judge.node, reset, FIRST)
+    if judge.kind == "object":
+        back = [each for each, _ in reopens(code, judge, test.found.measured) if each not in holder.functions]
+        yield from inherited_back(holder, back, reset)
+    save, load_ = state_methods(test, code)
+    edit = saved(holder, save[2], STATE) if save is not None and not keeps_itself(code, judge, save) else None
+    yield from [edit] if edit is not None else []
+    yield from [loaded(holder, load_, load)] if load_ is not None else []
+    for each in loads(test, code) if judge.kind == "module" else ():
+        yield loaded(holder, each, load)
+
+
+def _state(tree: SourceTree, test: Tested) -> Iterator[Finding]:
+    """What saves and loads the state of a gate that has nothing for that."""
+    save, load = state_methods(test, tree.code)
+    given = donor("bit_transformer/safety.py")
+    flags = "".join(f'"{name}": self.{name}, ' for name in test.holder.flags)
+    text = given.raw.decode().replace('"tripped": self.tripped, ', flags)
+    loads_ = (f'        self.{name} = state["{name}"]\n' for name in test.holder.flags)
+    text = text.replace('        self.tripped = state["tripped"]\n', "".join(loads_))
+    theirs = Source(given.path, text.encode())
+    missing = [name for name, known in (("state_dict", save), ("load_state_dict", load)) if known is None]
+    for name in missing if test.found.judge.kind == "object" else ():
+        own = test.source.at(test.holder.node)
+        assert isinstance(own, cst.ClassDef)
+        yield member(test.source, own, theirs, class_of(theirs, "SafetyGate"), name)
 
 
 task = Task(
@@ -222,8 +142,9 @@ task = Task(
     slug="safety-gate",
     title="Safety gate with EMA and burn-in",
     contract=Contract.FIXES,
+    seam="gate",
     summary="the gate trips on an average of the validation loss, and not before the burn-in is over",
     why=__doc__,
-    sought="a gate's method that sets self.tripped where its loss exceeds self.threshold",
+    sought="what is given a loss, and stops a run where it exceeds a threshold",
     find=find,
 )

@@ -13,15 +13,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from .donor import definitions, donor
+from .donor import definitions, donor, is_defined
 from .editing.options import Told, taken, told
 from .editing.spelling import spelled
+from .editing.strayed import strayed_backwards
 from .edits import insert_after, insert_before
-from .loops import strayed_backwards
 from .reading.compiling import Run, compiled, decided_on_import, run_of
+from .reading.nodes import walk
 from .reading.updates import updates_of_runs
 from .source import Source
-from .task import Contract, Finding, Task, mend, mended, near_miss
+from .task import Contract, Finding, Task, apart, mend, mended, near_miss
 from .tree import SourceTree
 
 OPTIONS, COMPILE = ("compile", "compile_policy"), "compile_where_supported"
@@ -39,34 +40,34 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     runs: dict[tuple[ast.AST, int], Run] = {}
     options: dict[ast.AST, list[Told]] = {}
     for update in updates:
-        by_hand = compiled(tree.code, update)
+        by_hand, wrong = compiled(tree.code, update) or (None, "")
         source = tree.source(by_hand.file.path if by_hand is not None else update.reading.file.path)
         if by_hand is not None and not _is_ours(source, by_hand.node):
-            yield mended(source.site(by_hand.node, "torch.compile in an idiom of its own"))  # type: ignore[arg-type]
+            note = f"torch.compile in an idiom of its own{', but ' if wrong else ''}{wrong}"
+            site = source.site(by_hand.node, note)  # type: ignore[arg-type]
+            yield from apart([by_hand.node], [near_miss(site) if wrong else mended(site)])
             continue
         for model in update.models:
             run = run_of(tree.code, update, model)
             if run is None:
                 note = "backward call, but where a run begins whose model is called itself cannot be told"
-                yield near_miss(source.site(update.backward, note))
-            elif (run.reading.node, run.model.key) not in runs:
-                runs[run.reading.node, run.model.key] = run
+                yield from apart([update.backward], [near_miss(source.site(update.backward, note))])
+            elif (unit := (run.reading.node, run.model.key)) not in runs:
+                runs[unit] = run
                 scope = run.reading.node
                 options[scope] = options.get(scope) or told(tree, run.reading, given, *OPTIONS)
-                yield from _compiled(tree, run, by_hand is not None, options[scope])
-    for brought in (option for each in options.values() for option in each):
-        yield from brought.findings
+                yield from apart([unit], _compiled(tree, run, by_hand is not None, options[scope]))
+    for scope, every in options.items():
+        units = [unit for unit in runs if unit[0] is scope]
+        yield from apart(units, (finding for brought in every for finding in brought.findings))
     for path in dict.fromkeys(run.reading.file.path for run in runs.values()):
-        yield definitions(tree.source(path), given, COMPILE, *HELPERS)
+        units = [unit for unit, run in runs.items() if run.reading.file.path == path]
+        yield from apart(units, [definitions(tree.source(path), given, COMPILE, *HELPERS)])
 
 
 def _is_ours(source: Source, call: ast.AST) -> bool:
     """Whether a model is compiled by the function that this patch brings, in a file that has it."""
-    return (
-        isinstance(call, ast.Call)
-        and getattr(call.func, "id", "") == COMPILE
-        and any(not each.imported for each in source.names.top_level(COMPILE))
-    )
+    return isinstance(call, ast.Call) and getattr(call.func, "id", "") == COMPILE and is_defined(source, COMPILE)
 
 
 def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) -> Iterator[Finding]:
@@ -88,7 +89,7 @@ def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) ->
 def _taken(run: Run, options: list[Told]) -> ast.AST | None:
     """The first name of this scope that means something else than what is brought; the builtin compile is one."""
     found = taken(run.reading, dict(zip(OPTIONS, options, strict=True)), [COMPILE])
-    uses = (each for each in ast.walk(run.reading.node) if isinstance(each, ast.Name) and each.id in OPTIONS)
+    uses = (each for each in walk(run.reading.node) if isinstance(each, ast.Name) and each.id in OPTIONS)
     node = next((node for node, _ in found), None)
     return next(uses, None) if node is None and options[0].text == OPTIONS[0] else node
 
@@ -98,6 +99,7 @@ task = Task(
     slug="compile",
     title="torch.compile where it is supported",
     contract=Contract.EXTENDS,
+    seam="update",
     summary="--compile compiles the model in place where torch and Python allow it, else says why not",
     why=__doc__,
     sought="a run of training: a backward in a loop over micro-batches, and the model that it is for",

@@ -9,6 +9,7 @@ Contract: equivalent. The mask is the same; only how often it is built changes.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,13 +21,13 @@ from .editing.spelling import spellings
 from .editing.spent import spent
 from .edits import rewrite
 from .reading.frames import Reading
-from .reading.masks import Built, builders, built_masks, kept_by_hand, other_triangles
+from .reading.kept import kept_by_hand
+from .reading.masks import Built, builders, built_masks, other_triangles
 from .source import Source
-from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
+from .task import Contract, Edit, Finding, State, Task, apart, mend, mended, near_miss
 from .tree import SourceTree
 
 CACHE = "get_tri_mask"
-UNSAFE = "mask that is kept, but one that is first built in inference mode cannot be saved for a backward"
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -36,14 +37,16 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         kept = kept_by_hand(tree.code, readings)
         found = [finding for reading in readings for finding in _masks(source, reading, readings, kept)]
         yield from found
-        if any(finding.state is State.MISSING for finding in found):
-            yield definitions(source, donor("bit_transformer/model.py"), CACHE)
+        built = [finding for finding in found if finding.state is State.MISSING]
+        if built:
+            units = {unit for finding in built for unit in finding.units}
+            yield from apart(units, [definitions(source, donor("bit_transformer/model.py"), CACHE)])
 
 
-def _masks(source: Source, reading: Reading, readings: list[Reading], kept: dict[ast.AST, bool]) -> Iterator[Finding]:
+def _masks(source: Source, reading: Reading, readings: list[Reading], kept: dict[ast.AST, str]) -> Iterator[Finding]:
     for call, function in reading.calls.items():
         if getattr(function, "name", "") == CACHE:
-            yield mended(source.site(call, "causal mask from the cache"))
+            yield from apart([call], [mended(source.site(call, "causal mask from the cache"))])
     built = built_masks(reading)
     others = other_triangles(reading, built)
     built = [each for each in built if not any(node in reading.file.ancestors(each.node) for node, _ in others)]
@@ -51,25 +54,30 @@ def _masks(source: Source, reading: Reading, readings: list[Reading], kept: dict
     for node, made_at in hidden_in.items():
         known = [kept[each] for each in made_at if each in kept]
         if known:
-            yield mended(source.site(node, "mask that is kept")) if all(known) else near_miss(source.site(node, UNSAFE))
+            why = next(filter(None, known), "")
+            site = source.site(node, f"mask that is kept, but {why}" if why else "mask that is kept")
+            yield from apart([node], [near_miss(site) if why else mended(site)])
     built = [each for each in built if not kept.keys() & hidden_in[each.node]]
     others = [(node, why) for node, why in others if node not in kept]
     for node, why in others:
-        yield near_miss(source.site(node, f"a triangle that is no causal mask: {why}"))
+        yield from apart([node], [near_miss(source.site(node, f"a triangle that is no causal mask: {why}"))])
     cached = {each.node: _cached(source, reading, readings, each) for each in built}
     clear = [each for each in cached.values() if not each.problem]
     gone = spent(reading, [each.node for each in clear], None, [each.text for each in clear])
+    fed = {each.node: [other for other in gone if _feeds(reading, other, each)] for each in built}
+    often = Counter(statement for each in fed.values() for statement in each)
     for each in built:
         mine = cached[each.node]
         if reading.file.statement(mine.node) in gone:
             continue
+        unit = reading.node if any(often[statement] > 1 for statement in fed[each.node]) else each.node
         if mine.problem:
-            yield near_miss(source.site(each.node, f"causal mask built in every forward, but {mine.problem}"))
+            note = f"causal mask built in every forward, but {mine.problem}"
+            yield from apart([unit], [near_miss(source.site(each.node, note))])
             continue
-        fed = [source.at(other) for other in gone if _feeds(reading, other, each)]
-        edits = [Edit(source, statement, lambda _: cst.RemoveFromParent()) for statement in fed]
+        edits = [Edit(source, source.at(statement), lambda _: cst.RemoveFromParent()) for statement in fed[each.node]]
         edits.append(rewrite(source, source.at(mine.node), lambda _, text=mine.text: text))  # type: ignore[misc, arg-type]
-        yield mend(source.site(each.node, "causal mask built in every forward"), edits)
+        yield from apart([unit], [mend(source.site(each.node, "causal mask built in every forward"), edits)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +90,17 @@ class Cached:
 
 
 def _cached(source: Source, reading: Reading, readings: list[Reading], built: Built) -> Cached:
-    lengths = (text for each in built.mask.lengths for text in spellings(each, reading, built.node))
-    length, device = next(lengths, None), device_text(reading, built)
+    length, left_out, height = (
+        next((text for each in some for text in spellings(each, reading, built.node)), None)
+        for some in (built.mask.lengths, built.mask.left_out, built.mask.heights)
+    )
+    device = device_text(reading, built)
     if length is None:
         return Cached(built.node, problem="how long it is has no name here: name its length first")
     if device is None:
         return Cached(built.node, problem="it names no device: build it with device=...")
-    above = next((text for each in built.mask.left_out for text in spellings(each, reading, built.node)), None)
-    if built.mask.left_out and above is None:
+    above = left_out or (f"{length} - {height} " if height is not None and height.isidentifier() else None)
+    if built.mask.is_cut and above is None:
         return Cached(built.node, problem="how many rows it leaves out has no name here: name their number first")
     if problem := shared_badly(reading, readings, built, CACHE):
         return Cached(built.node, problem=problem)
@@ -101,11 +112,13 @@ def _cached(source: Source, reading: Reading, readings: list[Reading], built: Bu
         is_operand = isinstance(parent, (ast.Attribute, ast.Subscript, ast.BinOp, ast.Compare))
         return Cached(built.node, f"(~{call})" if is_operand else f"~{call}")
     zeros = source.names.spelled("torch.zeros")
-    if built.mask.adds_to_future_alone and zeros is not None and above is None:
+    if built.mask.adds_to_future_alone and zeros is not None:
         kind = dtype_text(reading, built)
         if kind is not None:
             settings = f"dtype={kind}, device={device}" if kind else f"device={device}"
-            return Cached(built.node, f'{zeros}({length}, {length}, {settings}).masked_fill({call}, float("-inf"))')
+            return Cached(
+                built.node, f'{zeros}({height or length}, {length}, {settings}).masked_fill({call}, float("-inf"))'
+            )
     return Cached(built.node, problem="it is not boolean: build it with dtype=torch.bool")
 
 
@@ -119,6 +132,7 @@ task = Task(
     slug="mask-cache",
     title="Cached causal masks",
     contract=Contract.EQUIVALENT,
+    seam="attention",
     summary="get_tri_mask(seq_len, device) builds each causal mask once",
     why=__doc__,
     sought="a causal mask, however it is written, that a forward builds",

@@ -10,128 +10,128 @@ Contract: fixes. Outputs and random numbers are the same, logged or not.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import libcst as cst
-
-from .donor import PARSER, flag_of
-from .edits import BARE_EQUAL, expression, insert_item, rewrite
-from .matchers import calls_builtin
-from .members import parameters
-from .source import Source
-from .task import Contract, Edit, Finding, Task, mend, mended, near_miss
+from .editing.defaults import left_open
+from .edits import rewrite
+from .reading.parsers import Flag
+from .reading.settings import Entry, Setting, asker, entries, reads, setting_of, strayed, told, truths
+from .reading.switches import (
+    Switch,
+    is_made_anyway,
+    is_resolved,
+    kept_resolved,
+    made_of_none,
+    switches,
+    unguarded,
+)
+from .reading.values import Value
+from .task import Contract, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree
-
-LOGGING, CHUNK = "full_attn_logging", "chunk_size"
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
-    """The defaults of full_attn_logging, and where it is stored for a forward to read."""
-    for source in tree.package(having=rb"full_attn_logging"):
-        for function in source.walk(cst.FunctionDef, having=(LOGGING,)):
-            params = {param.name.value: param for param in parameters(function)}
-            if LOGGING in params and CHUNK in params:
-                yield from _default(source, params[LOGGING])
-                yield from _settings(tree, source, function, params[CHUNK])
-        for call in source.walk(cst.Call, having=PARSER):
-            if flag_of(call) == f"--{LOGGING}":
-                yield _option(source, call)
+    """What turns off the maps of chunked attention, wherever it is told, and where None is made of it."""
+    seen = set[Setting | None]()
+    for switch in switches(tree.code):
+        flag, chunk, reading = switch.flag, switch.chunk, switch.reading
+        source = tree.source(reading.file.path)
+        if flag is None or chunk is None:
+            where = switch.canvas.at
+            note = "a map of all positions in chunks, but no setting of a constructor or a data class turns it off"
+            place = tree.source(where.file.path) if where is not None else source
+            yield near_miss(place.site(where.node if where is not None else reading.node, note))  # type: ignore[arg-type]
+        elif (setting := setting_of(tree.code, flag)) is not None and setting not in seen:
+            seen.add(setting)
+            if is_made_anyway(tree.code, switch) and (made := switch.canvas.at) is not None:
+                note = f"a map of all positions in chunks, but it is made where {setting.name} turns it off too"
+                yield near_miss(tree.source(made.file.path).site(made.node, note))  # type: ignore[arg-type]
+            yield from _switched(tree, switch, setting, chunk)
 
 
-def _default(source: Source, param: cst.Param) -> Iterator[Finding]:
-    """Make the default None: nobody has said."""
-    if param.default is None:
-        return
-    site = source.site(param, f"default of {LOGGING}")
-    if source.code(param.default) == "None":
-        yield mended(site)
-    elif source.code(param.default) == "True":
-        yield mend(site, [Edit(source, param, lambda updated: _optional(source, updated))])
+def _switched(tree: SourceTree, switch: Switch, setting: Setting, chunk: Value) -> Iterator[Finding]:
+    source = tree.source(setting.file.path)
+    site = source.site(setting.holder, f"{setting.name} resolved")
+    calls = list(told(tree.code, setting))
+    outside = [each for each in calls if is_resolved(each.value) is not None]
+    if switch.resolved is not None or outside:
+        values = [switch.resolved] if switch.resolved is not None else [each.value for each in calls]
+        right = all(
+            value is not None and is_resolved(value, chunk if value is switch.resolved else None) for value in values
+        )
+        note = f"{setting.name} resolved, but not to whether there are no chunks"
+        yield mended(site) if right else near_miss(source.site(setting.holder, note))
     else:
-        yield near_miss(source.site(param, f"default of {LOGGING}, but neither True nor None: make it True first"))
+        yield from _resolved(tree, setting, chunk, by_truth=switch.by_truth)
+    unsaid = [made_of_none(each.value) for each in outside]
+    starts = [known for each in unsaid if each is not None and (known := setting_of(tree.code, each)) is not None]
+    changed, askers = False, _askers(tree, starts if outside else [setting])
+    for outer in (each for each in askers if isinstance(each, Setting)):
+        for kept in kept_resolved(tree.code, outer):
+            note = f"what is made of {outer.name} is kept as a setting, and not what the user said: keep that"
+            yield near_miss(tree.source(outer.file.path).site(kept, note))
+        for file, node in strayed(tree.code, outer):
+            note = f"what has {outer.name}, but who tells it that is not seen where it is handed on: call it there"
+            yield near_miss(tree.source(file.path).site(node, note))  # type: ignore[arg-type]
+    for outer in (each for each in askers[1:] if isinstance(each, Setting)):
+        for file, node in truths(tree.code, outer):
+            note = f"{outer.name}, which is to be None, counts as false here: ask for None, or for what is resolved"
+            yield near_miss(tree.source(file.path).site(node, note))
+    for each in askers:
+        for finding in left_open(tree, each):
+            changed = changed or bool(finding.edits)
+            yield finding
+    if changed:
+        for use in unguarded(tree.code):
+            note = f"maps, of which {use.asked} is asked for, and there may be none: say what is to be done then"
+            yield near_miss(tree.source(use.file.path).site(use.node, note))  # type: ignore[arg-type]
 
 
-def _optional(source: Source, param: cst.CSTNode) -> cst.CSTNode:
-    assert isinstance(param, cst.Param)
-    if param.annotation is not None:
-        kind = source.code(param.annotation.annotation)
-        quoted = f"{kind[:-1]} | None{kind[-1]}" if isinstance(param.annotation.annotation, cst.SimpleString) else ""
-        optional = param.annotation.with_changes(annotation=expression(source, quoted or f"{kind} | None"))
-        param = param if "None" in kind or "Optional" in kind else param.with_changes(annotation=optional)
-    return param.with_changes(default=cst.Name("None"))
+def _askers(tree: SourceTree, starts: Iterable[Setting]) -> list[Setting | Flag | Entry]:
+    """Some settings, and all options, settings and entries that are handed on to them."""
+    found: list[Setting | Flag | Entry] = list(starts)
+    for each in found:
+        if isinstance(each, Setting):
+            found += [entry for entry in entries(tree.code, each) if entry not in found]
+        for call in told(tree.code, each) if isinstance(each, Setting) else ():
+            other = asker(tree.code, call)
+            if other is not None and other not in found:
+                found.append(other)
+    return found
 
 
-def _settings(tree: SourceTree, source: Source, function: cst.FunctionDef, chunk: cst.Param) -> Iterator[Finding]:
-    """Resolve None where the value is stored as an attribute; what else is done with it must bear None."""
-    if chunk.default is not None and source.code(chunk.default) != "None":
-        yield near_miss(source.site(chunk, f"default of {CHUNK}, but not None: say what no chunks are by None first"))
-        return
-    uses = [use for use in source.uses(function.body) if use.value == LOGGING]
-    resolved = [use for use in uses if _is_asked_for_none(source, use)]
-    if resolved:
-        yield mended(source.site(resolved[0], f"{LOGGING} resolved"))
-        return
-    for use in uses:
-        assign = source.parents[use]
-        if isinstance(assign, (cst.Assign, cst.AnnAssign)) and assign.value is use:
-            target = assign.targets[0].target if isinstance(assign, cst.Assign) else assign.target
-            is_alone = not isinstance(assign, cst.Assign) or len(assign.targets) == 1
-            if isinstance(target, cst.Attribute) and is_alone and not _is_read(tree, target.attr.value):
-                note = (
-                    f"{LOGGING} stored, but nothing reads it: it turns nothing off. Make no map where it is False first"
-                )
-                yield near_miss(source.site(assign, note))
-                continue
-            if isinstance(target, cst.Attribute) and is_alone:
-                text = f"{CHUNK} is None if {LOGGING} is None else {LOGGING}"
-                yield mend(
-                    source.site(assign, f"{LOGGING} stored"),
-                    [rewrite(source, use, lambda _, text=text: text)],  # type: ignore[misc]
-                )
-                continue
-        if not _is_passed_on(source, use):
-            yield near_miss(source.site(use, f"use of {LOGGING} that takes None for False: store it as it is first"))
-
-
-def _is_read(tree: SourceTree, attribute: str) -> bool:
-    """Whether code of the package reads an attribute of this name, of whatever object."""
-    files = (tree.code.files.file(source.path) for source in tree.package(having=attribute.encode()))
-    nodes = (node for file in files if file is not None for node in ast.walk(file.module))
-    return any(isinstance(n, ast.Attribute) and n.attr == attribute and isinstance(n.ctx, ast.Load) for n in nodes)
-
-
-def _is_asked_for_none(source: Source, use: cst.Name) -> bool:
-    parent = source.parents[use]
-    return isinstance(parent, cst.Comparison) and source.code(parent).endswith((" is None", " is not None"))
-
-
-def _is_passed_on(source: Source, use: cst.Name) -> bool:
-    """Whether a value is handed to a constructor, or kept in a configuration, as it was given."""
-    parent = source.parents[use]
-    call = source.parents[parent]
-    is_argument = isinstance(parent, cst.Arg) and isinstance(call, cst.Call)
-    is_own = is_argument and not any(calls_builtin(source, call, name) for name in ("bool", "int", "print", "setattr"))
-    return is_own or isinstance(parent, cst.DictElement)
-
-
-def _option(source: Source, call: cst.Call) -> Finding:
-    """Let the command line leave the value open too."""
-    site = source.site(call, f"default of --{LOGGING}")
-    given = {argument.keyword.value: argument.value for argument in call.args if argument.keyword is not None}
-    default = given.get("default")
-    if default is not None and source.code(default) == "None":
-        return mended(site)
-    if default is not None and source.code(default) == "True":
-        return mend(site, [rewrite(source, default, lambda _: "None")])
-    if default is None and source.code(given.get("action", call)) in ('"store_true"', "'store_true'"):
-        return mend(site, [Edit(source, call, _left_open)])
-    return near_miss(source.site(call, f"option --{LOGGING}, but its default is neither True nor None"))
-
-
-def _left_open(call: cst.CSTNode) -> cst.CSTNode:
-    assert isinstance(call, cst.Call)
-    new = cst.Arg(keyword=cst.Name("default"), value=cst.Name("None"), equal=BARE_EQUAL)
-    return call.with_changes(args=insert_item(call.args, len(call.args), new, enclosed=call.whitespace_before_args))
+def _resolved(tree: SourceTree, setting: Setting, chunk: Value, *, by_truth: bool) -> Iterator[Finding]:
+    """Make of None whether there are no chunks, where the setting is read; calls that hand it on take it as it is."""
+    known, is_read = setting_of(tree.code, chunk), False
+    for reading, node, owner in reads(tree.code, setting):
+        source, parent = tree.source(reading.file.path), reading.file.parents[node]
+        own = f"{ast.unparse(owner)}." if owner is not None else ""
+        site = source.site(node, f"{setting.name} read")
+        statement = reading.file.statement(node)
+        kept = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if isinstance(kept, ast.Attribute) and isinstance(parent, (ast.Dict, ast.keyword)):
+            continue  # a configuration, which keeps what the user said
+        is_read = True
+        if known is None or known.holder is not setting.holder:
+            yield near_miss(
+                source.site(node, f"{setting.name} read, but what sets the chunks has no name here: name it")
+            )
+            continue
+        if isinstance(parent, ast.BoolOp) and any(
+            part.key == chunk.key for side in parent.values for part in reading.values[side].walk()
+        ):
+            yield near_miss(source.site(node, f"{setting.name} resolved, but an explicit value does not always win"))
+            continue
+        name = source.code(source.at(node))
+        off = f"not {own}{known.name}" if by_truth else f"{own}{known.name} is None"
+        text = f"{off} if {name} is None else {name}"
+        is_whole = isinstance(parent, (ast.Assign, ast.AnnAssign, ast.Return, ast.keyword, ast.Dict)) or (
+            isinstance(parent, ast.Call) and len(parent.args) == 1
+        )
+        yield mend(site, [rewrite(source, source.at(node), lambda _, text=text if is_whole else f"({text})": text)])  # type: ignore[arg-type, misc]
+    if not is_read:
+        where = tree.source(setting.file.path)
+        yield near_miss(where.site(setting.holder, f"{setting.name}, but where it is read for the maps is not seen"))
 
 
 task = Task(
@@ -139,8 +139,9 @@ task = Task(
     slug="attention-logging",
     title="Full attention maps off by default in chunked runs",
     contract=Contract.FIXES,
+    seam="model",
     summary="full_attn_logging=None is off where chunk_size is set, on elsewhere; an explicit value wins",
     why=__doc__,
-    sought="a function with the parameters chunk_size and full_attn_logging=True, and where it stores the latter",
+    sought="a map of all positions that a forward puts together in chunks, and the setting that turns it off",
     find=find,
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,16 +28,19 @@ class Listing:
 
 
 class Ignored:
-    """What the .gitignore files of a tree leave out, the deepest file that says anything first."""
+    """What some patterns leave out, and the .gitignore files of a tree, the deepest that says anything first."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, excluded: Iterable[str] = ()) -> None:
         self._root = root
+        self._excluded = GitIgnoreSpec.from_lines(excluded)
         self._tracked = _index(root)
         self._folders = {os.path.dirname(path[:end]) for path in self._tracked for end in _ends(path)}
         self._rules: dict[str, list[tuple[bool, object]]] = {}
 
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:
         """Whether a file, or all of a folder, is none of the tree's; the folders around it are the tree's."""
+        if self._excluded and self._excluded.match_file(path + "/" * is_folder):
+            return True
         if path in (self._folders if is_folder else self._tracked):
             return False
         above = path
@@ -119,9 +122,12 @@ def _varint(raw: bytes, place: int) -> tuple[int, int]:
     return value, place + 1
 
 
-def python_files(root: Path) -> Listing:
-    """The Python files of a tree, and the links out of it. Raises Unreadable where a folder cannot be read."""
-    listing, ignored, real_root = Listing(), Ignored(root), os.path.realpath(root)
+def python_files(root: Path, excluded: Iterable[str] = ()) -> Listing:
+    """The Python files of a tree, and the links out of it, without what some patterns of .gitignore leave out.
+
+    Raises Unreadable where a folder cannot be read.
+    """
+    listing, ignored, real_root = Listing(), Ignored(root, excluded), os.path.realpath(root)
     seen: set[str] = set()  # real paths
     links = _walk(root, "", real_root, ignored, seen, listing)
     while links:  # a link's target may be in a folder that is not searched otherwise

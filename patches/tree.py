@@ -5,22 +5,23 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 from .nesting import parsed
 from .places import read_bytes
 from .reading.code import Code
-from .reading.files import Files
+from .reading.files import File, Files, is_test
 from .reading.frames import Reading
+from .settings import FILE, Settings, read_settings
 from .source import Source
-from .task import BitpatchError, Unreadable
+from .task import BitpatchError, Line, Site, Unreadable
 from .tracked import python_files
 
-RELATED = (
-    rb"torch|[Bb]it_?[Tt]ransformer|text_to_bits|ModelManager|_steps|loss|train_loop"  # what files of a tree mention
+RELATED = (  # what files of a tree mention
+    rb"torch|[Bb]it_?[Tt]ransformer|text_to_bits|ModelManager|_steps|loss|train_loop|bitpatch:"
 )
 MODEL, TRAIN_LOOP = "BitTransformerLM", "train_loop"
 
@@ -37,7 +38,9 @@ class SourceTree:
     contents: dict[str, bytes] = field(default_factory=dict)  # as they were read, of the files that may belong to it
     unrelated: frozenset[str] = frozenset()  # paths of Python files that mention nothing of a tree
     links_out: tuple[str, ...] = ()  # paths that lead out of the tree, and are not followed
-    notes: tuple[str, ...] = ()  # what was chosen of several, and why
+    settings: Settings = field(default_factory=Settings)  # what its pyproject.toml settles
+    at: Mapping[str, tuple[Line, ...]] = field(default_factory=dict)  # of a task, by its id: the sites that are meant
+    read: list[tuple[SourceTree, Code]] = field(default_factory=list)  # the tree whose code was asked for last
 
     def source(self, path: str) -> Source:
         """One file, parsed once."""
@@ -50,10 +53,29 @@ class SourceTree:
         """The file that defines train_loop, if the tree has one."""
         return self.source(self.training_path) if self.training_path else None
 
-    @cached_property
+    def is_meant(self, site: Site) -> bool:
+        """Whether the user says that a site is the one, of several that could be."""
+        return any(line.holds(site) for lines in self.at.values() for line in lines)
+
+    def command(self, *words: str) -> str:
+        """A command on this tree."""
+        return command_on(self.root, *words)
+
+    def as_given(self, path: str) -> bytes:
+        """A file's bytes as the user has them, in which places are told."""
+        return self.sources[path].origin if path in self.sources else self.raw(path)
+
+    @property
     def code(self) -> Code:
-        """What the tree's code computes, as the plan has it."""
-        return Code(Files(self.paths, self.raw))
+        """What the tree's code computes, as the plan has it: trees of one plan read once what they have in common."""
+        if not self.read:
+            self.read.append((self, Code(Files(self.paths, self.raw))))
+        last, code = self.read[0]
+        if last is not self:
+            paths = {*last.sources, *self.sources}
+            code.over({path for path in paths if last.raw(path) != self.raw(path)}, self.raw)
+            self.read[0] = (self, code)
+        return code
 
     def readings(self, having: bytes) -> Iterator[tuple[Source, list[Reading]]]:
         """What the functions compute of each file of the model's own package in which a pattern is found."""
@@ -75,11 +97,28 @@ class SourceTree:
             if path not in self.unrelated and re.search(having, self.raw(path)):
                 yield self.source(path)
 
+    def shipped(self, having: bytes) -> Iterator[Source]:
+        """The same files, without those of its tests."""
+        yield from (source for source in self.files(having) if not is_test(source.path))
+
+    def modules(self, having: bytes) -> Iterator[File]:
+        """The same files without those of its tests, as their code is read."""
+        for file in self.code.files.having(having):
+            if file.path not in self.unrelated and not is_test(file.path):
+                yield file
+
     def raw(self, path: str) -> bytes:
         """A file's bytes, as the plan has them."""
         if path in self.sources:
             return self.sources[path].raw
         return self.contents[path] if path in self.contents else read_bytes(self.root / path)
+
+    def trying(self, *sources: Source) -> SourceTree:
+        """The same tree with some files changed, to look at: what was read of this one stays."""
+        tree = replace(self, sources={**self.sources, **{source.path: source for source in sources}}, read=[])
+        changed = {source.path for source in sources if source.raw != self.raw(source.path)}
+        tree.read.append((tree, self.code.aside(changed, tree.raw)))
+        return tree
 
     def with_source(self, source: Source) -> SourceTree:
         """The same tree with one file changed in memory."""
@@ -93,26 +132,33 @@ class SourceTree:
 def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None) -> SourceTree:
     """Find the parts of the BitTransformerLM tree in a folder; parses no more than it takes to find them.
 
-    What was chosen of several, and what was not followed, is in the tree's notes, and told where somebody listens.
+    What was chosen of several, and what was not followed, is told where somebody listens.
 
     Raises Unreadable where the folder cannot be read, BitpatchError where it holds no tree, or two of a kind.
     """
     require_folder(root)
-    listing = python_files(root)
+    settings = read_settings(root)
+    listing = python_files(root, settings.exclude)
+    listing.links_out += [FILE] * settings.leads_out
     every = ((path, read_bytes(root / path)) for path in listing.files)
     contents = {path: raw for path, raw in every if re.search(RELATED, raw)}
     models = _defining(contents, ast.ClassDef, MODEL) or _of_bits(contents)
     loops = _defining(contents, ast.FunctionDef, TRAIN_LOOP)
-    if not models:
+    meant = settings.models(models, listing.files, lambda path: read_bytes(root / path))
+    if not meant:
         raise BitpatchError(
             f"{root}: expected a BitTransformerLM tree, found no file that defines class {MODEL}, or a class "
             "that embeds a vocabulary of two; "
             f"{not_followed(listing.links_out)}"
             "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR"
         )
-    model, others, notes = _chosen(root, models, loops, listing.files)
+    model, notes = _chosen(root, meant, loops, listing.files)
+    others = [path for path in models if path != model]
+    if meant != models and others:
+        notes.append(f"{model} is taken for the model, as {FILE} says; left alone: {', '.join(others)}")
     paths = tuple(path for path in listing.files if not _is_of_another(path, model, others))
     contents = {path: raw for path, raw in contents.items() if path in paths}
+    named = {name: settings.seam(name, paths, lambda path: read_bytes(root / path)) for name in settings.seams}
     notes += [f"{path} leads out of the tree, and is not followed" for path in listing.links_out]
     for note in notes:
         tell(f"note: {note}")
@@ -120,13 +166,18 @@ def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None) -> So
         root,
         paths,
         model,
-        _training(root, model, [path for path in loops if path in contents]),
+        named.get("update") or _training(root, model, [path for path in loops if path in contents]),
         {},
         contents,
         frozenset(paths) - contents.keys(),
         tuple(listing.links_out),
-        tuple(notes),
+        settings,
     )
+
+
+def command_on(root: Path | None, *words: str) -> str:
+    """A command on the tree in a folder; none is named where it is where the user is."""
+    return shlex.join(["bitpatch", *words, *(["--tree", str(root)] if root not in (None, Path()) else [])])
 
 
 def not_followed(links_out: Sequence[str]) -> str:
@@ -193,10 +244,8 @@ def _defines(raw: bytes, kind: type[ast.stmt], name: str) -> bool | None:
     return False
 
 
-def _chosen(
-    root: Path, models: Sequence[str], loops: Sequence[str], files: Sequence[str]
-) -> tuple[str, list[str], list[str]]:
-    """The model that is the tree's, the other ones, and what to say of that."""
+def _chosen(root: Path, models: Sequence[str], loops: Sequence[str], files: Sequence[str]) -> tuple[str, list[str]]:
+    """The model that is the tree's, and what to say of that."""
 
     def marks(path: str) -> dict[str, int]:
         folder = os.path.dirname(path)
@@ -208,15 +257,15 @@ def _chosen(
 
     best, *others = sorted(models, key=lambda path: (*marks(path).values(), path))
     if not others:
-        return best, [], []
+        return best, []
     mine, next_best = marks(best), marks(others[0])
     why = next((reason for reason, mark in mine.items() if mark != next_best[reason]), None)
     if why is None:
         raise BitpatchError(
             f"{root}: found {len(models)} BitTransformerLM trees ({', '.join(sorted(models))}); "
-            "name one with --tree DIR"
+            'name one with --tree DIR, or its package in pyproject.toml: [tool.bitpatch], package = "FOLDER"'
         )
-    return best, others, [f"{best} is taken for the model, as {why}; left alone: {', '.join(others)}"]
+    return best, [f"{best} is taken for the model, as {why}; left alone: {', '.join(others)}"]
 
 
 def _is_of_another(path: str, model: str, others: Sequence[str]) -> bool:
@@ -243,6 +292,7 @@ def _training(root: Path, model: str, loops: Sequence[str]) -> str | None:
     nearest = [path for path in loops if path.count("/") == least]
     if len(nearest) > 1:
         raise BitpatchError(
-            f"{root}: found {len(nearest)} files that define {TRAIN_LOOP} ({', '.join(nearest)}); keep one of them"
+            f"{root}: found {len(nearest)} files that define {TRAIN_LOOP} ({', '.join(nearest)}); keep one of them, or "
+            f'name it in pyproject.toml: [tool.bitpatch.seams], update = "MODULE:{TRAIN_LOOP}"'
         )
     return nearest[0] if nearest else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from bitpatch.cli import main
 from bitpatch.patches.engine import plan, status, task_named
 from bitpatch.patches.task import State
 from bitpatch.patches.tree import SourceTree, open_tree
+
+# A plan makes millions of nodes that last for a test: to go through them again and again costs a quarter of the time.
+gc.set_threshold(100_000, 50, 50)
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ import pytest
 from samples import BASELINE, CODE_ONLY, REFERENCE, contents
 
 from bitpatch.patches.engine import all_tasks
-from bitpatch.verify.runner import Zygote
+from bitpatch.verify.running.runner import Zygote
 
 
 def test_list_names_every_task(run):
@@ -212,11 +212,8 @@ def test_files_that_do_not_parse_are_named_at_once(run, tree):
     assert [path for path in ("model.py", "training.py") if f"{path}:" in err] == ["model.py", "training.py"]
 
 
-def test_a_refusal_that_found_nothing_gives_no_advice_about_near_misses(run, tree):
-    for path in ("model.py", "training.py"):
-        file = tree / "bit_transformer" / path
-        file.write_text(file.read_text().replace("full_attn_logging", "log_maps"))
-    code, _, err = run("apply", "12", "--tree", tree)
+def test_a_refusal_that_found_nothing_gives_no_advice_about_near_misses(run, model_of):
+    code, _, err = run("apply", "12", "--tree", model_of("import torch"))
     assert code == 3
     assert "and found none, nor anything like it" in err
     assert "near miss" not in err

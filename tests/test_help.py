@@ -10,7 +10,8 @@ import typer
 from samples import ROOT
 
 from bitpatch.__main__ import TAKES_VALUE
-from bitpatch.cli import app, completed
+from bitpatch.cli import app
+from bitpatch.parameters import completed
 from bitpatch.patches.engine import all_tasks
 
 COMMANDS = typer.main.get_command(app).commands
@@ -101,6 +102,7 @@ def test_a_shell_completes_what_else_there_is():
     assert completion("bitpatch validate task-") == ["task-a", "task-b", "task-c"]
     assert completion("bitpatch re") == ["revert"]
     assert completion("bitpatch apply --al") == ["--all"]
+    assert completion("bitpatch apply 10 --a") == ["--all", "--at"]
     assert '"task-11":"stitched-attention"' in completion("bitpatch apply task-11", "zsh")[0]
 
 

@@ -37,8 +37,13 @@ def test_a_schema_is_a_schema(schema):
         ("list",),
         ("list", "--quiet"),
         ("explain", "11"),
+        ("explain", "11", "--tree", "TREE"),
         ("new", "NEW"),
         ("status", "--tree", "TREE"),
+        ("status", "10", "--tree", "TREE", "--at", "bit_transformer/model.py:67"),
+        ("seams", "--tree", "TREE"),
+        ("diff", "10", "--tree", "TREE", "--at", "bit_transformer/model.py:67:22"),
+        ("apply", "10", "--tree", "TREE", "--at", "bit_transformer/model.py:67"),
         ("diff", "--all", "--tree", "TREE"),
         ("apply", "--all", "--tree", "TREE"),
         ("apply", "4", "--tree", "TREE", "--dry-run"),
@@ -119,6 +124,12 @@ def test_where_one_task_is_refused_no_other_is_called_reverted(run, tree):
         pytest.param(("train", "task-z", "--json"), 2, "bitpatch train -h", id="unknown run"),
         pytest.param(("train", "task-a", "--json", "--tree", BASELINE), 3, "bitpatch apply --all", id="a bare tree"),
         pytest.param(("status", "--json", "--tree", "EMPTY"), 3, "bitpatch new", id="no tree"),
+        pytest.param(("diff", "--at", "--json"), 2, "bitpatch diff -h", id="an option for a place"),
+        pytest.param(("apply", "10", "--json", "--tree", BASELINE, "--at", "a"), 2, "as a refusal does", id="no place"),
+        pytest.param(("apply", "10", "9", "--json", "--tree", BASELINE, "--at", "a:1"), 2, "list", id="a place of two"),
+        pytest.param(
+            ("status", "10", "--json", "--tree", BASELINE, "--at", "a:1"), 2, "bitpatch status task-10", id="no file"
+        ),
         pytest.param(("new", BASELINE, "--json"), 3, "choose another name", id="a folder that is there"),
         pytest.param(("revert", "11", "--json", "--tree", "EMPTY/no"), 6, "--tree DIR", id="no folder"),
         pytest.param(("validate", "task-a", "--json", "--run", "EMPTY"), 6, "run the command again", id="no run there"),
@@ -130,6 +141,13 @@ def test_an_end_without_a_result_is_told_to_programs_too(run, tmp_path, words, c
     assert (found, error["code"]) == (code, code)
     assert then in error["next"]
     assert err == f"error: {error['message']}\n"
+
+
+def test_what_a_tree_lacks_is_of_the_published_shape_too(run, tree):
+    path = tree / "bit_transformer/model.py"
+    path.write_text(path.read_text().replace("triu(", "no("))
+    found = shown(run("explain", "10", "--tree", tree, "--json")[1], "explain")
+    assert [each["condition"] for each in found["conditions"]] == ["absent"]
 
 
 def test_without_torch_a_verify_is_unproven_and_says_what_to_install(run, tree, monkeypatch):

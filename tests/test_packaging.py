@@ -17,7 +17,16 @@ NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pyca
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HOUSE = {
     *("baseline", "reference", "patches", "verify", "tests", "benchmarks", "docs", ".ci", ".github"),
-    *("cli.py", "screen.py", "__init__.py", "__main__.py", "py.typed", "pyproject.toml", "constraints.txt"),
+    *(
+        "cli.py",
+        "parameters.py",
+        "screen.py",
+        "__init__.py",
+        "__main__.py",
+        "py.typed",
+        "pyproject.toml",
+        "constraints.txt",
+    ),
     *("Makefile", "MANIFEST.in", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "action.yml"),
     *(".gitignore", ".pre-commit-config.yaml"),
 }

@@ -36,9 +36,8 @@ def test_what_is_verified_is_written(tree):
 
 
 def test_what_is_violated_is_not_written(tree):
-    """The map is made all the same, and thrown away: with the patch as without it."""
-    made = "self._stitch(weights.detach().unflatten(0, (B, H)), T)"
-    edit(tree, (f"        return out, {made} if", f"        stitched = {made}\n        return out, stitched if"))
+    """Something else as large as a map is made, and thrown away: with the patch as without it."""
+    edit(tree, ("        B, T = bits.shape\n", "        B, T = bits.shape\n        torch.ones(B, 2, T, T)\n"))
     before = contents(tree)
     result = bitpatch("apply", "12", "--prove", "--tree", tree, "--json")
     assert result.returncode == 4

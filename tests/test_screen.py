@@ -10,9 +10,9 @@ from samples import BASELINE, REFERENCE
 
 from bitpatch import screen
 from bitpatch.patches.engine import all_tasks
-from bitpatch.verify import phases, validation
-from bitpatch.verify.evidence import Evidence, Verdict, at_most, passed, unproven
-from bitpatch.verify.report import CheckResult, Report, SanityFit, TaskReport
+from bitpatch.verify.phase2 import phases, validation
+from bitpatch.verify.rendering.report import CheckResult, Report, SanityFit, TaskReport
+from bitpatch.verify.running.evidence import Evidence, Verdict, at_most, passed, unproven
 
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 SETTINGS = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")

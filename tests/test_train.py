@@ -68,8 +68,8 @@ def test_a_task_done_by_hand_is_warned_of_and_no_obstacle(run, started, referenc
     path.write_text(path.read_text().replace("weights.new_zeros(B, H, T, T)", "empty_canvas(weights, T)"))
     code, _, err = run("train", "task-a", "--tree", tree)
     assert (code, len(started)) == (0, 1)
-    assert "note: task-11 is unrecognised" in err
-    assert "bitpatch verify task-11" in err
+    assert "note: task-12 is unrecognised" in err
+    assert "bitpatch verify task-12" in err
 
 
 def test_a_fork_without_runs_is_refused(run, started, reference, tmp_path):
@@ -99,7 +99,7 @@ def test_a_run_out_of_order_is_told_and_starts(run, started, reference, tmp_path
 @pytest.mark.parametrize("command", ["train", "validate"])
 def test_without_a_tree_the_reference_is_used_and_named(run, started, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bitpatch.verify.validation.measure", lambda tree, run: [])
+    monkeypatch.setattr("bitpatch.verify.phase2.validation.measure", lambda tree, run: [])
     flags = [] if command == "train" else ["--run", folder_of_a_run(tmp_path)]
     assert f"the embedded reference, {REFERENCE.resolve()}" in run(command, "task-a", *flags)[2]
     assert [path for _, path in started] == [str(REFERENCE.resolve())] * (command == "train")
@@ -125,7 +125,7 @@ def test_wrong_usage_is_two(run, started, words):
 
 def folder_of_a_run(tmp_path):
     """A folder that says it holds a run of task-a, not finished."""
-    from bitpatch.verify.run_folder import FLAGS
+    from bitpatch.verify.phase2.run_folder import FLAGS
 
     folder = tmp_path / "a run"
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,6 @@ The tree's own train_loop trains; loss and learning rate are seen from outside i
 """
 
 import argparse
-import inspect
 import lzma
 import math
 import random
@@ -26,15 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .clean_start import restart_clean
-from .evidence import Verdict
-from .report import FIRST, LAST, SanityFit, fit_summary, mean
+from .rendering.report import FIRST, LAST, SanityFit, fit_summary, mean
+from .running.clean_start import restart_clean
+from .running.evidence import Verdict
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from .tree import Tree
+    from .driving.tree import Tree
 
 UPDATES = 300
 ROWS_PER_UPDATE = 8  # the baseline's batch size, and the default of the task that makes it an option
@@ -109,10 +108,9 @@ def train(
             scored.clear()
 
     hooks = [model.register_forward_hook(see_forward), register_optimizer_step_pre_hook(see_step)]
-    loop = tree.module("training").train_loop
-    if "batch_size" in inspect.signature(loop).parameters:  # whose default is the tree's own affair
+    if tree.loop_takes("batch_size"):  # whose default is the tree's own affair
         options = {"batch_size": ROWS_PER_UPDATE} | options
-    loop(model, rows, **{"epochs": 1, "extra_steps": 0, "compress_prob": 0.0, "direct_prob": 0.0} | options)
+    tree.train(model, rows, **{"epochs": 1, "extra_steps": 0, "compress_prob": 0.0, "direct_prob": 0.0} | options)
     for hook in hooks:
         hook.remove()
     return Fit(losses, rates, max(peaks, default=0.0), leak(model, rows[:ROWS_PER_UPDATE]))
@@ -238,7 +236,7 @@ def draw(fits: Sequence[tuple[str, SanityFit]], picture: Path) -> None:
 
 def main() -> None:
     """Run the sanity fit on trees, print what came of it, and draw it; exit 1 unless all passed."""
-    from .runner import VerifyUnavailable, Zygote, verify  # noqa: PLC0415 - the runner imports this module
+    from .running.runner import VerifyUnavailable, Zygote, verify  # noqa: PLC0415 - the runner imports this module
 
     parser = argparse.ArgumentParser(prog="bitpatch.verify.sanity_fit", description="Train a small model of each tree.")
     parser.add_argument("trees", type=Path, nargs="+", metavar="TREE")

@@ -1,11 +1,10 @@
 """Judge of task-2: a manager's schedule is as long as the training that it was asked for.
 
-The oracle counts updates from the request alone, and torch's own OneCycleLR says what the rate of each is.
+The oracle counts updates from the request alone. What a schedule has before it, a copy that is run ahead tells.
 """
 
-import asyncio
-from collections.abc import Callable
-from http import HTTPStatus
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,25 +12,49 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
-from .evidence import Evidence, check, failed, passed
-from .manager_sessions import CONFIG, Cases, Plan, RequestFailed, Session, import_from, managing
-
-DASHBOARDS = ("dashboard.app", "bit_transformer.dashboard_app", "bit_transformer.dashboard")
-SERVERS = ("mcp_server", "bit_transformer.mcp_server")
-
-# Rows and plan: rows that fill the last micro-batch and rows that do not, fewer rows than a micro-batch.
-PLANS: tuple[tuple[int, Plan], ...] = (
-    (40, {"batch_size": 8, "epochs": 1, "extra_steps": 0}),
-    (37, {"batch_size": 8, "epochs": 3, "extra_steps": 2}),
-    (37, {"batch_size": 5, "epochs": 2, "extra_steps": 1}),
-    (3, {"batch_size": 8, "epochs": 1, "extra_steps": 0}),
-    (3, {"batch_size": 8, "epochs": 2, "extra_steps": 0}),
-    (99, {"batch_size": 1, "epochs": 1, "extra_steps": 1}),
-    (101, {"batch_size": 1, "epochs": 1, "extra_steps": 0}),
-    (1000, {"batch_size": 7, "epochs": 30, "extra_steps": 2}),
+from .driving.manager_sessions import (
+    CONFIG,
+    PLAN,
+    Cases,
+    Plan,
+    RequestFailed,
+    Send,
+    Session,
+    dashboard,
+    import_from,
+    managing,
+    mcp_server,
 )
-SHORT: Plan = {"batch_size": 8, "epochs": 3, "extra_steps": 1, "lr": 0.004}
-LONG: Plan = {"batch_size": 2, "epochs": 5, "extra_steps": 2, "lr": 0.002}  # of 37 rows: 105 updates
+from .driving.space import Point, Points, over
+from .running.evidence import check, failed, passed
+
+SHORT: Plan = {"batch_size": 8, "epochs": 3, "extra_steps": 1, "lr": 0.004, "weight_decay": 0.03}
+LONG: Plan = {"batch_size": 2, "epochs": 5, "extra_steps": 2, "lr": 0.002, "weight_decay": 0.2}  # of 37 rows: 105
+
+# The axes of a plan: of a manager, which need not take what train_loop takes.
+AXES = {
+    "micro_batch": "batch_size",
+    "times": "epochs",
+    "extra": "extra_steps",
+    "group": "accum_steps",
+    "peak": "lr",
+    "decay": "weight_decay",
+}
+PATHS = (
+    "width",
+    "layers",
+    "length",
+    "download",
+    "download by another",
+    "download without data",
+    "growth, then download",
+)
+CHANGES: tuple[Plan | None, ...] = (None, {"epochs": 40, "batch_size": 5}, {"extra_steps": 4, "lr": 0.001}, LONG)
+
+
+def plan_of(point: Point) -> Plan:
+    """The plan of a point."""
+    return {AXES[axis]: value for axis, value in point.values.items() if axis in AXES}
 
 
 def updates_of(rows: int, plan: Plan) -> int:
@@ -41,51 +64,77 @@ def updates_of(rows: int, plan: Plan) -> int:
     return updates
 
 
-@check(task=2, prop="init plans epochs * (ceil(rows / batch_size) + extra_steps) updates, of its own request")
+def ready(session: Session, rows: int, plan: Plan) -> Cases:
+    """Whether the manager is ready to carry out a plan, all of it, and by an optimizer of its model."""
+    plan = session.known(plan)
+    yield session.plans(updates_of(rows, plan), plan.get("lr", PLAN["lr"]))
+    yield session.decays(plan.get("weight_decay", PLAN["weight_decay"]))
+    yield session.holds_the_model()
+
+
+@check(task=2, prop="init plans epochs * ceil((ceil(rows / batch_size) + extra_steps) / accum_steps) updates as asked")
+@over(
+    rows=(37, 3, 40, 101, 1, 1000),  # that fill the last micro-batch or do not, fewer than one; about 100 updates
+    micro_batch=(8, 1, 5, 7),
+    times=(1, 3, 30),
+    extra=(0, 1, 2),
+    group=(1, 3),
+    peak=(0.003, 0.05),
+    decay=(0.01, 0.3, 0.0),
+)
 @managing
-def init_plans_what_is_asked(session: Session) -> Cases:
-    for rows, plan in PLANS:  # with one manager: what was planned before is no longer asked
-        session.init(rows, plan)
-        yield session.plans(updates_of(rows, plan))
+def init_plans_what_is_asked(session: Session, points: Points) -> Cases:
+    for point in points:  # with one manager: what was planned before is no longer asked
+        plan = plan_of(point)
+        session.init(point["rows"], plan)
+        yield from ready(session, point["rows"], plan)
+        del session.calls[3:]
 
 
-@check(task=2, prop="scale_up plans anew, by the plan as the request changes it, in each dimension")
+@check(task=2, prop="growth and download plan anew: the plan there was as the request changes it, on the data given")
+@over(path=PATHS, change=CHANGES, after=(0, 2), reversible=(False, True))
 @managing
-def scale_up_plans_what_is_asked(session: Session) -> Cases:
-    for dimension in ("width", "layers", "length"):
-        session.init(37, SHORT)
-        session.ask("scale_up", dimension)
-        yield session.plans(updates_of(37, SHORT))
-        session.step()
-        session.ask("scale_up", dimension, plan={"epochs": 40, "batch_size": 5})
-        changed = SHORT | {"epochs": 40, "batch_size": 5}
-        yield session.plans(updates_of(37, changed))
-        session.ask("scale_up", dimension, plan={"extra_steps": 0})
-        yield session.plans(updates_of(37, changed | {"extra_steps": 0}))
+def later_paths_plan_what_is_asked(session: Session, points: Points) -> Cases:
+    for point in points:
+        session.init(37, SHORT, **point.config)
+        for _ in range(point["after"]):
+            session.step()
+        rows, plan = take(session, point["path"], 37, SHORT, point["change"])
+        yield from ready(session, rows, plan)
+        if "download" in point["path"] and not same_moments(session.kept, session.moments()):
+            yield failed("the optimizer has not the moments that it had when the snapshot was saved", session.line)
+        session.ask("scale_up", "length")  # by the plan that was made last
+        yield from ready(session, rows, plan)
+        del session.calls[3:]
 
 
-@check(task=2, prop="download plans anew, by the snapshot's plan as the request changes it, on the data that it gives")
-@managing
-def download_plans_what_is_asked(session: Session) -> Cases:
-    session.init(37, SHORT)
-    for _ in range(3):
-        session.step()
-    session.ask("save", "one")
-    session.init(50, LONG)
-    for _ in range(2):  # by the manager that has since been given another plan, then by a new one
-        session.ask("download", "one", session.data[:37])
-        yield session.plans(updates_of(37, SHORT))
-        session.ask("download", "one", session.data[:21], plan={"batch_size": 2, "epochs": 12})
-        yield session.plans(updates_of(21, SHORT | {"batch_size": 2, "epochs": 12}))
-        session.ask("download", "one", plan={"extra_steps": 4})
-        yield session.plans(updates_of(37, SHORT | {"extra_steps": 4}))
+def take(session: Session, path: str, rows: int, plan: Plan, change: Plan | None) -> tuple[int, Plan]:
+    """Go on by a path, from a plan that the request may change: the rows and the plan that are asked then."""
+    more = {} if change is None else {"plan": session.known(change)}
+    if path == "growth, then download":
+        session.ask("scale_up", "layers", **more)
+        more = {}
+    if "download" not in path:
+        session.ask("scale_up", path, **more)
+        return rows, plan | (change or {})
+    session.ask("save", "kept")
+    session.kept = session.moments()
+    if path == "download by another":
         session.renew()
-    session.ask("download", "one")
-    session.ask("scale_up", "width", plan=LONG)
-    session.ask("save", "two")
-    session.init(40, SHORT)
-    session.ask("download", "two", session.data[:40])
-    yield session.plans(updates_of(40, LONG))
+    else:
+        session.init(50, LONG | {"epochs": 1})  # what is planned in between is no longer asked
+    given = [] if path == "download without data" else [session.data[: (rows := 21)]]
+    session.ask("download", "kept", *given, **more)
+    return rows, plan | (change or {})
+
+
+def same_moments(kept: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> bool:
+    """Whether an optimizer keeps the same of each parameter."""
+    return kept.keys() == found.keys() and all(
+        kept[name].keys() == found[name].keys()
+        and all(torch.equal(value, found[name][key]) for key, value in kept[name].items())
+        for name in kept
+    )
 
 
 @check(task=2, prop="the schedule of a snapshot is not taken up, whatever its total was")
@@ -94,183 +143,129 @@ def download_leaves_old_schedules(session: Session) -> Cases:
     session.init(37, SHORT)
     session.step()
     path = session.ask("save", "old")
-    checkpoint, manager = session.tree.module("checkpoint"), session.manager
+    load, save = (
+        import_from(session.tree, ["bit_transformer.checkpoint"], f"{each}_checkpoint") for each in ("load", "save")
+    )
     old = OneCycleLR(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), 1.0, total_steps=100, cycle_momentum=False)
-    extra = checkpoint.load_checkpoint(path)["extra"]
-    checkpoint.save_checkpoint(path, manager.model, manager.optimizer, old, **extra)
+    extra = load(path)["extra"]
+    save(path, session.model, session.optimizer, old, **extra)
     session.calls.append("# with the state of OneCycleLR(total_steps=100) as the snapshot's 'scheduler'")
     session.ask("download", "old", session.data[:37], plan={"batch_size": 5})
-    yield from trains(session, updates_of(37, SHORT | {"batch_size": 5}), SHORT["lr"])
+    yield from trains(session, 37, SHORT | {"batch_size": 5})
 
 
-@check(task=2, prop="the schedule moves the manager's optimizer, and that holds just the current model's parameters")
+@check(task=2, prop="a full run is a whole cycle that ends at the floor, and requests beyond it stay there")
+@over(
+    path=("init", "layers", "download", "growth, then download"),
+    rows=(21, 3),
+    micro_batch=(8, 5),
+    times=(1, 2),
+    extra=(0, 2),
+    group=(1, 3),
+    windows=((None, 0), (4, 2)),
+)
 @managing
-def schedule_moves_the_current_model(session: Session) -> Cases:
-    session.init(37, SHORT)
-    yield holds_the_model(session)
-    for dimension in ("width", "layers", "length"):
-        session.ask("scale_up", dimension)
-        yield holds_the_model(session)
-    session.ask("save", "one")
-    session.ask("download", "one")
-    yield holds_the_model(session)
-    session.renew()
-    session.ask("download", "one", session.data[:37])
-    yield holds_the_model(session)
-    session.init(37, SHORT)
-    yield holds_the_model(session)
+def full_runs_end_at_the_floor(session: Session, points: Points) -> Cases:
+    for point in points:
+        plan = SHORT | plan_of(point)
+        session.init(rows := point["rows"], plan, **point.config)
+        if point["path"] != "init":
+            session.step()
+            rows, plan = take(session, point["path"], rows, plan, None)
+        if point["path"] == "download without data":
+            session.ask("download", "kept", session.data[:rows])
+        yield from trains(session, rows, plan)
+        del session.calls[3:]
 
 
-def holds_the_model(session: Session) -> Evidence:
-    """Whether schedule, optimizer and model belong together, and an update moves the model."""
-    manager = session.manager
-    held = {id(parameter) for group in manager.optimizer.param_groups for parameter in group["params"]}
-    own = {id(parameter) for parameter in manager.model.parameters()}
-    if held != own:
-        return failed(f"the optimizer holds {len(own & held)} of the model's {len(own)} and others", session.line)
-    if getattr(manager.scheduler, "optimizer", None) is not manager.optimizer:
-        return failed("the schedule is of another optimizer than the manager's", session.line)
-    before = [parameter.detach().clone() for parameter in manager.model.parameters()]
-    session.step()
-    if all(map(torch.equal, before, manager.model.parameters())):
-        return failed("an update leaves the model as it was", session.line)
-    return passed(f"{len(own)} parameters")
-
-
-@check(task=2, prop="a full run raises nothing and makes as many updates as planned, the last at the floor")
+@check(task=2, prop="what the tree's own plan is, where the request names none, its updates tell")
 @managing
-def full_runs_end_at_the_floor(session: Session) -> Cases:
-    for rows, plan in (*PLANS[:5], PLANS[6], (20, SHORT | {"epochs": 2, "accum_steps": 3})):
-        plan = plan | {"lr": 0.003}
-        try:
-            session.init(rows, plan)
-        except (TypeError, RequestFailed):
-            if "accum_steps" in plan:  # this manager does not accumulate
-                continue
-            raise
-        yield from trains(session, updates_of(rows, plan), 0.003)
-    for given in (None, {"epochs": 3}):  # what the tree's own plan is, its updates tell
+def own_plans_are_carried_out(session: Session) -> Cases:
+    for given in (None, {"epochs": 3}, {"extra_steps": 2}):
         session.init(37, given)
+        rates = session.ahead(1000)
         session.rates.clear()
         session.ask("train")
-        yield session.plans(len(session.rates))
+        made = [each[0] for each in session.rates]
+        total = getattr(session.schedule, "total_steps", len(made))
+        if total != len(made) or made != rates[: len(made)] or made[-1] != min(made):
+            yield failed(f"the plan {given} has {len(made)} updates, and a schedule of {total}", session.line)
+        yield passed(f"{len(made)} updates")
 
 
-@check(task=2, prop="a full run after scale_up or download is a whole OneCycle too, from its start to the floor")
-@managing
-def later_runs_are_whole_cycles(session: Session) -> Cases:
-    session.init(37, SHORT)
-    session.step()
-    for dimension, plan in (("width", LONG), ("layers", {"epochs": 1}), ("length", SHORT)):
-        session.ask("scale_up", dimension, plan=plan)
-        yield from trains(session, updates_of(37, LONG | plan), (LONG | plan)["lr"])
-    session.init(37, SHORT)
-    for _ in range(5):
-        session.step()
-    session.ask("save", "part")
-    session.ask("train")
-    session.ask("download", "part", session.data[:37])
-    yield from trains(session, updates_of(37, SHORT), SHORT["lr"])
-    session.ask("download", "part", session.data[:37], plan={"extra_steps": 3, "lr": 0.001})
-    yield from trains(session, updates_of(37, SHORT | {"extra_steps": 3}), 0.001)
+def trains(session: Session, rows: int, plan: Plan) -> Cases:
+    """Whether the plan, carried out, is a whole cycle of so many updates, and what is asked beyond it at the floor."""
+    yield from ready(session, rows, plan)
+    rates = session.ahead(updates_of(rows, session.known(plan)))
+    before = [parameter.detach().clone() for parameter in session.model.parameters()]
+    yield session.follows(rates + 4 * rates[-1:], lambda: overrun(session))
+    if all(map(torch.equal, before, session.model.parameters())):
+        yield failed("a run leaves the model as it was", session.line)
 
 
-def trains(session: Session, updates: int, peak: float) -> Cases:
-    """Whether the plan, carried out, is a OneCycle of so many updates."""
-    yield session.plans(updates)
-    yield session.follows(session.cycle(updates, peak), lambda: session.ask("train"))
-
-
-@check(task=2, prop="requests for single updates follow one OneCycle, whatever is asked between them")
-@managing
-def requests_share_one_cycle(session: Session) -> Cases:
-    session.init(37, SHORT)
-    rates = session.cycle(updates_of(37, SHORT), SHORT["lr"])
-
-    def ask_all() -> None:
-        for update in range(len(rates)):
-            session.step(1 + update % 9)
-            session.ask("status")
-            session.ask("infer", session.data[:1])
-            session.ask("save", "part")
-
-    yield session.follows(rates, ask_all)
-
-
-@check(task=2, prop="requests beyond the plan raise nothing, and stay at the floor")
-@managing
-def requests_beyond_the_plan_stay_at_the_floor(session: Session) -> Cases:
-    for path in ("init", "scale_up", "download"):
-        session.init(3, SHORT | {"epochs": 2})
-        if path == "scale_up":
-            session.ask("scale_up", "layers")
-        if path == "download":
-            session.ask("save", "one")
-            session.ask("download", "one", session.data[:3])
-        rates = session.cycle(4, SHORT["lr"])
-        yield session.follows(rates + 9 * rates[-1:], lambda: overrun(session, 9))
-
-
-def overrun(session: Session, times: int) -> None:
+def overrun(session: Session) -> None:
     """Carry the plan out, and ask for more updates."""
     session.ask("train")
-    for _ in range(times):
-        session.step()
+    for _ in range(4):
+        session.step(8)
+
+
+@check(task=2, prop="requests for single updates follow one cycle, whatever is asked between them")
+@managing
+def requests_share_one_cycle(session: Session) -> Cases:
+    rows, plan = 20, SHORT | {"extra_steps": 0}
+    for path in ("", "width", "download by another"):
+        session.init(20, plan)
+        if path:
+            rows, plan = take(session, path, 20, plan, None)
+        rates = session.ahead(updates_of(rows, plan))
+        yield session.follows(rates, partial(ask_all, session, len(rates)))
+
+
+def ask_all(session: Session, updates: int) -> None:
+    """Ask for single updates, and for all else that changes nothing."""
+    asked: list[tuple[Any, ...]] = [
+        ("status",),
+        ("infer", session.data[:1]),
+        ("save", "part"),
+        ("scale_up", "depth"),
+        ("download", "nothing"),
+    ]
+    for update in range(updates):
+        session.step(1 + update % 9)
+        name, *args = asked[update % len(asked)]
+        with suppress(RequestFailed):
+            session.ask(name, *args)
 
 
 @check(task=2, prop="the dashboard's requests plan the same, each by its own plan")
 @managing
 def dashboard_plans_what_is_asked(session: Session) -> Cases:
-    app = import_from(session.tree, DASHBOARDS, "create_app")(session.manager)
-    client = app.test_client()
-    headers = {"Authorization": f"Bearer {app.config.get('TOKEN')}"}  # which a dashboard without a token ignores
-
-    def post(name: str, /, **body: Any) -> None:
-        answer = client.post(f"/{name}", json=body, headers=headers)
-        if answer.status_code != HTTPStatus.OK:
-            raise RequestFailed(f"POST /{name} is answered with {answer.status}: {answer.get_data(as_text=True)}")
-
-    yield from asked_through(session, post)
+    yield from asked_through(session, dashboard(session))
 
 
 @check(task=2, prop="the MCP server's tools plan the same, each by its own plan")
 @managing
 def mcp_server_plans_what_is_asked(session: Session) -> Cases:
-    server = import_from(session.tree, SERVERS, "build_server")(session.manager)
-
-    def call(name: str, /, **arguments: Any) -> None:
-        try:
-            asyncio.run(server.call_tool(name, arguments))
-        except Exception as error:
-            raise RequestFailed(f"the tool {name} fails: {error}") from error
-
-    yield from asked_through(session, call)
+    yield from asked_through(session, mcp_server(session))
 
 
-def asked_through(session: Session, send: Callable[..., object]) -> Cases:
+def asked_through(session: Session, ask: Send) -> Cases:
     """Make, train, save, grow and take up a model by requests with plans of their own."""
-
-    def ask(name: str, /, **body: Any) -> None:
-        session.calls.append(f"{name} {body}")
-        send(name, **body)
-
-    session.calls = ["these requests, one after the other: "]
     text = "".join(chr(97 + at % 26) for at in range(74))  # 37 rows: 2 bytes of 9 bits each
     ask("init", text=text, config=CONFIG, plan=SHORT)
-    yield session.plans(updates_of(37, SHORT))
-    yield session.follows(session.cycle(updates_of(37, SHORT), SHORT["lr"]), lambda: ask("train"))
+    yield from ready(session, 37, SHORT)
+    yield session.follows(session.ahead(updates_of(37, SHORT)), lambda: ask("train"))
     ask("save", name="one")
     ask("scale_up", dimension="width", plan={"epochs": 40, "batch_size": 5})
-    yield session.plans(updates_of(37, SHORT | {"epochs": 40, "batch_size": 5}))
-    ask("download", name="one", text=text[:42], plan={"batch_size": 2})
-    taken = SHORT | {"batch_size": 2}
-    yield session.plans(updates_of(21, taken))
-    rates = session.cycle(updates_of(21, taken), SHORT["lr"])[:5]
+    yield from ready(session, 37, SHORT | {"epochs": 40, "batch_size": 5})
+    ask("download", name="one", text=text[:42], plan={"batch_size": 2, "weight_decay": 0.4})
+    yield from ready(session, 21, SHORT | {"batch_size": 2, "weight_decay": 0.4})
 
     def ask_for_each() -> None:
-        for _ in rates:
+        for _ in range(5):
             ask("train_step", text=text[:8])
 
-    yield session.follows(rates, ask_for_each)
+    yield session.follows(session.ahead(5), ask_for_each)
     ask("download", name="one")
-    yield session.plans(updates_of(37, SHORT))
+    yield from ready(session, 37, SHORT)

@@ -1,252 +1,284 @@
 """Task-4, gradient accumulation: the ledger of a training loop against the list that its arguments imply."""
 
-import functools
-import inspect
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+import multiprocessing
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
-from .evidence import Evidence, at_most, check, failed, passed, unproven
-from .spies import Ledger, updates
-from .training_runs import (
+from .driving.arguments import unreached, unreached_flags
+from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_dropout
+from .driving.loaders import held_more, trouble_with_a_skip
+from .driving.space import Point, Points, over
+from .driving.spies import Ledger, updates
+from .driving.training_runs import (
     LENGTH,
+    Run,
+    Stopped,
     all_close,
-    distance,
+    command_line,
     first_difference,
     group_sizes,
-    limit,
-    mean_gradient,
+    norm,
     planned_sizes,
     reported,
     run_command,
     train,
     watching,
 )
-from .tree import Tree
+from .driving.tree import Tree
+from .driving.world import spoilt_forward
+from .running.evidence import Evidence, at_most, check, failed, passed, unproven
+from .sanity_fit import one_cycle
 
-# (rows, accum_steps): with micro-batches of 8 rows, last groups and last micro-batches that are whole, short and alone.
-WHOLE = [(40, 1), (40, 2), (40, 3), (40, 4), (32, 2), (16, 5)]
-SHAPES = [*WHOLE, (37, 2), (37, 3), (29, 4), (3, 4)]
-RECOMPUTED: list[dict[str, Any]] = [
-    {"reversible": True, "use_checkpoint": True},
-    {"reversible": True, "use_act": True},
-    {"use_checkpoint": True, "use_act": True},
-]
-SETTINGS = ("max_lr", "initial_lr", "min_lr", "weight_decay", "eps")  # OneCycleLR moves lr and betas
+MOST = 16  # micro-batches of a run that is one of many
 
 
-@check(task=4, prop="an epoch makes ceil(micro-batches / accum_steps) updates, none empty, and each row is in one")
+def is_counted(tree: Tree, point: Point) -> bool:
+    """Whether a schedule knows how many micro-batches there are: without task-1 those of 8 rows, with none repeated."""
+    return tree.loop_takes("batch_size") or not (point["rows"] % 8 or point.values.get("extra_steps"))
+
+
+def few(values: dict[str, Any]) -> bool:
+    """Whether a run has so few micro-batches that there may be many of it."""
+    if not values.keys() >= {"rows", "epochs"}:
+        return True
+    micro_batches = math.ceil(values["rows"] / values.get("batch_size", 8)) + values.get("extra_steps", 0)
+    is_slow = values.get("num_workers") and (values["epochs"] > 1 or values["rows"] > 16)  # noqa: PLR2004
+    return bool(values["epochs"] * micro_batches <= MOST and not is_slow)
+
+
+@check(
+    task=4, prop="each update takes accum_steps micro-batches of one epoch, the last what is left, then clips and steps"
+)
 @watching("accum_steps")
-def groups_partition_each_epoch(tree: Tree, ledger: Ledger) -> Evidence:
-    ledger.sgd_lr = 0.1
-    epochs, seen = 2, 0
-    for rows, accum_steps in SHAPES:
-        run = train(tree, ledger, rows, epochs=epochs, accum_steps=accum_steps)
-        sizes = [len(update.micro_batches) for update in run.updates]
-        if sizes != planned_sizes(run, epochs, accum_steps):
-            return failed(f"updates of {sizes}, not {planned_sizes(run, epochs, accum_steps)} micro-batches", run.call)
-        rows_seen = torch.split(torch.cat([update.rows for update in run.updates]), rows)
-        if any(sorted(epoch.tolist()) != sorted(run.data.tolist()) for epoch in rows_seen):
-            return failed("an epoch's updates do not hold each row once", run.call)
-        seen += len(sizes)
-    return passed(f"{seen} updates of {len(SHAPES)} shapes")
+@over(
+    "epochs",
+    "extra_steps",
+    "amp",
+    "num_workers",
+    "compress_prob",
+    "direct_prob",
+    "seed",
+    rows=(40, 37, 16, 3),
+    batch_size=(8, 4, 1),
+    accum_steps=(1, 2, 3, 5),
+    spoilt=(False, True),
+    allowed=few,
+)
+def ledger_is_the_planned_list(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
+    """And from no gradient, also where the update before had one that is no number."""
+    multiprocessing.set_start_method("fork", force=True)
+    seen, kind, hooked = 0, tree.kind, list[Tensor]()
 
+    def hook(model: nn.Module) -> None:
+        for weight in model.parameters():
+            weight.register_post_accumulate_grad_hook(hooked.append)  # type: ignore[no-untyped-call] # as sharing does
 
-@check(task=4, prop="the gradient at each step is that of the mean loss over all that is scored in its group")
-@watching("accum_steps")
-def steps_along_the_group_mean(tree: Tree, ledger: Ledger) -> Evidence:
-    ledger.sgd_lr, ledger.clips = 0.5, False
-    runs = [train(tree, ledger, rows, epochs=2, accum_steps=accum_steps) for rows, accum_steps in SHAPES]
-    return all_close([(run, update, update.step) for run in runs for update in run.updates])
-
-
-@check(task=4, prop="an update is (micro-batch, backward) for each, then clip, step and scheduler, from no gradient")
-@watching("accum_steps")
-def ledger_is_the_planned_list(tree: Tree, ledger: Ledger) -> Evidence:
-    ledger.sgd_lr = 0.1
-    epochs, seen = 2, 0
-    for rows, accum_steps in WHOLE:
-        run = train(tree, ledger, rows, epochs=epochs, accum_steps=accum_steps)
-        kinds = [event.kind for event in run.events if event.kind != "zero-grad"]
-        sizes = planned_sizes(run, epochs, accum_steps)
-        planned = [
-            kind for size in sizes for kind in (*size * ("micro-batch", "backward"), "clip", "step", "scheduler")
-        ]
-        if kinds != planned:
-            return failed(first_difference(kinds, planned), run.call)
+    for point in points:
+        if not is_counted(tree, point):
+            continue
+        hooked.clear()
+        with spoilt_forward(kind, 1) if point["spoilt"] else nullcontext():
+            run = train(tree, ledger, point["rows"], light=True, seed=point["seed"], prepare=hook, **point.options)
+        if len(hooked) != len(run.micro_batches):
+            return failed(f"{len(run.micro_batches)} micro-batches, {len(hooked)} calls of a gradient's hook", run.call)
+        sizes = planned_sizes(run)
+        if not point["spoilt"] and (trouble := trouble_with_groups(run, sizes)):
+            return failed(trouble, run.call)
         backwards = [event for event in run.events if event.kind == "backward"]
         firsts = [backwards[sum(sizes[:update])] for update in range(len(sizes))]
         if any(grad.any() for first in firsts for grad in (first.grads or {}).values()):
             return failed("a group's first backward adds to the gradient of the group before", run.call)
-        seen += len(kinds)
-    return passed(f"{seen} events of {len(WHOLE)} shapes")
+        seen += len(sizes)
+    return passed(f"{seen} updates")
 
 
-@check(task=4, prop="one clip an update, of the group's mean gradient, between its last backward and its step")
+def trouble_with_groups(run: Run, sizes: list[int]) -> str:
+    """What is wrong with a run's events; nothing, if they are those of updates of so many micro-batches."""
+    found = [len(update.micro_batches) for update in run.updates]
+    if found != sizes:
+        return f"updates of {found}, not {sizes} micro-batches"
+    usual = len(run.data)
+    for epoch in run.order:
+        rows = [place for places in epoch for place in places]
+        if sorted(rows[:usual]) != list(range(usual)):
+            return "an epoch's updates do not hold each row once"
+    kinds = [event.kind for event in run.events if event.kind != "zero-grad"]
+    ends = ["clip", "step", "scheduler"] if "scheduler" in kinds else ["clip", "step"]  # rates may be set by hand
+    if "clip" not in kinds:
+        ends.remove("clip")  # and gradients clipped so
+    planned = [kind for size in sizes for kind in (*size * ("micro-batch", "backward"), *ends)]
+    return first_difference(kinds, planned) if kinds != planned else ""
+
+
+@check(task=4, prop="the gradient at each step is that of the mean loss over all that is scored in its group")
 @watching("accum_steps")
-def clips_the_group_mean_once(tree: Tree, ledger: Ledger) -> Evidence:
-    ledger.sgd_lr = 0.5
-    clipped = []
-    for rows, accum_steps in SHAPES:
-        run = train(tree, ledger, rows, epochs=2, accum_steps=accum_steps)
-        acts = [event for event in run.events if event.kind in ("backward", "clip", "step")]
-        steps = [at for at, event in enumerate(acts) if event.kind == "step"]
-        clips = [acts[at - 1] for at in steps if at and acts[at - 1].kind == "clip"]
-        if len(clips) != len(steps) or len(clips) != sum(event.kind == "clip" for event in acts):
-            return failed(f"not one clip before each step: {' '.join(event.kind for event in acts[:9])} ...", run.call)
-        clipped += [(run, update, clip) for update, clip in zip(run.updates, clips, strict=True)]
-    return all_close(clipped)
-
-
-@check(task=4, prop="the scheduler steps once an update, for as many as its total says, and ends at its floor")
-@watching("accum_steps")
-def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger) -> Evidence:
-    gaps = []
-    for rows, accum_steps in WHOLE:
-        try:
-            run = train(tree, ledger, rows, epochs=3, accum_steps=accum_steps)
-        except ValueError as error:  # so OneCycleLR ends a run that is longer than its total
-            return failed(str(error), f"train_loop(model, bits({rows}, {LENGTH}), epochs=3, accum_steps={accum_steps})")
-        count = len(run.updates)
-        paces = [event.kind for event in run.events if event.kind in ("step", "scheduler")]
-        if not count or paces != ["step", "scheduler"] * count:
-            return failed(f"{count} updates, {paces.count('scheduler')} scheduler steps, not in turn", run.call)
-        if run.totals != [count]:
-            return failed(f"{count} updates, but total_steps={run.totals}", run.call)
-        floor = ledger.optimizer.param_groups[0].get("min_lr") if ledger.optimizer else None
-        if floor is None:
-            return unproven("configure_optimizer's schedule is no OneCycleLR: it has no floor")
-        gaps.append((abs((run.updates[-1].step.lr or 0.0) - floor), run.call))
-    worst, reproduce = max(gaps)
-    return at_most(worst, 1e-9, "distance of the last update's LR from the floor", reproduce)
-
-
-@check(task=4, prop="accum_steps=1 is the default, bit for bit, and is the plain loop")
-@watching("accum_steps")
-def one_is_the_plain_loop(tree: Tree, ledger: Ledger) -> Evidence:
-    options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "dtype": torch.float32, "compress_prob": 0.5}
-    for rows in (37, 40):
-        default, one = train(tree, ledger, rows, **options), train(tree, ledger, rows, accum_steps=1, **options)
-        if not all(map(torch.equal, default.model.parameters(), one.model.parameters())):
-            return failed("the default and accum_steps=1 give different weights", default.call)
-    ledger.sgd_lr, ledger.clips = 0.5, False
-    run = train(tree, ledger, 37, epochs=2, accum_steps=1)
-    if not run.micro_batches:
-        return failed("nothing enters the model", run.call)
-    plain = tree.model()
-    for micro_batch in run.micro_batches:
-        grads = mean_gradient(plain, micro_batch)
-        with torch.no_grad():
-            for name, weight in plain.named_parameters():
-                weight.sub_(0.5 * grads.get(name, 0.0))
-    weights = [{name: weight.detach() for name, weight in model.named_parameters()} for model in (run.model, plain)]
-    return at_most(distance(*weights), limit(run), "weights, relative to the plain loop's", run.call)
-
-
-@check(task=4, prop="streams of unequal length weigh by their scored bits, as in one batch; forward_kwargs reach them")
-@watching("accum_steps")
-def every_form_has_its_share(tree: Tree, ledger: Ledger) -> Evidence:
+@over(
+    "accum_steps",
+    "amp",
+    "windows",
+    "reversible",
+    "use_act",
+    "use_checkpoint",
+    "full_attn_logging",
+    "num_layers",
+    "extra_steps",
+    "epochs",
+    rows=(19, 9, 3),
+    batch_size=(8, 4, 1),
+    form=("raw", "compressed", "direct", "direct, cut", "mixed"),
+    causal=(True, False),
+    allowed=few,
+)
+def steps_along_the_group_mean(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     """Rows whose streams are short and long: raw, compressed, direct, cut to fit, and all of these in one group."""
-    ledger.sgd_lr, ledger.clips = 0.5, False
-    forms: list[dict[str, Any]] = [
-        {"compress_prob": 1.0},
-        {"direct_prob": 1.0},
-        {"direct_prob": 1.0, "config": {"max_seq_len": LENGTH}},
-        {"direct_prob": 0.5, "compress_prob": 0.5},
-        {"direct_prob": 0.5, "forward_kwargs": {"causal": False}},
-    ]
-    at_once: dict[str, Any] = (
-        {"warmup_steps": 0} if "warmup_steps" in options_of(tree) else {}
-    )  # or nothing would be compressed
-    compressed = count_compressed(tree)
-    groups = [{"accum_steps": accum_steps, **at_once, **form} for form in forms for accum_steps in (3, 2, 1)]
-    runs = [train(tree, ledger, 37, uneven=True, epochs=2, **group) for group in groups]
-    if not compressed:
-        return unproven("compress_prob=1.0 makes no forward_compressed")
-    entered = [rows for run in runs for rows in run.micro_batches]
+    ledger.clips, runs = False, []
+    forms: dict[str, dict[str, Any]] = {
+        "raw": {},
+        "compressed": {"compress_prob": 1.0},
+        "direct": {"direct_prob": 1.0},
+        "direct, cut": {"direct_prob": 1.0},
+        "mixed": {"direct_prob": 0.5, "compress_prob": 0.5},
+    }
+    at_once: dict[str, Any] = {"warmup_steps": 0} if tree.loop_takes("warmup_steps") else {}
+    for point in points:
+        config = point.config | ({"max_seq_len": LENGTH} if point["form"] == "direct, cut" else {})
+        options = point.options | forms[point["form"]] | at_once
+        if not point["causal"]:
+            options["forward_kwargs"] = {"causal": False}
+        runs.append(train(tree, ledger, point["rows"], uneven=True, config=config, lr=0.05, **options))
+    entered = [event for run in runs for event in run.events if event.bits is not None]
+    if all(event.form == "rows" for event in entered):
+        return unproven("compress_prob=1.0 makes no forward of streams")
     widths = {
-        tuple(scored.sum(1).tolist())
+        tuple(own.sum(1).tolist())
         for run in runs
         for rows in run.micro_batches
-        if (scored := run.scored(rows)) is not None
+        if (own := run.scored(rows)) is not None
     }
-    if all(len({*each}) == 1 for each in widths) or all(len(rows[0]) == LENGTH for rows in entered):
+    if all(len({*each}) == 1 for each in widths):
         return unproven("direct_prob=1.0 gives no streams of unequal length")
     return all_close([(run, update, update.step) for run in runs for update in run.updates])
 
 
-@check(task=4, prop="rates, decay and the clip's bound are those of accum_steps=1; the whole gradient is clipped")
+@check(task=4, prop="what is clipped is the group's mean gradient, whole, once, and to the bound of accum_steps=1")
 @watching("accum_steps")
-def settings_do_not_know_the_group(tree: Tree, ledger: Ledger) -> Evidence:
-    settings = []
-    for accum_steps in (1, 3):
-        run = train(tree, ledger, 40, accum_steps=accum_steps, lr=0.003, weight_decay=0.02)
-        groups = ledger.optimizer.param_groups if ledger.optimizer else []
-        settings.append([{name: group[name] for name in SETTINGS if name in group} for group in groups])
-    if settings[0] != settings[1]:
-        return failed(f"the optimizer has {settings[1]}, not {settings[0]} as with accum_steps=1", run.call)
-    ledger.sgd_lr = 0.0
-    runs = [train(tree, ledger, 40, scale=8.0, accum_steps=accum_steps) for accum_steps in (1, 3)]  # the clip bites
-    grads = [(update.step.grads or {}).values() for run in runs for update in run.updates]
-    norms = [math.hypot(*(grad.norm().item() for grad in each)) for each in grads]
-    if not norms or not min(norms):
-        return unproven("train_loop makes no update, or one without a gradient")
-    detail = f"spread of the gradients' norms after the clip, with weights x 8: {min(norms):.6g} to {max(norms):.6g}"
-    return at_most(max(norms) / min(norms) - 1, 1e-4, detail, runs[1].call)
+@over("accum_steps", "amp", "extra_steps", "direct_prob", "reversible", "use_act", rows=(37, 20), epochs=(1, 2))
+def clips_the_group_mean_once(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
+    """With weights so large that the clip bites."""
+    plain = train(tree, ledger, 40, scale=8.0)
+    if not plain.updates:
+        return unproven("train_loop makes no update")
+    bound = max(norm(update.step.grads or {}) for update in plain.updates)
+    taken = [(plain, update, update.step) for update in plain.updates]
+    for point in points:
+        run = train(tree, ledger, point["rows"], scale=8.0, config=point.config, **point.options)
+        taken += [(run, update, update.step) for update in run.updates]
+    return all_close(taken, bound)
+
+
+@check(task=4, prop="rates follow OneCycle over the updates: from lr on, once an update, to its floor")
+@watching("accum_steps")
+@over("extra_steps", "amp", "compress_prob", accum_steps=(1, 2, 3, 5), epochs=(1, 3), rows=(40, 37, 16))
+def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
+    worst, reproduce = 0.0, ""
+    for point in points:
+        if not is_counted(tree, point):
+            continue
+        run = train(tree, ledger, point["rows"], light=True, lr=0.01, **point.options)
+        count = len(planned_sizes(run))
+        if len(run.updates) != count:
+            return failed(f"{len(run.updates)} updates, not {count}", run.call)
+        gap = max(abs(rate - one_cycle(at, count, 0.01)) for at, rate in enumerate(run.rates)) / 0.01
+        if not gap <= worst:
+            worst, reproduce = gap, run.call
+    return at_most(worst, 1e-9, "distance of a rate from OneCycle's, as a share of lr", reproduce)
+
+
+@check(task=4, prop="accum_steps=1 is the default, bit for bit")
+@watching("accum_steps")
+@over("amp", "compress_prob", "reversible", "use_act", rows=(37, 40))
+def one_is_the_default(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
+    for point in points:
+        options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "dtype": torch.float32, **point.options}
+        runs = [
+            train(tree, ledger, point["rows"], config=point.config, accum_steps=each, **options) for each in (None, 1)
+        ]
+        if not all(map(torch.equal, *(run.model.parameters() for run in runs))):
+            return failed("the default and accum_steps=1 give different weights", runs[0].call)
+        if len(runs[0].updates) != len(runs[0].micro_batches):
+            return failed("without accum_steps, not each micro-batch is an update", runs[0].call)
+    return passed("with dropout")
 
 
 @check(task=4, prop="draws, dropout, and the losses and accuracies that are reported are those of accum_steps=1")
 @watching("accum_steps")
-def forward_does_not_know_its_group(tree: Tree, ledger: Ledger) -> Evidence:
-    ledger.sgd_lr = 0.0
-    options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "compress_prob": 0.5, "direct_prob": 0.25}
-    runs = [train(tree, ledger, 37, accum_steps=accum_steps, **options) for accum_steps in (1, 2, 3, 4, 7)]
-    entered = [[micro_batch.tolist() for micro_batch in run.micro_batches] for run in runs]
-    reports, gaps = [reported(run) for run in runs], []
-    for run, bits, report in zip(runs, entered, reports, strict=True):
-        if not bits or bits != entered[0]:
+@over("amp", "reversible", "use_act", "extra_steps", "seed", accum_steps=(2, 3, 7), rows=(29, 16))
+def forward_does_not_know_its_group(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
+    ledger.frozen = True
+    gaps = []
+    for point in points:
+        options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "compress_prob": 0.5, "direct_prob": 0.25}
+        options |= {"config": point.config, "seed": point["seed"], **point.options}
+        plain, run = (train(tree, ledger, point["rows"], **options | each) for each in ({"accum_steps": 1}, {}))
+        bits = [
+            [(event.form, event.bits.tolist()) for event in each.events if event.bits is not None]
+            for each in (plain, run)
+        ]
+        if not bits[0] or bits[0] != bits[1]:
             return failed("the micro-batches that enter the model change with accum_steps", run.call)
-        if report.keys() != reports[0].keys():
-            return failed(f"the records hold {', '.join(report)}, not {', '.join(reports[0])}", run.call)
-        gaps += [(abs(value - reports[0][key]), key, run.call) for key, value in report.items()]
+        reports = [reported(each) for each in (plain, run)]
+        if reports[0].keys() != reports[1].keys():
+            return failed(f"the records hold {', '.join(reports[1])}, not {', '.join(reports[0])}", run.call)
+        gaps += [(abs(value - reports[0][key]), key, run.call) for key, value in reports[1].items()]
     if not gaps:
         return unproven("train_loop returns no records with a loss or an accuracy")
     worst, key, reproduce = max(gaps)
     return at_most(worst, 1e-5, f"distance of {key} from that of accum_steps=1", reproduce)
 
 
-@check(task=4, prop="extra steps are micro-batches of their epoch, and are grouped with it")
+@check(
+    task=4, prop="accum_steps reaches the groups and the schedule, and no rate, decay, row, or form of the first update"
+)
 @watching("accum_steps")
-def extra_steps_join_their_epoch(tree: Tree, ledger: Ledger) -> Evidence:
-    ledger.sgd_lr, ledger.clips = 0.5, False
-    taken = []
-    for rows, extra_steps, accum_steps in [(24, 2, 2), (21, 1, 4), (37, 4, 3)]:
-        usual = train(tree, ledger, rows, epochs=2, accum_steps=accum_steps)
-        run = train(tree, ledger, rows, epochs=2, accum_steps=accum_steps, extra_steps=extra_steps)
-        if len(run.micro_batches) != len(usual.micro_batches) + 2 * extra_steps:
-            return failed(f"{len(run.micro_batches)} micro-batches, {len(usual.micro_batches)} without extra", run.call)
-        sizes = [len(update.micro_batches) for update in run.updates]
-        if sizes != planned_sizes(run, 2, accum_steps):
-            return failed(f"updates of {sizes}, not {planned_sizes(run, 2, accum_steps)} micro-batches", run.call)
-        taken += [(run, update, update.step) for update in run.updates]
-    return all_close(taken)
+@over("amp", "direct_prob", "num_workers", batch_size=(8, 3), compress_prob=(1.0, 0.0))
+def arguments_reach(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
+    multiprocessing.set_start_method("fork", force=True)
+    for point in points:
+        if trouble := unreached(tree, ledger, ("accum_steps",), point.options):
+            return failed(trouble, f"train_loop(model, bits(20, {LENGTH}), ...)")
+    return passed("accum_steps=3")
+
+
+@check(task=4, prop="an update that is skipped, its gradient being no number, is one, and few micro-batches are held")
+@watching("accum_steps")
+@over("amp", "compress_prob", accum_steps=(1, 3))
+def groups_end_with_their_update(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
+    worst, reproduce = 0, ""
+    for point in points:
+        trouble, run = trouble_with_a_skip(tree, ledger, point.options)
+        if trouble:
+            return failed(trouble, run.call)
+        held, call = held_more(tree, ledger, point.options)
+        if held >= worst:
+            worst, reproduce = held, call
+    return at_most(worst, 8, "tensors more that are held in a run of 48 micro-batches than in one of 3", reproduce)
 
 
 @check(task=4, prop="accum_steps below 1 is refused with an error that names it, before anything is trained")
 @watching("accum_steps")
-def refuses_less_than_one(tree: Tree, ledger: Ledger) -> Evidence:
-    for accum_steps in (0, -1, -3):
-        call = f"train_loop(model, bits(24, {LENGTH}), accum_steps={accum_steps})"
+@over("epochs", "amp", accum_steps=(0, -1, -3))
+def refuses_less_than_one(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
+    for point in points:
+        call = f"train_loop(model, bits(24, {LENGTH}), {point})"
         try:
-            run = train(tree, ledger, 24, accum_steps=accum_steps)
-        except Exception as error:
+            run = train(tree, ledger, 24, light=True, **point.options)
+        except Stopped as error:
             if "accum" not in str(error):
-                return failed(f"{type(error).__name__}: {error}: it does not name accum_steps", call)
+                return failed(f"{error}: it does not name accum_steps", call)
         else:
             return failed(f"no error, and {len(run.updates)} updates", call)
         if ledger.events:
@@ -259,57 +291,27 @@ def refuses_less_than_one(tree: Tree, ledger: Ledger) -> Evidence:
 def command_line_reaches_the_loop(tree: Tree, ledger: Ledger) -> Evidence:
     for flag in ([], ["--accum_steps", "1"], ["--accum_steps", "3"]):
         accum_steps = int(flag[1]) if flag else 1
-        call = " ".join(["python -m bit_transformer.training --data FILE --max_seq_len 36 --epochs 2", *flag])
-        status = run_command(tree, ledger, ["--epochs", "2", *flag])
+        flags = ["--epochs", "2", *flag]
+        status = run_command(tree, ledger, flags)
         if status:
-            return failed(f"exit status {status}", call)
+            return failed(f"exit status {status}", command_line(flags))
         sizes = [len(update.micro_batches) for update in updates(ledger.events)]
         planned = 2 * group_sizes(max(1, sum(sizes) // 2), accum_steps)
         if sizes != planned:
-            return failed(f"updates of {sizes}, not {planned} micro-batches", call)
+            return failed(f"updates of {sizes}, not {planned} micro-batches", command_line(flags))
+    if trouble := unreached_flags(tree, ledger, ("accum_steps",)):
+        return failed(*reversed(trouble.split(": ", 1)))
     return passed("without the flag, and with 1 and 3")
 
 
-@check(task=4, prop="every gradient of a reversible model with halting exists, and is the group's mean")
-@watching("accum_steps")
-def reversible_gradients_exist(tree: Tree, ledger: Ledger) -> Evidence:
-    ledger.sgd_lr, ledger.clips = 0.5, False
-    config = {"reversible": True, "use_act": True, "use_checkpoint": True, "num_layers": 2}
-    run = train(tree, ledger, 37, epochs=2, accum_steps=3, config=config)
-    names = [name for name, _ in run.model.named_parameters()]
-    for update in run.updates:
-        missing = [name for name in names if name not in (update.step.grads or {})]
-        if missing:
-            return failed(f"no gradient of {', '.join(missing)} at a step", run.call)
-    return all_close([(run, update, update.step) for update in run.updates])
-
-
-def options_of(tree: Tree) -> Collection[str]:
-    """The parameters of the tree's train_loop."""
-    return inspect.signature(tree.module("training").train_loop).parameters.keys()
-
-
-def count_compressed(tree: Tree) -> list[None]:
-    """A list that grows with each forward_compressed."""
-    kind, calls = tree.module("model").BitTransformerLM, list[None]()
-    original = kind.forward_compressed
-
-    @functools.wraps(original)
-    def forward_compressed(*args: Any, **kwargs: Any) -> Any:
-        calls.append(None)
-        return original(*args, **kwargs)
-
-    kind.forward_compressed = forward_compressed
-    return calls
-
-
 @check(task=4, prop="gradients that are recomputed are the loss's derivatives, with dropout and with halting")
-def recomputed_gradients_are_derivatives(tree: Tree) -> Evidence:
+@over("reversible", "use_act", "use_checkpoint", "windows", "dropout", num_layers=(1, 3))
+def recomputed_gradients_are_derivatives(tree: Tree, points: Points) -> Evidence:
     """Compare backwards with finite differences; the random stream must stay where the forward left it."""
     worst, reproduce = 0.0, ""
-    for stack in RECOMPUTED:
-        call = f"BitTransformerLM(8, 2, 3, 16, **{stack}) in training, with dropout 0.2"
-        model = with_dropout(tree.model(num_layers=3, **stack), 0.2)
+    for point in points:
+        call = f"BitTransformerLM(8, 2, **{point.config}) in training, with dropout {point['dropout']}"
+        model = with_dropout(tree.model(**point.config), point["dropout"])
         with counted_linears() as calls:
             loss = seeded_loss(model)
             forward, state = len(calls), torch.get_rng_state()
@@ -343,54 +345,3 @@ def halting_weights_make_up_one(tree: Tree) -> Evidence:
             if (gap := (halting - plain).abs().max().item() / allowed) >= worst:
                 worst, call = gap, f"BitTransformerLM(8, 2, 3, 16, use_act=True, reversible={reversible}), {dtype}"
     return at_most(worst, 1.0, "distance of the last states from equal ones, in 1e-10, or 1e-5 under autocast", call)
-
-
-def last_states(model: nn.Module) -> Tensor:
-    """What the telemetry holds of the last layer [B, T, C], before a norm hides its scale; or else the logits."""
-    logits, telemetry = model(Tree.bits(2, LENGTH))
-    states: Tensor = telemetry.get("activations", logits)
-    return states
-
-
-def with_dropout(model: nn.Module, rate: float) -> nn.Module:
-    """The model, with another rate of dropout."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-    return model
-
-
-@contextmanager
-def counted_linears() -> Iterator[list[None]]:
-    """A list that grows with each call of a linear layer."""
-    calls = list[None]()
-    hook = register_module_forward_hook(
-        lambda module, *_: calls.append(None) if isinstance(module, nn.Linear) else None
-    )
-    try:
-        yield calls
-    finally:
-        hook.remove()
-
-
-def seeded_loss(model: nn.Module) -> Tensor:
-    """The mean cross-entropy of a forward whose dropout a seed fixes."""
-    bits = Tree.bits(4, LENGTH)
-    torch.manual_seed(7)
-    logits: Tensor = model(bits)[0]
-    return -logits[:, :-1].log_softmax(-1).gather(-1, bits[:, 1:, None]).mean()
-
-
-@torch.no_grad()
-def slope_error(model: nn.Module, grads: Sequence[Tensor]) -> float:
-    """How far gradients are from the difference of the loss along one direction, relative to it."""
-    step, losses = 1e-5, []
-    generator = torch.Generator().manual_seed(3)
-    direction = [torch.randn(grad.shape, generator=generator, dtype=grad.dtype) for grad in grads]
-    for shift in (step, -2 * step):
-        for weight, along in zip(model.parameters(), direction, strict=True):
-            weight.add_(shift * along)
-        losses.append(seeded_loss(model).item())
-    slope = (losses[0] - losses[1]) / (2 * step)
-    found = sum((grad * along).sum().item() for grad, along in zip(grads, direction, strict=True))
-    return abs(found - slope) / abs(slope)

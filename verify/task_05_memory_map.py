@@ -6,7 +6,6 @@ What a load leaves is found by looking at the folders that a process may write t
 import contextlib
 import io
 import os
-import pickle
 import re
 import warnings
 from functools import partial
@@ -15,14 +14,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from .evidence import Evidence, at_most, check, failed, passed, unproven
-from .forks import Outcome, counted, in_fork, without_rights
-from .open_rows import reads_undisturbed, rows_after_a_rebuild, unpickle_afresh, wrong_batches
-from .text_loads import (
+from .driving.forks import Outcome, counted, in_fork, without_rights
+from .driving.open_rows import rows_after_a_rebuild, traces_of_reading, trouble_with_workers
+from .driving.space import Points, over
+from .driving.text_loads import (
     CODEWORDS,
     TEXTS,
     UNREADABLE,
     build,
+    changed_texts,
     contents,
     damages,
     kept,
@@ -43,32 +43,57 @@ from .text_loads import (
     watch_rows,
     write_sample,
     write_text,
+    written,
 )
-from .tree import Tree
+from .driving.tree import Tree
+from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 
-LENGTHS = (72, 1152)
 SIZES = (2 << 20, 8 << 20)  # bytes of text
 MEMORY_SHARE = 0.4  # of what a text is larger by: packed bits need 1.125, the text itself 1
 
 
 @check(task=5, prop="rows concatenated are the encoded text, bit for bit; only a tail that fills no row is missing")
-def rows_are_the_encoded_text(tree: Tree) -> Evidence:
-    """Compare every row of texts of all kinds, with and without a tail, and of one larger than a block may be."""
+@over(kind=("sample", *TEXTS), cut=(0, 3, 7), length=(72, 1152, 9), given=("absolute", "relative", "a link", "spaces"))
+def rows_are_the_encoded_text(tree: Tree, points: Points) -> Evidence:
+    """Compare every row of texts of all kinds, with and without a tail, and of some larger than a block may be."""
+    texts = TEXTS | {"sample": sample(128 * 6)}
     cases = [
-        (name, text[: len(text) - cut], length, 1)
-        for name, text in TEXTS.items()
-        for length in LENGTHS
-        for cut in (0, 3)
+        (f"{point['kind']}-{number}", texts[point["kind"]], point["cut"], point["length"], 1, point["given"])
+        for number, point in enumerate(points)
     ]
-    cases = [case for case in cases if len(case[1]) * 9 >= case[2]]
-    cases += [("full rows", sample(128 * 5), 1152, 1), ("the longest tail", sample(128 * 6 - 1), 1152, 1)]
-    cases += [("1.2 MB", sample(1_200_001), 73728, 1), ("12 KB", sample(12_000), 9, 101)]
-    for number, (name, content, length, step) in enumerate(cases):
-        outcome = load(tree, write_text(f"{number}.txt", content), length, step)
+    large, kind = sample(2_200_001), "absolute"
+    cases += [
+        ("full rows", sample(128 * 5), 0, 1152, 1, kind),
+        ("the longest tail", sample(128 * 6 - 1), 0, 1152, 1, kind),
+    ]
+    cases += [("1.2 MB", large[:1_200_001], 0, 73728, 1, kind), ("12 KB", sample(12_000), 0, 9, 101, kind)]
+    cases += [("2.2 MB in rows that fill no block", large, 0, 1143, 103, kind)]
+    for name, text, cut, length, step, given in cases:
+        content = text[: len(text) - cut].decode(errors="ignore").encode()  # no character is cut
+        if len(content) * 9 < length:
+            continue
+        path = written(name, content, given)
+        outcome = load(tree, path, length, step)
         if outcome.kind != "right":
-            line = f"load_rows(path, {length}) of {len(content)} bytes: {content[:40]!r}..."
-            return failed(f"{name}, {length} bits a row: {outcome}", line)
+            line = f"load_rows({str(path)!r}, {length}) of {len(content)} bytes: {content[:40]!r}..."
+            return failed(f"{name}, {length} bits a row, {given}: {outcome}", line)
     return passed(f"rows of {len(cases)} texts")
+
+
+@check(task=5, prop="reading leaves no trace: rows are the reader's own, and settings, streams and files as they were")
+@over(length=(72, 1152, 9), kind=("sample", "ASCII"), asked=(0, 4))
+def reading_leaves_no_trace(tree: Tree, points: Points) -> Evidence:
+    """And neither does loading."""
+    schedule(tree)
+    for number, point in enumerate(points):
+        content = sample(3000) if point["kind"] == "sample" else 9 * TEXTS["ASCII"]
+        path, asked = write_text(f"{number}.txt", content), point["length"] + point["asked"]
+        line = f"load_rows(path, {asked}), and each of its rows"
+        if trouble := traces_of_reading(partial(schedule(tree).load_rows, path, asked)):
+            return failed(trouble, line)
+        if (outcome := load_apart(tree, path, point["length"])).kind != "right":
+            return failed(f"a load after rows were written into: {outcome}", line)
+    return passed("3 lengths")
 
 
 @check(task=5, prop="rows hold whole codewords of 9 bits, and it is said where that shortens them")
@@ -169,17 +194,8 @@ def next_run_encodes_nothing(tree: Tree) -> Evidence:
 def another_text_is_built_anew(tree: Tree) -> Evidence:
     """Change a text behind its file's back: name, size and time stay, one byte or the order of two does not."""
     step, length = 48, 1152  # of the rows that are compared, the changed are some
-    size = (step * 30 + 1) * length // 9
-    first = b"#%" + bytes(48 + byte % 64 for byte in sample(size)) + b"tail"
-    at = step * 15 * length // 9
-    texts = {
-        "one byte in the middle": first[:at] + b"#" + first[at + 1 :],
-        "the first byte": b"." + first[1:],
-        "the last byte of the last row": first[: size - 1] + b"#" + first[size:],
-        "the first two bytes, which changed places": b"%#" + first[2:],
-        "its length": first[: at + 128],
-        "the first text again": first,
-    }
+    texts = changed_texts(step, length)
+    first = texts["the first text again"]
     path = write_text("a.txt", first)
     set_time(path)
     files = build(tree, path, length, step)
@@ -298,26 +314,8 @@ def workers_give_the_same_rows(tree: Tree) -> Evidence:
     path, length = write_text("a.txt", sample(30_000)), 4959
     if (outcome := load(tree, path, length)).kind != "right":
         return failed(f"without workers: {outcome}", f"load_rows(path, {length})")
-    rows = schedule(tree).load_rows(path, length)
-    rows[0]  # opens now what is opened once
-    line = f"pickle.dumps(load_rows(path, {length}))"
-    try:
-        pickled = pickle.dumps(rows)
-    except Exception as error:  # whatever it is, is the finding
-        return failed(f"the data set cannot be pickled for a worker: {error!r}", line)
-    if len(pickled) > path.stat().st_size / 2:
-        return at_most(
-            len(pickled), path.stat().st_size / 2, "bytes of a pickled data set, which go to each worker", line
-        )
-    if wrong := Outcome(*in_fork(lambda: unpickle_afresh(tree, pickled, path, length))).text:
-        return failed(f"unpickled by a process that is new to the tree: {wrong}", line)
-    if (is_same := in_fork(lambda: reads_undisturbed(rows))) is not True:
-        what = "a row is another one" if is_same is False else str(Outcome(*is_same))
-        return failed(f"{what} where a forked process reads at the same time", f"{line}, os.fork(), rows[1]")
-    for way, workers in (("fork", 0), ("fork", 2), ("spawn", 1)):
-        line = f"DataLoader(load_rows(path, {length}), num_workers={workers}, multiprocessing_context={way!r})"
-        if wrong := wrong_batches(rows, way, workers, path):
-            return failed(f"{workers} workers by {way}: {wrong}", line)
+    if trouble := trouble_with_workers(tree, path, length):
+        return failed(*trouble)
     return passed("0 and 2 forked workers, 1 spawned, for two epochs")
 
 
@@ -371,7 +369,7 @@ def reads_what_is_read_only(tree: Tree) -> Evidence:
 def schedule_uses_the_rows(tree: Tree) -> Evidence:
     """Run a round of the schedule's command, and look at what enters the model."""
     path, length = write_text("a.txt", sample(8 * 43 + 5)), 72
-    seen = watch_rows(tree.module("model").BitTransformerLM)
+    seen = watch_rows(tree.kind)
     options = {"rounds": 1, "epochs": 1, "layers": 1, "d_model": 8, "nhead": 2, "max_seq_len": length}
     words = ["--data", str(path), *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
     line = f"python -m data.wikitext_schedule {' '.join(words)}"

@@ -3,66 +3,91 @@
 import contextlib
 import functools
 import importlib
-import random
-import sys
-from itertools import pairwise
-from types import ModuleType
+import math
+import multiprocessing
+from itertools import combinations, pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from .coins import HALF, NEAR, Coins, Stopped, off_by, ramp, tossing
-from .evidence import Evidence, at_most, check, failed, passed, unproven
-from .text_loads import sample, schedule, write_text
-from .training_runs import run_command
+from .driving.arguments import unreached, unreached_flags
+from .driving.coins import HALF, NEAR, Coins, off_by, ramp, tossing
+from .driving.space import Points, over
+from .driving.text_loads import sample, schedule, write_text
+from .driving.training_runs import LENGTH, Stopped, command_line, run_command, train
+from .driving.tree import Tree
+from .driving.world import differences, noisy_models, spoilt_forward, streams
+from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 
-
-@check(task=6, prop="p is half a cosine from 0 at the first update to compress_prob after warmup_steps, and stays")
-@tossing("warmup_steps")
-def ramp_is_half_a_cosine(coins: Coins) -> Evidence:
-    shapes = [(8, 1.0), (7, 0.6)] if coins.fixable else [(4, 1.0)]
-    cases = [{"extra_steps": steps + 2, "warmup_steps": steps, "compress_prob": end} for steps, end in shapes]
-    return coins.follow(*cases, runs=400)
-
-
-@check(task=6, prop="warmup_steps of 0 and 1 are defined: compress_prob at once, and after one update")
-@tossing("warmup_steps")
-def short_warmups_are_defined(coins: Coins) -> Evidence:
-    shapes = [(0, 0.4), (0, 1.0), (1, 0.4), (1, 1.0)]
-    return coins.follow(*({"extra_steps": 2, "warmup_steps": steps, "compress_prob": end} for steps, end in shapes))
+MOST = 16  # micro-batches of a run that is one of many
+DRAWN: dict[str, Any] = {"extra_steps": 159, "warmup_steps": 0}  # of a run that is asked for its rate
+MODELS = ("reversible", "use_act", "windows")
 
 
-@check(task=6, prop="the clock counts optimizer updates: over all epochs, extra steps too, and not micro-batches")
-@tossing("warmup_steps")
-def clock_counts_updates(coins: Coins) -> Evidence:
-    cases: list[dict[str, Any]] = [{"rows": 20, "epochs": 3}, {"rows": 9, "epochs": 2, "extra_steps": 2}]
-    if "accum_steps" in coins.options:
-        cases.append({"rows": 37, "epochs": 2, "accum_steps": 2})
-    return coins.follow(*(case | {"warmup_steps": 7, "compress_prob": 1.0} for case in cases))
+def few(values: dict[str, Any]) -> bool:
+    """Whether a run has so few micro-batches that there may be many of it."""
+    if not values.keys() >= {"rows", "epochs", "extra_steps"}:
+        return True
+    batches = math.ceil(values["rows"] / values.get("batch_size", 8)) + values["extra_steps"]
+    return bool(values["epochs"] * batches <= MOST)
 
 
-@check(task=6, prop="a run that goes on after global_step updates goes on with the ramp there")
+@check(task=6, prop="p is half a cosine from 0 to compress_prob after warmup_steps updates, of this run and before it")
 @tossing("warmup_steps", "global_step")
-def ramp_goes_on_after_a_resume(coins: Coins) -> Evidence:
-    places = [(3, 8), (8, 8), (400, 1000)]
-    options = {"extra_steps": 2, "compress_prob": 1.0}
-    cases = [options | {"global_step": made, "warmup_steps": steps} for made, steps in places]
-    if "accum_steps" in coins.options:
-        cases.append({"rows": 37, "accum_steps": 2, "compress_prob": 1.0, "global_step": 3, "warmup_steps": 7})
-    return coins.follow(*cases)
+@over(
+    "accum_steps",
+    "amp",
+    "batch_size",
+    "seed",
+    extra_steps=(9, 0),
+    epochs=(1, 2, 5),
+    rows=(1, 20),
+    warmup_steps=(8, 0, 1, 1000),
+    compress_prob=(1.0, 0.6, None),
+    global_step=(0, 3, 400),
+    allowed=few,
+)
+def ramp_is_half_a_cosine(_: Tree, coins: Coins, points: Points) -> Evidence:
+    """From the first update on, with 0.5 as the end where none is given, and a warmup of 0 and of 1."""
+    return coins.follow((point.values for point in points), runs=120)
+
+
+@check(task=6, prop="the clock counts updates: an update that is skipped, its gradient being no number, is none")
+@tossing("warmup_steps")
+@over("accum_steps", "amp", epochs=(1, 2), rows=(37,), warmup_steps=(7,), compress_prob=(1.0,))
+def clock_counts_updates(tree: Tree, coins: Coins, points: Points) -> Evidence:
+    kind = tree.kind
+    if not coins.fixable:
+        return passed("no draw can be fixed")
+    for point in points:
+        for side in (-NEAR, NEAR):
+            with spoilt_forward(kind, 1):
+                wrong = coins.miss(point.values, (side,))
+            if wrong:
+                return failed(f"where a gradient is no number, {wrong}", coins.call)
+    return passed("one gradient of each run is no number")
 
 
 @check(task=6, prop="the rounds of the schedule have one clock: the ramp goes on where the round before left it")
 @tossing("warmup_steps", "global_step")
-def rounds_have_one_clock(coins: Coins) -> Evidence:
+def rounds_have_one_clock(tree: Tree, coins: Coins) -> Evidence:
     """Train in rounds, the model growing between them, with a ramp that is through within the first."""
     try:
-        module = schedule(coins.tree)
+        module = schedule(tree)
     except ModuleNotFoundError:
         return passed("no schedule trains in rounds here")
-    forms = watch_rounds(coins, module)
+    loop, begun, clocks = tree.module("training").train_loop, list[int](), list[int | None]()
+
+    def in_a_round(*args: Any, **kwargs: Any) -> Any:
+        begun.append(len(coins.ledger.events))
+        clocks.append(kwargs.get("global_step"))
+        return loop(*args, **{"warmup_steps": 3, "compress_prob": 1.0} | kwargs)
+
+    for name, value in list(vars(module).items()):
+        if value is loop:
+            setattr(module, name, in_a_round)
     path = write_text("rounds.txt", sample(8 * 90))
     sizes = {"rounds": 3, "layers": 1, "d_model": 8, "nhead": 2, "max_seq_len": 72, "min_gain": 9, "most_width": 16}
     words = ["--data", str(path), *(str(word) for name, value in sizes.items() for word in (f"--{name}", value))]
@@ -71,160 +96,165 @@ def rounds_have_one_clock(coins: Coins) -> Evidence:
         module.main(words)
     except SystemExit as error:
         return unproven(f"the schedule does not take the options of old: it exits with {error.code}: {line}")
+    events = coins.ledger.take()
+    ends = [*begun[1:], len(events)]
+    forms = [
+        [event.form for event in events[at:end] if event.bits is not None] for at, end in zip(begun, ends, strict=True)
+    ]
     if len(forms) != sizes["rounds"] or any(len(each) <= 3 for each in forms):  # noqa: PLR2004 - the ramp's updates
         return unproven(
             f"the schedule trains in {[len(each) for each in forms]} micro-batches, not in 3 rounds of more"
         )
-    if forms[0][0] != "raw":
+    if forms[0][0] != "rows":
         return failed("the first micro-batch is compressed, before the ramp has begun", line)
     for number, each in enumerate(forms[1:], start=2):
-        if "raw" in each:
+        if "rows" in each:
             return failed(f"round {number} begins the ramp again: its first micro-batches are {each[:4]}", line)
+    for at, clock in zip(begun, clocks, strict=True):
+        made = sum(event.kind == "step" for event in events[:at])
+        if clock not in (None, made):
+            return failed(f"a round after {made} updates begins at global_step={clock}", line)
     return passed(f"{sum(map(len, forms))} micro-batches of 3 rounds, through the ramp once")
-
-
-def watch_rounds(coins: Coins, module: ModuleType) -> list[list[str]]:
-    """The forms of what is trained on, for each call of train_loop that a schedule makes, whose ramp is made short."""
-    forms: list[list[str]] = []
-    train_loop, kind = coins.tree.module("training").train_loop, coins.tree.module("model").BitTransformerLM
-
-    def in_a_round(*args: Any, **kwargs: Any) -> Any:
-        forms.append([])
-        return train_loop(*args, **{"warmup_steps": 3, "compress_prob": 1.0} | kwargs)
-
-    def noting(name: str, form: str) -> None:
-        original = getattr(kind, name)
-
-        @functools.wraps(original)
-        def entered(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if model.training and forms:
-                forms[-1].append(form)
-            compressed = len(forms[-1]) if forms else 0
-            out = original(model, *args, **kwargs)
-            if form == "compressed" and forms:
-                del forms[-1][compressed:]  # its own forward
-            return out
-
-        setattr(kind, name, entered)
-
-    noting("forward", "raw")
-    noting("forward_compressed", "compressed")
-    for name, value in list(vars(module).items()):
-        if value is train_loop:
-            setattr(module, name, in_a_round)
-    return forms
-
-
-@check(task=6, prop="without compress_prob, the ramp ends at 0.5")
-@tossing("warmup_steps")
-def ramp_ends_at_half_by_default(coins: Coins) -> Evidence:
-    return coins.follow(*({"extra_steps": 4, "warmup_steps": steps} for steps in (0, 3)), runs=200)
 
 
 @check(task=6, prop="where p is 0, even for a draw of 0.0, micro-batches are the raw rows, bit for bit")
 @tossing("warmup_steps")
-def zero_is_raw(coins: Coins) -> Evidence:
-    for draw in (None, lambda: 0.0):
-        for warmup_steps in (0, 3):
-            tosses = coins.run(20, draw=draw, epochs=2, compress_prob=0.0, warmup_steps=warmup_steps)
-            rows = torch.cat([toss.bits for toss in tosses])
-            if {toss.form for toss in tosses} != {"raw"} or rows.dtype is not coins.data.dtype:
-                return failed("with compress_prob=0 not every micro-batch is raw", coins.call)
-            if sorted(rows.tolist()) != sorted(2 * coins.data.tolist()):
-                return failed("with compress_prob=0 the rows that enter are not those handed over", coins.call)
-        if coins.run(draw=draw, compress_prob=1.0, warmup_steps=9)[0].form != "raw":
-            return failed("the first micro-batch of a ramp is compressed", coins.call)
+@over(
+    "amp",
+    accum_steps=(1, 3),
+    batch_size=(8, 3),
+    seed=(0, 7),
+    warmup_steps=(0, 3),
+    draw=(None, 0.0),
+    compress_prob=(0.0, 1.0),
+)
+def zero_is_raw(_: Tree, coins: Coins, points: Points) -> Evidence:
+    for point in points:
+        options = {name: value for name, value in point.values.items() if name != "draw"}
+        draw = None if point["draw"] is None else lambda: 0.0
+        tosses = coins.run(20, draw=draw, epochs=2, **options)
+        if point["compress_prob"]:  # then only the first micro-batch comes before the ramp, if there is one
+            tosses = tosses[: bool(point["warmup_steps"])]
+        elif sorted(row for toss in tosses for row in toss.bits.tolist()) != sorted(2 * coins.data.tolist()):
+            return failed("with compress_prob=0 the rows that enter are not those handed over", coins.call)
+        if any(toss.form != "raw" or toss.bits.dtype is not coins.data.dtype for toss in tosses):
+            return failed("where p is 0 not every micro-batch is raw", coins.call)
     return passed("with warmup_steps of 0 and 3, and at the start of a ramp")
 
 
-@check(task=6, prop="the rate at which micro-batches are compressed is within 4 sigma of p, each drawn apart")
+@check(
+    task=6, prop="the rate at which micro-batches are compressed is within 4 sigma of p, each drawn apart, for any seed"
+)
 @tossing("warmup_steps")
-def rate_is_the_probability(coins: Coins) -> Evidence:
-    gaps = []
-    for end, warmup_steps in [(0.5, 0), (0.2, 0), (1.0, 160)]:
-        options: dict[str, Any] = {"compress_prob": end, "warmup_steps": warmup_steps}
-        tosses = coins.run(extra_steps=79, epochs=2, **options)
+@over(seed=(1, 7), end=(0.5, 0.2), accum_steps=(1, 3))
+def rate_is_the_probability(_: Tree, coins: Coins, points: Points) -> Evidence:
+    gaps, forms = [], {}
+    for point in points:
+        options = {"compress_prob": point["end"], "accum_steps": point.options.get("accum_steps", 1), **DRAWN}
+        tosses = coins.run(seed=point["seed"], **options)
         hits = [toss.form == "compressed" for toss in tosses]
         chances = [ramp(toss.updates, options) for toss in tosses]
-        if hits[:80] == hits[80:]:
-            return failed("each epoch draws the same forms again", coins.call)
+        if again := [lag for lag in range(1, 81) if hits[lag:] == hits[:-lag]]:
+            return failed(f"after {again[0]} micro-batches the same forms come again", coins.call)
         gaps += [(off_by(hits[half], chances[half]), "rate", coins.call) for half in (slice(80), slice(80, 160))]
         odds = [p * (1 - q) + q * (1 - p) for p, q in pairwise(chances)]
         gaps.append((off_by([a != b for a, b in pairwise(hits)], odds), "number of changes of form", coins.call))
+        forms[point["seed"], point["end"]] = hits
+    for (a, hits), (b, others) in combinations(forms.items(), 2):
+        if a[0] != b[0] and a[1] == b[1] and hits == others:
+            return failed(f"seeds {a[0]} and {b[0]} give the same forms", coins.call)
+    tosses = coins.run(epochs=2, compress_prob=HALF, **DRAWN | {"extra_steps": 39})
+    if len({tuple(toss.form for toss in tosses[at : at + 40]) for at in (0, 40)}) < 2:  # noqa: PLR2004 - epochs
+        return failed("each epoch draws the same forms again", coins.call)
     worst, what, reproduce = max(gaps)
     return at_most(worst, 4.0, f"sigmas between the {what} and what p gives", reproduce)
 
 
 @check(task=6, prop="draws have their own generator: how many there are moves no global stream, and no row")
 @tossing("warmup_steps")
-def draws_move_no_other_stream(coins: Coins) -> Evidence:
-    for end in (0.0, 0.5, 1.0):
+@over("amp", "direct_prob", accum_steps=(1, 3), seed=(0, 7), end=(0.0, 0.5, 1.0))
+def draws_move_no_other_stream(_: Tree, coins: Coins, points: Points) -> Evidence:
+    for point in points:
         left, orders = [], []
         for extra in (0, 5):
-            tosses = coins.run(40, epochs=2, extra_steps=extra, compress_prob=end, warmup_steps=2)
-            left.append(global_streams())
+            options = {"epochs": 2, "extra_steps": extra, "compress_prob": point["end"], "warmup_steps": 2}
+            tosses = coins.run(20, seed=point["seed"], **options, **point.options)
+            left.append(streams())
             epochs = tosses[: len(tosses) // 2], tosses[len(tosses) // 2 :]
             orders.append([toss.bits.tolist() for epoch in epochs for toss in epoch[: len(epoch) - extra]])
-        moved = [stream for stream in left[0] if left[0][stream] != left[1][stream]]
-        if moved:
+        if moved := differences(*left):
             return failed(f"5 more draws an epoch leave the global stream of {moved[0]} elsewhere", coins.call)
         if orders[0] != orders[1]:
             return failed("5 more draws an epoch change the order of the rows", coins.call)
     return passed("with compress_prob 0, 0.5 and 1")
 
 
-@check(task=6, prop="the same seed gives the same forms, whatever the model draws, and p does not move dropout")
+@check(task=6, prop="forms are a function of the seed, whatever the model draws, and p does not move dropout")
 @tossing("warmup_steps")
-def seed_fixes_the_forms(coins: Coins) -> Evidence:
-    forms = []
-    for coins.noisy in (False, False, True):
-        tosses = coins.run(extra_steps=39, epochs=2, compress_prob=0.5, warmup_steps=0)
-        forms.append([toss.form for toss in tosses])
-    if forms[0] != forms[1]:
-        return failed("two runs from one seed compress other micro-batches", coins.call)
-    if forms[0] != forms[2]:
-        return failed("what the model draws changes which micro-batches are compressed", coins.call)
-    coins.ledger.sgd_lr = 0.1
-    options: dict[str, Any] = {"dropout": 0.2, "epochs": 2, "warmup_steps": 0}
-    runs = [coins.train(24, compress_prob=end, **options) for end in (0.0, 0.5, 1.0)]
-    weights = [torch.cat([weight.detach().flatten() for weight in run.model.parameters()]) for run in runs]
-    if not all(torch.equal(weights[0], other) for other in weights[1:]):
-        return failed("dropout, or the order of the rows, changes with compress_prob", runs[2].call)
-    return passed(f"{len(forms[0])} forms, and weights after {len(runs[0].updates)} updates with dropout")
+@over("amp", "num_workers", "reversible", "use_act", accum_steps=(1, 3), seed=(0, 7), noise=(False, True))
+def seed_fixes_the_forms(tree: Tree, coins: Coins, points: Points) -> Evidence:
+    multiprocessing.set_start_method("fork", force=True)
+    usual: dict[int, list[str]] = {}
+    for point in points:
+        options = point.options | {"extra_steps": 39, "warmup_steps": 0, "compress_prob": HALF}
+        with noisy_models(point["noise"]):
+            forms = [toss.form for toss in coins.run(seed=point["seed"], **options)]
+        if usual.setdefault(point["seed"], forms) != forms:
+            return failed(f"two runs from one seed compress other micro-batches: {point}", coins.call)
+        if point["noise"] or point.options.get("num_workers"):
+            continue
+        options = point.options | {"dropout": 0.2, "seed": point["seed"], "config": point.config, "warmup_steps": 0}
+        runs = [train(tree, coins.ledger, 16, epochs=2, compress_prob=end, **options) for end in (0.0, 0.5, 1.0)]
+        weights = [torch.cat([weight.detach().flatten() for weight in run.model.parameters()]) for run in runs]
+        if not all(torch.equal(weights[0], other) for other in weights[1:]):
+            return failed("dropout, or the order of the rows, changes with compress_prob", runs[2].call)
+    return passed(f"{len(usual)} seeds, and weights after updates with dropout")
 
 
 @check(task=6, prop="evaluation is not compressed, and draws nothing, whatever the ramp has reached")
 @tossing("warmup_steps")
-def evaluation_has_no_ramp(coins: Coins) -> Evidence:
-    options = {"epochs": 2, "compress_prob": 1.0, "warmup_steps": 1}
-    run = coins.train(24, **options)
-    model, called = run.model.eval(), set[str]()
-    evaluations: list[Any] = [model, functools.partial(coins.tree.module("safety").hil_safe_inference, model)]
+def evaluation_has_no_ramp(tree: Tree, coins: Coins) -> Evidence:
+    """Look at what enters the model, and whether it came as streams."""
+    run = train(tree, coins.ledger, 24, epochs=2, compress_prob=1.0, warmup_steps=1)
+    model, entered, kind = run.model.eval(), list[tuple[bool, Any]](), tree.kind
+
+    def see(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, kind) and args:
+            entered.append((coins.ledger.is_in_streams, args[0]))
+
+    evaluations: list[Any] = [model]
+    with contextlib.suppress(ImportError, AttributeError):
+        evaluations.append(functools.partial(tree.part("safety", "hil_safe_inference"), model))
     with contextlib.suppress(ImportError, AttributeError):
         evaluations.append(functools.partial(importlib.import_module("data.wikitext_schedule").evaluate, model))
-    before = global_streams()
-    sys.setprofile(lambda frame, *_: called.add(frame.f_code.co_name))
+    known, before = {tuple(row) for row in run.data.tolist()}, streams()
+    hook = register_module_forward_pre_hook(see)
     for evaluate in 8 * evaluations:
         with torch.no_grad(), contextlib.suppress(Exception):  # such as the gate's, which may withhold the logits
             evaluate(run.data)
-    sys.setprofile(None)
-    if found := called & {"compress_bits", "decompress_bits", "forward_compressed"}:
-        return failed(f"evaluation calls {' and '.join(sorted(found))}", f"{run.call}; model.eval(); model(bits)")
-    if global_streams() != before:
-        return failed("evaluation draws from a global stream", f"{run.call}; model.eval(); model(bits)")
+    hook.remove()
+    call = f"{run.call}; model.eval(); model(bits)"
+    for is_stream, bits in entered:
+        if is_stream or not known.issuperset(map(tuple, bits.tolist())):
+            return failed("what enters the model in evaluation was compressed, or is not the rows", call)
+    if moved := differences(before, streams()):
+        return failed(f"evaluation draws from the global stream of {moved[0]}", call)
     return passed(f"{8 * len(evaluations)} evaluations after a run that reached compress_prob=1")
 
 
 @check(task=6, prop="direct_prob is no ramp: it holds from the first update, and goes before compression")
 @tossing("warmup_steps")
-def direct_prob_has_no_ramp(coins: Coins) -> Evidence:
-    stream = coins.tree.module("compression").compress_bits
-    for end, warmup_steps in [(1.0, 0), (0.5, 5)]:
-        tosses = coins.run(20, epochs=2, compress_prob=end, warmup_steps=warmup_steps, direct_prob=1.0)
-        streams = {tuple(stream(row).tolist()) + 64 * (0,) for row in coins.data}  # as far as a row can be padded
+@over("amp", accum_steps=(1, 3), epochs=(1, 2), end=(1.0, 0.5), warmup_steps=(0, 5), global_step=(0, 400))
+def direct_prob_has_no_ramp(tree: Tree, coins: Coins, points: Points) -> Evidence:
+    stream = tree.part("compression", "compress_bits")
+    for point in points:
+        options = point.options | {name: point[name] for name in ("warmup_steps", "global_step")}
+        options["compress_prob"] = point["end"]
+        tosses = coins.run(20, direct_prob=1.0, extra_steps=6, **options)
+        known = {tuple(stream(row).tolist()) + 64 * (0,) for row in coins.data}  # as far as a row can be padded
         for toss in tosses:
-            known = {row[: toss.bits.shape[1]] for row in streams}
-            if toss.form != "direct" or not known.issuperset(map(tuple, toss.bits.tolist())):
+            wide = {row[: toss.bits.shape[1]] for row in known}
+            if toss.form != "direct" or not wide.issuperset(map(tuple, toss.bits.tolist())):
                 return failed(f"with direct_prob=1 a micro-batch is {toss.form}, not the run-length stream", coins.call)
     gaps = []
     shapes = [(1.0, 0, {"compressed"}), (0.0, 0, {"raw"}), (1.0, 10**6, {"raw"}), (0.3, 0, {"compressed", "raw"})]
@@ -234,13 +264,28 @@ def direct_prob_has_no_ramp(coins: Coins) -> Evidence:
         if set(forms) != {"direct"} | others:
             return failed(f"with direct_prob=0.3 the forms are {', '.join(sorted(set(forms)))}", coins.call)
         gaps.append((off_by([form == "direct" for form in forms], len(forms) * [0.3]), coins.call))
+        plain = [form == "compressed" for form in forms if form != "direct"]
+        gaps.append((off_by(plain, len(plain) * [0.0 if warmup_steps else end]), coins.call))
     worst, reproduce = max(gaps)
-    return at_most(worst, 4.0, "sigmas between the rate of direct micro-batches and direct_prob=0.3", reproduce)
+    return at_most(worst, 4.0, "sigmas between the rates of forms and those that direct_prob=0.3 gives", reproduce)
+
+
+@check(task=6, prop="each argument of the ramp, and each flag, reaches where it acts, and changes nothing else")
+@tossing("warmup_steps", "global_step")
+@over("amp", accum_steps=(1, 3), batch_size=(8, 3))
+def arguments_reach(tree: Tree, coins: Coins, points: Points) -> Evidence:
+    names = ("compress_prob", "direct_prob", "warmup_steps", "global_step", "forward_kwargs")
+    for point in points:
+        if trouble := unreached(tree, coins.ledger, names, point.options):
+            return failed(trouble, f"train_loop(model, bits(20, {LENGTH}), ...)")
+    if trouble := unreached_flags(tree, coins.ledger, ("compress_prob", "warmup_steps"), ("direct_prob",)):
+        return failed(*reversed(trouble.split(": ", 1)))
+    return passed(f"{len(names)} arguments")
 
 
 @check(task=6, prop="--compress_prob and --warmup_steps on the command line reach the loop; the default ends at 0.5")
 @tossing("warmup_steps")
-def command_line_reaches_the_loop(coins: Coins) -> Evidence:
+def command_line_reaches_the_loop(tree: Tree, coins: Coins) -> Evidence:
     cases: list[tuple[list[str], float | None, list[bool]]] = [
         (["--compress_prob", "0", "--warmup_steps", "0"], None, 10 * [False]),
         (["--compress_prob", "1", "--warmup_steps", "1"], None, [False] + 9 * [True]),
@@ -255,37 +300,25 @@ def command_line_reaches_the_loop(coins: Coins) -> Evidence:
         ]
     for flags, draw, planned in cases:
         flags = ["--epochs", "2", *flags]
-        found = command_forms(coins, flags, draw)
+        found = command_forms(tree, coins, flags, draw)
         if len(found) < len(planned) or found[: len(planned)] != planned:
             shown = ", ".join("compressed" if each else "raw" for each in found)
             return failed(f"micro-batches are {shown or 'not seen'}; expected another ramp", command_line(flags))
-    return passed(f"{len(cases)} commands")
+    forms = [
+        command_forms(tree, coins, ["--warmup_steps", "0", "--epochs", "4", "--seed", seed], None) for seed in "56"
+    ]
+    if forms[0] == forms[1]:
+        return failed("--seed 5 and --seed 6 compress the same micro-batches", command_line(["--seed", "6"]))
+    return passed(f"{len(cases) + 2} commands")
 
 
-def command_line(flags: list[str]) -> str:
-    """What a user types to see a run of the command line again."""
-    return " ".join(["python -m bit_transformer.training --data FILE --max_seq_len 36", *flags])
-
-
-def command_forms(coins: Coins, flags: list[str], draw: float | None) -> list[bool]:
+def command_forms(tree: Tree, coins: Coins, flags: list[str], draw: float | None) -> list[bool]:
     """Whether each micro-batch of a run of the command line was compressed, with all draws fixed or none."""
-    kind, ledger = coins.tree.module("model").BitTransformerLM, coins.ledger
-    original, places = kind.forward_compressed, []
-
-    def spied(*args: Any, **kwargs: Any) -> Any:
-        places.append(len(ledger.events))  # where its forward will be
-        return original(*args, **kwargs)
-
-    kind.forward_compressed = spied
-    with coins.fixed(None if draw is None else lambda: draw, command_line(flags)):
-        status = run_command(coins.tree, ledger, flags)
-    kind.forward_compressed = original
+    with coins.fixed(None if draw is None else lambda: draw):
+        try:
+            status = run_command(tree, coins.ledger, flags)
+        except Exception as error:
+            raise Stopped(f"{type(error).__name__}: {error}", command_line(flags)) from error
     if status:
         raise Stopped(f"exit status {status}", command_line(flags))
-    return [place in places for place, event in enumerate(ledger.events) if event.bits is not None]
-
-
-def global_streams() -> dict[str, object]:
-    """Where the global random streams are."""
-    _, keys, place, *_ = np.random.get_state()
-    return {"random": random.getstate(), "numpy": (list(keys), place), "torch": torch.get_rng_state().tolist()}
+    return [event.form == "streams" for event in coins.ledger.take() if event.bits is not None]

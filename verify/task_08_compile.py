@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,44 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .compiler import session
-from .evidence import Evidence, at_most, check, failed, passed
-from .spies import Ledger
-from .task_03_bf16_autocast import forms
-from .training_runs import LENGTH, Run, distance, run_command, train, watching
-from .tree import Tree
+from .driving.autocast_runs import FORMS, options_of_form, train_at
+from .driving.compiler import hearing, session
+from .driving.space import Points, over
+from .driving.spies import Ledger
+from .driving.tracing import compiler_settings, traced, why_untraceable
+from .driving.training_runs import LENGTH, Run, distance, run_command, train, watching
+from .driving.tree import Tree
+from .driving.versions import GRID, PYTHONS, REFUSED, TOO_NEW, TOO_OLD, TORCHES, WHOLE, YES, on, rule, unsaid
+from .driving.world import differences, settings, streams
+from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 
-TORCHES = (
-    "1.13.1",
-    "2.0.1",
-    "2.1.0a0",
-    "2.1.0",
-    "2.3.1+cu118",
-    "2.4.0",
-    "2.6.0",
-    "2.9.1",
-    "2.10.1",
-    "2.13.0+cpu",
-    "3.0.0",
-)
-PYTHONS = ("3.8.20", "3.9.18+", "3.10.12", "3.11.7", "3.12.3", "3.13.1", "3.14.0", "3.15.0")
 POLICIES: list[dict[str, Any]] = [{}, {"compile_policy": "strict"}, {"compile_policy": "table"}]
 ASKED: list[dict[str, Any]] = [{}, {"compile": True}]
 UNASKED: list[dict[str, Any]] = [{}, {"compile": False}]
-# Pythons next to no limit of a release are tried on two of them only, and so is the default policy.
-WHOLE, EDGES = ("2.3.1+cu118", "2.13.0+cpu"), ("3.9.18+", "3.11.7", "3.12.3", "3.13.1", "3.14.0")
-GRID = [(torch_version, each) for torch_version in TORCHES for each in (PYTHONS if torch_version in WHOLE else EDGES)]
-# The newest Python that a release supports, by the first release that does.
-NEWEST = {(2, 1): (3, 11), (2, 4): (3, 12), (2, 6): (3, 13), (2, 10): (3, 14)}
-DROPPED = {(3, 8): (2, 5), (3, 9): (2, 9)}  # and the first release that no longer supports an old one
-YES, TOO_OLD, TOO_NEW = ("2.3.1+cu118", "3.11.7"), ("2.0.1", "3.11.7"), ("2.13.0+cpu", "3.13.1")
-REFUSED = [("1.13.1", "3.9.18"), TOO_OLD, TOO_NEW, ("2.3.1+cu118", "3.14.0"), ("2.10.1", "3.15.0")]
 
 
 @check(task=8, prop="it compiles where the policy's rule says so, for each torch, Python and policy; strict is default")
 @watching("compile", "compile_policy")
 def decides_by_the_rule(tree: Tree, ledger: Ledger) -> Evidence:
-    sys.pycache_prefix, sys.dont_write_bytecode = str(Path.cwd()), False  # the tree is imported for each pair
     decided = 0
     for versions in GRID:
         with session(tree, ledger, *versions) as compiler:
@@ -119,39 +99,73 @@ def off_is_the_default(tree: Tree, ledger: Ledger) -> Evidence:
     return passed("the default and compile=False, on 3 pairs of versions")
 
 
-@check(task=8, prop="each micro-batch, in each form, runs in one compiled callable; a second run wraps nothing again")
+@check(
+    task=8, prop="each micro-batch runs in one compiled callable, in further runs too, and learns as in eager training"
+)
 @watching("compile")
-def compiles_each_forward_once(tree: Tree, ledger: Ledger) -> Evidence:
-    seen = 0
-    for form in forms(tree):
-        with session(tree, ledger, *YES) as compiler:
-            run = train(tree, ledger, 19, epochs=2, compile=True, **form)
-            once = compiler.compiled
-            tree.module("training").train_loop(run.model, run.data, compress_prob=0.0, epochs=2, compile=True)
-        call = f"{run.call}, twice on one model"
-        if compiler.said:
-            return failed(f"compiled, with a warning: {compiler.said[0]}", call)
-        if not 0 < once <= len(list(run.model.modules())) or compiler.compiled > 2 * once:
-            return failed(f"{once} calls of torch.compile in 2 epochs, then {compiler.compiled - once} more", call)
-        if set(compiler.depths) != {1}:
-            return failed(f"micro-batches run in {sorted(set(compiler.depths))} compiled callables, not in 1", call)
-        seen += len(compiler.depths)
-    return passed(f"{seen} micro-batches, raw, compressed and direct")
-
-
-@check(task=8, prop="compiled training gives the weights of eager training")
-@watching("compile")
-def learns_as_eager_does(tree: Tree, ledger: Ledger) -> Evidence:
-    ledger.sgd_lr, ledger.clips = 0.5, False
+@over(
+    *("accum_steps", "amp", "reversible", "use_checkpoint", "use_act"),
+    windows=((None, 0), (4, 2)),
+    extra_steps=(0, 1),
+    epochs=(2,),
+    form=tuple(FORMS),
+)
+def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     gaps = []
-    for config in ({}, {"use_checkpoint": True, "use_act": True}, {"chunk_size": 4, "overlap": 2}):
-        with session(tree, ledger, *YES) as compiler:
-            eager, run = (train(tree, ledger, 19, epochs=2, config=config, compile=each) for each in (False, True))
-        if not run.updates or not compiler.calls:
-            return failed("nothing is trained, or nothing compiled", run.call)
-        gaps.append((distance(weights_of(run), weights_of(eager)), run.call))
+    with session(tree, ledger, *YES) as compiler:
+        for point in points:
+            given: dict[str, Any] = {"dtype": torch.float32 if point.values.get("amp") == "bf16" else torch.float64}
+            eager = train_at(tree, ledger, point, **given)
+            compiler.compiled, compiler.depths[:], compiler.frames[:] = 0, [], []
+            run = train_at(tree, ledger, point, compile=True, **given)
+            call, once, count = f"{run.call} of {point}, on one model", compiler.compiled, len(compiler.depths)
+            if not run.updates:
+                return failed("train_loop makes no update", call)
+            gaps.append((distance(weights_of(run), weights_of(eager)), call))
+            for _ in range(2):
+                tree.train(run.model, run.data, compress_prob=0.0, compile=True)
+            if compiler.said:
+                return failed(f"compiled, with a warning: {compiler.said[0]}", call)
+            if not 0 < once <= len(list(run.model.modules())) or compiler.compiled > 3 * once:
+                return failed(f"{once} calls of torch.compile in a run, {compiler.compiled} in three", call)
+            if set(compiler.depths) != {1}:
+                return failed(f"micro-batches run in {sorted(set(compiler.depths))} compiled callables, not in 1", call)
+            later = compiler.frames[count:]
+            if later and max(later) > later[0]:
+                return failed(f"a forward is {later[0]} calls deep in a second run, {max(later)} in a third", call)
     worst, reproduce = max(gaps)
     return at_most(worst, 1e-10, "weights, relative to those of eager training", reproduce)
+
+
+@check(task=8, prop="torch's own compiler traces the layers, and the gradients of what it makes of them are eager ones")
+@watching("compile")
+def traces_for_real(tree: Tree, ledger: Ledger) -> Evidence:
+    reason = why_untraceable()
+    if reason:
+        return unproven(f"torch.compile does not work here: {reason}")
+    ledger.clips = False
+    policy: dict[str, Any] = {"compile_policy": "table"} if tree.loop_takes("compile_policy") else {}
+    gaps = []
+    for config in ({"use_act": True}, {"chunk_size": 4, "overlap": 2}):
+        eager = train(tree, ledger, 8, config=config)
+        said: list[str] = []
+        with traced() as found, hearing(said):
+            try:
+                run = train(tree, ledger, 8, config=config, compile=True, **policy)
+            except Exception as error:
+                return failed(f"{type(error).__name__}: {str(error)[:300]}", f"{eager.call}, compile=True")
+        call = f"{run.call}, with {config}"
+        if not found.graphs and not policy and sys.version_info >= (3, 12):
+            return unproven(f"nothing is compiled on {sys.version.split()[0]} unless compile_policy says so: {said}")
+        layers = sum(isinstance(module, nn.Linear) for module in run.model.modules())
+        if not found.graphs or ("chunk_size" not in config and found.products < layers / 2):
+            what = f"{found.products} of {layers} linear layers reach Inductor"
+            return failed(f"{what}, in {found.graphs} graphs; said: {' '.join(said)[:300] or 'nothing'}", call)
+        if not run.updates or not eager.updates:
+            return failed("train_loop makes no update", call)
+        gaps.append((distance(*(each.updates[0].step.grads or {} for each in (run, eager))), call))
+    worst, reproduce = max(gaps)
+    return at_most(worst, 1e-8, "gradients, relative to those of eager training", reproduce)
 
 
 @check(task=8, prop="a model that grew from a compiled one is compiled once, and has bare names")
@@ -160,12 +174,12 @@ def compiles_what_grew(tree: Tree, ledger: Ledger) -> Evidence:
     with session(tree, ledger, *YES) as compiler:
         run = train(tree, ledger, 16, compile=True)
         for way in ("double_width", "double_layers", "double_length"):
-            grown = getattr(tree.module("scale"), way)(run.model)
+            grown = tree.part("scale", way)(run.model)
             call = f"{run.call}; train_loop({way}(model), bits, compile=True)"
             if not compiler.depths or type(grown) is not type(run.model) or "_orig_mod" in " ".join(grown.state_dict()):
                 return failed(f"{way} of a compiled model is a {type(grown).__name__} with other names", call)
             compiler.compiled, compiler.depths[:] = 0, []
-            tree.module("training").train_loop(grown, run.data, compress_prob=0.0, compile=True)
+            tree.train(grown, run.data, compress_prob=0.0, compile=True)
             if not compiler.compiled or set(compiler.depths) != {1}:
                 depths = sorted(set(compiler.depths))
                 return failed(
@@ -183,14 +197,14 @@ def names_stay_bare(tree: Tree, ledger: Ledger) -> Evidence:
     with session(tree, ledger, *YES) as compiler:
         run = train(tree, ledger, 16, compile=True)
         wanted = list(tree.model().state_dict())
-        tree.module("checkpoint").save_checkpoint(file, run.model)
+        tree.part("checkpoint", "save_checkpoint")(file, run.model)
         try:
             copies = [copy.deepcopy(run.model), pickle.loads(pickle.dumps(run.model))]  # noqa: S301 - made here
         except Exception as error:
             return failed(f"the model cannot be copied: {type(error).__name__}: {error}", run.call)
         names = [list(model.state_dict()) for model in (run.model, *copies)]
         names += [
-            list(tree.module("checkpoint").load_checkpoint(file)["model"].state_dict()),
+            list(tree.part("checkpoint", "load_checkpoint")(file)["model"].state_dict()),
             [name for name, _ in run.model.named_parameters()],
         ]
         if not compiler.calls or any(found != wanted for found in names) or b"_orig_mod" in file.read_bytes():
@@ -213,12 +227,13 @@ def names_stay_bare(tree: Tree, ledger: Ledger) -> Evidence:
 @watching("compile")
 def falls_back_to_eager(tree: Tree, ledger: Ledger) -> Evidence:
     gaps = []
-    for form in forms(tree):
+    for form in FORMS:
+        given = {"epochs": 2, **options_of_form(tree, form)}
         with session(tree, ledger, *YES, works=False) as compiler:
-            call = f"train_loop(model, bits(19, {LENGTH}), epochs=2, compile=True{shown(form)}) without a compiler"
-            eager = train(tree, ledger, 19, epochs=2, **form)
+            call = f"train_loop(model, bits(19, {LENGTH}), compile=True{shown(given)}) without a compiler"
+            eager = train(tree, ledger, 19, **given)
             try:
-                run = train(tree, ledger, 19, epochs=2, compile=True, **form)
+                run = train(tree, ledger, 19, compile=True, **given)
             except Exception as error:
                 return failed(f"{type(error).__name__}: {str(error).splitlines()[0]}", call)
         if not compiler.calls or not run.updates:
@@ -252,16 +267,45 @@ def raises_what_the_model_raises(tree: Tree, ledger: Ledger) -> Evidence:
     return passed("rows that are too long, with and without a compiler")
 
 
-@check(task=8, prop="--compile on the command line reaches the loop; without it nothing is compiled")
+@check(task=8, prop="the settings of the process are as before a run, and its random streams are where eager ones are")
+@watching("compile")
+def leaves_the_process_as_it_was(tree: Tree, ledger: Ledger) -> Evidence:
+    for versions, works in ((YES, True), (YES, False), (TOO_NEW, True)):
+        with session(tree, ledger, *versions, works=works):
+            train(tree, ledger, 4)  # what is imported, or made once, at a first run
+            eager = train(tree, ledger, 11)
+            left, before = streams(), settings() | compiler_settings()
+            run = train(tree, ledger, 11, compile=True)
+            call = f"{run.call} on {on(versions)}{'' if works else ' without a C++ compiler'}"
+            moved = differences(left, streams())
+            if moved:
+                return failed(f"the random stream of {moved[0]} is not where eager training leaves it", call)
+            changed = differences(before, settings() | compiler_settings())
+            if changed:
+                return failed(f"{changed[0]} is not as before", call)
+            if run.model.training != eager.model.training:
+                return failed("the model is left in another mode than by eager training", call)
+    return passed(f"{len(before)} settings and {len(left)} streams")
+
+
+@check(
+    task=8, prop="--compile and --compile_policy reach the loop from the command line; without them nothing is compiled"
+)
 @watching("compile")
 def command_line_reaches_the_loop(tree: Tree, ledger: Ledger) -> Evidence:
-    for flags in ([], ["--compile"]):
-        with session(tree, ledger, *YES) as compiler:
+    table = ["--compile", "--compile_policy", "table"]
+    for flags, versions, wanted in (
+        ([], YES, False),
+        (["--compile"], YES, True),
+        (["--compile"], TOO_NEW, False),
+        (table, TOO_NEW, True),
+    ):
+        with session(tree, ledger, *versions) as compiler:
             status = run_command(tree, ledger, flags)
-        call = " ".join(["python -m bit_transformer.training --data FILE", *flags])
-        if status or bool(compiler.calls) != bool(flags):
+        call = " ".join(["python -m bit_transformer.training --data FILE", *flags]) + f" on {on(versions)}"
+        if status or bool(compiler.calls) != wanted:
             return failed(f"exit status {status}, {compiler.compiled} calls of torch.compile", call)
-    return passed("with the flag and without")
+    return passed("with the flags and without")
 
 
 def first_error(tree: Tree, policy: dict[str, Any]) -> str:
@@ -274,48 +318,10 @@ def first_error(tree: Tree, policy: dict[str, Any]) -> str:
 
     model.register_forward_pre_hook(stop)
     try:
-        tree.module("training").train_loop(model, tree.bits(2, LENGTH), compress_prob=0.0, compile=True, **policy)
+        tree.train(model, tree.bits(2, LENGTH), compress_prob=0.0, compile=True, **policy)
     except Exception as error:
         return "" if entered else f"{type(error).__name__}: {error}"
     return "" if entered else "nothing enters the model"
-
-
-def rule(torch_version: str, python_version: str, policy: str) -> bool | None:
-    """Whether to compile; None where that is open: torch 2.0 or 3, a pre-release, a Python that was dropped."""
-    release, python = numbers(torch_version), numbers(python_version)
-    if "a" in torch_version.partition("+")[0]:
-        return None if python < (3, 12) else False
-    if policy == "strict":
-        return release >= (2, 1) and python < (3, 12)
-    if release >= (3, 0) or (release == (2, 0) and python < (3, 11)) or release >= DROPPED.get(python, (9, 9)):
-        return None
-    return python <= max((newest for since, newest in NEWEST.items() if release >= since), default=(0, 0))
-
-
-def numbers(version: str) -> tuple[int, int]:
-    """Major and minor number of a version."""
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
-
-
-def unsaid(message: str, versions: tuple[str, str], policy: str) -> str:
-    """What a warning that nothing was compiled keeps to itself; empty if it says all."""
-    torch_version, python_version = versions
-    major_minor = ".".join(map(str, numbers(python_version)))
-    if torch_version.partition("+")[0] not in message:
-        return "does not name the version of torch"
-    if not re.search(rf"(?<![\d.]){re.escape(major_minor)}(?!\d)", message):
-        return "does not name the version of Python"
-    rest = message.replace(torch_version, "").replace(python_version, "")
-    limits = "2.1" if numbers(torch_version) < (2, 1) else "3.12|3.11"
-    if policy == "strict" and not re.search(limits.replace(".", r"\."), rest):
-        return "does not give the reason: the limit of the rule"
-    would = rule(*versions, "table")
-    if policy == "strict" and would is not None and ("table" in message) != would:
-        return (
-            "does not say that 'table' would compile" if would else "speaks of 'table', which would not compile either"
-        )
-    return ""
 
 
 def shape_of(model: nn.Module) -> tuple[Any, ...]:
@@ -331,11 +337,6 @@ def shape_of(model: nn.Module) -> tuple[Any, ...]:
 def weights_of(run: Run) -> dict[str, Tensor]:
     """The weights that a run ended with, by name."""
     return {name: weight.detach() for name, weight in run.model.named_parameters()}
-
-
-def on(versions: tuple[str, str]) -> str:
-    """Versions of torch and Python, in words."""
-    return "torch {}, Python {}".format(*versions)
 
 
 def shown(options: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 import copy
 import importlib
 import inspect
-import random
 from collections.abc import Callable
 from itertools import pairwise, product
 from pathlib import Path
@@ -12,11 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .evidence import Evidence, at_most, check, failed, passed, unproven
-from .operations import Operations, distance, tensors_in
-from .spies import Ledger
-from .training_runs import run_command
-from .tree import Tree
+from .driving.attention_runs import MODES, PRELUDE, STACK, Shape, maps_in
+from .driving.explicit_attention import logging_shows
+from .driving.memory import Memory
+from .driving.operations import distance, tensors_in
+from .driving.space import Points, over
+from .driving.spies import Ledger
+from .driving.training_runs import run_command
+from .driving.tree import Tree
+from .driving.world import changed, surroundings
+from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 
 LAYERS = 2
 Asked = dict[str, bool | None]
@@ -24,21 +28,11 @@ LEFT_OUT: Asked = {}
 NONE: Asked = {"full_attn_logging": None}
 ON: Asked = {"full_attn_logging": True}
 OFF: Asked = {"full_attn_logging": False}
-STACKS: tuple[dict[str, bool], ...] = (
-    {},
-    {"use_checkpoint": True},
-    {"reversible": True},
-    {"use_act": True},
-    {"reversible": True, "use_act": True},
-)
-RECOMPUTED = STACKS[:3]
 LENGTHS = (64, 128, 192)  # evenly spaced, all multiples of the chunk
-BEND = 1e-6  # of the growth from one of these lengths to the next, relative to it
-RATE = 0.3  # of dropout
+BEND = 0.05  # of the growth from one of these lengths to the next, relative to it
 TOLERANCE = 1e-12  # of a map
 RANK = 4  # of a map [B, H, T, T]
 ROUNDING = 1e-5  # of the sum of a row, in float32
-PRELUDE = "from bit_transformer.model import BitTransformerLM as M; import torch; "
 
 
 def wanted(chunk: int | None, asked: Asked) -> bool:
@@ -47,19 +41,15 @@ def wanted(chunk: int | None, asked: Asked) -> bool:
     return chunk is None if explicit is None else explicit
 
 
-def maps_in(telemetry: dict[str, Any]) -> list[Tensor]:
-    return list(tensors_in(telemetry.get("attention_maps")))
-
-
 def small_model(tree: Tree, chunk: int | None, **config: Any) -> nn.Module:
     return tree.model(**{"num_layers": LAYERS, "chunk_size": chunk} | config)
 
 
-def misses_the_table(model: nn.Module, chunk: int | None, asked: Asked, layers: int = LAYERS) -> str:
+def misses_the_table(model: nn.Module, chunk: int | None, asked: Asked, layers: int = LAYERS, rows: int = 1) -> str:
     """How many maps a forward of 8 bits gives, if these are not one a layer, or none, as the table says."""
     T, expected = 8, layers if wanted(chunk, asked) else 0
     try:
-        maps = maps_in(model(Tree.bits(1, T))[1])
+        maps = maps_in(model(Tree.bits(rows, T))[1])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as raised:
         return f"{type(raised).__name__}: {raised}: chunk_size={chunk}, {spoken(asked)}"
     if len(maps) != expected:
@@ -68,6 +58,10 @@ def misses_the_table(model: nn.Module, chunk: int | None, asked: Asked, layers: 
         sees_the_future = each.triu(1).any()
         if each.shape[-2:] != (T, T) or sees_the_future or distance(each.sum(-1), torch.ones(())) > ROUNDING:
             return f"a map is no causal softmax over {T} positions: chunk_size={chunk}, {spoken(asked)}"
+        if len(each) != rows:
+            return f"a map is of {len(each)} rows, not {rows}: chunk_size={chunk}, {spoken(asked)}"
+        if each.requires_grad:
+            return f"a map holds the graph that made it: chunk_size={chunk}, {spoken(asked)}"
     return ""
 
 
@@ -82,29 +76,31 @@ def line_of(chunk: int | None, asked: Asked, config: dict[str, Any] | None = Non
     return f"{PRELUDE}print(len(M(8, 2, 2, 16, {arguments})(torch.zeros(1, 8).long())[1]['attention_maps'] or ()))"
 
 
+def reaches_back(values: dict[str, Any]) -> bool:
+    """Whether a tree without task-11 can write its map: to the left of the first positions, columns wrap round."""
+    return bool(values.get("windows", (None, 0))[1] < values.get("length", LENGTHS[0]))
+
+
 @check(
     task=12, prop="None and no value mean maps where chunk_size is None, and none where it is set; True and False win"
 )
-def follows_the_truth_table(tree: Tree) -> Evidence:
-    """Count the maps of each stack, trained and evaluated; chunks may be longer than the sequence."""
-    count = 0
-    cases = [*product(STACKS[:1], (None, 4, 1, 16), (LEFT_OUT, NONE, ON, OFF))]
-    cases += product(STACKS[1:], (None, 4), (LEFT_OUT, ON))
-    for stack, chunk, asked in cases:
-        model = small_model(tree, chunk, **stack, **asked)
-        for training in (True, False):
-            with torch.set_grad_enabled(training):
-                problem = misses_the_table(model.train(training), chunk, asked)
-            if problem:
-                return failed(f"{problem}; {stack}", line_of(chunk, asked, stack))
-            count += 1
-    return passed(f"{count} forwards")
+@over(*STACK, "width", mode=tuple(MODES), chunk=(None, 4, 1, 16, 12), asked=(LEFT_OUT, NONE, ON, OFF), rows=(1, 3))
+def follows_the_truth_table(tree: Tree, points: Points) -> Evidence:
+    """Count the maps of each stack, however it is run; chunks may be longer than the sequence."""
+    for point in points:
+        chunk, asked, (trains, grad_mode) = point["chunk"], point["asked"], MODES[point["mode"]]
+        model = small_model(tree, chunk, **point.config, **asked).train(trains)
+        with grad_mode():
+            problem = misses_the_table(model, chunk, asked, rows=point["rows"])
+        if problem:
+            return failed(f"{problem}: {point}", line_of(chunk, asked, point.config))
+    return passed(f"{len(points.done)} forwards")
 
 
 @check(task=12, prop="an attention module of its own follows the table, as far as it takes None")
 def attention_alone_follows_the_table(tree: Tree) -> Evidence:
     """Build attention by itself, where it has the model's names; if its default is no None, the model resolves."""
-    kind = getattr(tree.module("model"), "SelfAttention", None)
+    kind = getattr(tree.model_module, "SelfAttention", None)
     parameters = inspect.signature(kind).parameters if kind is not None else {}
     if kind is None or not {"d_model", "nhead", "chunk_size", "full_attn_logging"} <= {*parameters}:
         return passed("the tree has no SelfAttention(d_model, nhead, chunk_size, full_attn_logging)")
@@ -122,76 +118,81 @@ def attention_alone_follows_the_table(tree: Tree) -> Evidence:
 
 
 @check(task=12, prop="outputs, gradients and random numbers are the same with maps and without")
-def logging_changes_nothing(tree: Tree) -> Evidence:
-    """Train a step with dropout under each value, and compare bit for bit."""
-    kinds = [*product(STACKS, ((None, 0), (4, 0))), (STACKS[0], (4, 2))]
-    for stack, (chunk, overlap) in kinds:
-        silent, drawn = training_step(small_model(tree, chunk, overlap=overlap, **stack, **OFF))
-        for asked in (LEFT_OUT, ON):
-            line = f"a training step of M(8, 2, 2, 16, chunk_size={chunk}, overlap={overlap}, **{stack | asked})"
-            tensors, others_drawn = training_step(small_model(tree, chunk, overlap=overlap, **stack, **asked))
-            if drawn != others_drawn or not torch.equal(tensors[0], silent[0]):
-                return failed(f"{spoken(asked)} shifts the random stream", line)
-            if len(tensors) != len(silent) or not all(map(torch.equal, tensors, silent)):
-                return failed(f"{spoken(asked)} gives other logits or gradients than False", line)
-    return passed(f"{len(kinds)} kinds of model, bit for bit")
-
-
-def training_step(model: nn.Module) -> tuple[list[Tensor], Any]:
-    """The random state of torch after a forward of 12 bits, the logits and the gradients; and Python's random state."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = RATE
-    torch.manual_seed(1)
-    random.seed(1)
-    logits, _ = model(Tree.bits(2, 12))
-    states = torch.get_rng_state(), random.getstate()
-    logits.square().sum().backward()
-    grads = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    return [states[0], logits.detach(), *grads], states[1]
+@over(
+    *STACK,
+    *("causal", "num_layers", "width"),
+    allowed=reaches_back,
+    windows=((4, 2), (None, 0), (4, 0), (5, 3), (16, 0)),
+    mode=tuple(MODES),
+    length=(12, 1, 7),
+)
+def logging_changes_nothing(tree: Tree, points: Points) -> Evidence:
+    """Run a step with dropout under each value, and compare bit for bit."""
+    for point in points:
+        before = surroundings()
+        problem = logging_shows(tree, point, False, None, True)
+        if setting := changed(before):
+            problem = problem or f"a forward leaves {setting} changed: {point}"
+        if problem:
+            return failed(problem, Shape.at(point).reproduction)
+    return passed(f"{len(points.done)} points, bit for bit")
 
 
 @check(task=12, prop="without maps nothing of T x T is made, and memory grows linearly in T")
-def memory_is_linear(tree: Tree) -> Evidence:
-    """Count the elements of all fresh tensors of training steps at evenly spaced T: their sums lie on a line."""
+@over(*STACK, "causal", mode=tuple(MODES), overlap=(4, 0), asked=(LEFT_OUT, OFF))
+def memory_is_linear(tree: Tree, points: Points) -> Evidence:
+    """Measure the most bytes of tensors that are alive at one time at evenly spaced T: they lie on a line."""
     worst, where = 0.0, ""
-    for stack, asked, overlap in (*((stack, LEFT_OUT, 4) for stack in RECOMPUTED), (STACKS[-1], OFF, 0)):
-        config: dict[str, Any] = {"chunk_size": 8, "overlap": overlap, "max_seq_len": LENGTHS[-1]}
-        model = tree.model(**config | {"d_model": 4, "nhead": 1} | stack | asked)
-        model(tree.bits(1, LENGTHS[0]))  # what is made once, and kept
-        sums = []
-        for length in LENGTHS:
-            with Operations() as operations:
-                model(tree.bits(1, length))[0].sum().backward()
+    for point in points:
+        config = point.config | {"chunk_size": 8, "overlap": point["overlap"], "max_seq_len": LENGTHS[-1]}
+        trains, grad_mode = MODES[point["mode"]]
+        model = tree.model(**config | {"d_model": 4, "nhead": 1} | point["asked"]).train(trains)
+        peaks = []
+        for length in (LENGTHS[0], *LENGTHS):  # the first makes what is made once, and kept
+            with Memory() as memory, grad_mode():
+                logits = model(tree.bits(1, length), causal=point["causal"])[0]
+                if logits.requires_grad:
+                    torch.autograd.backward(logits.sum())
+            del logits
             model.zero_grad(set_to_none=True)
-            sums.append(sum(operations.fresh))
-            if operations.largest >= length * length:
-                detail = f"elements of the largest tensor, T={length}, overlap={overlap}, {spoken(asked)}, {stack}"
-                return at_most(operations.largest, length * length - 1, detail, line_of(8, asked, stack))
-        steps = [after - before for before, after in pairwise(sums)]
-        bend = max(abs(after - before) for before, after in pairwise(steps)) / max(steps)
+            peaks.append(memory.peak)
+            if memory.largest >= length * length:
+                detail = f"elements of the largest tensor, T={length}: {point}"
+                return at_most(memory.largest, length * length - 1, detail, line_of(8, point["asked"]))
+        steps = [after - before for before, after in pairwise(peaks[1:])]
+        bend = abs(steps[1] - steps[0]) / max(steps)
         if bend > worst:
-            worst, where = bend, f"; worst overlap={overlap}, {spoken(asked)}, {stack}: {sums}"
-    detail = f"bend of the elements that a training step makes over T={LENGTHS}{where}"
-    return at_most(worst, BEND, detail, line_of(8, {}))
+            worst, where = bend, f"; worst {peaks[1:]}: {point}"
+    return at_most(worst, BEND, f"bend of the peak of live bytes over T={LENGTHS}{where}", line_of(8, {}))
 
 
 @check(task=12, prop="telemetry without maps is what it is with them, or explicitly absent, and never NaN")
-def absence_is_explicit(tree: Tree) -> Evidence:
+@over(
+    *STACK,
+    "causal",
+    allowed=reaches_back,
+    mode=tuple(MODES),
+    windows=((4, 0), (4, 2), (16, 0)),
+    rows=(2, 1),
+    length=(8, 1),
+)
+def absence_is_explicit(tree: Tree, points: Points) -> Evidence:
     """Compare each value of a chunked forward with that of the same forward with maps."""
-    for stack, chunk in [*product(STACKS, (4,)), (STACKS[0], 16)]:
-        for training in (True, False):
-            bits = tree.bits(2, 8)
+    for point in points:
+        shape, (trains, grad_mode) = Shape.at(point), MODES[point["mode"]]
+        bits = tree.bits(shape.rows, shape.length)
+        with grad_mode():
             with_maps, without = (
-                small_model(tree, chunk, **stack, **asked).train(training)(bits)[1] for asked in (ON, LEFT_OUT)
+                tree.model(**shape.config | asked).train(trains)(bits, causal=shape.causal)[1]
+                for asked in (ON, LEFT_OUT)
             )
-            for name in {*with_maps, *without}:
-                value, logged = without.get(name), with_maps.get(name)
-                problem = "" if is_absent(value) else flaw(value, logged)
-                if problem:
-                    line = f"{PRELUDE}print(M(8, 2, 2, 16, chunk_size={chunk})(torch.zeros(1, 8).long())[1][{name!r}])"
-                    return failed(f"telemetry[{name!r}] {problem}: chunk_size={chunk}, {stack}", line)
-    return passed(f"{len(STACKS) + 1} kinds of model, trained and evaluated")
+        for name in {*with_maps, *without}:
+            value, logged = without.get(name), with_maps.get(name)
+            problem = "" if is_absent(value) else flaw(value, logged)
+            if problem:
+                line = f"{PRELUDE}print(M(8, 2, 2, 16, chunk_size=4)(torch.zeros(1, 8).long())[1][{name!r}])"
+                return failed(f"telemetry[{name!r}] {problem}: {point}", line)
+    return passed(f"{len(points.done)} points")
 
 
 def is_absent(value: Any) -> bool:
@@ -225,8 +226,8 @@ def readers_accept_absence(tree: Tree) -> Evidence:
     try:
         for asked in (LEFT_OUT, ON, OFF):
             model: Any = small_model(tree, 4, **asked)
-            seen.append(tree.module("safety").hil_safe_inference(model, bits, c_floor=0.0, s_floor=0.0)[1])
-            compress = tree.module("compression").compress_bits
+            seen.append(tree.part("safety", "hil_safe_inference")(model, bits, c_floor=0.0, s_floor=0.0)[1])
+            compress = tree.part("compression", "compress_bits")
             seen.append(model.forward_compressed([compress(row) for row in bits])[1])
             manager = manager_of(tree)
             if manager is not None:
@@ -235,6 +236,8 @@ def readers_accept_absence(tree: Tree) -> Evidence:
                 if any(each.isnan().any() for each in map(torch.as_tensor, flat(record))):
                     return failed(f"the manager's record holds a NaN: {record}", line)
                 seen.append(manager.model(bits)[1])
+                if problem := manager_forgets(tree, manager, bits, asked):
+                    return failed(f"a manager that grew, saved and came back: {problem}", line)
             for telemetry in seen:
                 if len(maps_in(telemetry)) != LAYERS * wanted(4, asked):
                     return failed(f"{len(maps_in(telemetry))} maps of {LAYERS} layers: {spoken(asked)}", line)
@@ -244,9 +247,20 @@ def readers_accept_absence(tree: Tree) -> Evidence:
     return passed("safe inference and compressed input" + (", the manager" if manager is not None else ""))
 
 
+def manager_forgets(tree: Tree, manager: Any, bits: Tensor, asked: Asked) -> str:
+    """What is wrong with the maps of a manager's model that grew and came back, without its chunks."""
+    if hasattr(manager, "scale_up"):
+        manager.scale_up("layers")
+    if hasattr(manager, "save") and hasattr(manager, "download"):
+        manager.save("grown")
+        manager.download("grown", bits)
+    model = tree.part("scale", "expand_model")(manager.model, chunk_size=None)
+    return misses_the_table(model, None, asked, len(getattr(model, "layers", ())) or LAYERS)
+
+
 def manager_of(tree: Tree) -> Any:
     """The dashboard's manager of a tree that has one."""
-    tree.module("model")
+    tree.seams.part("model").load()
     for name in ("dashboard.manager", "bit_transformer.dashboard_app"):
         try:
             return importlib.import_module(name).ModelManager()
@@ -258,7 +272,7 @@ def manager_of(tree: Tree) -> Any:
 @check(task=12, prop="scaling up and checkpoints keep the value that was asked for, not what it came to")
 def growth_keeps_what_was_asked(tree: Tree) -> Evidence:
     """Grow or reload a model of each value, then give it chunks, or take them away, and back: the table holds."""
-    expand = tree.module("scale").expand_model
+    expand = tree.part("scale", "expand_model")
     ways: dict[str, Callable[[Any], nn.Module]] = {
         "double_width": lambda model: model.double_width(),
         "double_layers": lambda model: model.double_layers(),
@@ -292,39 +306,38 @@ def reloaded(tree: Tree, model: nn.Module) -> nn.Module:
 
 
 @check(task=12, prop="a forward's maps are its own: none is left from one before, and none changes after")
-def maps_are_of_this_forward(tree: Tree) -> Evidence:
+@over(*STACK, mode=tuple(MODES), chunk=(None, 4, 16))
+def maps_are_of_this_forward(tree: Tree, points: Points) -> Evidence:
     """Run sequences of several lengths, and compare maps with those of a model that never ran; then without maps."""
     line = f"{PRELUDE}m = M(8, 2, 2, 16, chunk_size=4, full_attn_logging=True); a = m(torch.zeros(1, 8).long())[1]; "
     line += "m(torch.ones(1, 8).long()); print(a['attention_maps'][0])"
-    for chunk, stack in product((None, 4), RECOMPUTED):
+    for point in points:
+        chunk, stack = point["chunk"], point.config
         model = small_model(tree, chunk, full_attn_logging=True, **stack)
         kept: list[tuple[list[Tensor], list[Tensor]]] = []
         for seed, length in enumerate((8, 8, 12)):
             bits = tree.bits(1, length, seed)
             fresh = small_model(tree, chunk, full_attn_logging=True, **stack)(bits)[1]
-            found = maps_in(model.train(seed % 2 == 0)(bits)[1])
+            with MODES[point["mode"]][1]():
+                found = maps_in(model.train(seed % 2 == 0)(bits)[1])
             if not found:
-                return unproven(f"no maps to compare with full_attn_logging=True: chunk_size={chunk}, {stack}")
+                return unproven(f"no maps to compare with full_attn_logging=True: {point}")
             kept.append((found, [each.clone() for each in maps_in(fresh)]))
             for maps, right in kept:
-                if len(maps) != len(right) or any(
-                    each.shape != own.shape for each, own in zip(maps, right, strict=True)
-                ):
-                    return failed(f"maps of another forward's shape: chunk_size={chunk}, {stack}", line)
+                if [each.shape for each in maps] != [each.shape for each in right]:
+                    return failed(f"maps of another forward's shape: {point}", line)
                 if max(map(distance, maps, right)) > TOLERANCE:
-                    return failed(
-                        f"maps are not of this forward, or changed after it: chunk_size={chunk}, {stack}", line
-                    )
+                    return failed(f"maps are not of this forward, or changed after it: {point}", line)
         if maps_in(small_model(tree, 4, **stack, **OFF)(bits)[1]):  # beside one that has run
             return failed(f"a model without maps gives those of another: {stack}", line_of(4, OFF, stack))
-    return passed(f"{2 * len(RECOMPUTED)} kinds of model, 3 forwards each")
+    return passed(f"{len(points.done)} kinds of model, 3 forwards each")
 
 
 @check(task=12, prop="the command line takes no maps with --chunk_size, unless --full_attn_logging is given")
 def command_line_follows_the_table(tree: Tree) -> Evidence:
     """Train from the command line, and count the maps of each forward."""
     counts: list[int] = []
-    kind = tree.module("model").BitTransformerLM
+    kind = tree.kind
 
     def count(module: nn.Module, _: Any, out: Any) -> None:
         if isinstance(module, kind):
@@ -343,9 +356,9 @@ def command_line_follows_the_table(tree: Tree) -> Evidence:
             return unproven("no forward of BitTransformerLM was seen")
         if {*counts} != {int(wanted(chunk, asked))}:
             return failed(f"{sorted({*counts})} maps a forward of 1 layer", line)
-        trained = tree.module("checkpoint").load_checkpoint("trained.pt")["model"]
+        trained = tree.part("checkpoint", "load_checkpoint")("trained.pt")["model"]
         other = 4 if chunk is None else None
-        if problem := misses_the_table(tree.module("scale").expand_model(trained, chunk_size=other), other, asked, 1):
+        if problem := misses_the_table(tree.part("scale", "expand_model")(trained, chunk_size=other), other, asked, 1):
             return failed(f"the checkpoint that it wrote, with another chunk_size: {problem}", line)
         forwards += len(counts)
     return passed(f"{len(runs)} runs, {forwards} forwards")

@@ -6,7 +6,10 @@ import ast
 from collections.abc import Collection, Iterator, Sequence
 
 from ..edits import move_under
+from ..reading.files import File
 from ..reading.frames import Reading
+from ..reading.masked import Unread
+from ..reading.nodes import walk
 from ..source import Source
 from ..task import Edit
 
@@ -14,12 +17,21 @@ from ..task import Edit
 def kept_apart(
     source: Source, reading: Reading, statements: Sequence[ast.stmt], uses: Collection[ast.Name], no_grad: str
 ) -> Iterator[Edit]:
-    """Put neighbouring statements under what all uses of their names stand under, if that is known before them."""
+    """Put neighbouring statements under what all uses of their names stand under, refused if not known by then."""
     conditions = {condition_of(reading, use, statements[0]) for use in uses}
     heads = [f"if {condition}:" for condition in conditions if condition and len(conditions) == 1]
+    tests = [_asked_under(reading, use, statements[0]) for use in uses]
+    if tests and not heads and (test := tests[-1]) is not None and all(tests):
+        place = f"{test.lineno}:{test.col_offset + 1}"
+        why = f"its map is read at times alone, and cannot be put under what {place} asks: ask it above the scores"
+        raise Unread(reading.values[next(iter(uses))], why)
     if all(_is_detached(reading, use) for use in uses):
         heads.append(f"with {no_grad}:")
     if heads and _are_neighbours(reading, statements):
+        if (other := _beside(reading, statements)) is not None:
+            place = f"{other.lineno}:{other.col_offset + 1}"
+            why = f"its map is read at times alone, and what makes it shares a line with {place}: give each its own"
+            raise Unread(reading.values[next(iter(uses))], why)
         yield from move_under(source, heads, [source.at(each) for each in statements])
 
 
@@ -34,17 +46,15 @@ def makers_and_uses(
     block = file.parents[file.statement(at)]
     makers: list[ast.stmt] = []
     names: set[str] = set()
-    for node in ast.walk(reading.node):
+    for node in walk(reading.node):
         value = reading.values.get(node.value) if isinstance(node, ast.Assign) else None
         if value is not None and node not in gone and value.key in made:
-            names |= {
-                each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
-            }
+            names |= {each.id for each in walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
             top = next((each for each in (node, *file.ancestors(node)) if file.parents.get(each) is block), None)
             if isinstance(top, ast.stmt) and top not in makers:
                 makers.append(top)
     own = {id(each) for each in (*makers, *gone, at)}
-    loads = [node for node in ast.walk(reading.node) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    loads = [node for node in walk(reading.node) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     uses = [node for node in loads if node.id in names and not any(id(each) in own for each in file.ancestors(node))]
     return sorted(makers, key=lambda each: each.lineno), uses
 
@@ -62,7 +72,7 @@ def may_move(
     """
     parts, made = found
     scope = reading.file.scopes[reading.node]
-    for node in (each for statement in makers for each in ast.walk(statement)):
+    for node in (each for statement in makers for each in walk(statement)):
         if isinstance(node, ast.Assign):
             value, target = reading.values.get(node.value), node.targets[0]
             is_local = (
@@ -81,27 +91,69 @@ def may_move(
 
 def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
     """What has to hold for a use to be reached, if it means the same in front of a statement before it; or nothing."""
-    file, branch = reading.file, use
-    for choice in file.ancestors(use):
-        if isinstance(choice, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            return ""
-        if isinstance(choice, (ast.If, ast.IfExp)):
-            body = choice.body if isinstance(choice.body, list) else [choice.body]
-            break
-        branch = choice  # type: ignore[assignment]
-    else:
-        return ""
-    is_near = file.parents[file.statement(choice)] is file.parents[first]
-    if branch not in body or not is_near or any(isinstance(each, ast.Call) for each in ast.walk(choice.test)):
+    file, block = reading.file, reading.file.parents[first]
+    test, holds = _choice(reading, use, block) or _left_early(reading, use, first) or (None, True)
+    if test is None or any(isinstance(each, ast.Call) for each in walk(test)):
         return ""
     env = reading.before.get(first, {})
-    names = [each for each in ast.walk(choice.test) if isinstance(each, ast.Name)]
+    names = [each for each in walk(test) if isinstance(each, ast.Name)]
     own = [each for each in names if each.id in file.scopes[reading.node].bound]
     is_same = all(each.id in env and env[each.id].key == reading.values[each].key for each in own)
-    asked = {each.attr for each in ast.walk(choice.test) if isinstance(each, ast.Attribute)}
-    until = file.statement(choice).lineno
-    between = [each for each in reading.doing if first.lineno <= getattr(each, "lineno", 0) < until]
-    return file.text(choice.test) if is_same and not asked & reading.written and not between else ""
+    asked = {each.attr for each in walk(test) if isinstance(each, ast.Attribute)}
+    last = file.statement(test).lineno
+    between = [each for each in reading.doing if first.lineno <= getattr(each, "lineno", 0) < last]
+    return _text(file, test, holds=holds) if is_same and not asked & reading.written and not between else ""
+
+
+def _choice(reading: Reading, use: ast.Name, block: ast.AST) -> tuple[ast.expr, bool] | None:
+    """The condition around a use in a block, and whether it holds there; nothing where there is none."""
+    file, branch = reading.file, use
+    for around in file.ancestors(use):
+        if around is block:
+            return None
+        if isinstance(around, (ast.If, ast.IfExp)) and branch is not around.test:
+            body = around.body if isinstance(around.body, list) else [around.body]
+            return (around.test, branch in body) if file.parents[file.statement(around)] is block else None
+        branch = around  # type: ignore[assignment]
+    return None
+
+
+def _left_early(reading: Reading, use: ast.Name, first: ast.stmt) -> tuple[ast.expr, bool] | None:
+    """The condition on which a block is left between a statement and a use, and that it does not hold at the use."""
+    leaving = _leaving(reading, use, first, (ast.Return, ast.Raise))
+    return (leaving[0].test, False) if len(leaving) == 1 and not leaving[0].orelse else None
+
+
+def _asked_under(reading: Reading, use: ast.Name, first: ast.stmt) -> ast.expr | None:
+    """Some condition under which alone a use is reached from a statement in whose block it stands, or None."""
+    file, block = reading.file, reading.file.parents[first]
+    inner: ast.AST = use
+    for around in file.ancestors(use):
+        if around is block:
+            break
+        if isinstance(around, (ast.If, ast.IfExp)) and inner is not around.test:
+            return around.test
+        if isinstance(around, ast.BoolOp) and inner is not around.values[0]:
+            return around.values[0]
+        inner = around
+    return next((each.test for each in _leaving(reading, use, first, (ast.Return,))), None)
+
+
+def _leaving(reading: Reading, use: ast.Name, first: ast.stmt, ends: tuple[type[ast.stmt], ...]) -> list[ast.If]:
+    """The conditions that end in some way between a statement and what holds a use, in its block."""
+    file, block, lines = reading.file, reading.file.parents[first], _lines(reading.file.parents[first], first)
+    at = next((each for each in (use, *file.ancestors(use)) if file.parents.get(each) is block), None)
+    between = lines[lines.index(first) : lines.index(at)] if at in lines else []
+    return [each for each in between if isinstance(each, ast.If) and isinstance(each.body[-1], ends)]
+
+
+def _text(file: File, test: ast.expr, *, holds: bool) -> str:
+    if holds:
+        return file.text(test)
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return file.text(test.operand)
+    is_plain = isinstance(test, (ast.Name, ast.Attribute, ast.Subscript, ast.Constant))
+    return f"not {file.text(test)}" if is_plain else f"not ({file.text(test)})"
 
 
 def _is_detached(reading: Reading, use: ast.Name) -> bool:
@@ -111,9 +163,19 @@ def _is_detached(reading: Reading, use: ast.Name) -> bool:
 
 def _are_neighbours(reading: Reading, statements: Sequence[ast.stmt]) -> bool:
     block = reading.file.parents[statements[0]]
-    for name in ("body", "orelse", "finalbody"):
-        lines = getattr(block, name, None)
-        if isinstance(lines, list) and statements[0] in lines:
-            start = lines.index(statements[0])
-            return lines[start : start + len(statements)] == list(statements)
-    return False
+    lines = _lines(block, statements[0])
+    start = lines.index(statements[0])
+    return lines[start : start + len(statements)] == list(statements)
+
+
+def _beside(reading: Reading, statements: Sequence[ast.stmt]) -> ast.stmt | None:
+    """A statement that shares a line with some that are to move, and is none of them."""
+    block = _lines(reading.file.parents[statements[0]], statements[0])
+    taken = {each.lineno for each in statements} | {each.end_lineno for each in statements}
+    return next((each for each in block if each not in statements and taken & {each.lineno, each.end_lineno}), None)
+
+
+def _lines(block: ast.AST, statement: ast.stmt) -> list[ast.stmt]:
+    """The statements of a block among which one stands."""
+    every = (getattr(block, name, None) for name in ("body", "orelse", "finalbody"))
+    return next((lines for lines in every if isinstance(lines, list) and statement in lines), [statement])

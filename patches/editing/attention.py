@@ -3,42 +3,145 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Sequence
 
-from ..reading.attention import Attention, Masking, Unread, is_default_scale
+import libcst as cst
+
+from ..reading.attention import Attention, is_default_scale
 from ..reading.frames import Reading
+from ..reading.masked import Masking, Unread
+from ..reading.masks import causal_mask
+from ..reading.names import defaults_of, parameters
 from ..reading.values import Graph, Value
+from ..source import Source
+from ..task import Edit
+from ..tree import SourceTree
+from .classes import more_arguments
+from .handing import parameter_from
 from .spelling import reordered, spelled, written
 
+ASKED = "is_causal"
+WIDTH = 120  # columns of a line
 _TRUTHS = {"gt", "ge", "lt", "le", "eq", "ne", "not", "is", "isnot"}
 
 
-def operand(reading: Reading, found: Attention, value: Value) -> str:
-    """What is attended to, where the weighted sum stands."""
-    text = written(value, reading, found.node)
-    if text is None:
-        raise Unread(value, "what is attended to has no name where the weighted sum stands: name it there")
-    return text
+def operands(reading: Reading, found: Attention) -> Iterator[str]:
+    """What is attended to, where the weighted sum stands; scaled, where it has a name so alone."""
+    for name in ("queries", "keys", "values"):
+        value = getattr(found, name)
+        text = written(value, reading, found.node)
+        if text is None and name in found.scaled:
+            value, own = found.scaled[name]
+            text = written(value, reading, found.node)
+            found.factors = [each for each in found.factors if all(each is not other for other in own)]
+        if text is None:
+            raise Unread(value, "what is attended to has no name where the weighted sum stands: name it there")
+        yield text
 
 
 def mask(reading: Reading, found: Attention) -> list[str]:
-    """The mask as a keyword argument."""
+    """The mask as a keyword argument, or two where callers may ask for a causal one."""
     if not found.masks:
         return []
-    if len(found.masks) > 1:
-        raise Unread(found.softmax, "its scores are masked twice: make one mask of them")
+    own = found.masks[0]
+    if own.is_causal and len(found.masks) == 1:
+        return [f"{ASKED}={_causal(reading, found)}"]
+    causal, others = ([each for each in found.masks if each.is_causal is kind] for kind in (True, False))
+    if [len(causal), len(others)] == [1, 1] and others[0].condition is not None:
+        return _causal_or_both(reading, found, causal[0], others[0])
+    at_times = [each for each in found.masks if each.condition is not None]
+    if len(at_times) > 1:
+        raise Unread(found.softmax, "its scores are masked under two conditions: make one mask of them")
+    texts = [(each, (_text(reading, found, each), each.kind)) for each in reversed(found.masks)]
+    text, rest = (masking([text for each, text in texts if each not in some]) for some in ((), at_times))
+    condition = _condition(reading, found, at_times[0]) if at_times else ""
+    if text == condition.removesuffix(" is not None"):
+        condition = ""  # which may be None
+    if found.asked:
+        condition = f"{condition} and not {ASKED}" if condition else f"not {ASKED}"
+    asking = [f"{ASKED}={ASKED}"] if found.asked else []
+    return [f"attn_mask={text} if {condition} else {rest}" if condition else f"attn_mask={text}", *asking]
+
+
+def _causal_or_both(reading: Reading, found: Attention, causal: Masking, other: Masking) -> list[str]:
+    """A causal mask alone, as torch has it, or with another one, where that is asked for."""
+    text, more = _text(reading, found, causal), _text(reading, found, other)
+    if not text.isidentifier():
+        raise Unread(causal.mask, "its scores are masked twice, and the causal mask has no name: name it")
+    if found.is_longer:
+        raise Unread(found.softmax, "its scores are masked under two conditions: make one mask of them")
+    both, alone = masking([(text, causal.kind), (more, other.kind)]), masking([(more, other.kind)])
+    when, asked_for = _condition(reading, found, causal), _condition(reading, found, other)
+    both = f"({both} if {when} else {alone})" if when else both
+    is_plain = asked_for.removesuffix(" is not None")
+    is_plain = f"not ({asked_for})" if is_plain == asked_for else f"{is_plain} is None"
+    return [
+        f"attn_mask={both} if {asked_for} else None",
+        f"{ASKED}={when} and {is_plain}" if when else f"{ASKED}={is_plain}",
+    ]
+
+
+def _text(reading: Reading, found: Attention, mask: Masking) -> str:
+    where = (mask.condition, mask.is_asked_for) if mask.condition is not None else None
+    text = spelled(mask.mask, reading, found.node, where)
+    if text is None:
+        raise Unread(mask.mask, "what its mask hides cannot be told: set it for all cases, above the scores")
+    return text
+
+
+def masking(texts: Sequence[tuple[str, str]]) -> str:
+    """One mask, as torch takes it, of the texts and kinds of some: what is added, or else what may be seen."""
+    texts = [(text[1:], "keeps") if kind == "hides" and _is_inverted(text) else (text, kind) for text, kind in texts]
+    added, hides, keeps = ([text for text, kind in texts if kind == each] for each in ("added", "hides", "keeps"))
+    if added and (hides or keeps):
+        hidden = _joined("|", [*hides, *(f"~{_operand(each)}" for each in keeps)])
+        return f'{_operand(_joined("+", added))}.masked_fill({hidden}, float("-inf"))'
+    seen = [*keeps, f"~{_operand(_joined('|', hides))}"] if hides else keeps
+    return _joined("+", added) or _joined("&", seen) or "None"
+
+
+def _is_inverted(text: str) -> bool:
+    tree = ast.parse(text, mode="eval").body
+    return isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Invert)
+
+
+def _joined(operator: str, texts: Sequence[str]) -> str:
+    return f" {operator} ".join(map(_operand, texts) if len(texts) > 1 else texts)
+
+
+def _operand(text: str) -> str:
+    kinds = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.UnaryOp)
+    return text if isinstance(ast.parse(text, mode="eval").body, kinds) else f"({text})"
+
+
+def _causal(reading: Reading, found: Attention) -> str:
+    """When a causal mask is asked for: not of one query among more keys, where torch would hide all but one."""
     own = found.masks[0]
     condition = _condition(reading, found, own)
-    if own.is_causal:
-        return [f"is_causal={condition or True}"]
-    where = (own.condition, own.is_asked_for) if own.condition is not None else None
-    text = spelled(own.mask, reading, found.node, where)
-    if text is None:
-        raise Unread(own.mask, "what its mask hides cannot be told: set it for all cases, above the scores")
-    text = text if text.isidentifier() or own.kind != "hides" else f"({text})"
-    text = f"~{text}" if own.kind == "hides" else text
-    if text == f"{condition.partition(' is not None')[0]}":
-        return [f"attn_mask={text}"]  # which may be None
-    return [f"attn_mask={text} if {condition} else None" if condition else f"attn_mask={text}"]
+    if not found.is_longer:
+        return condition or "True"
+    built = causal_mask(own.mask)
+    texts = (spelled(each, reading, found.node) for each in (built.lengths if built is not None else ()))
+    length = next(filter(None, texts), None)
+    if length is None:
+        raise Unread(own.mask, "there may be more keys than queries, and how many these are has no name: name it")
+    return f"{condition} and {length} > 1" if condition else f"{length} > 1"
+
+
+def asked(tree: SourceTree, source: Source, reading: Reading, found: Attention) -> Iterator[Edit]:
+    """What makes callers ask for a causal mask that they hand in: a parameter, and an argument of each."""
+    if not found.asked:
+        return
+    if reading.file.scopes[reading.node].is_taken(ASKED):
+        raise Unread(found.softmax, f"the name {ASKED} is taken: rename yours")
+    own = source.at(reading.node)  # type: ignore[arg-type]
+    assert isinstance(own, cst.FunctionDef)
+    is_typed = any(each.annotation is not None for each in parameters(reading.node.args))  # type: ignore[attr-defined]
+    yield from parameter_from(f"{ASKED}: bool = False" if is_typed else f"{ASKED}=False")(source, own).edits
+    for each in found.asked:
+        caller, call = tree.source(each.reading.file.path), each.node
+        assert each.found is not None
+        yield more_arguments(caller, caller.at(call), {ASKED: _causal(each.reading, each.found)})  # type: ignore[arg-type]
 
 
 def _condition(reading: Reading, found: Attention, mask: Masking) -> str:
@@ -61,13 +164,23 @@ def _says_bool(value: Value) -> bool:
     if value.op != "parameter":
         return False
     arguments = value.data[1].args
-    placed = [*arguments.posonlyargs, *arguments.args]
-    defaults = dict(zip([each.arg for each in reversed(placed)], reversed(arguments.defaults), strict=False))
-    defaults |= {each.arg: default for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)}
-    own = next(each for each in (*placed, *arguments.kwonlyargs) if each.arg == value.data[2])
-    default = defaults.get(own.arg)
+    own = next(each for each in parameters(arguments) if each.arg == value.data[2])
+    default = defaults_of(arguments).get(own)
     is_bool = default is None or (isinstance(default, ast.Constant) and isinstance(default.value, bool))
     return is_bool and (own.annotation is None or ast.unparse(own.annotation) == "bool")
+
+
+def called(source: Source, node: ast.expr, statement: ast.stmt, function: str, arguments: Sequence[str]) -> str:
+    """The call in one line, or, where that is too long, with its arguments in a line of their own, or in one each."""
+    line, own = source.code(source.at(statement)), source.code(source.at(node))
+    around = line.replace(own, "").splitlines()[-1].strip()
+    text = f"{function}({', '.join(arguments)})"
+    if statement.col_offset + len(around) + len(text) <= WIDTH:
+        return text
+    inner = ", ".join(arguments)
+    if statement.col_offset + 4 + len(inner) > WIDTH:
+        inner = ",\n    ".join(arguments) + ","
+    return f"{function}(\n    {inner}\n)"
 
 
 def scale(graph: Graph, reading: Reading, found: Attention) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.masks import Built, device_of
+from ..reading.nodes import walk
 from ..reading.signatures import VIEWS
 from ..reading.values import Value
 from .spelling import spelled, spellings
@@ -26,7 +27,9 @@ def device_text(reading: Reading, built: Built) -> str | None:
     for value in reading.values.values():
         if value.op in _MASKED and built.value.key in {each.key for each in value.items}:
             others = [each for each in value.items if each.op != "const" and each.key != built.value.key]
-            owner = next((text for each in others for text in spellings(each, reading, built.node)), None)
+            others += [side for each in others for part in each.walk() if part.op == "matmul" for side in part.items]
+            texts = (text for each in others for text in spellings(each, reading, built.node))
+            owner = next((text for text in texts if text.replace(".", "").isidentifier()), None)
             if owner is not None:
                 return f"{owner}.device"
     return None
@@ -54,12 +57,10 @@ def shared_badly(reading: Reading, readings: Iterable[Reading], built: Built, na
         name in file.scopes[node].bound for node in (reading.node, *file.ancestors(reading.node)) if _is_function(node)
     ):
         return f"the name {name} stands for something else here: rename yours"
-    calls = [
-        node for node in ast.walk(file.module) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == own
-    ]
+    calls = [node for node in walk(file.module) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == own]
     if not all(_is_late(file, call) for call in calls):
         return f"{own} is called while its module is read, before the cache is there: call it later"
-    in_place = [node for node in ast.walk(built.node) if isinstance(node, ast.Attribute) and node.attr.endswith("_")]
+    in_place = [node for node in walk(built.node) if isinstance(node, ast.Attribute) and node.attr.endswith("_")]
     if any(isinstance(node.value, ast.Name) for node in in_place):
         return "it is made in place of something that has a name: make it anew"
     return ""

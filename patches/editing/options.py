@@ -12,12 +12,14 @@ import libcst as cst
 from ..donor import PARSER, flag_of, parameter, parameter_of, place_among
 from ..edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
 from ..reading.classes import names_of
+from ..reading.files import File
 from ..reading.frames import Reading
+from ..reading.nodes import walk
 from ..reading.options import Hand, Home, Way, way_to
 from ..reading.parsers import Flag
 from ..reading.records import fixed_shape
 from ..source import Source
-from ..task import Edit, Finding, State, mend, mended, near_miss
+from ..task import Edit, Finding, State, mend, mended, near_miss, opaque
 from ..tree import SourceTree
 
 LOOP = "train_loop"  # of the reference: whose options they are
@@ -39,7 +41,7 @@ def told(tree: SourceTree, reading: Reading, given: Source, *names: str) -> list
     node = reading.file.module.body[0] if isinstance(reading.node, ast.Module) else reading.node
     source = tree.source(reading.file.path)
     site = source.site(node, f"training, but where {', '.join(names)} could be an option is not seen")  # type: ignore[arg-type]
-    return [Told(name, (near_miss(site),)) for name in names]
+    return [Told(name, (opaque(site),)) for name in names]
 
 
 def taken(reading: Reading, options: Mapping[str, Told], inserted: Sequence[str]) -> Iterator[tuple[ast.AST, str]]:
@@ -68,6 +70,11 @@ def _told(tree: SourceTree, way: Way, given: Source, name: str) -> Told:
     return Told(way.home.form.format(name), tuple(found))
 
 
+def kept_by(tree: SourceTree, file: File, setup: ast.AST, given: Source, name: str) -> Finding:
+    """An option as a parameter of a constructor, which keeps it on its object."""
+    return _home(tree, Home("attribute", file, setup), given, name)
+
+
 def _last(given: Source, name: str, names: Sequence[str]) -> int:
     """The place of an option behind names of the tree's own, among those that patches brought."""
     return place_among(given, LOOP, name, names, in_order=False)
@@ -89,7 +96,7 @@ def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
     if not isinstance(function, cst.FunctionDef):
         return near_miss(target.site(home.node, f"function that is to have {name}, but it shares its line"))
     brought = parameter(target, given, LOOP, name, function)
-    uses = [each for each in ast.walk(home.node) if isinstance(each, ast.Name) and each.id == name]
+    uses = [each for each in walk(home.node) if isinstance(each, ast.Name) and each.id == name]
     if brought.edits and uses:
         return near_miss(
             target.site(uses[0], f"{name}, which is to be an option here, means something else: rename it")
@@ -111,7 +118,7 @@ def _is_of(attribute: ast.AST, name: str) -> bool:
 
 
 def _has_slots(node: ast.ClassDef) -> bool:
-    return any(isinstance(each, ast.Name) and each.id == "__slots__" for each in ast.walk(node))
+    return any(isinstance(each, ast.Name) and each.id == "__slots__" for each in walk(node))
 
 
 def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Finding:
@@ -234,7 +241,8 @@ def _call(
         if same
         else given.module.code_for_node(ours.with_changes(args=changed))
     )
-    text = re.sub(r"^\w+\.add_argument", target.code(call.func), text).replace(f'"{flag_of(ours)}"', f'"{flag}"')
+    adder = anchor.file.text(anchor.adder) if anchor.adder is not None else target.code(call.func)
+    text = re.sub(r"^\w+\.add_argument", adder, text).replace(f'"{flag_of(ours)}"', f'"{flag}"')
     place = insert_after if behind else insert_before
     return mend(site, [place(target, statement, text)])
 
@@ -291,6 +299,6 @@ def _setting(target: Source, given: Source, value: cst.BaseExpression) -> str:
     """A setting of an option as a file writes it: its name where it has it, else what the name means."""
     text = given.code(value)
     if isinstance(value, cst.Name) and target.path != given.path and not target.names.top_level(text):
-        known = given.names.value(value)
-        return given.code(known) if known is not None else text
+        known = [(each.part.text, each.value) for each in given.names.top_level(text) if each.value is not None]
+        return (ast.get_source_segment(*known[-1]) if known else None) or text
     return (target.names.spelled(text) or text) if "." in text else text

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..reading.frames import Env, Reading
 from ..reading.frames import where as chosen_where
+from ..reading.nodes import walk
 from ..reading.values import Value
 
 
@@ -27,7 +28,7 @@ def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, b
     if where is not None:
         env = {name: chosen_where(known, *where) for name, known in env.items()}
     names = [name for name, known in env.items() if known.key == value.key]
-    inside = {node.id for node in ast.walk(at) if isinstance(node, ast.Name)}
+    inside = {node.id for node in walk(at) if isinstance(node, ast.Name)}
     yield from sorted(names, key=lambda name: name not in inside)
     own = next((name for name, known in env.items() if known.op == "self"), "")
     is_own = value.op == "parameter" and value.data[1] is reading.node
@@ -40,6 +41,8 @@ def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, b
         if isinstance(node, ast.expr) and not is_local and _is_valid(reading, node, at, env):
             text = reading.file.text(node)
             yield text if "\n" not in text else ast.unparse(node)
+    if value.op == "attr" and value.data not in reading.written | reading.filled:
+        yield from (f"{each}.{value.data}" for each in spellings(value["of"], reading, at, where) if _is_atom(each))
 
 
 def _literal(data: object) -> str:
@@ -56,7 +59,7 @@ def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
         return False
     if _is_inside(reading, node, at):
         return True
-    for each in ast.walk(node):
+    for each in walk(node):
         if isinstance(each, (ast.NamedExpr, ast.Lambda, ast.Yield, ast.Await, ast.comprehension)):
             return False
         if each in reading.calls or each in reading.doing:
@@ -88,7 +91,18 @@ def written(value: Value, reading: Reading, at: ast.AST) -> str | None:
             return inner + reordered(value)
         case "contiguous" | "clone" | "detach":
             return f"{inner}.{value.op}()"
+        case "index":
+            places = [_place(each) for name, each in value.args.items() if name != "input"]
+            return f"{inner}[{', '.join(filter(None, places))}]" if all(places) else None
     return None
+
+
+def _place(value: Value) -> str | None:
+    """An index or a slice of constants."""
+    if value.op == "slice" and all(each.is_const() for each in value.items):
+        start, end, *step = ("" if each.is_const(None) else str(each.data) for each in value.items)
+        return f"{start}:{end}" + "".join(f":{each}" for each in step if each)
+    return repr(value.data) if value.is_const() else None
 
 
 def reordered(value: Value) -> str:

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Collection, Iterable
 
 from ..reading.frames import Reading
+from ..reading.nodes import walk
 from ..reading.values import Value
 
 
@@ -22,9 +23,7 @@ def spent(
     values = [made] if made is not None else [reading.values[node] for node in replaced]
     parts = {each.key for value in values for each in value.walk()}
     gone = {
-        id(node): node
-        for node in ast.walk(reading.node)
-        if isinstance(node, ast.Assign) and _may_go(reading, node, parts)
+        id(node): node for node in walk(reading.node) if isinstance(node, ast.Assign) and _may_go(reading, node, parts)
     }
     while True:
         around = {id(node) for node in (*replaced, *gone.values())}
@@ -44,7 +43,7 @@ def _may_go(reading: Reading, node: ast.Assign, parts: set[int]) -> bool:
     scope, value = reading.file.scopes[reading.node], reading.values.get(node.value)
     target = node.targets[0]
     is_local = isinstance(target, ast.Name) and target.id in scope.bound and target.id not in scope.elsewhere
-    is_pure = not any(each in reading.doing or isinstance(each, ast.NamedExpr) for each in ast.walk(node))
+    is_pure = not any(each in reading.doing or isinstance(each, ast.NamedExpr) for each in walk(node))
     is_plain = len(node.targets) == 1 and is_local and is_pure and _is_alone(reading, node)
     return is_plain and value is not None and value.key in parts
 
@@ -52,7 +51,7 @@ def _may_go(reading: Reading, node: ast.Assign, parts: set[int]) -> bool:
 def _used(reading: Reading, around: set[int]) -> set[str]:
     """The names that are read, changed or deleted outside of some nodes."""
     used = set()
-    for node in ast.walk(reading.node):
+    for node in walk(reading.node):
         name = node.target if isinstance(node, ast.AugAssign) else node
         is_use = isinstance(name, ast.Name) and (name is not node or not isinstance(name.ctx, ast.Store))
         if is_use and not any(id(each) in around for each in (node, *reading.file.ancestors(node))):
@@ -79,7 +78,7 @@ def _blocks(reading: Reading, gone: list[ast.stmt]) -> list[tuple[ast.AST, list[
 def _goes_whole(parent: ast.AST, gone: list[ast.stmt]) -> bool:
     """Whether a compound statement is a condition that calls nothing, and nothing of it would be left."""
     is_whole = isinstance(parent, ast.If) and all(node in gone for node in (*parent.body, *parent.orelse))
-    return is_whole and not any(isinstance(each, (ast.Call, ast.NamedExpr)) for each in ast.walk(parent.test))  # type: ignore[attr-defined]
+    return is_whole and not any(isinstance(each, (ast.Call, ast.NamedExpr)) for each in walk(parent.test))  # type: ignore[attr-defined]
 
 
 def _with_conditions(reading: Reading, gone: list[ast.stmt]) -> tuple[list[ast.stmt], list[list[ast.stmt]]]:
@@ -96,10 +95,10 @@ def _with_conditions(reading: Reading, gone: list[ast.stmt]) -> tuple[list[ast.s
 
 def _of_block(block: list[ast.stmt], gone: Collection[ast.stmt]) -> list[ast.stmt]:
     """What goes of a block: its own statements, or else those further in."""
-    inside = {id(each) for outer in block for each in ast.walk(outer)}
+    inside = {id(each) for outer in block for each in walk(outer)}
     return [node for node in block if node in gone] or [node for node in gone if id(node) in inside]
 
 
 def names_in(text: str) -> set[str]:
     """The names that the text of an expression uses."""
-    return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    return {node.id for node in walk(ast.parse(text)) if isinstance(node, ast.Name)}

@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 import ast
-import math
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
-from .frames import Reading, where
-from .masks import causal_mask
+from .frames import Reading
+from .masked import BETWEEN, PLAIN, Masking, Unread, holds_product, masked
 from .numbers import is_number
+from .operations import applied
 from .shapes import rank_of, size_of
 from .values import Graph, Value
 
-_MODES = re.compile("grad|inference_mode|autocast|precision")
-_PLAIN = {"contiguous", "clone"}
-_BETWEEN = _PLAIN | {
-    "dropout",
-    "mul",
-    "div",
-    "add",
-    "sub",
-    "cast",
-    "masked_fill",
-    "where",
-    "phi",
-    "index",
-    "permute",
-    "detach",
-}
-_MASKED = {"input", "other", "mask", "value", "condition"}
 _MATRICES = {"mT", "swap", "permute", "unfold"}
 _UNKNOWN = {"call", "opaque", "module", "linear"}
 _PRODUCTS = {"matmul", "einsum", "baddbmm"}
-
-
-class Unread(Exception):
-    """What looks like attention is written in a way that is not understood, at a value."""
-
-    def __init__(self, value: Value, reason: str) -> None:
-        super().__init__(reason)
-        self.value = value
-
-
-@dataclass(frozen=True)
-class Masking:
-    """One mask of the scores: True hides a key, or keeps it, or a number is added."""
-
-    mask: Value
-    kind: str  # "hides", "keeps", "added"
-    condition: Value | None = None
-    is_asked_for: bool = True  # whether it masks where the condition holds, or where it does not
-
-    @cached_property
-    def is_causal(self) -> bool:
-        """Whether it hides the future, and nothing else."""
-        found = causal_mask(self.mask)
-        if found is None or found.left_out:
-            return False
-        return {"hides": found.hides_future, "keeps": found.keeps_past, "added": found.adds_to_future_alone}[self.kind]
 
 
 @dataclass(slots=True)
@@ -76,7 +31,28 @@ class Attention:
     dropout: Value | None = None
     masks: list[Masking] = field(default_factory=list)
     factors: list[tuple[Value, bool]] = field(default_factory=list)  # of the scale, and whether they divide
+    scaled: dict[str, tuple[Value, list[tuple[Value, bool]]]] = field(default_factory=dict)  # operands, their factors
     made: list[Value] = field(default_factory=list)  # all values from the scores to the weights, dropped out
+    is_longer: bool = False  # whether there may be more keys than queries
+    asked: list[Call] = field(default_factory=list)  # those that hand in a causal mask
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that leads to an attention, and what that is there, if it can be read."""
+
+    reading: Reading
+    node: ast.Call
+    found: Attention | None
+
+    @property
+    def masks(self) -> list[Masking]:
+        return self.found.masks if self.found is not None else []
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether all that it hides is the future."""
+        return bool(self.masks) and all(mask.is_causal for mask in self.masks)
 
 
 def attentions(graph: Graph, reading: Reading) -> Iterator[Attention | Unread]:
@@ -103,62 +79,24 @@ def attentions(graph: Graph, reading: Reading) -> Iterator[Attention | Unread]:
             yield unread
 
 
-def handed_a_causal_mask(readings: Iterable[Reading], found: Attention) -> str:
-    """The name of a function that hands an attention a causal mask as one that is not known where it is computed."""
-    if any(_is_triangle(each) for mask in found.masks for each in mask.mask.walk()):
-        return ""
-    for reading in readings:
-        for call, function in reading.calls.items():
-            if call not in reading.values or function is reading.node:
-                continue
-            for value in reading.values[call].walk():
-                is_it = value.op == "matmul" and value.at is not None and value.at.node is found.node
-                softmax = _softmax_in(value["input"]) if is_it else None
-                if softmax is not None and any(_is_triangle(each) for each in softmax["input"].walk()):
-                    return getattr(reading.node, "name", "its caller")
-    return ""
-
-
-def hides_more_at_times(mask: Value) -> bool:
-    """Whether a mask is a causal one in one case, or with more that is hidden, and not cut out of one."""
-    if _is_triangle(mask):
-        return True
-    return mask.op in ("phi", "or", "and", "xor", "cast", "invert") and any(hides_more_at_times(e) for e in mask.items)
-
-
-def _is_triangle(value: Value) -> bool:
-    found = causal_mask(value) if value.op not in ("const", "parameter", "size") else None
-    return (
-        found is not None
-        and not found.left_out
-        and (found.hides_future or found.keeps_past or found.adds_to_future_alone)
-    )
-
-
-def other_mode(reading: Reading, found: Attention) -> bool:
-    """Whether weights are made without gradients, or in another precision, and the weighted sum is not."""
-    modes = [_modes(each) for each in (*found.made, found.softmax)]
-    is_set = any(effect.kind in ("set_grad_enabled", "set_default_dtype") for effect in reading.effects)
-    own = _modes(found.result)
-    return is_set or any(mode - own for mode in modes)
-
-
-def _modes(value: Value) -> set[ast.AST]:
-    """The contexts and decorators under which a value is made that say how gradients or numbers are."""
-    found: set[ast.AST] = set()
-    for each in value.at.file.ancestors(value.at.node) if value.at is not None else ():
-        items = [item.context_expr for item in each.items] if isinstance(each, (ast.With, ast.AsyncWith)) else []
-        said = " ".join(map(ast.unparse, [*items, *getattr(each, "decorator_list", ())]))
-        if _MODES.search(said):
-            found.add(each)
-    return found
+def in_a_call(graph: Graph, reading: Reading, call: ast.Call, found: Attention) -> Iterator[Call]:
+    """An attention as a call makes it, which leads to it; every time, where it does so more than once."""
+    for product in reading.values[call].walk():
+        is_it = product.op == "matmul" and product.at is not None and product.at.node is found.node
+        softmax = _softmax_in(product["input"]) if is_it else None
+        try:
+            made = _read(graph, call, product, product, softmax) if softmax is not None else None
+        except Unread:
+            made = None
+        if is_it:
+            yield Call(reading, call, made)
 
 
 def _softmax_in(value: Value, depth: int = 12) -> Value | None:
     """The softmax that a value is made of, past what may be done to weights."""
     if value.op == "softmax":
         return value
-    if value.op not in _BETWEEN | _UNKNOWN or not depth:
+    if value.op not in BETWEEN | _UNKNOWN or not depth:
         return None
     return next((found for each in value.items if (found := _softmax_in(each, depth - 1)) is not None), None)
 
@@ -171,13 +109,14 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
     while weights.key != softmax.key:
         if weights.op == "dropout" and dropout is None:
             dropout = weights
-        elif weights.op not in _PLAIN and not _is_cast_back(weights, softmax["input"]):
+        elif weights.op not in PLAIN and not _is_cast_back(weights, softmax["input"]):
             raise Unread(weights, "something is done to its weights besides dropout")
         weights = weights["input"]
         made.append(weights)
-    dim, rank = softmax.get("dim"), rank_of(graph, product)
-    is_last = dim is not None and (dim.number == -1 or (rank is not None and dim.number == rank - 1))
-    if not is_last:
+    dim, rank = softmax.get("dim"), _rank(graph, product["other"], softmax["input"])
+    if dim is not None and (dim.number or 0) > 0 and not rank:
+        raise Unread(softmax, "how many dimensions its softmax has is not known: count from the last one, dim=-1")
+    if dim is None or dim.number not in (-1, rank - 1):
         raise Unread(softmax, "its softmax is not over the last dimension, that of the keys")
     if (
         "dtype" in softmax.args
@@ -188,6 +127,13 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
     found = Attention(node, result, softmax, product, product, product["other"], dropout, made=made)
     _read_scores(graph, found, softmax["input"])
     return found
+
+
+def _rank(graph: Graph, values: Value, scores: Value) -> int:
+    """How many dimensions scores have, as far as what they are made of and what they weigh tells; 0 if that is not."""
+    while scores.op != "matmul" and holds_product(scores):
+        scores = next(each for each in scores.items if holds_product(each))
+    return max(rank_of(graph, each) or 0 for each in (values, scores, *scores.items))
 
 
 def _is_dtype_of(dtype: Value, scores: Value) -> bool:
@@ -206,104 +152,34 @@ def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
     """Take masks and factors off the scores, down to the product of queries and keys."""
     while scores.op != "matmul":
         found.made += [scores, *(scores.items[1:] if scores.op == "phi" else ())]
-        masking = _masking(scores)
+        masking = masked(scores)
         if masking is not None:
             scores, mask = masking
             _require_unscaled(found, mask)
             found.masks.append(mask)
         elif scores.op in ("mul", "div"):
             scores = _unscaled(found, scores)
-        elif scores.op in _PLAIN:
+        elif scores.op in PLAIN:
             scores = scores["input"]
         else:
             raise Unread(
                 scores, "its scores are no scaled product of queries and keys, with masks: " + _described(scores)
             )
     found.made.append(scores)
-    found.queries, keys = scores["input"], scores["other"]
-    found.queries = _without_factors(graph, found, found.queries)
-    keys = _without_factors(graph, found, keys)
-    found.keys = keys["input"] if keys.op == "mT" else graph.value("mT", {"input": keys}, at=keys.at)
+    sides = []
+    for name, side in (("queries", scores["input"]), ("keys", scores["other"])):
+        known = len(found.factors)
+        sides.append(_without_factors(graph, found, side))
+        found.scaled[name] = (
+            side if name == "queries" else applied(graph, "mT", {"input": side}, side.at),
+            found.factors[known:],
+        )
+    found.queries, keys = sides
+    found.keys = applied(graph, "mT", {"input": keys}, keys.at)
     of_queries, of_keys = rank_of(graph, found.queries), rank_of(graph, keys)
     is_vector = of_queries == 1 or of_keys == 1 or (of_keys == 2 and of_queries is None)  # noqa: PLR2004 - a matrix
     if is_vector or (keys.op not in _MATRICES and of_keys is None and (of_queries or 0) < 3):  # noqa: PLR2004 - a batch
         raise Unread(keys, "how many dimensions its queries and keys have is not known: torch wants two and more")
-
-
-def _masking(scores: Value) -> tuple[Value, Masking] | None:
-    """The scores under a mask, and the mask."""
-    if scores.op in ("add", "masked_fill", "where") and scores.args.keys() - {
-        "input",
-        "other",
-        "mask",
-        "value",
-        "condition",
-    }:
-        raise Unread(scores, f"{scores.op} is told more than its operands")
-    match scores.op:
-        case "masked_fill":
-            _require_infinite(scores["value"])
-            return scores["input"], Masking(scores["mask"], "hides")
-        case "where":
-            for name, other, kind in (("input", "other", "keeps"), ("other", "input", "hides")):
-                if _holds_product(scores[name]) and not _holds_product(scores[other]):
-                    _require_infinite(scores[other])
-                    return scores[name], Masking(scores["condition"], kind)
-        case "add":
-            for name, other in (("input", "other"), ("other", "input")):
-                if _holds_product(scores[name]) and not _holds_product(scores[other]):
-                    if not _is_nothing(scores[other]) and not _is_float_mask(scores[other]):
-                        raise Unread(scores[other], "what is added to its scores may be no mask that torch takes")
-                    return scores[name], Masking(scores[other], "added")
-        case "phi":
-            for side, other, is_asked_for in (("yes", "no", True), ("no", "yes", False)):
-                inner = _masking(scores[side]) if scores[side].op != "phi" else None
-                if inner is not None and inner[0].key == scores[other].key:
-                    mask = where(inner[1].mask, scores["test"], is_asked_for)
-                    return inner[0], Masking(mask, inner[1].kind, scores["test"], is_asked_for)
-            return _choice_of_masks(scores)
-    return None
-
-
-def _choice_of_masks(scores: Value) -> tuple[Value, Masking] | None:
-    """Scores to which one of two masks is added, one of them nothing: baddbmm with a bias or zeros."""
-    sides = [_masking(scores[side]) for side in ("yes", "no")]
-    if None in sides or len({inner[0].key for inner in sides if inner is not None}) != 1:
-        return None
-    (base, yes), (_, no) = sides  # type: ignore[misc]
-    for mask, other, is_asked_for in ((yes, no, True), (no, yes, False)):
-        if mask.kind == other.kind == "added" and _is_nothing(other.mask):
-            return base, Masking(mask.mask, mask.kind, scores["test"], is_asked_for)
-    return None
-
-
-def _is_float_mask(value: Value) -> bool:
-    """Whether a tensor has rows and columns, and floats in them, for certain."""
-    while value.op in ("index", "contiguous", "clone", "detach", "expand", "unsqueeze", "triu", "tril", "masked_fill"):
-        value = value["input"]
-    if value.op == "phi":
-        return all(_is_float_mask(value[side]) or _is_nothing(value[side]) for side in ("yes", "no"))
-    size, dtype = value.get("size"), value.get("dtype")
-    is_matrix = size is not None and size.op == "tuple" and len(size.args) > 1
-    is_float = dtype is None or (dtype.op == "attr" and dtype.data == "dtype") or "float" in str(dtype.data)
-    fill = value.get("fill_value")
-    is_filled = value.op in ("zeros", "new_zeros") or (value.op in ("full", "new_full") and fill is not None)
-    return is_matrix and is_float and is_filled and (fill is None or isinstance(fill.number, float))
-
-
-def _is_nothing(value: Value) -> bool:
-    return value.number == 0 or value.op in ("zeros", "new_zeros", "zeros_like")
-
-
-def _holds_product(value: Value, depth: int = 12) -> bool:
-    if value.op == "matmul":
-        return True
-    return value.op in _BETWEEN and depth > 0 and any(_holds_product(each, depth - 1) for each in value.items)
-
-
-def _require_infinite(value: Value) -> None:
-    if value.number != -math.inf:
-        raise Unread(value, 'its mask does not fill with float("-inf"), and rows that are all masked would differ')
 
 
 def _unscaled(found: Attention, scores: Value) -> Value:
@@ -315,6 +191,8 @@ def _unscaled(found: Attention, scores: Value) -> Value:
         inner, factor = factor, inner
     if not is_number(factor):
         raise Unread(factor, "its scale may be a tensor, which torch takes none: multiply the queries by it")
+    if _is_negative(factor):
+        raise Unread(factor, "its scale is negative, and torch takes its root: negate the queries")
     found.factors.append((factor, scores.op == "div"))
     return inner
 
@@ -329,7 +207,7 @@ def _without_factors(graph: Graph, found: Attention, tensor: Value) -> Value:
         inner, factor = tensor["input"], tensor["other"]
         if tensor.op == "mul" and is_number(inner):
             inner, factor = factor, inner
-        if not is_number(factor):
+        if not is_number(factor) or _is_negative(factor):
             break
         found.factors.append((factor, tensor.op == "div"))
         tensor = inner
@@ -338,10 +216,14 @@ def _without_factors(graph: Graph, found: Attention, tensor: Value) -> Value:
 
 def _require_unscaled(found: Attention, mask: Masking) -> None:
     """Raise Unread where a mask is scaled with the scores, and that makes a difference."""
-    is_infinite = mask.kind != "added" or mask.is_causal
+    is_infinite = (mask.kind != "added" or mask.is_causal) and not mask.is_low
     for factor, _ in found.factors:
         if not is_infinite or not _is_positive(factor):
             raise Unread(factor, "its scores are scaled once they are masked")
+
+
+def _is_negative(value: Value) -> bool:
+    return (value.number or 0) < 0 or value.op == "neg"
 
 
 def _is_positive(value: Value) -> bool:
@@ -366,12 +248,10 @@ def is_default_scale(graph: Graph, reading: Reading, found: Attention) -> bool:
     settings = [each for each in factor.walk() if each.op == "parameter" and each.data[1] is not reading.node]
     if settings:  # of a constructor: an attribute may be set to something else
         return False
-    power = 0.5 if divides else -0.5
-    if factor.op != "pow" or factor["exponent"].number != power:
-        return False
-    return factor["input"].key in _widths(graph, found)
+    return any(sized_as(graph, factor, each, 0.5 if divides else -0.5) for each in (found.queries, found.keys))
 
 
-def _widths(graph: Graph, found: Attention) -> set[int]:
-    """The keys of the values that are the width of queries and keys."""
-    return {size_of(graph, each, graph.const(-1), None).key for each in (found.queries, found.keys)}
+def sized_as(graph: Graph, factor: Value, tensor: Value, power: float) -> bool:
+    """Whether a factor is a power of the width of a tensor's last dimension."""
+    width = size_of(graph, tensor, graph.const(-1), None)
+    return factor.op == "pow" and factor["exponent"].number == power and factor["input"].key == width.key

@@ -32,7 +32,8 @@ def imported(frame: Frame, node: ast.Import | ast.ImportFrom) -> Env:
         path = files.imported(module, here)
         inner = files.imported(f"{module}{'' if module.endswith('.') else '.'}{alias.name}", here)
         if alias.name == "*":
-            env |= frame.code.module(path).env if path is not None and path != here else {}
+            names = files.exported(path) if path is not None else ()
+            env |= {each: graph.value("import", data=(path, each), at=Place(frame.file, alias)) for each in names}
         elif path is not None and not (path.endswith("__init__.py") and inner is not None):
             env[name] = graph.value("import", data=(path, alias.name), at=Place(frame.file, alias))
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from .code import Code
 from .files import File, Function
 from .frames import Guard, Reading
+from .nodes import walk
 from .signatures import VIEWS
 from .updates import Update, is_within, reading_of, results, runs
 from .values import Place, Value
@@ -87,12 +88,12 @@ def _is_loss_inside(update: Update, within: set[ast.AST]) -> bool:
     made = [node for node, value in reading.values.items() if value.key == update.loss.key]
     made += [node for node in update.runs if any(each.key == update.loss.key for each in results(reading.values[node]))]
     inside = any(not within.isdisjoint(reading.file.ancestors(node)) for node in made)
-    return inside or within.isdisjoint(ast.walk(reading.node))
+    return inside or within.isdisjoint(walk(reading.node))
 
 
 def always_on(code: Code) -> Iterator[tuple[File, ast.expr]]:
     """Where a tree enters autocast, or turns it on, and no option says whether."""
-    for file in filter(lambda each: code.is_importable(each.path), code.files.having(b"autocast")):
+    for file in filter(lambda each: code.is_importable(each.path), code.files.holding("autocast")):
         for node in [*file.uses.get("autocast", ()), *file.uses.get("set_autocast_enabled", ())]:
             call = file.parents[node]
             meant = code.module(file.path).expr(node) if isinstance(call, ast.Call) and call.func is node else None
@@ -164,7 +165,7 @@ def _is_part_of(reading: Reading, node: ast.expr, loss: set[int] | None) -> bool
 def in_place(reading: Reading, found: Sequence[tuple[Reading, ast.expr]], inside: Sequence[ast.AST]) -> ast.AST | None:
     """Where logits are changed in place, or asked to keep a gradient: what is made of them would not see it."""
     keys = {where.values[node].key for where, node in found if where is reading}
-    for node in (each for outer in inside for each in ast.walk(outer) if isinstance(each, ast.expr)):
+    for node in (each for outer in inside for each in walk(outer) if isinstance(each, ast.expr)):
         if node not in reading.values or reading.values[node].key not in keys:
             continue
         around = reading.file.parents[node]

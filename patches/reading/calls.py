@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from .attributes import attribute
 from .files import Function
 from .frames import Frame, choice, kept_in
 from .names import parameters
+from .nodes import walk
 from .operations import applied
 from .shapes import size_of
 from .signatures import MODULES, bound, method_named, operation_named
@@ -70,8 +72,26 @@ def unknown(frame: Frame, callee: Value, placed: Sequence[Value], named: Mapping
     name = name_of(callee)
     frame.effect(name, made, at.node)
     owner = callee["of"] if callee.op == "attr" else placed[0] if placed else None
+    if name == "register_buffer" and owner is not None and len(placed) > 1 and placed[0].is_const():
+        _keep_triangle(frame, owner, str(placed[0].data), placed[1])
     _change(frame, name, owner, named, made)
     return made
+
+
+def _keep_triangle(frame: Frame, owner: Value, name: str, value: Value) -> None:
+    """Know a buffer that is a triangle, and that nothing sets or changes in place; others come with a checkpoint."""
+    if not any(each.op in ("tril", "triu") for each in value.walk()):
+        return
+    for file in frame.code.files.naming(name):
+        for node in file.uses.get(name, ()):
+            chain = [
+                node,
+                *takewhile(lambda each: isinstance(each, (ast.Attribute, ast.Subscript)), file.ancestors(node)),
+            ]
+            is_set = any(not isinstance(getattr(each, "ctx", ast.Load()), ast.Load) for each in chain)
+            if is_set or any(isinstance(each, ast.Attribute) and each.attr.endswith("_") for each in chain):
+                return
+    frame.run.attributes[owner.key, name] = value
 
 
 def _change(frame: Frame, name: str, owner: Value | None, given: Mapping[str, Value], made: Value) -> None:
@@ -110,10 +130,13 @@ def _follow(
         return unknown(frame, function, placed, named, at)
     inner = frame.inside(node, called=closure or frame.code.module(path), file=file)
     if owner is not None:
-        inner.owner, inner.cls = owner, owner.data if owner.op in ("self", "instance", "class") else None
+        cls = file.owner(node) if isinstance(node, Function) else None
+        inner.owner, inner.cls = owner, (path, cls) if cls is not None else None
+        if owner.op in ("self", "instance", "class"):
+            inner.cls = owner.data
     inner.bind_arguments(node, placed, named)
     arguments = ((name, value.key) for name, value in inner.env.items())
-    key = (node, id(closure), owner.key if owner is not None else None, *arguments)
+    key = (path, node, closure, owner.key if owner is not None else None, *arguments)
     known = frame.code.followed.get(key) if not run.attributes else None
     if known is not None:
         return known.copy()  # another object that is computed alike
@@ -216,6 +239,11 @@ def _builtin(frame: Frame, name: str, placed: Sequence[Value], named: Mapping[st
             return graph.group(kind, first.items, at) if first.op in ("tuple", "list") else first
         case "getattr" if len(placed) > 1 and placed[1].is_const():
             return attribute(frame, placed[0], str(placed[1].data), at)
+        case "setattr" if len(placed) == 3:  # noqa: PLR2004
+            attr = str(placed[1].data) if placed[1].is_const() else ""
+            frame.run.attributes |= {(placed[0].key, attr): placed[2]} if attr else {}
+            frame.effect("setattr", graph.value("setattr", {"of": placed[0], "value": placed[2]}, attr, at), at.node)
+            return graph.const(None, at)
         case "enumerate" if first is not None:
             start = {"start": placed[1]} if len(placed) > 1 else dict(named)
             return graph.value("enumerate", {"input": first, **start}, at=at)
@@ -257,10 +285,26 @@ def decorated(frame: Frame, node: Function) -> Value:
     for decorator in reversed(node.decorator_list):
         made, at = frame.code.resolved(frame.expr(decorator)), Place(frame.file, decorator)
         if made.op in ("function", "bound"):
-            value = call(frame, made, [value], {}, at)
+            inner, value = value, call(frame, made, [value], {}, at)
+            if _hands_on(value, inner):
+                value = frame.graph.value("function", {"decorated": plain}, value.data, at)
         elif not _is_transparent(made["func"] if made.op == "call" else made):
             return frame.graph.opaque(f"what the decorator makes of {node.name} is not known", at, {"decorated": plain})
     return value
+
+
+def _hands_on(outer: Value, inner: Value) -> bool:
+    """Whether a function calls another, which is around it, with all that it is given, and takes nothing itself."""
+    _, node, around = outer.data if outer.op == "function" else (None, None, None)
+    if around is None or not isinstance(node, Function) or parameters(node.args):
+        return False
+    names = {name for name, value in around.env.items() if value is inner}
+    rest = [getattr(each, "arg", None) for each in (node.args.vararg, node.args.kwarg)]
+    calls = [each for each in walk(node) if isinstance(each, ast.Call) and getattr(each.func, "id", None) in names]
+    return bool(calls) and all(
+        [getattr(getattr(each, "value", None), "id", "") for each in (*call.args, *call.keywords)] == rest
+        for call in calls
+    )
 
 
 def _is_transparent(decorator: Value) -> bool:

@@ -12,11 +12,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from .classes import constructor_of, names_of
 from .files import File, Files, Function
 from .frames import DEEPEST, Frame, Reading, Run
+from .nodes import walk
+from .receivers import Receivers
 from .statements import Reader
-from .values import Graph, Value
+from .values import Graph, Place, Value
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
+_HANDED_ON = ("parameter", "attr")
 LONGEST = 16  # names that stand for names, classes under classes
 
 
@@ -26,15 +29,45 @@ class Code:
     def __init__(self, files: Files) -> None:
         self.files = files
         self.graph = Graph()
-        self.followed: dict[Hashable, Value] = {}
+        self.homes: dict[ast.AST, str] = {}
+        self.followed: dict[tuple[Hashable, ...], Value] = {}
         self._modules: dict[str, Reader] = {}
         self._readings: dict[ast.AST, Reading] = {}
         self._readers: dict[ast.AST, Reader] = {}
-        self._attributes: dict[tuple[ast.ClassDef, int], dict[str, Value]] = {}
+        self._attributes: dict[tuple[str, ast.ClassDef, int], dict[str, Value]] = {}
         self._under: dict[ast.ClassDef, list[ast.ClassDef]] = {}
         self._scripts: dict[str, Reading] = {}
         self.answers: dict[Hashable, Any] = {}  # of questions that are asked more than once, by `once`
         self._importable: dict[str, bool] = {}
+        self._receivers = Receivers(files)
+        self._reaching: dict[str, bool] = {}  # the files in whose readings it counts what others hand on
+
+    def aside(self, changed: set[str], read: Callable[[str], bytes]) -> Code:
+        """The code of a tree some of whose files are other ones, to look at; this one stays as it is."""
+        other = copy(self)
+        for name, known in vars(self).items():
+            if isinstance(known, dict):
+                setattr(other, name, dict(known))
+        other.over(changed, read)
+        return other
+
+    def over(self, changed: set[str], read: Callable[[str], bytes]) -> None:
+        """Go on with a tree some of whose files have changed: what that can have touched is forgotten."""
+        if not changed:
+            return
+        self.files, touched = self.files.over(changed, read)
+        touched |= self._reaching.keys()
+        self._receivers = Receivers(self.files)
+        self.answers, self._importable = {}, {}
+        for known in (self._modules, self._scripts):
+            for path in touched & known.keys():
+                del known[path]
+        kept = {node for node, reading in self._readings.items() if reading.file.path not in touched}
+        self._readings = {node: self._readings[node] for node in kept}
+        self._readers = {node: self._readers[node] for node in kept}
+        self._attributes = {key: each for key, each in self._attributes.items() if key[0] not in touched}
+        self._under = {}
+        self.followed = {key: each for key, each in self.followed.items() if key[0] not in touched}
 
     def reading(
         self, file: File, function: Function, owner: ast.ClassDef | None = None, *, deepest: int = DEEPEST
@@ -99,16 +132,17 @@ class Code:
             self._importable[path] = False
         if path not in self._importable:
             self._importable[path] = True  # as far as a circle of imports is concerned
-            imports = [value.data for value in self.module(path).env.values() if value.op == "import"]
+            imports = [value for value in self.module(path).env.values() if value.op == "import"]
             self._importable[path] = all(
-                self.is_importable(other) and self._has(other, name) for other, name in imports
+                self.is_importable(value.data[0]) and (_is_of_star(value) or self._has(*value.data))
+                for value in imports
             )
         return self._importable[path]
 
     def _has(self, path: str, name: str) -> bool:
         frame = self.module(path)
         is_module = path.endswith("__init__.py") and self.files.imported(f".{name}", path) is not None
-        return name in frame.env or is_module or frame.scope.is_open
+        return name in frame.env or is_module or self.files.is_open(frame.file)
 
     def member(self, path: str, name: str) -> Value:
         """What a name means at the top of a module of the tree."""
@@ -142,8 +176,38 @@ class Code:
         for place, each in self.bases(path, node):
             for statement in reversed(each.body):
                 if isinstance(statement, Function) and statement.name == name:
+                    self.homes[statement] = place
                     return place, each, statement
         return None
+
+    def reached(self, callee: Value, at: Place) -> Value | None:
+        """A method of an object that others hand on, as its class has it; None where there is not just one such method.
+
+        A model is not gone into: it is what is called, and a method of it is a call of it.
+        """
+        owner, name = callee["of"], callee.data
+        kinds = self._receivers.of(owner) if owner.op in _HANDED_ON and name in self._receivers.methods else None
+        if kinds is not None and not kinds:  # nobody tells: what it is asked for does
+            kinds = self._receivers.able(owner, name)
+        found = {self.method(*cls, name) for cls in kinds or ()}
+        made = found.pop() if len(found) == 1 else None
+        is_open = any(self.is_open(*cls, name) or self.method(*cls, "forward") is not None for cls in kinds or ())
+        if made is None or is_open or made[2].decorator_list or not _takes(made[2], at.node):
+            return None
+        self._reaching[at.file.path] = True
+        function = self.graph.value("function", data=(made[0], made[2], None), at=at)
+        return self.graph.value("bound", {"func": function, "self": owner}, at=at)
+
+    def is_part(self, value: Value) -> bool:
+        """Whether an attribute is no method, but something that objects of its owner's classes keep."""
+        kinds = self._receivers.of(value["of"])
+        return bool(kinds) and all(self.method(*cls, value.data) is None for cls in kinds or ())
+
+    def home(self, function: ast.AST) -> File | None:
+        """The file of a function that something calls; None of what is no such function."""
+        path = self.homes.get(function)
+        file = self.files.file(path) if path is not None else None
+        return file if file is not None and function in file.parents else None
 
     def is_open(self, path: str, node: ast.ClassDef, name: str) -> bool:
         """Whether a name of a class may mean something else than the class says.
@@ -162,11 +226,11 @@ class Code:
         if node not in self._under:
             found = self._under[node] = []
             word = re.compile(rf"class\s[^:]*\b{node.name}\b".encode())
-            for path in sorted(self.files.paths):
+            for path in self.files.paths:
                 if not word.search(self.files.raw(path)):
                     continue
                 file = self.files.file(path)
-                for each in ast.walk(file.module) if file is not None else ():
+                for each in walk(file.module) if file is not None else ():
                     names = {getattr(base, "id", getattr(base, "attr", "")) for base in getattr(each, "bases", ())}
                     if isinstance(each, ast.ClassDef) and each is not node and node.name in names:
                         found += [each, *self.subclasses(each)]
@@ -174,10 +238,10 @@ class Code:
 
     def attributes(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]:
         """What a constructor sets an object's attributes to; those that other methods set stand for themselves."""
-        known = self._attributes.get((node, owner.key))
+        known = self._attributes.get((path, node, owner.key))
         if known is not None:
             return known
-        found = self._attributes[node, owner.key] = {}
+        found = self._attributes[path, node, owner.key] = {}
         for place, each in reversed(self.bases(path, node)):
             found.update(self._set_in(place, each, owner))
             settings = {name for name, value in found.items() if value.op == "const"}  # which are there to be set
@@ -213,6 +277,22 @@ class Code:
             reader.symbolic(setup, node, owner)
         reader.body(setup.body)
         return found | {name: value for (key, name), value in run.attributes.items() if key == owner.key}
+
+
+def _is_of_star(value: Value) -> bool:
+    """Whether a star import gives a name, which is there only if its module has it."""
+    return value.at is not None and getattr(value.at.node, "name", "") == "*"
+
+
+def _takes(method: Function, call: ast.AST) -> bool:
+    """Whether a method may be given what a call gives."""
+    own = method.args
+    named = {each.arg for each in (*own.args, *own.kwonlyargs)}
+    given = {each.arg for each in call.keywords if each.arg is not None} if isinstance(call, ast.Call) else set()
+    placed = len(call.args) if isinstance(call, ast.Call) else 0
+    return (own.vararg is not None or placed < len((*own.posonlyargs, *own.args))) and (
+        own.kwarg is not None or given <= named
+    )
 
 
 def once(question: Callable[Concatenate[Code, Asked], Answer]) -> Callable[Concatenate[Code, Asked], Answer]:

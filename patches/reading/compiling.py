@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .classes import constructor_of
@@ -24,22 +24,47 @@ class Run:
     is_behind: bool
 
 
-def compiled(code: Code, update: Update) -> Place | None:
-    """The call by which the model of an update is compiled, in its scope or in one that leads to it."""
+def compiled(code: Code, update: Update) -> tuple[Place, str] | None:
+    """The call by which the model of an update is compiled, in its scope or in one that leads to it; what is wrong."""
     setup = _constructor(code, update.reading, update.model)
-    pending, seen = [*([setup] if setup is not None else []), update.reading], set[ast.AST]()
+    pending: list[tuple[Reading, ast.Call | None]] = [(setup, None)] if setup is not None else []
+    pending.append((update.reading, update.backward))
+    seen = set[ast.AST]()
     while pending and len(seen) < MOST_CALLERS:
-        reading = pending.pop(0)
+        reading, at = pending.pop(0)
         seen.add(reading.node)
         for effect in reading.effects:
             if effect.kind == "compile" and effect.through is not None and _is_of_torch(effect.value.get("func")):
-                return Place(reading.file, effect.through)
+                given = update.models if at is update.backward else _given(reading, at)
+                if effect.value["func"].op == "attr" or given is None or _is_among(effect.value, given):
+                    return Place(reading.file, effect.through), _misplaced(update, reading, effect.through, at)
         if reading.file.function(reading.node) is not None:
-            pending.append(scope_of(code, reading.file, reading.node))
+            pending.append((scope_of(code, reading.file, reading.node), None))
         if isinstance(reading.node, Function):
-            callers = {caller.node: caller for caller, _ in calls_of(code, reading.node)}
+            callers = {caller.node: (caller, call) for caller, call in calls_of(code, reading.node)}
             pending += [caller for node, caller in callers.items() if node not in seen]
     return None
+
+
+def _given(reading: Reading, call: ast.Call | None) -> list[Value] | None:
+    """What a call is made of that leads to an update; None where it is not seen."""
+    nodes = [call.func, *call.args, *(each.value for each in call.keywords)] if call is not None else []
+    return [reading.values[node] for node in nodes if node in reading.values] or None
+
+
+def _is_among(made: Value, given: Iterable[Value]) -> bool:
+    return any(part.key == made.key for each in given for part in each.walk())
+
+
+def _misplaced(update: Update, reading: Reading, call: ast.Call, at: ast.Call | None) -> str:
+    """Why a call does not compile a model once, before it is trained."""
+    around = [each for each in reading.file.ancestors(call) if isinstance(each, ast.For | ast.While)]
+    if at is None:
+        return ""
+    if any(is_within(reading.file, at, each) for each in around):
+        return "it is done anew in each turn of a loop of its training" if reading is update.reading else ""
+    is_behind = (call.lineno, call.col_offset) > (at.lineno, at.col_offset)
+    return "it is done behind the training that it is for" if is_behind else ""
 
 
 def _is_of_torch(func: Value | None) -> bool:
@@ -82,7 +107,7 @@ def run_of(code: Code, update: Update, of: Value) -> Run | None:
     setup = _constructor(code, reading, of)
     if setup is not None:
         return Run(setup, of, setup.node.body[-1], is_behind=True)  # type: ignore[attr-defined]
-    model = of if is_nested or reading is update.reading else next(iter(models(reading)), None)
+    model = of if is_nested or reading is update.reading else _counterpart(code, update, of, reading)
     body = reading.node.body  # type: ignore[attr-defined]
     place = next((place for place, each in enumerate(body) if is_within(reading.file, node, each)), None)
     if model is None or place is None:
@@ -93,6 +118,26 @@ def run_of(code: Code, update: Update, of: Value) -> Run | None:
     return (
         Run(reading, model, makers[-1], is_behind=True) if makers else Run(reading, model, body[place], is_behind=False)
     )
+
+
+def _counterpart(code: Code, update: Update, of: Value, reading: Reading) -> Value | None:
+    """What a model of an update, or a part of one, is in a scope that leads to it."""
+    known, chain = {each.key for each in models(update.reading)}, _owners(of)
+    names = [each.data for place, each in enumerate(chain) if any(outer.key in known for outer in chain[place + 1 :])]
+    there = models(reading)
+    keys = {each.key for each in there}
+    model = next((each for each in there if not any(outer.key in keys for outer in _owners(each)[1:])), None)
+    for name in reversed(names):
+        model = code.graph.value("attr", {"of": model}, name) if model is not None else None
+    return model
+
+
+def _owners(value: Value) -> list[Value]:
+    """A value, and what it is an attribute of, from the inside out."""
+    found = [value]
+    while found[-1].op == "attr":
+        found.append(found[-1]["of"])
+    return found
 
 
 def _constructor(code: Code, reading: Reading, model: Value) -> Reading | None:

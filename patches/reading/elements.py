@@ -149,6 +149,16 @@ def _masked_fill(small: Evaluator, value: Value) -> Tensor:
     )
 
 
+def _set(small: Evaluator, value: Value) -> Tensor:
+    """What is written by a mask."""
+    base, mask = small.tensor(value["input"]), small.tensor(value["0"])
+    if not mask.is_bool or mask.shape != base.shape or "1" in value.args:
+        raise Unknown(value)
+    new = small.number(value["value"])
+    kind = type(base.data[0]) if base.data else float
+    return Tensor(base.shape, tuple(kind(new) if sets else x for x, sets in zip(base.data, mask.data, strict=True)))
+
+
 def _where(small: Evaluator, value: Value) -> Tensor:
     parts = [small.operand(value[name]) for name in ("condition", "input", "other")]
     shape, (c, a, b) = broadcast(*parts)
@@ -347,6 +357,7 @@ TENSORS: dict[str, Operation] = {
     "permute": _ordered(lambda value, _: value.data),
     "phi": _choice,
     "reshape": _viewed,
+    "setitem": _set,
     "squeeze": _squeezed,
     "swap": _ordered(_swap),
     "tril": _triangle(lambda right, k: right <= k),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ast
 import builtins
+from copy import copy
 
 from .attributes import attribute, is_of_module
 from .calls import call, name_of
 from .frames import Frame, Guard, choice, is_of_a_cache, item_of, kept_in
+from .nodes import walk
+from .numbers import is_number
 from .operations import applied
 from .shapes import size_of
 from .signatures import BINARY, COMPARE, UNARY
 from .values import Place, Value
 
+_INTEGERS = {"const", "size", "item", "counted", "carried"}
 _MOST_ITEMS = 16  # of a display that a comprehension goes through one by one
 
 
@@ -36,9 +40,8 @@ def value_of(frame: Frame, node: ast.expr) -> Value:
         case ast.Tuple() | ast.List() if not any(isinstance(each, ast.Starred) for each in node.elts):
             kind = "tuple" if isinstance(node, ast.Tuple) else "list"
             return graph.group(kind, [frame.expr(each) for each in node.elts], at)
-        case ast.Dict() if all(isinstance(key, ast.Constant) for key in node.keys):
-            pairs = zip(node.keys, node.values, strict=True)
-            return graph.value("dict", {str(getattr(key, "value", "")): frame.expr(each) for key, each in pairs}, at=at)
+        case ast.Dict() if all(key is None or isinstance(key, ast.Constant) for key in node.keys):
+            return _display(frame, node, at)
         case ast.Subscript():
             return _subscript(frame, node)
         case ast.NamedExpr():
@@ -64,6 +67,16 @@ def value_of(frame: Frame, node: ast.expr) -> Value:
     return graph.opaque(f"an expression of kind {type(node).__name__}", at)
 
 
+def _display(frame: Frame, node: ast.Dict, at: Place) -> Value:
+    entries = dict[str, Value]()
+    for key, each in zip(node.keys, node.values, strict=True):
+        value = frame.expr(each)
+        if key is None and value.op != "dict":
+            return frame.graph.opaque("an expression of kind Dict", at)
+        entries |= value.args if key is None else {str(getattr(key, "value", "")): value}
+    return frame.graph.value("dict", entries, at=at)
+
+
 def _operation(frame: Frame, node: ast.BinOp | ast.UnaryOp | ast.Compare | ast.BoolOp) -> Value:
     at, graph = Place(frame.file, node), frame.graph
     match node:
@@ -71,6 +84,8 @@ def _operation(frame: Frame, node: ast.BinOp | ast.UnaryOp | ast.Compare | ast.B
             left, right, op = frame.expr(node.left), frame.expr(node.right), BINARY.get(type(node.op))
             if op in ("mul", "add") and left.op in ("tuple", "list"):
                 return _repeated(frame, op, left, right, at)
+            if isinstance(node.op, ast.BitOr) and left.op == right.op == "dict":
+                return graph.value("dict", {**left.args, **right.args}, at=at)
             args = {"input": left, "exponent" if op == "pow" else "other": right}
             return applied(graph, op, args, at) if op is not None else graph.opaque("an operator", at, args)
         case ast.UnaryOp():
@@ -89,6 +104,64 @@ def _operation(frame: Frame, node: ast.BinOp | ast.UnaryOp | ast.Compare | ast.B
             return graph.group(kind, [frame.expr(each) for each in node.values], at)
 
 
+def set_by_name(frame: Frame, node: ast.For | ast.AsyncFor | ast.While) -> list[Value]:
+    """What a loop goes through, one by one, that only sets attributes by name; nothing of any other."""
+    if not isinstance(node, ast.For) or len(node.body) != 1 or node.orelse:
+        return []
+    match node.body[0], node.iter:
+        case ast.Expr(value=ast.Call(func=ast.Name(id="setattr"))), ast.Call(
+            func=ast.Attribute(value=of, attr="items")
+        ):
+            pairs = frame.expr(of)
+            made = [(frame.graph.const(key), each) for key, each in pairs.args.items()] if pairs.op == "dict" else []
+            return [frame.graph.group("tuple", pair) for pair in made]
+        case ast.Expr(value=ast.Call(func=ast.Name(id="setattr"))), source:
+            over = frame.expr(source)
+            return list(over.items) if over.op in ("tuple", "list") else []
+    return []
+
+
+def augmented(frame: Frame, node: ast.AugAssign) -> None:
+    """Let a target stand for what an operator makes of it."""
+    at, loaded = Place(frame.file, node), copy(node.target)
+    loaded.ctx = ast.Load()
+    old, change, op = value_of(frame, loaded), frame.expr(node.value), BINARY.get(type(node.op))
+    args = {"input": old, "exponent" if op == "pow" else "other": change}
+    made = applied(frame.graph, op, args, at) if op is not None else frame.graph.opaque("an operator", at, args)
+    if isinstance(node.target, ast.Name) and old.op not in _INTEGERS and not is_number(old):
+        frame.changed(old, frame.graph.opaque("changed in place under another name", at))
+    frame.bind(node.target, made)
+
+
+def matched(frame: Frame, subject: Value, case: ast.match_case) -> Value:
+    """Whether a case is the one that is taken; what its pattern names is bound."""
+    test = _fits(frame, subject, case.pattern)
+    if case.guard is None:
+        return test
+    guard = frame.expr(case.guard)
+    return guard if test.is_const(True) else frame.graph.group("all", [test, guard], Place(frame.file, case.pattern))
+
+
+def _fits(frame: Frame, subject: Value, pattern: ast.pattern) -> Value:
+    at, graph = Place(frame.file, pattern), frame.graph
+    match pattern:
+        case ast.MatchValue(value=node):
+            return applied(graph, "eq", {"input": subject, "other": frame.expr(node)}, at)
+        case ast.MatchSingleton(value=constant):
+            return applied(graph, "is", {"input": subject, "other": graph.const(constant)}, at)
+        case ast.MatchOr(patterns=every):
+            return graph.group("any", [_fits(frame, subject, each) for each in every], at)
+        case ast.MatchAs(pattern=inner, name=name):
+            if name is not None:
+                frame.env[name] = subject
+            return _fits(frame, subject, inner) if inner is not None else graph.const(True)
+    for each in walk(pattern):
+        name = getattr(each, "name", None) or getattr(each, "rest", None)
+        if isinstance(name, str):
+            frame.env[name] = graph.unique("matched", {"of": subject})
+    return graph.unique("case", {"of": subject}, at=at)
+
+
 def _repeated(frame: Frame, op: str, items: Value, other: Value, at: Place) -> Value:
     """[T] * 2 and (a, b) + (c,)."""
     if op == "mul" and isinstance(other.number, int) and 0 <= other.number <= _MOST_ITEMS:
@@ -102,15 +175,17 @@ def _name(frame: Frame, node: ast.Name) -> Value:
     at, graph = Place(frame.file, node), frame.graph
     owner = frame.scope.owner(node.id)
     if owner is None:
-        if not frame.file.scope.is_open:
+        known = _outermost(frame).env.get(node.id) if frame.file.scope.is_open else None
+        if known is None and not frame.code.files.is_open(frame.file):
             is_builtin = hasattr(builtins, node.id)
             return (
                 graph.value("builtin", data=node.id, at=at)
                 if is_builtin
                 else graph.opaque(f"{node.id} is not bound", at)
             )
-        known = _outermost(frame).env.get(node.id)
-        return known or graph.opaque(f"{node.id} may be bound without our seeing it", at)
+        return (
+            frame.code.resolved(known) if known else graph.opaque(f"{node.id} may be bound without our seeing it", at)
+        )
     holder: Frame | None = frame
     while holder is not None and holder.scope is not owner:
         holder = holder.outer
@@ -154,6 +229,8 @@ def _subscript(frame: Frame, node: ast.Subscript) -> Value:
     if base.op == "dict" and len(index) == 1 and first.is_const() and str(first.data) in base.args:
         is_known = not is_of_module(base)  # else anybody may have set it
         return base[str(first.data)] if is_known else graph.value("index", {"input": base, **index}, at=at)
+    if base.op == "dict" and base.args.keys() == {"True", "False"} and first.op in COMPARE.values():
+        return choice(graph, first, base["True"], base["False"], at)
     if base.op == "cache" or (base.op == "dict" and not base.args):
         return kept_in(frame, base, at)
     if number is not None and number >= 0 and base.op in ("call", "part", "item", "module"):
@@ -192,6 +269,16 @@ def _comprehension(frame: Frame, node: ast.ListComp | ast.GeneratorExp | ast.Set
 
 def _mapping(frame: Frame, node: ast.DictComp) -> Value:
     at, inner, tests = Place(frame.file, node), frame.inside(node), list[Value]()
+    first = node.generators[0]
+    over = frame.expr(first.iter) if len(node.generators) == 1 and not first.ifs else None
+    if over is not None and over.op in ("tuple", "list") and 0 < len(over.args) <= _MOST_ITEMS:
+        made = dict[str, Value]()
+        for item in over.items:
+            inner.bind(first.target, item)
+            key = inner.expr(node.key)
+            made |= {str(key.data): inner.expr(node.value)} if key.is_const() else {}
+        if len(made) == len(over.args):
+            return frame.graph.value("dict", made, at=at)
     for place, each in enumerate(node.generators):
         source = (inner if place else frame).expr(each.iter)
         inner.guards = (*inner.guards, Guard("for", source, at))
@@ -206,12 +293,16 @@ def _call(frame: Frame, node: ast.Call) -> Value:
     if isinstance(func, ast.Name) and func.id == "super" and frame.scope.owner("super") is None:
         return graph.value("super", data=frame.cls, at=at)
     callee = frame.code.resolved(frame.expr(func))
+    callee = (frame.code.reached(callee, at) if callee.op == "attr" else None) or callee
     function = callee["func"] if callee.op == "bound" else callee.get("decorated") or callee
     if frame.depth == 0 and function.op == "function":
         frame.run.reading.calls[node] = function.data[1]
+        frame.code.homes[function.data[1]] = function.data[0]
     if frame.depth == 0 and callee.op == "instance":
         forward = frame.code.method(callee.data[0], callee.data[1], "forward")
-        frame.run.reading.calls |= {node: forward[2]} if forward is not None else {}
+        if forward is not None:
+            frame.run.reading.calls[node] = forward[2]
+            frame.code.homes[forward[2]] = forward[0]
     placed: list[Value] = []
     named: dict[str, Value] = {}
     spread: dict[str, Value] = {}

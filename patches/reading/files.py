@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from ..encodings import decoded
 from ..nesting import parsed
 from .names import Scope, scopes_of
+from .nodes import children, walk
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -37,7 +38,7 @@ class File:
     @cached_property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """What directly holds each node."""
-        return {child: node for node in ast.walk(self.module) for child in ast.iter_child_nodes(node)}
+        return {child: node for node in walk(self.module) for child in children(node)}
 
     def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
         """Whatever encloses a node, from the inside out."""
@@ -54,7 +55,7 @@ class File:
     @cached_property
     def functions(self) -> list[tuple[Function, ast.ClassDef | None]]:
         """Every function, with the class whose method it is."""
-        nodes = [node for node in ast.walk(self.module) if isinstance(node, Function)]
+        nodes = [node for node in walk(self.module) if isinstance(node, Function)]
         return [(node, self.owner(node)) for node in nodes]
 
     def owner(self, function: Function) -> ast.ClassDef | None:
@@ -67,14 +68,66 @@ class File:
         return next((each for each in self.ancestors(node) if isinstance(each, Function)), None)
 
     @cached_property
+    def imports(self) -> set[str]:
+        """The dotted names that the file imports, or imports from; relative ones start with their dots."""
+        found = set[str]()
+        for node in walk(self.module):
+            if isinstance(node, ast.Import):
+                found |= {each.name for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = "." * node.level + (node.module or "")
+                joint = "." if node.module else ""
+                found |= {base, *(f"{base}{joint}{each.name}" for each in node.names)}
+        return found
+
+    @cached_property
+    def listed(self) -> set[str] | None:
+        """The names in `__all__`; None where there is none, or something else than plain lists makes it."""
+        lists = self.scope.bound.get("__all__", [])
+        try:
+            found = [ast.literal_eval(self.statement(node).value) for node in lists]  # type: ignore[attr-defined]
+        except (AttributeError, ValueError):
+            return None
+        return {name for names in found for name in names} if 0 < len(lists) == len(self.uses["__all__"]) else None
+
+    @cached_property
+    def aliases(self) -> dict[str, list[str]]:
+        """What imported names are called in the file, where it is something else."""
+        found: dict[str, list[str]] = {}
+        for node in walk(self.module):
+            if isinstance(node, ast.alias) and node.asname is not None:
+                found.setdefault(node.name, []).append(node.asname)
+        return found
+
+    @cached_property
+    def classes(self) -> set[str]:
+        """What the classes of the file are called."""
+        return {node.name for node in walk(self.module) if isinstance(node, ast.ClassDef)}
+
+    @cached_property
+    def bases(self) -> set[str]:
+        """What the bases of its classes are called."""
+        classes = (node for node in walk(self.module) if isinstance(node, ast.ClassDef))
+        return {getattr(base, "id", getattr(base, "attr", "")) for node in classes for base in node.bases}
+
+    @cached_property
     def uses(self) -> dict[str, list[ast.AST]]:
         """The names and attributes of the file, by what they are called."""
         found: dict[str, list[ast.AST]] = {}
-        for node in ast.walk(self.module):
+        for node in walk(self.module):
             if isinstance(node, ast.Name):
                 found.setdefault(node.id, []).append(node)
             elif isinstance(node, ast.Attribute):
                 found.setdefault(node.attr, []).append(node)
+        return found
+
+    @cached_property
+    def keywords(self) -> dict[str, list[ast.Call]]:
+        """The calls of the file, by the names of what they are given."""
+        found: dict[str, list[ast.Call]] = {}
+        for node in (each for each in ast.walk(self.module) if isinstance(each, ast.Call)):
+            for each in node.keywords:
+                found.setdefault(each.arg or "", []).append(node)
         return found
 
     @cached_property
@@ -101,34 +154,109 @@ def _file(path: str, raw: bytes) -> File | None:
         return None
 
 
+def is_test(path: str) -> bool:
+    """Whether a file is one of a tree's tests."""
+    *folders, name = path.split("/")
+    return bool({"test", "tests"} & set(folders)) or name.startswith(("test_", "conftest"))
+
+
 class Files:
     """The modules of a tree, each read once, when it is asked for."""
 
     def __init__(self, paths: Iterable[str], read: Callable[[str], bytes]) -> None:
         self._read = read
         self._files: dict[str, File | None] = {}
-        self.paths = {path for path in paths if path.endswith(".py")}
+        self._raws: dict[str, bytes] = {}
+        self._meanings: dict[File, set[str]] = {}  # of the imports of each
+        self.paths = dict.fromkeys(sorted(path for path in paths if path.endswith(".py")))
 
     def raw(self, path: str) -> bytes:
         """A module's bytes."""
-        return self._read(path)
+        if path not in self._raws:
+            self._raws[path] = self._read(path)
+        return self._raws[path]
 
     def file(self, path: str) -> File | None:
         """A module; None where Python does not read it."""
         if path not in self._files:
-            self._files[path] = _file(path, self._read(path))
+            self._files[path] = _file(path, self.raw(path))
         return self._files[path]
+
+    def of(self, node: ast.AST) -> File:
+        """The module that a node of one that has been read stands in."""
+        return next(file for file in self._files.values() if file is not None and node in file.parents)
 
     def having(self, pattern: bytes) -> Iterator[File]:
         """The modules in which a pattern is found, in order of path."""
-        for path in sorted(self.paths):
-            file = self.file(path) if re.search(pattern, self.raw(path)) else None
-            if file is not None:
-                yield file
+        return self._read_in(path for path in self.paths if re.search(pattern, self.raw(path)))
 
-    def known(self, path: str) -> File | None:
-        """A module that has been read already; None of any other."""
-        return self._files.get(path)
+    def holding(self, text: str) -> Iterator[File]:
+        """The modules in which a text stands, in order of path."""
+        return self._read_in(path for path in self.paths if text.encode() in self.raw(path))
+
+    def naming(self, name: str) -> Iterator[File]:
+        """The modules in which a name stands, in order of path."""
+        text, word = name.encode(), re.compile(rf"\b{re.escape(name)}\b".encode())
+        raws = ((path, self.raw(path)) for path in self.paths)
+        return self._read_in(path for path, raw in raws if text in raw and word.search(raw))
+
+    def _read_in(self, paths: Iterable[str]) -> Iterator[File]:
+        return (file for path in paths if (file := self.file(path)) is not None)
+
+    def over(self, changed: set[str], read: Callable[[str], bytes]) -> tuple[Files, set[str]]:
+        """The same modules, some of them changed, and which of those that were read may depend on the changed ones.
+
+        A module depends on what it imports, and a class on those that are made of it.
+        """
+        files = Files(self.paths, read)
+        files._files = {path: file for path, file in self._files.items() if path not in changed}
+        files._raws = {path: raw for path, raw in self._raws.items() if path not in changed}
+        files._meanings = self._meanings
+        known = [file for path in {*self._files, *changed} if (file := files.file(path)) is not None]
+        bases = {path: self._bases(path) | files._bases(path) for path in changed}
+        users: dict[str, set[str]] = {}
+        for file in known:
+            for path in self._meanings.get(file) or self._meanings.setdefault(file, self._meant(file)):
+                users.setdefault(path, set()).add(file.path)
+            for path in (path for path, names in bases.items() if file.classes & names):
+                users.setdefault(path, set()).add(file.path)
+        found, pending = set(changed), list(changed)
+        while pending:
+            more = users.get(pending.pop(), set()) - found
+            found |= more
+            pending += more
+        return files, found
+
+    def exported(self, path: str, seen: frozenset[str] = frozenset()) -> set[str]:
+        """The names that a star import of a module takes, as they are written in it and in what it imports so."""
+        file = self.file(path)
+        if file is None or path in seen:
+            return set()
+        if file.listed is not None:
+            return file.listed
+        own = {name for name in file.scope.bound if not name.startswith("_") or "__all__" in file.scope.bound}
+        return own.union(*(self.exported(each, seen | {path}) for each in self._stars(file) if each is not None))
+
+    def is_open(self, file: File, seen: frozenset[str] = frozenset()) -> bool:
+        """Whether names may be bound at the top of a module that are not in what is written in the tree."""
+        stars = [each for each in self._stars(file) if each not in seen] if file.scope.is_open else []
+        inner = [self.file(each) if each is not None else None for each in stars]
+        return file.scope.is_dynamic or any(each is None or self.is_open(each, seen | {file.path}) for each in inner)
+
+    def _stars(self, file: File) -> list[str | None]:
+        """The modules of which a module imports everything; None for those that are not the tree's."""
+        stars = [name[:-1] for name in file.imports if name.endswith("*")]
+        return [self.imported(name.rstrip(".") or name, file.path) for name in stars]
+
+    def _bases(self, path: str) -> set[str]:
+        file = self.file(path)
+        return file.bases if file is not None else set()
+
+    def _meant(self, file: File) -> set[str]:
+        """The modules that the imports of one may mean, the packages around them among them."""
+        dotted = (name.split(".") for name in file.imports)
+        names = {".".join(parts[:end]) for parts in dotted for end in range(1, len(parts) + 1) if any(parts[:end])}
+        return {path for name in names if (path := self.imported(name, file.path)) is not None}
 
     def imported(self, dotted: str, here: str) -> str | None:
         """The path of the tree's module that a dotted name means in a file; None for what is not the tree's.

@@ -38,6 +38,14 @@ class Effect(NamedTuple):
     through: ast.Call | None  # the call in that text by which it is done
 
 
+class Loop(NamedTuple):
+    """What a loop goes through, or its test; and what names stand for at the end of a turn."""
+
+    source: Value | None
+    test: Value | None
+    last: Env
+
+
 class Reading:
     """What one function computes."""
 
@@ -49,6 +57,8 @@ class Reading:
         self.doing: set[ast.AST] = set()  # calls in its own text that have an effect, there or in what they call
         self.effects: list[Effect] = []
         self.changed: list[Value] = []  # what is changed in place, as it was before
+        self.writes: list[Effect] = []  # what it is changed to, in order
+        self.loops: dict[ast.AST, Loop] = {}  # those that do not break
         self.returned: Value | None = None
         self.attributes: dict[str, Value] = {}  # of self, as its constructor sets them
 
@@ -84,7 +94,8 @@ class Known(Protocol):
 
     files: Files
     graph: Graph
-    followed: dict[Hashable, Value]  # what calls without effects returned, by function and arguments
+    homes: dict[ast.AST, str]  # of functions that are called, the paths of their files
+    followed: dict[tuple[Hashable, ...], Value]  # what calls without effects returned, by file, function, arguments
 
     def module(self, path: str) -> Frame: ...
 
@@ -93,6 +104,8 @@ class Known(Protocol):
     def resolved(self, value: Value) -> Value: ...
 
     def method(self, path: str, node: ast.ClassDef, name: str) -> tuple[str, ast.ClassDef, Function] | None: ...
+
+    def reached(self, callee: Value, at: Place) -> Value | None: ...
 
     def is_open(self, path: str, node: ast.ClassDef, name: str) -> bool: ...
 
@@ -156,8 +169,17 @@ def is_of_a_cache(effect: Effect) -> bool:
 
 def where(value: Value, condition: Value, holds: bool) -> Value:
     """What a value is where a condition holds, or does not."""
-    is_choice = value.op == "phi" and value["test"].key == condition.key
-    return value["yes" if holds else "no"] if is_choice else value
+    if value.op != "phi":
+        return value
+    (own, is_own), (other, is_other) = plain_test(value["test"], True), plain_test(condition, holds)
+    return value["yes" if is_own is is_other else "no"] if own.key == other.key else value
+
+
+def plain_test(test: Value, holds: bool) -> tuple[Value, bool]:
+    """A condition without its negations, and whether that holds."""
+    while test.op == "not":
+        test, holds = test["input"], not holds
+    return test, holds
 
 
 def kept_in(frame: Frame, mapping: Value, at: Place) -> Value:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 
-from .frames import Effect
-from .updates import Update, made_of
+from .frames import Effect, Reading
+from .steps import Kind, parts
+from .updates import Update
 from .values import Value
 
+_CUTS = {
+    "int",
+    "float",
+    "bool",
+    "item",
+    "detach",
+    "size",
+    "len",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+}  # to no gradient
 _OPTIONS = {"parameter", "const", "attr", "setting", "self", "index", "dict"}  # what does not change in a run
 
 
-def accumulates(update: Update) -> bool:
+def accumulates(reading: Reading, backward: Effect) -> bool:
     """Whether an optimizer steps less often than there are backwards: behind their loop, or by a condition."""
-    steps = [each for each in update.reading.effects if each.kind == "step" and _may_be_of_optimizer(each)]
-    return bool(steps) and all(_is_rarer(each, update.effect) for each in steps)
-
-
-def _may_be_of_optimizer(effect: Effect) -> bool:
-    """Whether what steps is no schedule, as far as its making tells: a schedule is made of what it steps."""
-    func = effect.value.get("func")
-    owner = func["of"] if func is not None and func.op == "attr" else None
-    made = owner["func"] if owner is not None and owner.op == "call" else None
-    return made is None or "lr_scheduler" not in str(made.data)
+    steps = [part.effect for part in parts(reading) if part.kind is Kind.STEP]
+    return bool(steps) and all(_is_rarer(each, backward) for each in steps)
 
 
 def _is_rarer(step: Effect, backward: Effect) -> bool:
@@ -44,6 +53,11 @@ def problem(update: Update) -> str:
     return ""
 
 
+def is_weighed(update: Update) -> bool:
+    """Whether a loss is multiplied with something on its way to the backward."""
+    return bool(_factors(update))
+
+
 def is_scaled_alone(update: Update) -> bool:
     """Whether a loss is divided by an option, though each is learned from by itself."""
     factors = _factors(update)
@@ -52,7 +66,7 @@ def is_scaled_alone(update: Update) -> bool:
 
 def _factors(update: Update) -> list[Value]:
     """What a loss is multiplied with or divided by, on its way to the backward."""
-    is_run, found, value = made_of({each.key for each in update.ran}), [], update.loss
+    is_run, found, value = _learned_from({each.key for each in update.ran}), list[Value](), update.loss
     while True:
         sides = [each for name, each in value.args.items() if name != "func"]
         runs = [each for each in sides if is_run(each)]
@@ -65,3 +79,15 @@ def _factors(update: Update) -> list[Value]:
         ):
             return found
         value = runs[0]
+
+
+def _learned_from(keys: set[int]) -> Callable[[Value], bool]:
+    """What tells whether a gradient flows from a value to one of some."""
+    known: dict[int, bool] = dict.fromkeys(keys, True)
+
+    def flows(value: Value) -> bool:
+        if value.key not in known:
+            known[value.key] = value.op not in _CUTS and any(map(flows, value.items))
+        return known[value.key]
+
+    return flows

@@ -1,14 +1,13 @@
-"""Causal masks: which values are one, where they are built, on which device, and whether they are kept."""
+"""Causal masks: which values are one, where they are built, and on which device."""
 
 from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .code import Code
 from .frames import Reading
 from .small import Small
 from .tensors import Number, Unknown
@@ -32,8 +31,6 @@ _NO_MASKS = {
 }
 _COMPARED = {"gt", "ge", "lt", "le"}
 _FACTORIES = {"ones", "zeros", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like"}
-_CACHES = {"functools.cache", "functools.lru_cache"}
-_MAPPINGS = {"cache", "dict", "kept", "attr", "parameter"}
 
 
 class Mask(NamedTuple):
@@ -43,6 +40,12 @@ class Mask(NamedTuple):
     below: Number
     lengths: tuple[Value, ...]  # values of which each is how wide it is, the outermost first
     left_out: tuple[Value, ...] = ()  # values of which each is how many rows are left out at the top, if some are
+    heights: tuple[Value, ...] = ()  # values of which each is how many are left, if some are left out
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether rows are left out at the top."""
+        return bool(self.left_out or self.heights)
 
     @property
     def hides_future(self) -> bool:
@@ -65,24 +68,28 @@ _CHOICES = ((2, 3, 1), (3, 1, 2), (4, 2, 5), (1, 2, 4), (5, 4, 1), (6, 1, 3), (1
 
 def causal_mask(value: Value) -> Mask | None:
     """What a value is if it is a triangle for every choice of small lengths, whatever else the code does not tell."""
+    if "out" in value.args:
+        return None
     found: set[tuple[Number, type, Number, type]] = set()
     order: dict[int, int] = {}
     widths: set[int] = set()
-    lengths = left_out = list(_numbers_in(value))
+    lengths = left_out = heights = list(_numbers_in(value))
     is_cut = False
     for chosen in _CHOICES:
-        small = Small(lambda each, chosen=chosen: _chosen(chosen, order.setdefault(each.key, len(order))))  # type: ignore[misc]
+        small = Small(lambda each, chosen=chosen: _chosen(chosen, order.setdefault(each.key, len(order)), each))  # type: ignore[misc]
         try:
             tensor = small.tensor(value)
-            rows, columns = tensor.shape if len(tensor.shape) == 2 else (1, 0)  # noqa: PLR2004 - rows and columns
-            if rows > columns:
+            if len(tensor.shape) < 2 or math.prod(tensor.shape[:-2]) != 1:  # noqa: PLR2004 - rows and columns
                 return None
-            lengths = [each for each in lengths if small.number(each) == columns]
-            left_out = [each for each in left_out if small.number(each) == columns - rows]
+            rows, columns = tensor.shape[-2:]
+            lengths, left_out, heights = (
+                [each for each in some if _is_number(small, each, number)]
+                for some, number in ((lengths, columns), (left_out, columns - rows), (heights, rows))
+            )
         except (Unknown, ArithmeticError, ValueError, TypeError, IndexError, RecursionError):
             return None
         widths.add(columns)
-        is_cut = is_cut or rows < columns
+        is_cut = is_cut or rows != columns
         places = [
             (x, type(x), place % columns > place // columns + columns - rows) for place, x in enumerate(tensor.data)
         ]
@@ -90,17 +97,26 @@ def causal_mask(value: Value) -> Mask | None:
         if len(above) > 1 or len(below) > 1:
             return None
         found |= {(*high, *low) for high in above for low in below}
-    if len(found) != 1 or len(widths) < 3 or not lengths or (is_cut and not left_out):  # noqa: PLR2004 - or any triangle's
+    if len(found) != 1 or len(widths) < 3 or not lengths or (is_cut and not [*left_out, *heights]):  # noqa: PLR2004 - or any triangle's
         return None
     high, _, low, _ = found.pop()
-    return Mask(high, low, tuple(lengths), tuple(left_out) if is_cut else ()) if high != low else None
+    cut = (tuple(left_out), tuple(heights)) if is_cut else ()
+    return Mask(high, low, tuple(lengths), *cut) if high != low else None
 
 
-def _chosen(lengths: tuple[int, ...], place: int) -> int:
-    """One length for each that the code does not tell; who needs more is not known."""
+def _is_number(small: Small, value: Value, number: int) -> bool:
+    try:
+        return small.number(value) == number
+    except Unknown:
+        return False
+
+
+def _chosen(lengths: tuple[int, ...], place: int, value: Value) -> int:
+    """One length for each that the code does not tell; who needs more is not known. A model is longer than its rows."""
     if place >= len(lengths):
         raise Unknown
-    return lengths[place]
+    is_setting = value.op == "parameter" and getattr(value.data[1], "name", "") == "__init__"
+    return lengths[place] + is_setting * max(map(max, _CHOICES))
 
 
 def _numbers_in(value: Value) -> list[Value]:
@@ -162,7 +178,8 @@ def other_triangles(reading: Reading, built: Sequence[Built]) -> list[tuple[ast.
         is_own = isinstance(node, ast.expr) and not isinstance(node, ast.Name) and node not in reading.calls
         is_triangle = value.op in ("triu", "tril") and _is_constant(value["input"])
         is_compared = value.op in _COMPARED and all(any(e.op == "arange" for e in side.walk()) for side in value.items)
-        if is_own and value.key not in known and (is_triangle or is_compared):
+        is_new = value.key not in known and (is_triangle or is_compared)
+        if is_own and is_new and _is_built_here(reading, value):
             found[node] = _why_not(value)  # type: ignore[index]
     return [
         (node, why) for node, why in found.items() if not any(each in found for each in reading.file.ancestors(node))
@@ -177,6 +194,8 @@ def _is_constant(value: Value) -> bool:
 
 
 def _why_not(value: Value) -> str:
+    if "out" in value.args:
+        return "it is written to another tensor: name what is returned"
     chosen = iter(range(3, 100))
     try:
         tensor = Small(lambda _: next(chosen)).tensor(value)
@@ -185,31 +204,6 @@ def _why_not(value: Value) -> str:
     if len(tensor.shape) != 2 or tensor.shape[0] != tensor.shape[1]:  # noqa: PLR2004 - rows and columns
         return "it is not square: give it a length and a length, or cut it from a square one"
     return "what it marks is not just what lies above the main diagonal, or just the rest"
-
-
-def kept_by_hand(code: Code, readings: Iterable[Reading]) -> dict[ast.AST, bool]:
-    """Where tensors are built that some function keeps: under a caching decorator, in a mapping, in an attribute.
-
-    True where that is outside of inference mode whoever asks: an inference tensor cannot be saved for a backward.
-    """
-    kept: dict[ast.AST, bool] = {}
-    for reading in readings:
-        modes = [effect.value for effect in reading.effects if effect.kind == "inference_mode"]
-        is_safe = any(each.is_const(False) for value in modes for each in value.items)
-        frame = code.module(reading.file.path)
-        for decorator in getattr(reading.node, "decorator_list", ()):
-            value = frame.expr(decorator)
-            value = value["func"] if value.op == "call" else value
-            if value.op == "global" and value.data in _CACHES:
-                kept |= dict.fromkeys(reading.values, is_safe)
-        for effect in reading.effects:
-            written = effect.value.get("value")
-            is_mapping = effect.kind == "setitem" and effect.value["input"].op in _MAPPINGS
-            is_asked = effect.kind == "setattr" and any(guard.kind in ("if", "else") for guard in effect.under)
-            if written is not None and (is_mapping or is_asked):
-                nodes = [each.at.node for each in written.walk() if each.at is not None and each.op in _BUILDERS]
-                kept |= {node: is_safe or kept.get(node, False) for node in nodes}
-    return kept
 
 
 def builders(value: Value) -> list[ast.AST]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where statements hold others
 _DYNAMIC = {"exec", "globals"}  # what they bind is not to be seen
 _OWN_NAMES = {"locals", "vars"}  # at a module's top, called without arguments, so are these
 
@@ -21,6 +22,7 @@ class Scope:
     bound: dict[str, list[ast.AST]] = field(default_factory=dict)  # what binds each name, in source order
     elsewhere: dict[str, str] = field(default_factory=dict)  # names that are declared "global" or "nonlocal"
     is_open: bool = False  # whether names may be bound here without our seeing it: a star import, exec, globals()
+    is_dynamic: bool = False  # whether it is so for something else than star imports, which tell their modules
 
     def owner(self, name: str) -> Scope | None:
         """The scope that a name is looked up in, as seen from here; None for a builtin or an unknown name."""
@@ -82,7 +84,7 @@ class _Binder(ast.NodeVisitor):
 
     def _body(self, body: Sequence[ast.stmt] | Sequence[ast.expr]) -> None:
         """What a scope holds; global and nonlocal are true in all of it, wherever they stand."""
-        for each in _own_nodes(body):
+        for each in _own_statements(body):
             if isinstance(each, (ast.Global, ast.Nonlocal)):
                 kind = "global" if isinstance(each, ast.Global) else "nonlocal"
                 self.scope.elsewhere.update(dict.fromkeys(each.names, kind))
@@ -172,7 +174,8 @@ class _Binder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _open(self) -> None:
-        self.scope.is_open = self.scope.module().is_open = True
+        for scope in (self.scope, self.scope.module()):
+            scope.is_open = scope.is_dynamic = True
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -210,11 +213,21 @@ def parameters(arguments: ast.arguments) -> list[ast.arg]:
     return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
 
 
-def _own_nodes(body: Sequence[ast.stmt] | Sequence[ast.expr]) -> Iterator[ast.AST]:
-    """The nodes of a scope, without those of scopes in it."""
-    pending: list[ast.AST] = list(reversed(body))
+def defaults_of(arguments: ast.arguments) -> dict[ast.arg, ast.expr]:
+    """The default of each parameter that has one."""
+    placed = [*arguments.posonlyargs, *arguments.args]
+    named = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    found = dict(zip(reversed(placed), reversed(arguments.defaults), strict=False))
+    return found | {each: default for each, default in named if default is not None}
+
+
+def _own_statements(body: Sequence[ast.stmt] | Sequence[ast.expr]) -> Iterator[ast.AST]:
+    """The statements of a scope, without those of scopes in it."""
+    pending = [each for each in body if isinstance(each, ast.stmt)]
     while pending:
         node = pending.pop()
         yield node
-        if not isinstance(node, (*_FUNCTIONS, *_COMPREHENSIONS, ast.ClassDef)):
-            pending.extend(reversed(list(ast.iter_child_nodes(node))))
+        if not isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+            for name in _BLOCKS:
+                for each in getattr(node, name, ()):
+                    pending += [each] if isinstance(each, ast.stmt) else each.body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from .nodes import walk
 from .values import Value
 
 _ARITHMETIC = {"pow", "mul", "div", "add", "sub", "floordiv", "neg", "min", "max", "mod", "sqrt"}
@@ -18,7 +19,7 @@ def is_number(value: Value) -> bool:
     if value.op == "parameter":
         _, function, name = value.data
         arguments = function.args
-        annotation = next((a.annotation for a in ast.walk(arguments) if isinstance(a, ast.arg) and a.arg == name), None)
+        annotation = next((a.annotation for a in walk(arguments) if isinstance(a, ast.arg) and a.arg == name), None)
         if annotation is None:
             return getattr(function, "name", "") == "__init__"
         return isinstance(annotation, ast.Name) and annotation.id in ("int", "float")

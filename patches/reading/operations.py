@@ -173,6 +173,8 @@ def _is_none(holds: bool) -> Normal:
                 applied(graph, "is" if holds else "isnot", {"input": value[side], "other": other}, at)
                 for side in ("yes", "no")
             )
+            if yes.is_const(True, False) and yes.key == no.key:
+                return yes
             if yes.is_const(True) and no.is_const(False):
                 return value["test"]
             if yes.is_const(False) and no.is_const(True):
@@ -195,9 +197,11 @@ def _einsum(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | N
     equation, operands = args.get("input"), [value for name, value in args.items() if name != "input"]
     if equation is None or not equation.is_const() or not isinstance(equation.data, str) or len(operands) != 2:
         return None
-    text = equation.data.replace(" ", "")
+    text, dots = equation.data.replace(" ", ""), "..."
     sides, arrow, out = text.partition("->")
     names = sides.split(",")
+    if text.count(dots) == 3 and all(each.startswith(dots) for each in (*names, out)):
+        return _einsum_of_last(graph, operands, [each.removeprefix(dots) for each in (*names, out)], at)
     if (
         not arrow
         or len(names) != 2
@@ -221,6 +225,25 @@ def _einsum(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | N
     graph.ranks[made.key] = len(out)
     plain = [*batch, *rows, *columns]
     return _ordered(graph, made, [plain.index(letter) for letter in out], at)
+
+
+def _einsum_of_last(graph: Graph, operands: Sequence[Value], parts: Sequence[str], at: Place | None) -> Value | None:
+    """The same where only the last dimensions are named: "...qd,...kd->...qk"."""
+    shared = len(parts[-1]) - 2
+    batch = parts[-1][:shared]
+    if shared < 0 or not all(part.isalpha() and part[:shared] == batch for part in parts):
+        return None
+    first, second, out = (part[shared:] for part in parts)
+    summed, letters = {*first} & {*second}, {*first, *second, *batch}
+    if [len(first), len(second), len(summed), len(letters)] != [2, 2, 1, 3 + shared] or {*out} != letters - summed - {
+        *batch
+    }:
+        return None
+    a, b = operands
+    a = a if first[1] in summed else _turned(graph, {"input": a}, at)
+    b = b if second[0] in summed else _turned(graph, {"input": b}, at)
+    made = graph.value("matmul", {"input": a, "other": b}, at=at)
+    return made if out[0] in first else _turned(graph, {"input": made}, at)
 
 
 def _bmm(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
@@ -274,9 +297,37 @@ def _pow(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None
 
 def _div(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
     top, bottom = args.get("input"), args.get("other")
-    if top is not None and bottom is not None and top.number == 1 and bottom.number is None:
+    if top is None or bottom is None:
+        return None
+    if (shares := _share(graph, top, bottom, at)) is not None:
+        return shares
+    if top.number == 1 and bottom.number is None:
         return applied(graph, "pow", {"input": bottom, "exponent": graph.const(-1)}, at)
     return None
+
+
+def _exp(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
+    """A softmax that is written as exponentials of what log-sum-exp, or log-softmax, leaves."""
+    inner = args["input"] if "input" in args else graph.const(None)
+    if inner.op == "log_softmax":
+        return graph.value("softmax", inner.args, at=at)
+    of = inner["other"] if inner.op == "sub" else inner
+    is_softmax = of.op == "logsumexp" and inner.op == "sub" and of.get("keepdim", inner).is_const(True)  # type: ignore[union-attr]
+    if not is_softmax or of["input"].key != inner["input"].key:
+        return None
+    return graph.value("softmax", {"input": inner["input"], "dim": of["dim"]}, at=at)
+
+
+def _share(graph: Graph, top: Value, bottom: Value, at: Place | None) -> Value | None:
+    """A softmax that is written as exponentials over their sum."""
+    is_sum = top.op == "exp" and bottom.op == "sum" and bottom.get("keepdim", top).is_const(True)  # type: ignore[union-attr]
+    if not is_sum or bottom["input"].key != top.key or "dim" not in bottom.args:
+        return None
+    scores, dim = top["input"], bottom["dim"]
+    most = scores["other"] if scores.op == "sub" else scores
+    if most.op == "amax" and most["input"].key == scores["input"].key and most.get("dim", top).key == dim.key:  # type: ignore[union-attr]
+        scores = scores["input"] if most.get("keepdim", top).is_const(True) else scores  # type: ignore[union-attr]
+    return graph.value("softmax", {"input": scores, "dim": dim}, at=at)
 
 
 def _cast_like(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
@@ -305,6 +356,7 @@ _NORMAL: dict[str, Normal] = {
     "dim": _dim,
     "div": _div,
     "einsum": _einsum,
+    "exp": _exp,
     "is": _is_none(True),
     "isnot": _is_none(False),
     "mT": _turned,

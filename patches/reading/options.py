@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .classes import constructor_of
+from .classes import constructor_of, names_of
 from .code import Code
 from .files import File, Function
 from .frames import Reading
 from .names import parameters
-from .parsers import Flag, Parser, flags, parser_behind, parser_of
+from .nodes import walk
+from .parsers import Flag, Parser, flags, is_vars, parser_behind, parser_of
 from .records import all_fields, class_of, is_data_class
 from .updates import MOST_CALLERS, SHALLOW, calls_of, mentions
 from .values import Value
@@ -76,12 +77,16 @@ def way_to(code: Code, reading: Reading) -> Way | None:
         return Way(home)  # a command line is made of the home's own names
     asked = Counter(flag.file for flag in every if flag.name in own | names)
     takers = [(hand.parser, hand.names) for hand in way.hands if hand.parser is not None]
-    known = frozenset(own & {flag.name for flag in every})
-    takers += [(parser, known) for parser in whole]
+    takers += [(parser, frozenset(own & {flag.name for flag in every})) for parser in whole]
+    if way.problem:
+        return Way(home, problem=way.problem)
     if not takers:
         is_asked = any(count >= FEWEST for count in asked.values())
         return Way(home, problem="how the options of the command line get here is not seen" if is_asked else "")
-    main = min((parser.file for parser, _ in takers), key=lambda file: (-asked[file], file.path.count("/"), file.path))
+    most = {parser.file: max(len(each) for other, each in takers if other.file is parser.file) for parser, _ in takers}
+    main = min(most, key=lambda file: (-most[file], -asked[file], file.path.count("/"), file.path))
+    if any(each.file not in most and asked[each.file] > most[main] for each, _ in _calls(code, home)):
+        return Way(home, problem="how the options of the command line get here is not seen")
     takers = [(parser, names) for parser, names in takers if parser.file is main]
     way.parsers = _asking(every, takers)
     way.hands = [hand for hand in way.hands if hand.parser is None or hand.parser.file is main]
@@ -109,7 +114,7 @@ def _namespaces(code: Code, reading: Reading) -> tuple[str, Parser, frozenset[st
     found: dict[str, set[str]] = {}
     parsers: dict[str, Parser] = {}
     known: dict[int, Parser | None] = {}
-    for node in ast.walk(reading.node):
+    for node in walk(reading.node):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value in reading.values:
             value = reading.values[node.value]
             if value.key not in known:
@@ -118,10 +123,8 @@ def _namespaces(code: Code, reading: Reading) -> tuple[str, Parser, frozenset[st
             if parser is not None:
                 found.setdefault(f"{node.value.id}.{{}}", set()).add(node.attr)
                 parsers[f"{node.value.id}.{{}}"] = parser
-    if not found:
-        return None
-    form = max(found, key=lambda each: len(found[each]))
-    return form, parsers[form], frozenset(found[form])
+    form = max(found, key=lambda each: len(found[each]), default="")
+    return (form, parsers[form], frozenset(found[form])) if form else None
 
 
 def _whole(code: Code, home: Home) -> Iterator[Parser]:
@@ -145,17 +148,31 @@ def _whole(code: Code, home: Home) -> Iterator[Parser]:
 def _is_all(value: Value) -> bool:
     """Whether a value may hold all options of a command line: no display of some, nor those of a list of names."""
     parts = list(value.walk())
-    tests = [
-        each for part in parts if part.op == "mapping" for name, each in part.args.items() if name.startswith("if")
-    ]
-    is_some = any(each.op in ("tuple", "list") for test in tests for each in test.walk())
-    return not is_some and not any(part.op in ("dict", "instance") and part.args for part in parts)
+    return not any(map(_names_in, parts)) and not any(part.op in ("dict", "instance") and part.args for part in parts)
+
+
+def _names_in(display: Value) -> set[str]:
+    items = display.items if display.op in ("tuple", "list") else ()
+    return {each.data for each in items if each.is_const() and isinstance(each.data, str)}
+
+
+def _listed(value: Value) -> set[str]:
+    """The names of all entries of a dict, where they are those of a display; nothing where there may be others."""
+    if value.op == "dict":
+        return set(value.args)
+    source = value["key"].get("of") if value.op == "mapping" else value.get("0")
+    func = value.get("func")
+    if func is not None and func.op == "builtin" and func.data == "dict" and source is not None and source.op == "zip":
+        source = source.items[0]
+    elif value.op != "mapping":
+        return set()
+    return _names_in(source) if source is not None and len(_names_in(source)) == len(source.args) else set()
 
 
 def _read_by(reading: Reading) -> set[str]:
     """The attributes and entries of objects that a scope is given, which may be options."""
     found = set[str]()
-    for node in ast.walk(reading.node):
+    for node in walk(reading.node):
         match node:
             case (
                 ast.Attribute(value=ast.Name() as owner, attr=name)
@@ -180,10 +197,10 @@ def _names_of(code: Code, home: Home) -> set[str]:
 def _entries(code: Code, reading: Reading) -> Home | None:
     """A dict at the top of a module, of which a scope reads several entries."""
     found: Counter[tuple[File, ast.Dict, str]] = Counter()
-    for node in ast.walk(reading.node):
+    for node in walk(reading.node):
         match node:
             case ast.Subscript(value=ast.Name(id=name) as base, slice=ast.Constant(value=str(key)) as index):
-                file, display = _display(code, reading.file, name)
+                file, display = module_dict(code, reading.file, name)
                 if display is not None and any(isinstance(k, ast.Constant) and k.value == key for k in display.keys):
                     quote = reading.file.text(index)[0]
                     found[file, display, f"{reading.file.text(base)}[{quote}{{}}{quote}]"] += 1
@@ -193,7 +210,7 @@ def _entries(code: Code, reading: Reading) -> Home | None:
     return Home("entry", file, display, form)
 
 
-def _display(code: Code, file: File, name: str, depth: int = 0) -> tuple[File, ast.Dict | None]:
+def module_dict(code: Code, file: File, name: str, depth: int = 0) -> tuple[File, ast.Dict | None]:
     """The dict that a name at the top of a module is first set to, there or where it is imported from."""
     bound = file.scope.bound.get(name, [])
     for node in bound if len(bound) == 1 else []:
@@ -204,20 +221,21 @@ def _display(code: Code, file: File, name: str, depth: int = 0) -> tuple[File, a
             path = code.files.imported("." * holder.level + (holder.module or ""), file.path)
             other = code.files.file(path) if path is not None else None
             if other is not None:
-                return _display(code, other, node.name, depth + 1)
+                return module_dict(code, other, node.name, depth + 1)
     return file, None
 
 
 def _config(code: Code, reading: Reading) -> Home | None:
-    """A data class of which a scope has an object: a parameter of its, or an attribute of its self."""
+    """A data class of which a scope has an object, a parameter or an attribute, and whose methods change no field."""
     inside = reading.owner if reading.owner is not None else reading.node
     found: Counter[tuple[str, ast.ClassDef, str]] = Counter()
-    for node in ast.walk(inside):
+    for node in walk(inside):
         if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Name, ast.Attribute)):
             text = ast.unparse(node.value)
             owner = _object(reading, text)
             known = class_of(code, owner) if owner is not None else None
-            if known is not None and is_data_class(code, *known) and node.attr in all_fields(code, *known):
+            fields = all_fields(code, *known) if known is not None and is_data_class(code, *known) else set()
+            if known is not None and node.attr in fields and not names_of(known[1]).outside_init & fields:
                 found[(*known, text)] += 1
     if not found:
         return None
@@ -245,7 +263,8 @@ def _signature(reading: Reading) -> Home | None:
         return None
     outer = functions[-1]
     owner = file.parents[outer]
-    own = [*outer.args.defaults, *filter(None, outer.args.kw_defaults)]
+    every = (*outer.args.defaults, *filter(None, outer.args.kw_defaults))
+    own = [each for each in every if not (isinstance(each, ast.Constant) and each.value is None)]  # no data
     if isinstance(owner, ast.ClassDef) and reading.attributes and not own:
         setup = constructor_of(owner)
         first = parameters(outer.args)[0].arg
@@ -272,6 +291,10 @@ def _hand_on(code: Code, way: Way, home: Home, seen: set[ast.AST]) -> set[str]:
             names |= own
             way.through += [between] if own else []
             continue
+        spread = [reading.values.get(each.value) for each in call.keywords if each.arg is None]
+        if any(each is not None and not _is_all(each) and parser_behind(code, reading, each) for each in spread):
+            at = f"{reading.file.path}:{call.lineno}"
+            way.problem = f"{at} hands on options of a command line without their names: name one there"
         around = reading.node
         passed = {value.data[2] for value in _arguments(reading, call) if _is_parameter(value, around)}
         if isinstance(around, Function) and len(passed) >= FEWEST and around not in seen:
@@ -341,6 +364,12 @@ def _taken(code: Code, reading: Reading, call: ast.Call) -> _Taken | None:
         if parser is not None:
             found.setdefault(form, set()).add(name)
             parsers[form] = parser
+    for value in (reading.values.get(each.value) for each in call.keywords if each.arg is None):
+        parser = parser_behind(code, reading, value) if value is not None and _listed(value) else None
+        form = _space(code, reading, call) if parser is not None else ""
+        if value is not None and parser is not None and form:
+            found.setdefault(form, set()).update(_listed(value))
+            parsers[form] = parser
     if not found:
         return None
     form = max(found, key=lambda each: len(found[each]))
@@ -360,3 +389,11 @@ def _option(reading: Reading, node: ast.expr, value: Value, call: ast.Call) -> t
     env = reading.before.get(reading.file.statement(call), {})
     names = [each for each, known in env.items() if known.key == value["of"].key]
     return value["of"], str(value.data), f"{names[0]}.{{}}" if names else ""
+
+
+def _space(code: Code, reading: Reading, call: ast.Call) -> str:
+    """How a call would write an option of the parsed command line that has a name there."""
+    env = reading.before.get(reading.file.statement(call), {})
+    names = [name for name, value in env.items() if parser_of(code, reading, value)]
+    plain = [name for name in names if not is_vars(env[name])]
+    return f"{plain[0]}.{{}}" if plain else f'{names[0]}["{{}}"]' if names else ""

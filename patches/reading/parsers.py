@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .code import Code, once
 from .files import File, Function
@@ -34,6 +34,7 @@ class Flag:
     texts: tuple[str, ...]  # as it is written: "--weight-decay", "-w"
     parser: ast.AST | None  # the expression that makes its parser, where that is seen
     is_exclusive: bool = False  # whether it excludes others of its group
+    adder: ast.expr | None = None  # the method that adds it, where something holds a part of its arguments
 
 
 @once
@@ -43,9 +44,13 @@ def flags(code: Code) -> list[Flag]:
     for reading in mentions(code, "add_argument", SHALLOW):
         for node in reading.values:
             callee = reading.values.get(node.func) if isinstance(node, ast.Call) else None
-            if callee is not None and callee.op == "attr" and callee.data == "add_argument":
+            adder = callee["func"] if callee is not None and callee.op == "partial" else callee
+            if adder is not None and adder.op == "attr" and adder.data == "add_argument":
                 assert isinstance(node, ast.Call)
-                own = _flag(reading.file, node, *_origin(callee["of"]))
+                own = _flag(reading.file, node, *_origin(adder["of"]))
+                if own is not None and adder is not callee:
+                    made = adder.at.node if adder.at is not None else None
+                    own = replace(own, adder=made if isinstance(made, ast.expr) else node.func)
                 found += [own] if own is not None else list(_rows(reading, node))
     return [flag for flag in found if flag is not None]
 
@@ -71,6 +76,15 @@ def _rows(reading: Reading, call: ast.Call) -> Iterator[Flag]:
             yield Flag(made.file, row, key.value.lstrip("-").replace("-", "_"), (key.value,), None)
 
 
+def settings(flag: Flag) -> dict[str, ast.expr]:
+    """What an option is given beside its name."""
+    shown = flag.node.elts[1] if isinstance(flag.node, ast.Tuple) else flag.node
+    if isinstance(shown, ast.Dict):
+        pairs = zip(shown.keys, shown.values, strict=True)
+        return {str(key.value): value for key, value in pairs if isinstance(key, ast.Constant)}
+    return {each.arg: each.value for each in shown.keywords if each.arg} if isinstance(shown, ast.Call) else {}
+
+
 def _flag(file: File, call: ast.Call, parser: ast.AST | None, is_exclusive: bool) -> Flag | None:
     texts = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
     long = [text for text in texts if text.startswith("--")] or texts[:1]
@@ -94,7 +108,7 @@ def _origin(value: Value) -> tuple[ast.AST | None, bool]:
 
 def parser_of(code: Code, reading: Reading, value: Value, depth: int = 0) -> Parser | None:
     """The parser whose parsed command line a value is, or the dict of it."""
-    while (value.op == "part" and value.data == 0) or _is_vars(value):
+    while (value.op == "part" and value.data == 0) or is_vars(value):
         value = value["of"] if value.op == "part" else value["0"]
     func = value.get("func")
     if func is not None and func.op == "attr" and func.data in _PARSED:
@@ -115,7 +129,7 @@ def parser_of(code: Code, reading: Reading, value: Value, depth: int = 0) -> Par
     return None
 
 
-def _is_vars(value: Value) -> bool:
+def is_vars(value: Value) -> bool:
     """Whether a value is vars() of something."""
     func = value.get("func")
     return func is not None and func.op == "builtin" and func.data == "vars" and "0" in value.args

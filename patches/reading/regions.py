@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from .files import File
 from .frames import Effect, Reading
+from .nodes import walk
 from .updates import Update, is_of, is_within, made_of, results
 
 
@@ -43,7 +44,7 @@ def unmovable(reading: Reading, update: Update, statements: Sequence[ast.stmt]) 
     """What stands among forward and loss and is not to run under autocast, or shares a line with them."""
     file = reading.file
     for statement in statements:
-        for node in ast.walk(statement):
+        for node in walk(statement):
             if isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)):
                 yield node, "yield between forward and loss: who goes on from here would be under autocast too"
         siblings = block_of(file, statement)

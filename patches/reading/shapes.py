@@ -34,6 +34,17 @@ def rank_of(graph: Graph, value: Value) -> int | None:
         case "unsqueeze" | "unfold" | "stack":
             inner = rank_of(graph, value["input"]) if "input" in value.args else None
             return inner + 1 if inner is not None else None
+        case "part":  # of what is unpacked: q, k, v = qkv.chunk(3, -1)
+            whole, is_cut = value["of"], value["of"].op in ("chunk", "split")
+            inner = rank_of(graph, whole["input"] if is_cut or whole.op == "unbind" else whole)
+            return inner if inner is None or is_cut else inner - 1
+        case "index":
+            inner = rank_of(graph, value["input"])
+            picks = [each for each in value.items[1:] if each.op == "slice" or isinstance(each.number, int)]
+            is_plain = inner is not None and len(picks) == len(value.items) - 1
+            return inner - sum(each.op != "slice" for each in picks) if is_plain else None  # type: ignore[operator]
+        case "repeat_interleave":
+            return rank_of(graph, value["input"]) if "dim" in value.args else 1
         case "arange":
             return 1
         case "phi":
@@ -82,6 +93,8 @@ def size_of(graph: Graph, tensor: Value, dim: Value, at: Place | None) -> Value:
             return size_of(graph, tensor["input"], graph.const(2 * rank - 3 - place), at)
         if tensor.op == "permute":
             return size_of(graph, tensor["input"], graph.const(tensor.data[place]), at)
+        if tensor.op == "linear" and place < rank - 1 and "input" in tensor.args:
+            return size_of(graph, tensor["input"], graph.const(place), at)
         if place == rank - 1 and _keeps_last(graph, tensor):
             return size_of(graph, tensor["input"], graph.const(-1), at)
         dim = graph.const(place)

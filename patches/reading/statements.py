@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from .attributes import imported
 from .calls import call, decorated
-from .expressions import indices, value_of
+from .expressions import augmented, indices, matched, set_by_name, value_of
 from .files import File, Function
-from .frames import MAPPINGS, PUT, Class, Effect, Env, Frame, Guard, Known, Run, all_of, choice, item_of, joined
-from .names import Scope, parameters
-from .numbers import is_number
-from .operations import applied
+from .frames import MAPPINGS, PUT, Class, Effect, Env, Frame, Guard, Known, Loop, Run, all_of, choice, item_of, joined
+from .names import Scope, defaults_of, parameters
+from .nodes import walk
 from .shapes import size_of
-from .signatures import BINARY, VIEWS
+from .signatures import VIEWS
 from .values import Place, Value
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-_INTEGERS = {"const", "size", "item", "counted", "carried"}
 
 
 class _Ended(NamedTuple):
     """How a block ended that does not go on: by return, with a value, or by raise, break or continue."""
 
     value: Value | None
+
+
+_Block = Callable[[], _Ended | None]
 
 
 class Reader:
@@ -36,8 +37,7 @@ class Reader:
         self, code: Known, file: File, scope: Scope, outer: Frame | None, run: Run, guards: tuple[Guard, ...] = ()
     ) -> None:
         self.code, self.file, self.scope, self.outer, self.run, self.guards = code, file, scope, outer, run, guards
-        self.graph = code.graph
-        self.depth = 0
+        self.graph, self.depth = code.graph, 0
         self.env: Env = {}
         self.yielded: list[Value] = []
         self.returned: list[Value] = []  # from inside of loops and handlers
@@ -59,9 +59,8 @@ class Reader:
         """Let a function's parameters stand for themselves."""
         arguments, file = function.args, self.file
         for each in [*parameters(arguments), *filter(None, (arguments.vararg, arguments.kwarg))]:
-            self.env[each.arg] = self.graph.value(
-                "parameter", data=(file.path, function, each.arg), at=Place(file, each)
-            )
+            known = file.path, function, each.arg
+            self.env[each.arg] = self.graph.value("parameter", data=known, at=Place(file, each))
         first = parameters(arguments)[:1]
         kinds = [each.id for each in function.decorator_list if isinstance(each, ast.Name)]
         if owner is not None and first and "staticmethod" not in kinds:
@@ -75,9 +74,7 @@ class Reader:
         """Bind a call's arguments to a function's parameters."""
         arguments, rest = function.args, dict(named)
         order = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
-        defaults = dict(zip(reversed(order), reversed(arguments.defaults), strict=False))
-        given = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-        defaults |= {each.arg: default for each, default in given if default is not None}
+        defaults = defaults_of(arguments)
         self.env.update(zip(order, placed, strict=False))
         if arguments.vararg is not None:
             self.env[arguments.vararg.arg] = self.graph.group("tuple", placed[len(order) :])
@@ -85,9 +82,9 @@ class Reader:
             if each.arg in rest:
                 self.env[each.arg] = rest.pop(each.arg)
             elif each.arg not in self.env:
-                known = each.arg in defaults and self.outer is not None
+                known = each in defaults and self.outer is not None
                 missing = self.graph.opaque(f"{each.arg} is not given", Place(self.file, each))
-                self.env[each.arg] = self.outer.expr(defaults[each.arg]) if known else missing  # type: ignore[union-attr]
+                self.env[each.arg] = self.outer.expr(defaults[each]) if known else missing  # type: ignore[union-attr]
         if arguments.kwarg is not None:
             self.env[arguments.kwarg.arg] = self.graph.value("dict", rest)
 
@@ -112,24 +109,30 @@ class Reader:
         """Read statements; says how the block ended if it does not go on behind them."""
         for place, statement in enumerate(statements):
             if self.depth == 0:
-                self.run.reading.before.setdefault(statement, dict(self.env))
+                self.run.reading.before[statement] = dict(self.env)
+            rest = statements[place + 1 :]
             if isinstance(statement, ast.If):
-                ended, is_through = self._if(statement, statements[place + 1 :], is_body)
+                blocks = [partial(self.block, each) for each in (statement.body, statement.orelse)]
+                ended, is_through = self._either_of(statement, self.expr(statement.test), blocks, rest, is_body)
+            elif isinstance(statement, ast.Match):
+                subject = self.expr(statement.subject)
+                ended, is_through = self._match(statement, subject, statement.cases, rest, is_body)
             else:
                 ended, is_through = self._statement(statement), False
             if ended is not None or is_through:
                 return ended
         return None
 
-    def _if(self, node: ast.If, rest: Sequence[ast.stmt], is_body: bool) -> tuple[_Ended | None, bool]:
+    def _either_of(
+        self, node: ast.stmt, test: Value, blocks: Sequence[_Block], rest: Sequence[ast.stmt], is_body: bool
+    ) -> tuple[_Ended | None, bool]:
         """How a condition ends its block, and whether the rest of the block has been read with it."""
-        test, at, guards = self.expr(node.test), Place(self.file, node), self.guards
-        start, attributes = dict(self.env), dict(self.run.attributes)
+        at, guards, start, attributes = Place(self.file, node), self.guards, dict(self.env), dict(self.run.attributes)
         outcomes = []
-        for kind, body in (("if", node.body), ("else", node.orelse)):
+        for kind, block in zip(("if", "else"), blocks, strict=True):
             self.env, self.run.attributes = dict(start), dict(attributes)
             self.guards = (*guards, Guard(kind, test, at))
-            outcomes.append((self.block(body), self.env, self.run.attributes))
+            outcomes.append((block(), self.env, self.run.attributes))
         self.guards = guards
         (yes, yes_env, yes_attributes), (no, no_env, no_attributes) = outcomes
         if yes is None and no is None:
@@ -172,7 +175,7 @@ class Reader:
             case ast.AnnAssign() if node.value is not None:
                 self.bind(node.target, self.expr(node.value))
             case ast.AugAssign():
-                self._augmented(node)
+                augmented(self, node)
             case ast.Expr(value=alone) | ast.Assert(test=alone):
                 self.expr(alone)
             case ast.Return():
@@ -186,46 +189,33 @@ class Reader:
             case ast.Import() | ast.ImportFrom():
                 self.env.update(imported(self, node))
             case ast.For() | ast.AsyncFor() | ast.While():
-                self._loop(node)
+                start, every = dict(self.env), set_by_name(self, node)
+                for each in every:
+                    self.bind(node.target, each)  # type: ignore[union-attr]
+                    self.block(node.body)
+                    self.env = dict(start)
+                if not every:
+                    self._loop(node)
             case ast.With() | ast.AsyncWith():
                 return self._with(node)
             case ast.Try() | ast.TryStar():
                 return self._try(node)
-            case ast.Match():
-                self._match(node)
             case ast.Delete():
                 self.env |= {each.id: self.graph.value("unset") for each in node.targets if isinstance(each, ast.Name)}
         return None
 
-    def _augmented(self, node: ast.AugAssign) -> None:
-        target, at = node.target, Place(self.file, node)
-        old, change = self._loaded(target), self.expr(node.value)
-        op = BINARY.get(type(node.op))
-        args = {"input": old, "exponent" if op == "pow" else "other": change}
-        made = applied(self.graph, op, args, at) if op is not None else self.graph.opaque("an operator", at, args)
-        if isinstance(target, ast.Name) and old.op not in _INTEGERS and not is_number(old):
-            self.changed(old, self.graph.opaque("changed in place under another name", at))
-        self.bind(target, made)
-
-    def _loaded(self, target: ast.Name | ast.Attribute | ast.Subscript) -> Value:
-        """What a target stands for before it is set."""
-        loaded = copy(target)
-        loaded.ctx = ast.Load()
-        return value_of(self, loaded)
-
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         at, graph, start = Place(self.file, node), self.graph, dict(self.env)
         source = None if isinstance(node, ast.While) else self.expr(node.iter)
-        nodes = (each for statement in node.body for each in ast.walk(statement) if isinstance(each, ast.Name))
+        nodes = (each for statement in node.body for each in walk(statement) if isinstance(each, ast.Name))
         names, attributes = {n.id for n in nodes if not isinstance(n.ctx, ast.Load)}, dict(self.run.attributes)
-        effects, guards = len(self.run.reading.effects), self.guards
+        effects, writes, guards = len(self.run.reading.effects), len(self.run.reading.writes), self.guards
         more, keys = self.run.loops.get(node, (set(), set()))  # what an earlier look at this loop saw to change
         names |= more & start.keys()
         self.run.attributes |= {key: graph.opaque("set in a loop", at) for key in keys}
         for turn in range(2):
-            self.env = start | {
-                n: graph.value("carried", {"start": start[n]}, (node, n), at) for n in names & start.keys()
-            }
+            carried = names & start.keys()
+            self.env = start | {n: graph.value("carried", {"start": start[n]}, (node, n), at) for n in carried}
             if source is not None and not isinstance(node, ast.While):
                 self.bind(node.target, item_of(graph, source, node, at))
             test = self.expr(node.test) if isinstance(node, ast.While) else source
@@ -240,9 +230,12 @@ class Reader:
             self.run.loops[node] = more | changed, keys | written
             names |= changed  # in place: what they are in the first turn is not what they are in the next
             del self.run.reading.effects[effects:]
+            del self.run.reading.writes[writes:]
             self.run.attributes = attributes | {key: graph.opaque("set in a loop", at) for key in written}
         self._keep(ended)
-        breaks = any(isinstance(each, (ast.Break, ast.Continue)) for each in ast.walk(node))
+        breaks = any(isinstance(each, (ast.Break, ast.Continue)) for each in walk(node))
+        if not breaks:
+            self.run.reading.loops[node] = Loop(source, test, dict(self.env))
         for name in names & self.env.keys():
             last = {"start": start[name]} if name in start else {}
             after = graph.value("after", {**last, "last": self.env[name]}, (node, name), at)
@@ -285,20 +278,17 @@ class Reader:
         self.env = after
         return self.block(node.finalbody) or ended
 
-    def _match(self, node: ast.Match) -> None:
-        subject, start = self.expr(node.subject), dict(self.env)
-        after = start
-        for case in node.cases:
-            test = self.graph.unique("case", {"of": subject}, at=Place(self.file, case.pattern))
-            names = [getattr(each, "name", None) or getattr(each, "rest", None) for each in ast.walk(case.pattern)]
-            matched = {name: self.graph.unique("matched", {"of": subject}) for name in names if isinstance(name, str)}
-            self.env = {**start, **matched}
-            guards, self.guards = self.guards, (*self.guards, Guard("if", test, Place(self.file, node)))
-            ended = self.block(case.body)
-            self.guards = guards
-            self._keep(ended)
-            after = joined(self.graph, test, self.env, after) if ended is None else after
-        self.env = after
+    def _match(
+        self, node: ast.Match, subject: Value, cases: Sequence[ast.match_case], rest: Sequence[ast.stmt], is_body: bool
+    ) -> tuple[_Ended | None, bool]:
+        """Cases as conditions: the first, or else those behind it."""
+        if not cases:
+            return None, False
+        case, test = cases[0], matched(self, subject, cases[0])
+        if test.is_const(True):
+            return self.block(case.body), False
+        blocks = [lambda: self.block(case.body), lambda: self._match(node, subject, cases[1:], (), is_body=False)[0]]
+        return self._either_of(node, test, blocks, rest, is_body)
 
     def bind(self, target: ast.expr, value: Value) -> None:
         """Let a target stand for a value."""
@@ -364,6 +354,8 @@ class Reader:
         """
         self.run.changes += 1
         self.run.reading.changed.append(old)
+        if new.at is not None:
+            self.run.reading.writes.append(Effect("write", new, new.at, self.guards, self.depth == 0, self.run.through))
         bases = old.bases(VIEWS)
         frames = {id(frame): frame for active in [*self.run.frames, self] for frame in active.with_outer()}
         for names in (*(frame.env for frame in frames.values()), self.run.attributes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from .values import Value
@@ -158,3 +158,40 @@ def expanded(data: Sequence[Number], own: tuple[int, ...], shape: tuple[int, ...
 
 def steps_of(shape: Sequence[int]) -> list[int]:
     return [math.prod(shape[place + 1 :]) for place in range(len(shape))]
+
+
+def taken(tensor: Tensor, dim: int, places: Collection[int], *, keep: bool = True) -> Tensor:
+    """Some places of a dimension; with one, and `keep` false, without the dimension."""
+    shape = tensor.shape
+    inner, outer, size = math.prod(shape[dim + 1 :]), math.prod(shape[:dim]), shape[dim]
+    if any(not 0 <= place < size for place in places):
+        raise Unknown
+    data = tuple(
+        each
+        for block in range(outer)
+        for place in places
+        for each in tensor.data[(block * size + place) * inner : (block * size + place + 1) * inner]
+    )
+    return Tensor((*shape[:dim], *([len(places)] if keep else []), *shape[dim + 1 :]), data)
+
+
+def permuted(tensor: Tensor, axes: Sequence[int]) -> Tensor:
+    """A tensor with its dimensions in another order."""
+    shape, steps = tuple(tensor.shape[a] for a in axes), steps_of(tensor.shape)
+    places = itertools.product(*map(range, shape))
+    return Tensor(shape, tuple(tensor.data[sum(i * steps[a] for i, a in zip(at, axes, strict=True))] for at in places))
+
+
+def joined(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Tensors one behind another in a dimension."""
+    dim %= max(1, len(tensors[0].shape))
+    shapes = {(*each.shape[:dim], *each.shape[dim + 1 :]) for each in tensors}
+    if len(shapes) != 1:
+        raise Unknown
+    data: list[Number] = []
+    for block in range(math.prod(tensors[0].shape[:dim])):
+        for each in tensors:
+            step = math.prod(each.shape[dim:])
+            data += each.data[block * step : (block + 1) * step]
+    shape = tensors[0].shape
+    return Tensor((*shape[:dim], sum(each.shape[dim] for each in tensors), *shape[dim + 1 :]), tuple(data))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from .classes import names_of
 from .code import Code, is_main_guard, once
-from .files import File, Function
+from .files import File, Function, is_test
 from .frames import DEEPEST, Effect, Reading
 from .values import Value
 
@@ -53,22 +52,42 @@ class Update:
 def updates_of_runs(code: Code) -> list[Update]:
     """The updates that a tree's training makes, in loops over micro-batches; those made on request are none of them.
 
-    What cannot be imported does not train, so nothing is found there.
+    What cannot be imported does not train, nor do a tree's tests, nor what nothing calls beside what is called.
     """
-    found = {update.backward: update for update in _updates(code)}
-    return [update for update in found.values() if _may_run(code, update.reading)]
+    found = {
+        update.backward: update
+        for update in _updates(code)
+        if not is_test(update.reading.file.path) and _is_in_a_run(code, update.reading.file, update.backward)
+    }
+    able = [update for update in found.values() if _may_run(code, update.reading)]
+    return [update for update in able if _is_called(code, update.reading)] or able
+
+
+def _is_called(code: Code, reading: Reading) -> bool:
+    """Whether a scope is a script, or anything outside of it mentions its function, or the class of a method."""
+    if not isinstance(reading.node, Function):
+        return True
+    names = {reading.node.name} | ({reading.owner.name} if reading.owner is not None else set())
+    own = reading.owner or reading.node
+    found = (node for name in names for file in code.files.naming(name) for node in file.uses.get(name, ()))
+    return any(not is_within(reading.file, node, own) for node in found) or _is_brought(code, names)
+
+
+def _is_brought(code: Code, names: set[str]) -> bool:
+    """Whether an import hands on one of some names under another."""
+    return any(file.aliases.get(name) for name in names for file in code.files.naming(name))
 
 
 def _may_run(code: Code, reading: Reading) -> bool:
     """Whether anything that can be imported calls a scope, if anything does."""
     if not isinstance(reading.node, Function) or calls_of(code, reading.node):
         return True
-    naming = (file for file in code.files.having(_word(reading.node.name)) if file is not reading.file)
+    naming = (file for file in code.files.naming(reading.node.name) if file is not reading.file)
     return all(code.is_importable(file.path) for file in naming)
 
 
 def _updates(code: Code) -> Iterator[Update]:
-    pending = [(reading, 0) for reading in mentions(code, "backward", DEEP, _is_in_a_run)]
+    pending = [(reading, 0) for reading in mentions(code, "backward", DEEP, _may_be_in_a_run)]
     seen = set[ast.AST]()
     while pending:
         reading, depth = pending.pop(0)
@@ -93,12 +112,22 @@ def _update(code: Code, reading: Reading, effect: Effect) -> Update | None:
     losses += [func["of"]] if func.op == "attr" else []
     for loss in losses:
         made = {model: _forwards(code, reading, loss, model) for model in models(reading) or _called(loss)}
-        made = {model: forwards for model, forwards in made.items() if forwards}
+        made = {_called_part(code, loss, model): forwards for model, forwards in made.items() if forwards}
         forwards = frozenset[ast.AST]().union(*made.values())
         runs = tuple(_runs(code, reading, loss, forwards)) if forwards else ()
         if runs and not (effect.through in runs and _is_update_itself(code, reading, effect)):
             return Update(reading, effect.through, effect, loss, tuple(made), runs, forwards)
     return None
+
+
+def _called_part(code: Code, loss: Value, model: Value) -> Value:
+    """What a loss calls of a model that is not called itself: the one part that it is, if it is one; else the model."""
+    funcs = [each["func"] for each in loss.walk() if "func" in each.args and is_of(each["func"], model)]
+    own = {each.key: each for each in funcs if each.op == "attr" and each["of"].key == model.key}
+    parts = [each for each in own.values() if code.is_part(each)]
+    is_gone_into = model.op == "instance" or any(_is_the(each, model) for each in funcs)
+    is_one = len(parts) == 1 and not is_gone_into
+    return parts[0] if is_one and all(is_of(each, parts[0]) for each in funcs) else model
 
 
 def _is_update_itself(code: Code, reading: Reading, effect: Effect) -> bool:
@@ -228,17 +257,17 @@ def is_of(callee: Value, model: Value) -> bool:
         return any(is_of(callee[side], model) for side in ("yes", "no"))
     owner = callee.get("of") if callee.op == "attr" else callee.get("self") if callee.op == "bound" else None
     name = callee.data if callee.op == "attr" else ""
+    while owner is not None and owner.op == "attr" and owner.key != model.key:
+        owner = owner["of"]  # of a part of it
     return callee.key == model.key or (owner is not None and owner.key == model.key and name not in _NO_RUNS)
 
 
 def reading_of(code: Code, node: ast.AST) -> Reading | None:
-    """A function of the tree, read by itself."""
-    for path in code.files.paths:
-        file = code.files.known(path)
-        if file is not None and (node is file.module or node in file.parents):
-            is_function = isinstance(node, Function)
-            return code.reading(file, node, file.owner(node), deepest=DEEP) if is_function else None  # type: ignore[arg-type]
-    return None
+    """A function of the tree that something calls, read by itself."""
+    file = code.home(node)
+    if file is None or not isinstance(node, Function):
+        return None
+    return code.reading(file, node, file.owner(node), deepest=DEEP)
 
 
 @once
@@ -247,15 +276,11 @@ def mentions(
 ) -> list[Reading]:
     """The scopes in whose own text a name stands, in files that can be imported: no others run."""
     found = []
-    for file in code.files.having(_word(name)):
+    for file in code.files.naming(name):
         if code.is_importable(file.path):
             nodes = [node for node in file.uses.get(name, ()) if within(code, file, node)]
             found += [scope_of(code, file, node, deepest) for node in nodes]
     return list(dict.fromkeys(found))
-
-
-def _word(name: str) -> bytes:
-    return rf"\b{re.escape(name)}\b".encode()
 
 
 def scope_of(code: Code, file: File, node: ast.AST, deepest: int = DEEPEST) -> Reading:
@@ -280,14 +305,14 @@ def calls_of(code: Code, function: Function) -> list[tuple[Reading, ast.Call]]:
 
 def _naming(code: Code, function: Function) -> list[Reading]:
     """The scopes in which a function is named, by an alias of its import too."""
-    return [reading for name in _names_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
+    return [reading for name in aliases_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
 
 
 @once
-def _names_of(code: Code, name: str) -> list[str]:
-    alias = re.compile(rf"\b{re.escape(name)}\s+as\s+(\w+)".encode())
-    aliases = (found for path in sorted(code.files.paths) for found in alias.findall(code.files.raw(path)))
-    return list(dict.fromkeys([name, *(each.decode(errors="replace") for each in aliases)]))
+def aliases_of(code: Code, name: str) -> list[str]:
+    """What something of a name is called anywhere: so, or by aliases of its imports."""
+    aliases = (each for file in code.files.naming(name) for each in file.aliases.get(name, ()))
+    return list(dict.fromkeys([name, *aliases]))
 
 
 def _is_in_a_run(code: Code, file: File, node: ast.AST, depth: int = 0) -> bool:
@@ -297,10 +322,26 @@ def _is_in_a_run(code: Code, file: File, node: ast.AST, depth: int = 0) -> bool:
         return True
     if isinstance(scope, ast.Module) or depth > MOST_CALLERS:
         return False
-    others = code.files.having(_word(scope.name))
-    found = [(other, each) for other in others for each in other.uses.get(scope.name, ())]
+    others = code.files.naming(scope.name)
+    found = [(other, each) for other in others for each in other.uses.get(scope.name, ()) if may_be_it(other, each)]
     found = [(other, each) for other, each in found if scope not in other.ancestors(each)]
     return bool(found) and all(_is_in_a_run(code, other, each, depth + 1) for other, each in found)
+
+
+def _may_be_in_a_run(code: Code, file: File, node: ast.AST) -> bool:
+    """Whether a node is in a run, or a call of its function stands in a loop beside others on request."""
+    scope = file.function(node)
+    calls = calls_of(code, scope) if scope is not None else ()
+    return _is_in_a_run(code, file, node) or any(is_repeated(each.file, each.node, call) for each, call in calls)
+
+
+def may_be_it(file: File, node: ast.AST) -> bool:
+    """Whether a mention may be one of a function: no name of a local variable that is called alike."""
+    if not isinstance(node, ast.Name):
+        return True
+    owner = file.scopes[file.function(node) or file.module].owner(node.id)
+    kinds = (Function, ast.alias)
+    return owner is None or owner.parent is None or any(isinstance(each, kinds) for each in owner.bound[node.id])
 
 
 def is_repeated(file: File, scope: ast.AST, node: ast.AST) -> bool:

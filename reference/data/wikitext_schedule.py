@@ -49,7 +49,7 @@ class BitRows(Dataset):
         self.length = length
         self.rows = rows
         self.num_workers = num_workers
-        self._loader: DataLoader | None = None
+        self._loader: RowBatches | None = None
 
     @classmethod
     def of_text(cls, path: Path, max_seq_len: int, num_workers: int = 2, folder: Path | None = None) -> "BitRows":
@@ -81,6 +81,10 @@ class BitRows(Dataset):
         """Rows, and bits a row."""
         return len(self), self.length
 
+    def size(self, dim: int | None = None) -> tuple[int, int] | int:
+        """The shape, or one of its sizes, as a TensorDataset asks for it."""
+        return self.shape if dim is None else self.shape[dim]
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -106,12 +110,24 @@ class BitRows(Dataset):
         if self.packed[:HEADER_SIZE] != header:
             raise OSError(f"{self.file} is not the file that these rows were read from: load them again")
 
-    def split(self, batch_size: int) -> DataLoader:
+    def to(self, device: torch.device | str) -> Tensor:
+        """The rows [rows, length] of a slice in one tensor, on a device."""
+        return torch.stack([*self.__getitems__(range(len(self)))]).to(device)
+
+    def split(self, batch_size: int) -> "RowBatches":
         """The rows in order, in batches [B, length], read by workers that stay for the next pass."""
         if self._loader is None or self._loader.batch_size != batch_size:
             workers = self.num_workers
-            self._loader = DataLoader(self, batch_size, num_workers=workers, persistent_workers=workers > 0)
+            self._loader = RowBatches(self, batch_size, num_workers=workers, persistent_workers=workers > 0)
         return self._loader
+
+
+class RowBatches(DataLoader):
+    """Rows in batches, of which each can be asked for by its number too."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        start = range(0, len(self.dataset), self.batch_size)[index]
+        return self.dataset[start : start + self.batch_size].to("cpu")
 
 
 def row_size(length: int) -> int:

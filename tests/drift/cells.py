@@ -32,9 +32,10 @@ from drift.rewriting import DoesNotFit  # noqa: E402
 from samples import BASELINE, CODE_ONLY, ROOT  # noqa: E402
 
 from bitpatch.patches.engine import all_tasks, plan, task_named, unified  # noqa: E402
+from bitpatch.patches.seams import driving  # noqa: E402
 from bitpatch.patches.task import BitpatchError  # noqa: E402
 from bitpatch.patches.tree import open_tree  # noqa: E402
-from bitpatch.verify.runner import Zygote, verify  # noqa: E402
+from bitpatch.verify.running.runner import Zygote, verify  # noqa: E402
 
 FORKS = ROOT / "tests/forks"
 RIGHT = {"applied": {"applied"}, "refused": {"refused"}, "already-applied": {"already-applied"}}
@@ -163,7 +164,8 @@ def judged(found: Sequence[Cell], every: int) -> list[Cell]:
                 make(kind, name, tree)
                 for change in plan(open_tree(tree), [task_named(str(cell.task))]).changes:
                     (tree / change.path).write_bytes(change.after)
-                verdict = verify(tree, [cell.task], zygote=zygote, jobs=2).tasks[0].verdict
+                driven = driving(open_tree(tree), [task_named(str(cell.task))])
+                verdict = verify(tree, [cell.task], zygote=zygote, jobs=2, driving=driven).tasks[0].verdict
             judged_cells.append(replace(cell, verdict=str(verdict)))
     return judged_cells
 

@@ -10,7 +10,7 @@ from samples import contents
 from bitpatch.patches.engine import all_tasks, plan, status
 from bitpatch.patches.task import State
 from bitpatch.patches.tree import open_tree
-from bitpatch.verify.runner import Zygote, verify
+from bitpatch.verify.running.runner import Zygote, verify
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"
 
@@ -34,6 +34,7 @@ def rename(tree, path, **names):
 
 def other_names(tree):
     rename(tree, MODEL, T="seq_len", future="causal_mask", hidden="blocked", canvas="full_map", chunk="size", s="begin")
+    edit(tree, MODEL, ("-T % size", "-seq_len % size"))
     rename(tree, TRAINING, batch="rows", loss="objective", optimizer="opt", scheduler="sched", total_updates="total")
 
 
@@ -82,6 +83,8 @@ def training_at_the_root(tree):
     text = (tree / TRAINING).read_text()
     (tree / TRAINING).unlink()
     (tree / "train.py").write_text(re.sub(r"from \.(\w+)", r"from bit_transformer.\1", text))
+    for path in ("data/wikitext_schedule.py", "dashboard/manager.py"):
+        edit(tree, path, ("from bit_transformer.training import", "from train import"))
 
 
 def zeroing_first(tree):

@@ -40,11 +40,11 @@ State = dict[str, bytes]  # the files that differ from the baseline's
 class WatchedTree(SourceTree):
     """A tree that notes which files were looked at, and which were passed over for lack of a pattern."""
 
-    read: set[str] = field(default_factory=set)
+    looked_at: set[str] = field(default_factory=set)
     passed_over: set[tuple[str, bytes]] = field(default_factory=set)
 
     def source(self, path: str) -> Source:
-        self.read.add(path)
+        self.looked_at.add(path)
         return super().source(path)
 
     @cached_property
@@ -52,7 +52,7 @@ class WatchedTree(SourceTree):
         return Code(Files(self.paths, self._noted))
 
     def _noted(self, path: str) -> bytes:
-        self.read.add(path)
+        self.looked_at.add(path)
         return self.raw(path)
 
     def files(self, having: bytes) -> Iterator[Source]:
@@ -110,7 +110,7 @@ class Cube:
         planned = plan(tree, [task])
         assert not planned.refused, planned.outcomes[0].reason
         made = {change.path: change.after for change in planned.changes}
-        return Step({path: self.raw(state, path) for path in tree.read}, tree.passed_over, made)
+        return Step({path: self.raw(state, path) for path in tree.looked_at}, tree.passed_over, made)
 
     def _source(self, path: str, raw: bytes) -> Source:
         if (path, raw) not in self._sources:

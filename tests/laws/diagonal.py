@@ -31,9 +31,9 @@ from rich.progress import track
 import bitpatch
 from bitpatch.patches.engine import all_tasks, plan
 from bitpatch.patches.tree import open_tree
-from bitpatch.verify.evidence import Verdict
-from bitpatch.verify.report import CheckResult, Outcome, TaskReport
-from bitpatch.verify.runner import Job, Zygote, plan_checks, run_jobs
+from bitpatch.verify.rendering.report import CheckResult, Outcome, TaskReport
+from bitpatch.verify.running.evidence import Verdict
+from bitpatch.verify.running.runner import Job, Zygote, plan_checks, run_jobs
 
 ROOT = Path(bitpatch.__file__).parent
 DOCUMENT = ROOT / "docs" / "diagonal.md"

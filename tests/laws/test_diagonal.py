@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from laws.diagonal import SINGLES, Corner, Judged, Tellers, find_tellers, judge, name, random_corners, row_of
 
-from bitpatch.verify.evidence import Evidence, Verdict
-from bitpatch.verify.report import CheckResult, TaskReport
-from bitpatch.verify.runner import Zygote
+from bitpatch.verify.rendering.report import CheckResult, TaskReport
+from bitpatch.verify.running.evidence import Evidence, Verdict
+from bitpatch.verify.running.runner import Zygote
 
 MET_IN_BACKWARD = (9, 10)  # what attention makes of a mask, its backward takes; task 11 hides that
 

@@ -17,6 +17,7 @@ from bitpatch.patches.task import Outcome
 from bitpatch.patches.tree import open_tree
 
 NAMES = [task.id for task in all_tasks()]
+PAIRS = random.Random(5).sample(list(itertools.permutations(NAMES, 2)), 40)
 FRESH = open_tree(BASELINE)
 CODE = "def added_by_hand(x, y=(1, 2)):\n    return x, y  # mine\n"
 
@@ -72,7 +73,7 @@ def both(first, second):
     return applied(*applied(FRESH, Originals(), [first]), [second])
 
 
-@pytest.mark.parametrize(("gone", "kept"), list(itertools.permutations(NAMES, 2)), ids=lambda name: name)
+@pytest.mark.parametrize(("gone", "kept"), PAIRS, ids=lambda name: name)
 def test_of_two_tasks_the_other_one_stays(gone, kept):
     tree, originals = reverted(*both(*sorted((gone, kept))), [gone])
     alone, remembered = applied(FRESH, Originals(), [kept])

@@ -14,8 +14,8 @@ from pathlib import Path
 from interactions import INTERACTIONS
 from mutant import Mutant
 
-from bitpatch.verify.report import CheckResult
-from bitpatch.verify.runner import Zygote, plan_checks, run_jobs
+from bitpatch.verify.rendering.report import CheckResult
+from bitpatch.verify.running.runner import Zygote, plan_checks, run_jobs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

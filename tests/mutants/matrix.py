@@ -2,6 +2,7 @@
 
     python tests/mutants/matrix.py              all tasks
     python tests/mutants/matrix.py 4 10         some tasks; what was written of others stays
+    python tests/mutants/matrix.py --first 4    each mutant until a check kills it: a fifth of the time
 
 Writes kills.json and docs/mutants.md.
 
@@ -10,22 +11,24 @@ Exits 1 if a mutant survives, a check kills nothing that nearly all others do no
 
 import json
 import os
+import shutil
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from cases import KILLS, ROOT, TASKS, Case, judged, mutants, read_kills, telling
+from cases import KILLS, ROOT, TASKS, Case, grow, judged, mutants, read_kills, telling
 from interactions import INTERACTIONS, OPEN
 from mutant import Mutant
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bitpatch.verify.evidence import Verdict
-from bitpatch.verify.report import CheckResult
-from bitpatch.verify.runner import Zygote
+from bitpatch.verify.rendering.report import CheckResult
+from bitpatch.verify.running.evidence import Verdict
+from bitpatch.verify.running.runner import Zygote, plan_checks, run_jobs
 
 DOCUMENT = ROOT / "docs" / "mutants.md"
 SIGNS = {Verdict.PASS: ".", Verdict.FAIL: "x", Verdict.UNPROVEN: "?", Verdict.ERROR: "!"}
@@ -40,7 +43,8 @@ Trees that are `reference/` but for a wrong patch, and the checks that kill them
 A mutant whose description starts with `1 x 4` is wrong between these two tasks.
 
 A margin is the number of decades between what a check measured and its limit: above 0 inside, below 0 outside.
-A mutant's is that of its killer which is nearest to the limit; a killer that counts or compares exactly has none."""
+A mutant's is that of its killer which is nearest to the limit; a killer that counts or compares exactly has none.
+Where `make mutants` was told that a first killer is enough, the others that a mutant may have are not named."""
 
 Row = dict[str, CheckResult]  # by check
 Rows = dict[str, Row]  # by tree: reference, and each mutant
@@ -48,8 +52,8 @@ Rows = dict[str, Row]  # by tree: reference, and each mutant
 
 def main(arguments: Sequence[str]) -> int:
     """Judge the mutants of the tasks that are given, or of all; return the exit status."""
-    tasks = [int(task.removeprefix("task-")) for task in arguments] or list(TASKS)
-    found = judge_all(tasks)
+    tasks = [int(task.removeprefix("task-")) for task in arguments if task != "--first"] or list(TASKS)
+    found = judge_until_killed(tasks) if "--first" in arguments else judge_all(tasks)
     for task in tasks:
         print("\n".join(matrix_lines(task, found[task])), end="\n\n")
     record = {
@@ -82,6 +86,58 @@ def judge_all(tasks: Sequence[int]) -> dict[int, Rows]:
         task: {case.tree: in_order(found[task][case.tree], order[task]) for case in cases if case.task == task}
         for task in tasks
     }
+
+
+def judge_until_killed(tasks: Sequence[int]) -> dict[int, Rows]:
+    """What checks say of each mutant, tried one after the other until one fails; two mutants at once.
+
+    Recorded killers come first, then checks that have killed nothing yet. Those that never did are tried on more.
+    """
+    found: dict[int, Rows] = {task: defaultdict(dict) for task in tasks}
+    with tempfile.TemporaryDirectory(prefix="bitpatch-mutants-") as folder, Zygote() as first, Zygote() as second:
+        for name in ("baseline", "reference"):
+            shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
+        with ThreadPoolExecutor(2) as pool:
+            halves = [
+                pool.submit(_kill, each, tasks[at::2], found, Path(folder)) for at, each in enumerate((first, second))
+            ]
+            for half in halves:
+                half.result()
+    return found
+
+
+def _kill(zygote: Zygote, tasks: Sequence[int], found: dict[int, Rows], folder: Path) -> None:
+    for task in tasks:
+        names, rows, before = [name for name, _ in zygote.checks[task]], found[task], read_kills(task)
+        rows["reference"] = _judged(zygote, Case(task, "reference"), names, folder)
+        for mutant in mutants(task):
+            victims = Counter(check for row in rows.values() for check in killers(row))
+            known = [name for name in before.get(mutant.name, ()) if name in names]
+            order = [
+                *known,
+                *sorted(set(names) - set(known), key=lambda name: (victims[name] > 0, -victims[name], name)),
+            ]
+            rows[mutant.name] = _judged(zygote, Case(task, mutant.name), order, folder, until_killed=True)
+            print(f"task-{task} {mutant.name}: {', '.join(killers(rows[mutant.name])) or 'survives'}", file=sys.stderr)
+        for name in names:
+            likely = sorted(rows, key=lambda tree: name not in before.get(tree, ()))
+            for tree in likely if not any(name in killers(row) for row in rows.values()) else ():
+                rows[tree] = rows[tree] | _judged(zygote, Case(task, tree), [name], folder)
+                if name in killers(rows[tree]) and tree != "reference":
+                    break
+
+
+def _judged(zygote: Zygote, case: Case, names: Sequence[str], folder: Path, *, until_killed: bool = False) -> Row:
+    """What checks say of a tree, up to the first that fails if that is enough."""
+    tree, row = folder.resolve() / f"{case.task}-{case.tree}", Row()
+    grow(case, tree)
+    jobs = {job.name: job for job in plan_checks(zygote, tree, [case.task])}
+    for name in names:
+        row |= {job.name: each for job, each in run_jobs(zygote, [jobs[name]], 1) if isinstance(each, CheckResult)}
+        if until_killed and killers(row):
+            break
+    shutil.rmtree(tree)
+    return row
 
 
 def in_order(row: Row, checks: Sequence[str]) -> Row:
@@ -148,7 +204,7 @@ def matrix_lines(task: int, rows: Rows) -> Iterator[str]:
     width = max(map(len, rows))
     yield " ".join([" " * width, *(f"{number:>5}" for number in range(1, len(checks) + 1))])
     for tree, row in rows.items():
-        yield " ".join([tree.ljust(width), *(f"{cell(row[check]):>5}" for check in checks)])
+        yield " ".join([tree.ljust(width), *(f"{cell(row[check]) if check in row else '':>5}" for check in checks)])
 
 
 def cell(result: CheckResult) -> str:

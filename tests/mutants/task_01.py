@@ -1,6 +1,8 @@
 """Wrong and right ways to choose a batch size, and to say how long a schedule is."""
 
 from mutant import Mutant
+from strangers import STRANGERS_RIGHT, STRANGERS_WRONG
+from wide_loop import BATCH_SIZE
 
 TRAINING = "bit_transformer/training.py"
 
@@ -23,6 +25,10 @@ DETACHED = (
 BUILT = "    loader = DataLoader(\n        rows,\n" + SIZE + WORKERS + "    )\n" + DETACHED + "    return loader\n"
 TO_DEVICE = "            batch = batch.to(device)\n"
 EXTRA = "        for _ in range(extra_steps):\n            yield batch\n"
+CONFIGURED = (
+    "    optimizer, scheduler = configure_optimizer("
+    "model, lr=lr, weight_decay=weight_decay, total_steps=total_updates)\n"
+)
 SIZE_FORWARDED = "        batch_size=args.batch_size,\n"
 WORKERS_FORWARDED = "        num_workers=args.num_workers,\n"
 
@@ -122,11 +128,6 @@ MUTANTS = [
         (WORKERS, WORKERS.replace("num_workers > 0", "False")),
     ),
     edit(
-        "workers-drawn-from-the-order",
-        "the seeds of workers come from the order's generator, so that the order depends on their number",
-        (DETACHED, ""),
-    ),
-    edit(
         "workers-ignored",
         "num_workers is taken and not used",
         (WORKERS, "        generator=order,\n"),
@@ -210,17 +211,6 @@ MUTANTS = [
         "the tensor that was handed over is shuffled in place",
         (LOADER, "    loader = data.split(batch_size)\n"),
         (BATCHES, "with_extra_steps(data.copy_(data[torch.randperm(len(data))]).split(batch_size), extra_steps)"),
-    ),
-    edit(
-        "order-from-the-global-stream",
-        "the order is drawn where dropout draws, and changes with it",
-        (WORKERS, WORKERS.replace("        generator=order,\n", "")),
-        (DETACHED, ""),
-    ),
-    edit(
-        "order-from-python",
-        "the order is drawn from Python's global stream, which the model may draw from",
-        *each_epoch("random.sample(range(len(data)), len(data))"),
     ),
     edit(
         "order-from-numpy",
@@ -325,7 +315,12 @@ MUTANTS = [
     edit("nothing-trained", "no epoch is run", (EPOCH, "    for epoch in range(0):\n")),
 ]
 
+MUTANTS += BATCH_SIZE
+
+MUTANTS += STRANGERS_WRONG[1]
+
 GOOD = [
+    *STRANGERS_RIGHT[1],
     edit(
         "permutation-each-epoch",
         "torch.randperm from seed and epoch; a loader, which does not shuffle, where there are workers",
@@ -394,5 +389,72 @@ GOOD = [
             + LOADER,
         ),
         ("    return history\n", "    del loader\n    return history\n"),
+    ),
+    edit(
+        "plain-shuffling-loader",
+        "DataLoader(shuffle=True) alone, which draws the seed of each epoch from torch's stream",
+        (WORKERS, WORKERS.replace("        generator=order,\n", "")),
+        (DETACHED, ""),
+    ),
+    edit(
+        "workers-drawn-from-the-order",
+        "the seeds of workers come from the order's generator",
+        (DETACHED, ""),
+    ),
+    edit(
+        "optimizer-made-inline",
+        "AdamW and OneCycleLR made in the loop",
+        (
+            CONFIGURED,
+            "    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)\n"
+            "    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total_updates)\n",
+        ),
+    ),
+    edit(
+        "one-cycle-as-lambda",
+        "a LambdaLR with OneCycle's rates",
+        (
+            CONFIGURED,
+            "    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)\n"
+            "    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: share_of_peak(at, total_updates))\n",
+        ),
+        (
+            "def row_loader(",
+            "def share_of_peak(at, total):\n"
+            "    top = 0.3 * total - 1\n"
+            "    begin, end, share = (0.04, 1, at / top) if at <= top else (1, 0.04 / 1e4, (at - top) / (total - 1 - top))\n"
+            "    return end + (begin - end) / 2 * (1 + math.cos(math.pi * min(share, 1)))\n\n\n"
+            "def row_loader(",
+        ),
+    ),
+    edit(
+        "rates-set-by-hand",
+        "no scheduler: each update sets its rate",
+        (
+            "                optimizer.step()\n",
+            "                for group in optimizer.param_groups:\n"
+            "                    group['lr'] = rates[len(rates) - total_updates + global_step - begun]\n"
+            "                optimizer.step()\n",
+        ),
+        (SCHEDULER, ""),
+        (
+            "    history = []\n",
+            "    history, rates, begun = [], [], global_step\n"
+            "    with warnings.catch_warnings():\n"
+            "        warnings.simplefilter('ignore')\n"
+            "        for _ in range(total_updates):\n"
+            "            rates.append(scheduler.get_last_lr()[0])\n"
+            "            scheduler.step()\n",
+        ),
+    ),
+    edit(
+        "update-skipped-with-its-schedule",
+        "an update whose gradient is no number is left out, and the schedule waits",
+        (
+            "                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n                optimizer.step()\n"
+            "                global_step += 1\n" + SCHEDULER,
+            "                if torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).isfinite():\n"
+            "                    optimizer.step()\n                    global_step += 1\n    " + SCHEDULER,
+        ),
     ),
 ]

@@ -310,6 +310,85 @@ MUTANTS = [
             "                self.optimizer.zero_grad()\n",
         ),
     ),
+    *(
+        edit(
+            f"weight-decay-lost-on-{path}",
+            f"{path} takes the default weight decay, whatever the plan says",
+            (PATHS[path], PATHS[path].replace("plan.weight_decay", "0.01")),
+        )
+        for path in PATHS
+    ),
+    edit(
+        "rate-lost-on-growth",
+        "scale_up takes the default peak",
+        (SCALE_UP, SCALE_UP.replace("lr=plan.lr, ", "")),
+    ),
+    edit("moments-lost-on-download", "a download begins with an empty optimizer", (RESTORED, "")),
+    edit(
+        "moments-of-matrices-lost",
+        "a download takes up the moments of the first group only",
+        (
+            RESTORED,
+            RESTORED.replace(
+                'snapshot["optimizer"]["state"]',
+                "{k: v for k, v in snapshot['optimizer']['state'].items() if k in groups[0]['params']}",
+            ),
+        ),
+    ),
+    edit(
+        "embeddings-not-held",
+        "after scale_up the optimizer has lost a group",
+        (
+            SCALE_UP,
+            SCALE_UP + "            self.optimizer.param_groups.pop()\n            self.scheduler.base_lrs.pop()\n",
+        ),
+    ),
+    edit(
+        "growth-has-a-shape-of-its-own",
+        "scale_up gives a schedule that is as long, and falls far earlier",
+        (
+            SCALE_UP,
+            SCALE_UP
+            + "            onecycle = torch.optim.lr_scheduler.OneCycleLR\n"
+            + "            self.scheduler = onecycle(self.optimizer, plan.lr, plan.updates, pct_start=0.05)\n",
+        ),
+    ),
+    edit(
+        "floor-left-out-on-init",
+        "init gives a schedule that ends where it began",
+        (
+            INIT,
+            INIT
+            + "            onecycle = torch.optim.lr_scheduler.OneCycleLR\n"
+            + "            self.scheduler = onecycle(self.optimizer, plan.lr, plan.updates, final_div_factor=1.0)\n",
+        ),
+    ),
+    edit(
+        "growth-forgets-the-plan",
+        "scale_up gives the right schedule, and keeps the plan of before",
+        (SCALE_UP, SCALE_UP.replace("DOUBLE[dimension](model), plan", "DOUBLE[dimension](model), self.plan")),
+    ),
+    edit(
+        "snapshot-of-the-first-plan",
+        "a snapshot keeps the plan of init, whatever came after",
+        (INIT, INIT + "            self.first = plan\n"),
+        ('"plan": asdict(self.plan), ', '"plan": asdict(getattr(self, "first", self.plan)), '),
+    ),
+    edit(
+        "refused-growth-restarts",
+        "a scale_up that is refused has made a new schedule",
+        (
+            "        if dimension not in DOUBLE:\n",
+            "        peak, total = self.plan.lr, self.plan.updates\n"
+            "        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, peak, total)\n"
+            "        if dimension not in DOUBLE:\n",
+        ),
+    ),
+    edit(
+        "own-plan-not-counted",
+        "the plan of a request that names none is not the one that is carried out",
+        (INIT, INIT.replace("plan.updates", "plan.updates if plan != TrainingPlan(plan.rows) else 100")),
+    ),
     Mutant(
         "dashboard-drops-the-plan",
         "a request's plan does not reach the manager",
@@ -383,7 +462,9 @@ GOOD = [
                 path,
                 path.replace(
                     CONFIGURED,
-                    "            self.optimizer = torch.optim.AdamW(self.model.parameters(), plan.lr)\n"
+                    "            self.optimizer = torch.optim.AdamW(\n"
+                    "                self.model.parameters(), plan.lr, weight_decay=plan.weight_decay\n"
+                    "            )\n"
                     "            each = len(range(0, plan.rows, plan.batch_size)) + plan.extra_steps\n"
                     "            self.scheduler = torch.optim.lr_scheduler.OneCycleLR(\n"
                     "                self.optimizer, [plan.lr], epochs=plan.epochs, steps_per_epoch=each, pct_start=0.22\n"
@@ -391,11 +472,6 @@ GOOD = [
                 ),
             )
             for path in PATHS.values()
-        ),
-        (
-            RESTORED,
-            "            groups = self.optimizer.state_dict()['param_groups']\n"
-            "            self.optimizer.load_state_dict({'state': {}, 'param_groups': groups})\n",
         ),
     ),
     edit(
@@ -472,6 +548,28 @@ GOOD = [
                 "OneCycleLR(optimizer, max_lr=lr, total_steps=total_steps)",
                 'OneCycleLR(optimizer, lr, total_steps, pct_start=0.32, anneal_strategy="linear", div_factor=10)',
             ),
+        ),
+    ),
+    edit(
+        "lambda-cycle",
+        "the schedule is a LambdaLR of the tree's own, a straight line up and half a cosine down",
+        *(
+            (
+                path,
+                path
+                + "            last, up = plan.updates - 1, max(1, plan.updates // 4)\n"
+                + "            for group in self.optimizer.param_groups:\n"
+                + "                group['lr'] = group['initial_lr'] = plan.lr\n"
+                + "            self.scheduler = torch.optim.lr_scheduler.LambdaLR(\n"
+                + "                self.optimizer,\n"
+                + "                lambda step, last=last, up=up: 1e-5\n"
+                + "                if step >= last\n"
+                + "                else (step + 1) / (up + 1)\n"
+                + "                if step < up\n"
+                + "                else 1e-5 + (1 - 1e-5) * (1 + math.cos(math.pi * (step - up) / (last - up))) / 2,\n"
+                + "            )\n",
+            )
+            for path in PATHS.values()
         ),
     ),
 ]

@@ -27,6 +27,16 @@ SCALER = "    scaler = torch.amp.GradScaler(device.type, enabled={})\n"
 DIRECT = '    if form == "raw":\n        return model(batch, **forward_kwargs)[0], batch\n'
 SHAPED = "    return F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)\n"
 
+CLOSURE = (  # the end of a group is a closure that the optimizer calls
+    "            def closure():\n"
+    + BACKWARD.replace("            (loss", "                (loss")
+    + "                if closes:\n                    shares.average(model)\n    "
+    + CLIP
+    + "                return loss\n\n"
+    "            if not closes:\n                closure()\n"
+    "            if closes:\n                optimizer.step(closure)\n"
+)
+
 
 def indented(block: str) -> str:
     """The lines of a block, four columns further to the right."""
@@ -221,6 +231,96 @@ MUTANTS = [
         (MODEL_TRAINS, MODEL_TRAINS + "    context = autocast(device, amp)\n"),
         (CONTEXT, "            with context:\n                torch.autocast_increment_nesting()\n"),
     ),
+    edit(
+        "autocast-where-a-group-closes",
+        "3 x 4: all but the last micro-batch of a group run in float32",
+        (CONTEXT, CONTEXT.replace("amp", 'amp if closes else "off"')),
+    ),
+    edit(
+        "backward-inside-until-a-group-closes",
+        "3 x 4: the backwards of a group but for its last run under autocast",
+        (
+            BACKWARD,
+            "                if not closes:\n    "
+            + indented(BACKWARD)
+            + "            if closes:\n"
+            + indented(BACKWARD),
+        ),
+    ),
+    edit(
+        "clip-each-micro-batch",
+        "3 x 4: gradients are clipped after each backward of a group",
+        (CLOSES + CLIP, CLOSES + CLIP.removeprefix("    ") + "            if closes:\n"),
+    ),
+    edit(
+        "short-group-not-clipped",
+        "3 x 4: the shorter group at the end of an epoch is stepped without a clip, under bfloat16",
+        (CLIP, CLIP.replace("torch", 'amp == "bf16" and shares.total < shares.first * accum_steps or torch')),
+    ),
+    edit(
+        "second-mean",
+        "3 x 4: under bfloat16 the loss is divided by accum_steps, and the group by its size once more",
+        (LOSS, LOSS + '                loss = loss / (accum_steps if amp == "bf16" else 1)\n'),
+    ),
+    edit(
+        "loss-of-padded-streams-in-bfloat16",
+        "3 x direct: the loss of streams is computed where autocast is off, of bfloat16 logits",
+        (
+            LOSS,
+            "                with torch.autocast(device.type, enabled=form != 'direct') if amp == 'bf16' else nullcontext():\n"
+            "    " + LOSS.replace("at_least_float32(logits)", "logits"),
+        ),
+    ),
+    edit(
+        "schedule-goes-on",
+        "3 x 4 x 1: an update is skipped where the gradient is no number, and the schedule goes on",
+        (CLIP + STEP, CLIP.replace("torch.nn", "norm = torch.nn") + "                if norm.isfinite():\n    " + STEP),
+    ),
+    edit(
+        "gradient-of-a-skipped-update-stays",
+        "3 x 4 x 1: an update is skipped where the gradient is no number, and so are all after it, to which it is added",
+        (
+            CLIP + STEP + AFTER,
+            CLIP.replace("torch.nn", "norm = torch.nn")
+            + "                if not norm.isfinite():\n                    continue\n"
+            + STEP
+            + AFTER,
+        ),
+    ),
+    edit(
+        "matmul-precision-left-behind",
+        "the precision of the process's matrix products is lowered",
+        (MODEL_TRAINS, '    if amp == "bf16":\n        torch.set_float32_matmul_precision("medium")\n' + MODEL_TRAINS),
+    ),
+    edit(
+        "draws-under-bfloat16",
+        "bfloat16 seeds the process's generator",
+        (MODEL_TRAINS, '    if amp == "bf16":\n        torch.manual_seed(0)\n' + MODEL_TRAINS),
+    ),
+    edit(
+        "warnings-silenced",
+        "what autocast says is no longer shown, for the whole process",
+        (MODEL_TRAINS, '    if amp == "bf16":\n        warnings.simplefilter("ignore")\n' + MODEL_TRAINS),
+    ),
+    edit(
+        "device-of-the-rows",
+        "the context is of the device of the rows, before they are moved",
+        (
+            "            batch = batch.to(device)\n",
+            "            kind = batch.device\n            batch = batch.to(device)\n",
+        ),
+        (CONTEXT, CONTEXT.replace("device", "kind")),
+    ),
+    edit(
+        "closure-inside",
+        "the optimizer is given a closure, whose backward is under autocast",
+        (
+            BACKWARD + CLOSES + CLIP + STEP,
+            CLOSURE.replace(
+                "                (loss", "                with autocast(device, amp):\n                    (loss"
+            ),
+        ),
+    ),
     Mutant(
         "recompute-in-float32",
         "what a reversible stack computes again, it computes without autocast",
@@ -312,6 +412,51 @@ GOOD = [
             OFF + BF16,
             '    if amp == "off" or not torch.amp.is_autocast_available(device.type):\n        return nullcontext()\n'
             + BF16.replace("bfloat16)", "bfloat16, cache_enabled=False)"),
+        ),
+    ),
+    edit(
+        "step-with-a-closure",
+        "backward and clip of a group's last micro-batch are a closure that the optimizer calls",
+        (BACKWARD + CLOSES + CLIP + STEP, CLOSURE),
+    ),
+    edit(
+        "loss-in-disabled-autocast",
+        "the loss is computed where autocast is off, within the context",
+        (
+            LOSS,
+            "                with torch.autocast(device.type, enabled=False) if amp == 'bf16' else nullcontext():\n    "
+            + LOSS.replace("at_least_float32(logits)", "logits.float() if amp == 'bf16' else logits"),
+        ),
+    ),
+    edit(
+        "skipped-update-stops-all",
+        "an update whose gradient is no number is skipped, and so is its step of the schedule",
+        (
+            CLIP + STEP + AFTER,
+            CLIP.replace("torch.nn", "norm = torch.nn")
+            + "                if norm.isfinite():\n"
+            + indented(STEP + AFTER.removesuffix("                optimizer.zero_grad()\n"))
+            + "                optimizer.zero_grad()\n",
+        ),
+    ),
+    edit(
+        "skipped-update-is-said",
+        "an update whose gradient is no number is skipped with a warning; the schedule goes on as planned",
+        (
+            CLIP + STEP,
+            CLIP.replace("torch.nn", "norm = torch.nn")
+            + "                if norm.isfinite():\n    "
+            + STEP
+            + "                else:\n                    warnings.warn('an update was skipped')\n",
+        ),
+    ),
+    edit(
+        "optimizer-made-inline",
+        "the loop makes its optimizer and schedule itself",
+        (
+            "    optimizer, scheduler = configure_optimizer(model, lr=lr, weight_decay=weight_decay, total_steps=total_updates)\n",
+            "    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)\n"
+            "    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total_updates)\n",
         ),
     ),
 ]

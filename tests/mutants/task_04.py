@@ -1,6 +1,8 @@
 """Wrong and right ways to accumulate gradients."""
 
 from mutant import Mutant
+from strangers import STRANGERS_RIGHT, STRANGERS_WRONG
+from wide_loop import ACCUMULATION
 
 TRAINING = "bit_transformer/training.py"
 
@@ -302,14 +304,39 @@ MUTANTS = [
     ),
 ]
 
+MUTANTS += [
+    *ACCUMULATION,
+    edit(
+        "gradients-kept-apart",
+        "torch.autograd.grad into buffers of its own: hooks on gradients, as those that share them, are not called",
+        (
+            BACKWARD,
+            "            parameters = list(model.parameters())\n"
+            "            if not losses or closed:\n"
+            "                sums = [torch.zeros_like(parameter) for parameter in parameters]\n"
+            "            closed = closes\n"
+            f"            for total, grad in zip(sums, torch.autograd.grad(loss * {WEIGHT}, parameters)):\n"
+            "                total += grad\n",
+        ),
+        (
+            AVERAGE,
+            "                for parameter, total in zip(parameters, sums):\n"
+            "                    parameter.grad = total\n" + AVERAGE,
+        ),
+        (ZERO, ""),
+    ),
+]
+
+MUTANTS += STRANGERS_WRONG[4]
+
 GOOD = [
+    *STRANGERS_RIGHT[4],
     edit(
         "counter-of-micro-batches",
         "a counter and a comparison with the last micro-batch, in one loop",
         (
             GROUPS,
-            "        batches = list(with_extra_steps(loader, extra_steps))\n"
-            "        for i, batch in enumerate(batches):\n",
+            "        for i, batch in enumerate(with_extra_steps(loader, extra_steps)):\n",
         ),
         (
             BACKWARD,
@@ -319,7 +346,7 @@ GOOD = [
         ),
         (
             "            if closes:\n" + AVERAGE,
-            "            if (i + 1) % accum_steps == 0 or i + 1 == len(batches):\n"
+            "            if (i + 1) % accum_steps == 0 or i + 1 == steps_per_epoch + extra_steps:\n"
             "                for parameter in model.parameters():\n"
             "                    parameter.grad /= summed\n",
         ),
@@ -365,25 +392,6 @@ GOOD = [
         (ZERO, ""),
     ),
     edit(
-        "gradients-kept-apart",
-        "torch.autograd.grad into buffers of its own, that are handed over at the update",
-        (
-            BACKWARD,
-            "            parameters = list(model.parameters())\n"
-            "            if not losses or closed:\n"
-            "                sums = [torch.zeros_like(parameter) for parameter in parameters]\n"
-            "            closed = closes\n"
-            f"            for total, grad in zip(sums, torch.autograd.grad(loss * {WEIGHT}, parameters)):\n"
-            "                total += grad\n",
-        ),
-        (
-            AVERAGE,
-            "                for parameter, total in zip(parameters, sums):\n"
-            "                    parameter.grad = total\n" + AVERAGE,
-        ),
-        (ZERO, ""),
-    ),
-    edit(
         "records-say-more",
         "the share is the gradient of the backward; each record counts its updates, and has tensors and a NaN",
         (BACKWARD, f"            loss.backward(gradient=loss.new_tensor({WEIGHT}))\n"),
@@ -400,8 +408,8 @@ GOOD = [
         "a group's forms are drawn first, and what it scores is counted before its first forward; gradients dropped by hand",
         (
             GROUPS,
-            "        batches = list(with_extra_steps(loader, extra_steps))\n"
-            "        groups = [batches[at : at + accum_steps] for at in range(0, len(batches), accum_steps)]\n"
+            "        batches = with_extra_steps(loader, extra_steps)\n"
+            "        groups = iter(lambda: list(islice(batches, accum_steps)), [])\n"
             "        for batch, group, n in [(b, g, n) for g in groups for n, b in enumerate(g)]:\n"
             "            closes = n + 1 == len(group)\n",
         ),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kept_rows import A_BYTE_A_BIT, CHECKSUM_A_ROW, MAPPED_AND_LET_GO, TAKEN_APART
 from mutant import Mutant
+from strangers import STRANGERS_RIGHT, STRANGERS_WRONG
 
 SCHEDULE = "data/wikitext_schedule.py"
 SOURCE = (Path(__file__).parents[2] / "reference" / SCHEDULE).read_text(encoding="utf-8")
@@ -63,7 +64,7 @@ SHORT = """        if path.stat().st_size * BITS_PER_BYTE < length:
 FULL = """    except OSError as error:
         raise OSError(error.errno, f"the rows of {path} cannot be written: {error.strerror}", str(file)) from error
 """
-HELD = "        self._loader: DataLoader | None = None\n"
+HELD = "        self._loader: RowBatches | None = None\n"
 STATE = 'return {**self.__dict__, "_loader": None, "packed": self.packed[:HEADER_SIZE]}'
 SAME_FILE = "        if self.packed[:HEADER_SIZE] != header:\n"
 KEEPING = SOURCE[SOURCE.index("class BitRows(Dataset):") : SOURCE.index("def split_rows(")]
@@ -416,7 +417,75 @@ MUTANTS = [
     ),
 ]
 
+WIDE = [
+    edit(
+        "rest-of-each-block-is-lost",
+        "a text is read in blocks that rows do not fill, and the rest of each is dropped",
+        (BLOCKS, BLOCKS.replace("BLOCK_ROWS * row_bytes", "1 << 20")),
+    ),
+    edit(
+        "rows-are-views",
+        "who writes into a row that was read, writes into the data set",
+        (HELD, HELD + "        self.kept = {}\n"),
+        (STATE, STATE.replace("}", ', "kept": {}}')),
+        (
+            "            return BitRows(self.file, self.packed, self.length, self.rows[index], self.num_workers)\n"
+            "        return self.__getitems__([index])[0]\n",
+            "            return BitRows(self.file, self.packed, self.length, self.rows[index], self.num_workers)\n"
+            "        if len(self.kept) > 8:\n"
+            "            self.kept.clear()\n"
+            "        return self.kept.setdefault(index, self.__getitems__([index])[0])\n",
+        ),
+    ),
+    edit(
+        "files-left-open",
+        "each batch opens the file, and leaves it open",
+        (MAP, "        self.opened.append(os.open(self.file, os.O_RDONLY))\n" + MAP),
+        (HELD, HELD + "        self.opened = []\n"),
+        (STATE, STATE.replace("}", ', "opened": []}')),
+    ),
+    edit(
+        "rows-once-a-batch",
+        "a row that is asked for twice in a batch comes once, and others twice",
+        (
+            MAP,
+            MAP.replace(
+                "[numbers]", "[[n for n in dict.fromkeys(numbers)] + numbers[: len(numbers) - len({*numbers})]]"
+            ),
+        ),
+    ),
+    edit(
+        "mask-left",
+        "whatever is written from then on, all may read",
+        ("        file.parent.mkdir(", "        os.umask(0)\n        file.parent.mkdir("),
+    ),
+    edit(
+        "folder-left",
+        "the caller stands in another folder",
+        (
+            "        file.parent.mkdir(parents=True, exist_ok=True)\n",
+            "        file.parent.mkdir(parents=True, exist_ok=True)\n        os.chdir(file.parent)\n",
+        ),
+    ),
+    edit("streams-seeded", "numpy's stream is set while a text is encoded", (TABLE, TABLE + "    np.random.seed(0)\n")),
+    edit(
+        "names-drawn",
+        "the name of a file is drawn from Python's global stream",
+        (TEMPORARY, TEMPORARY.replace('prefix=f".{file.name}."', 'prefix=f".{file.name}.{random.random()}"')),
+    ),
+    edit("links-not-followed", "a link is as long as its name", (SHORT, SHORT.replace("path.stat()", "path.lstat()"))),
+    edit(
+        "length-of-a-signed-byte",
+        "rows of one codeword are taken for none",
+        (FITS, FITS + "        if length == BITS_PER_BYTE:\n            length *= 2\n"),
+    ),
+]
+MUTANTS += WIDE
+
+MUTANTS += STRANGERS_WRONG[5]
+
 GOOD = [
+    *STRANGERS_RIGHT[5],
     edit(
         "a-byte-a-bit",
         "a .npy in the user's cache, named by its text's hash, and sealed by a file beside it; no slices",

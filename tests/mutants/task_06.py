@@ -1,6 +1,8 @@
 """Wrong and right ways to let the compression probability rise."""
 
 from mutant import Mutant
+from strangers import STRANGERS_RIGHT, STRANGERS_WRONG
+from wide_loop import RAMP
 
 TRAINING, SCHEDULE = "bit_transformer/training.py", "data/wikitext_schedule.py"
 
@@ -169,7 +171,11 @@ MUTANTS = [
         (FORM, "            random.seed(global_step)\n" + FORM.replace("draws.random", "random.random")),
     ),
     edit("seed-from-the-system", "the same seed gives other forms each time", (DRAWS, "    draws = random.Random()\n")),
-    edit("drawn-anew-each-epoch", "each epoch draws the same forms", (EPOCH, EPOCH + "    " + DRAWS)),
+    edit(
+        "drawn-anew-each-epoch",
+        "each epoch draws the same forms",
+        (EPOCH, EPOCH + "        draws = random.Random(torch.initial_seed())\n"),
+    ),
     edit("one-draw-for-all", "the generator is made again for each micro-batch", (FORM, "        " + DRAWS + FORM)),
     edit(
         "one-draw-an-epoch",
@@ -279,7 +285,12 @@ MUTANTS += [
     ),
 ]
 
+MUTANTS += RAMP
+
+MUTANTS += STRANGERS_WRONG[6]
+
 GOOD = [
+    *STRANGERS_RIGHT[6],
     Mutant(
         "updates-counted-by-the-schedule",
         "the schedule counts its updates by itself, and train_loop returns no clock",

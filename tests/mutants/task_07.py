@@ -25,6 +25,13 @@ GROWN = "            self.model, self.plan = DOUBLE[dimension](model), plan\n"
 NEW_GATE = "            self.gate = SafetyGate(self.gate.threshold)\n"
 INIT_GATE = "            self.gate.reset()\n"
 EPOCH = "            for _ in range(self.plan.epochs):\n"
+VALUE = "            val_loss = loss.item() if self.validation is None else self.evaluate(self.validation)\n"
+REFUSAL = '                raise SafetyError(f"training stopped: validation loss {val_loss:.4f} over {self.gate.threshold}")\n'
+DONE = "            self.step += 1\n"
+APP, MCP = "dashboard/app.py", "mcp_server.py"
+STEP_APP = '        return jsonify(requests.train_step(manager, **json_body("text")))\n'
+STEP_MCP = "        return requests.train_step(manager, text)\n"
+MAKES = "    manager = manager or ModelManager()\n\n    def status"
 ENTROPY = "attention_entropy(attn_maps) if attn_maps else None"
 
 
@@ -254,6 +261,145 @@ MUTANTS = [
         "init opens the gate, and does not begin a burn-in",
         (INIT_GATE, "            self.gate.tripped, self.gate.ema_val = False, None\n"),
     ),
+    manage(
+        "training-loss-told",
+        "the gate is told the loss of the micro-batch, though there are validation rows",
+        (VALUE, "            val_loss = loss.item()\n"),
+    ),
+    manage(
+        "nothing-told", "the gate is always told that the loss is 0", (HANDED, HANDED.replace("(val_loss)", "(0.0)"))
+    ),
+    manage(
+        "loss-told-in-bits",
+        "the gate is told bits, where its threshold is in nats",
+        (VALUE, VALUE + "            val_loss /= math.log(2)\n"),
+    ),
+    manage(
+        "validated-in-training-mode",
+        "what the gate is told is measured with dropout",
+        ("            model.eval()\n            with torch.no_grad():\n", "            with torch.no_grad():\n"),
+    ),
+    manage(
+        "one-batch-validated",
+        "the gate is told the loss of the first validation rows",
+        (VALUE, VALUE.replace("(self.validation)", "(self.validation[: self.plan.batch_size])")),
+    ),
+    manage(
+        "mean-of-means-told",
+        "a smaller last part of the validation rows weighs as much as the others",
+        (
+            "            return total / len(rows)\n",
+            "            parts = [loss.item() for loss in losses]\n            return sum(parts) / len(parts)\n",
+        ),
+        (
+            "                total = sum(next_bit_loss(model(batch)[0], batch).item() * len(batch) for batch in batches)\n",
+            "                losses = [next_bit_loss(model(batch)[0], batch) for batch in batches]\n",
+        ),
+    ),
+    manage(
+        "training-data-validated",
+        "the validation rows are kept, and the data is validated",
+        (VALUE, VALUE.replace("(self.validation)", "(self.data)")),
+    ),
+    manage(
+        "validated-once",
+        "the validation loss is measured before the first update",
+        (
+            VALUE,
+            "            if self.validation is not None and self.step == 0:\n"
+            "                self.val_loss = self.evaluate(self.validation)\n"
+            + VALUE.replace("self.evaluate(self.validation)", "self.val_loss"),
+        ),
+    ),
+    manage(
+        "threshold-of-the-tree",
+        "the gate has the threshold of its default",
+        ("SafetyGate(loss_threshold)", "SafetyGate()"),
+    ),
+    manage(
+        "threshold-lost-on-init",
+        "init makes a gate of the default threshold",
+        (INIT_GATE, "            self.gate = SafetyGate()\n"),
+    ),
+    manage(
+        "threshold-lost-on-download",
+        "download makes a gate of the default threshold, and gives it the state",
+        (TAKEN, "            self.gate = SafetyGate()\n" + TAKEN),
+    ),
+    manage(
+        "burn-in-without-steps",
+        "the manager's gate has no burn-in",
+        ("SafetyGate(loss_threshold)", "SafetyGate(loss_threshold, burn_in_steps=0)"),
+    ),
+    manage(
+        "burn-in-of-each-train",
+        "each call of train begins a burn-in",
+        (EPOCH, "            self.gate.steps = 0\n" + EPOCH),
+    ),
+    manage(
+        "asked-once-an-epoch",
+        "the gate is asked at the first update of each epoch",
+        (
+            HANDED,
+            HANDED.replace("if not", "if self.step % (self.plan.updates // self.plan.epochs) == 0 and not"),
+        ),
+    ),
+    manage(
+        "asked-after-the-update",
+        "the update has been made when the gate is asked",
+        (HANDED + REFUSAL, ""),
+        (DONE, DONE + HANDED + REFUSAL),
+    ),
+    manage(
+        "schedule-moves-before-the-gate",
+        "an update that is refused moves the rate",
+        (HANDED, "            if self.step:\n                self.scheduler.step()\n" + HANDED),
+        (
+            "                self.scheduler.step()\n            self.optimizer.zero_grad()\n",
+            "                pass\n            self.optimizer.zero_grad()\n",
+        ),
+    ),
+    manage(
+        "nan-not-told",
+        "a loss that is not finite is not told",
+        (HANDED, HANDED.replace("if not", "if math.isfinite(val_loss) and not")),
+    ),
+    manage(
+        "validation-lost-by-growing",
+        "scale_up forgets the validation rows",
+        (GROWN, GROWN + "            self.validation = None\n"),
+    ),
+    manage(
+        "snapshot-of-a-new-gate",
+        "a snapshot holds the state of a gate at its start",
+        (KEPT, '"gate": SafetyGate().state_dict()'),
+    ),
+    Mutant(
+        "dashboard-opens-the-gate",
+        "each request of the dashboard resets the gate",
+        ((APP, STEP_APP, "        manager.gate.reset()\n" + STEP_APP),),
+    ),
+    Mutant(
+        "mcp-opens-the-gate",
+        "each call of the MCP server's tool resets the gate",
+        ((MCP, STEP_MCP, "        manager.gate.reset()\n" + STEP_MCP),),
+    ),
+    Mutant(
+        "mcp-has-a-gate-of-its-own",
+        "the MCP server gives its manager a gate of the default threshold",
+        ((MCP, MAKES, MAKES.replace("\n\n", "\n    manager.gate = type(manager.gate)(1e9)\n\n")),),
+    ),
+    Mutant(
+        "absent-entropy-is-nan-for-one-row",
+        "telemetry that is absent is NaN where there is one row",
+        (
+            (
+                TELEMETRY,
+                ENTROPY,
+                "attention_entropy(attn_maps) if attn_maps else None if len(activations) > 1 else K * float('nan')",
+            ),
+        ),
+    ),
     Mutant(
         "absent-entropy-is-nan",
         "telemetry that is absent is NaN",
@@ -359,5 +505,47 @@ GOOD = [
                 "    return {name: value for name, value in entries.items() if value is not None}\n",
             ),
         ),
+    ),
+    manage(
+        "init-makes-the-gate",
+        "init makes a gate with the options of the one before",
+        (
+            INIT_GATE,
+            "            gate = self.gate\n            self.gate = SafetyGate(gate.threshold, gate.decay, gate.burn_in_steps)\n",
+        ),
+    ),
+    edit(
+        "finite-tested",
+        "what is not finite is tested by name",
+        (
+            TEST,
+            TEST.replace(
+                "not self.ema_val <= self.threshold:",
+                "(self.ema_val > self.threshold or self.ema_val - self.ema_val != 0):",
+            ),
+        ),
+    ),
+    manage(
+        "validation-whole",
+        "the validation rows go through the model at once, after the update and before the next",
+        (
+            "                batches = rows.split(self.plan.batch_size)\n"
+            "                total = sum(next_bit_loss(model(batch)[0], batch).item() * len(batch) for batch in batches)\n",
+            "                total = next_bit_loss(model(rows)[0], rows).item() * len(rows)\n",
+        ),
+    ),
+    manage(
+        "micro-batch-in-evaluation",
+        "without validation rows the micro-batch is scored in evaluation mode",
+        (VALUE, "            val_loss = self.evaluate(bits if self.validation is None else self.validation)\n"),
+    ),
+    manage(
+        "burn-in-asked-of-the-manager",
+        "a manager takes a burn-in",
+        (
+            "        loss_threshold: float = 2.0,\n",
+            "        loss_threshold: float = 2.0,\n        burn_in_steps: int = 6,\n",
+        ),
+        ("SafetyGate(loss_threshold)", "SafetyGate(loss_threshold, burn_in_steps=burn_in_steps)"),
     ),
 ]

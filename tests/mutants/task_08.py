@@ -311,9 +311,137 @@ MUTANTS = [
             GUARDED + "        model.register_forward_hook(lambda *a: (a[2][0].float().to(a[2][0].dtype), a[2][1]))\n",
         ),
     ),
+    edit(
+        "whole-graph-wanted",
+        "fullgraph=True: telemetry breaks the graph, so that no model is ever compiled",
+        (MADE, "        model.compile(fullgraph=True)\n"),
+    ),
+    edit(
+        "eager-backend",
+        "the backend compiles nothing",
+        (MADE, '        model.compile(backend="eager")\n'),
+    ),
+    edit(
+        "windows-compiled",
+        "the gradient of overlapping windows is wrong by percents in compiled code",
+        (WINDOWS, ""),
+    ),
+    edit(
+        "layers-left-eager",
+        "the layers are left out of compiled code, and little but their sum is in it",
+        (
+            WINDOWS,
+            "        for layer in model.layers:\n            layer.forward = torch.compiler.disable(layer.forward)\n",
+        ),
+    ),
+    edit(
+        "unknown-option",
+        "an option that Inductor does not know",
+        (MADE, '        model.compile(options={"no_such_option": True})\n'),
+    ),
+    edit(
+        "errors-suppressed",
+        "Dynamo is told, for the whole process, to keep quiet about what it cannot compile",
+        (MADE, "        from torch._dynamo import config\n\n        config.suppress_errors = True\n" + MADE),
+    ),
+    edit(
+        "inductor-configured",
+        "Inductor's configuration is changed for the whole process",
+        (
+            MADE,
+            "        from torch._inductor import config\n\n        config.fallback_random = True\n" + MADE,
+        ),
+    ),
+    edit(
+        "filters-of-warnings-changed",
+        "the warning's own filter is left in the process",
+        (WARNING, '        warnings.simplefilter("once")\n' + WARNING),
+    ),
+    edit(
+        "policy-flag-not-forwarded",
+        "--compile_policy is read and forgotten",
+        ("        compile_policy=args.compile_policy,\n", ""),
+    ),
+    edit(
+        "fallback-around-the-fallback",
+        "each run puts one more call around the compiled one",
+        (UNTIL + MADE, "    else:\n        if model._compiled_call_impl is None:\n    " + MADE),
+    ),
+    edit(
+        "candidate-taken-for-older",
+        "Python 3.12.0rc1 is taken for 3.11",
+        (RELEASES, RELEASES + '    if "rc" in python_version:\n        python_release = (3, python_release[1] - 1)\n'),
+    ),
+    edit(
+        "not-under-autocast",
+        "3 x 8: with amp nothing is compiled, and nothing said",
+        (COMPILES, COMPILES.replace("compile:", 'compile and amp == "off":')),
+    ),
+    edit(
+        "not-with-accumulation",
+        "4 x 8: with accum_steps nothing is compiled, and nothing said",
+        (COMPILES, COMPILES.replace("compile:", "compile and accum_steps == 1:")),
+    ),
+    edit(
+        "compiled-outside-autocast",
+        "3 x 8: what is compiled runs in float32, whatever the context is",
+        (
+            "            return self.compiled(*args",
+            '            with torch.autocast("cpu", enabled=False):\n                return self.compiled(*args',
+        ),
+    ),
+    edit(
+        "frozen-rate",
+        "1 x 8: a compiled update keeps the learning rate that it was traced with",
+        (
+            "                scheduler.step()\n",
+            "                if not compile:\n                    scheduler.step()\n",
+        ),
+    ),
+    edit(
+        "frozen-step",
+        "1 x 8: a compiled update acts on the gradients that it was traced with, and later ones change nothing",
+        (
+            "                optimizer.step()\n",
+            "                if not compile or global_step == 0:\n                    optimizer.step()\n",
+        ),
+    ),
+    edit(
+        "gradients-dropped-by-the-fallback",
+        "the fallback's forward makes no gradients, as after a failed trace in evaluation",
+        (DROPPED, DROPPED + "            self.model.eval()\n"),
+    ),
 ]
 
 GOOD = [
+    edit("dynamic-shapes", "compiled for shapes that vary", (MADE, "        model.compile(dynamic=True)\n")),
+    edit(
+        "named-backend",
+        "the backend is named, and so is its mode",
+        (MADE, '        model.compile(backend="inductor", mode="default")\n'),
+    ),
+    edit(
+        "fallback-as-a-closure",
+        "the fallback is a function with a flag of its own",
+        (GUARDED, "        model._compiled_call_impl = with_fallback(model, model._compiled_call_impl)\n"),
+        (
+            "class EagerFallback:\n",
+            "def with_fallback(model, compiled):\n"
+            "    works = True\n\n"
+            "    def run(*args, **kwargs):\n"
+            "        nonlocal works\n"
+            "        if works:\n"
+            "            try:\n"
+            "                return compiled(*args, **kwargs)\n"
+            "            except Exception as error:\n"
+            "                result, works = model._call_impl(*args, **kwargs), False\n"
+            '                warnings.warn(f"running eagerly: {error!r}")\n'
+            "                return result\n"
+            "        return model._call_impl(*args, **kwargs)\n\n"
+            "    return run\n\n\n"
+            "class EagerFallback:\n",
+        ),
+    ),
     edit(
         "packaging-and-sys",
         "the versions are read when the module is imported, and compared by packaging",

@@ -6,6 +6,7 @@ from mutant import Mutant
 
 MODEL = "bit_transformer/model.py"
 REVERSIBLE = "bit_transformer/reversible.py"
+DECODING = "bit_transformer/decoding.py"
 SOURCE = (Path(__file__).parents[2] / "reference" / MODEL).read_text(encoding="utf-8")
 
 DENSE = SOURCE[SOURCE.index("    def _dense(") : SOURCE.index("    def _chunked(")]
@@ -222,6 +223,91 @@ MUTANTS = [
         "causal-in-checkpoints",
         "a checkpointed layer is causal, whatever it was asked for",
         ("checkpoint(layer, x, causal, use_reentrant=False)", "checkpoint(layer, x, use_reentrant=False)"),
+    ),
+    dense(
+        "scaled-twice-in-wide-heads",
+        "scores are divided by D where that is 16 or more",
+        (CALL, CALL.replace("(q,", "(q / math.sqrt(D) if D >= 16 else q,")),
+    ),
+    dense(
+        "scale-capped",
+        "wider heads are scaled as those of 64",
+        ("is_causal=causal", "is_causal=causal, scale=min(D, 64) ** -0.5"),
+    ),
+    dense("queries-for-keys", "queries and keys change places", ("(q, k, v, is", "(k, q, v, is")),
+    dense(
+        "long-sequences-unmasked",
+        "where there is more than a block of 64, the future is seen",
+        ("is_causal=causal", "is_causal=causal and T <= 64"),
+    ),
+    dense(
+        "future-under-inference-mode",
+        "what needs no graph sees the future",
+        ("is_causal=causal", "is_causal=causal and not torch.is_inference_mode_enabled()"),
+    ),
+    dense(
+        "square-in-evaluation",
+        "an evaluation computes T x T weights that nobody asked for",
+        (LOGGING, "        if self.full_attn_logging or not self.training:\n"),
+    ),
+    dense(
+        "dropout-in-evaluation-of-the-open",
+        "without causality, dropout_p does not know of eval()",
+        (RATE, "dropout_p = self.dropout.p if self.training or not causal else 0.0"),
+    ),
+    chunked(
+        "dropout-in-evaluation-of-overlaps",
+        "with an overlap, dropout_p does not know of eval()",
+        (RATE, "dropout_p = self.dropout.p if self.training or overlap else 0.0"),
+    ),
+    chunked(
+        "map-of-chunks-with-its-graph",
+        "a map of windows keeps scores and their graph alive",
+        ("with torch.no_grad():", "with torch.enable_grad():"),
+        ("weights.detach()", "weights"),
+    ),
+    chunked(
+        "hidden-by-ten-in-bfloat16",
+        "what is hidden keeps a small weight in bfloat16",
+        (
+            MASK,
+            "attn_mask=q.new_zeros(hidden.shape).masked_fill(hidden, -10 if q.dtype == torch.bfloat16 else -math.inf)",
+        ),
+    ),
+    chunked(
+        "mask-of-the-default-dtype",
+        "the mask has the dtype that the caller makes tensors of",
+        (MASK, "attn_mask=torch.zeros(hidden.shape, device=q.device).masked_fill(hidden, -math.inf)"),
+    ),
+    chunked(
+        "mask-of-the-cpu",
+        "the mask is on the CPU, wherever the model is",
+        (MASK, "attn_mask=~torch.zeros(hidden.shape, dtype=torch.bool) if hidden.is_meta else ~hidden"),
+    ),
+    dense(
+        "precision-left-changed",
+        "attention sets the precision of all products of the process",
+        (CALL, '(torch.set_float32_matmul_precision("medium"), ' + CALL + ")[1]"),
+    ),
+    dense(
+        "fast-attention-left-off",
+        "attention switches torch's fast kernels off, and leaves them so",
+        (CALL, "(torch.backends.cuda.enable_flash_sdp(False), " + CALL + ")[1]"),
+    ),
+    dense(
+        "evaluation-draws",
+        "an evaluation takes a random number, and drops nothing",
+        (RATE, RATE + "\n        torch.rand(())"),
+    ),
+    Mutant(
+        "decoding-is-causal",
+        "one query with is_causal sees the first key only",
+        ((DECODING, "attention._dense(q, k, v, causal=False)", "attention._dense(q, k, v, causal=True)"),),
+    ),
+    dense(
+        "one-query-is-causal",
+        "one query always asks for is_causal, also where more keys were kept",
+        ("is_causal=causal", "is_causal=causal or T == 1"),
     ),
     Mutant(
         "causal-in-the-recompute",

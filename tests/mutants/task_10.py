@@ -277,6 +277,48 @@ def future_of(seq_len, device):
         "in windows, a score of hundreds outweighs what hides the future",
         (VISIBLE, "attn_mask=q.new_zeros(hidden.shape).masked_fill(hidden, -100.0)"),
     ),
+    edit(
+        "paddings-kept-for-ever",
+        "where windows are padded is kept for each length, and never dropped",
+        (
+            PADDED,
+            "        key = (T, chunk, overlap, str(q.device))\n"
+            "        if key not in _paddings:\n"
+            "            _paddings[key] = window_padding(T, chunk, overlap, hidden.device)\n"
+            "        hidden = hidden | _paddings[key]\n",
+        ),
+        ("TRI_MASKS_KEPT = ", "_paddings = {}\nTRI_MASKS_KEPT = "),
+    ),
+    edit(
+        "mask-of-the-first-precision",
+        "windows keep what they add to scores, in the precision of whoever came first",
+        (
+            PADDED,
+            PADDED
+            + "        with torch.inference_mode(False):\n"
+            + "            bias = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device).masked_fill_(hidden.clone(), -math.inf)\n"
+            + "        bias = _kept.setdefault((T, chunk, overlap, causal, q.device), bias)\n"
+            + "        if len(_kept) > 32:\n            _kept.popitem(last=False)\n",
+        ),
+        (VISIBLE, "attn_mask=bias"),
+        KEPT,
+    ),
+    edit(
+        "built-under-a-default-dtype",
+        "the caller's default dtype is set while a mask is built, and left so",
+        (BUILD, "(torch.set_default_dtype(torch.float64), " + BUILD + ")[1]"),
+    ),
+    edit(
+        "rebuilt-in-evaluation",
+        "an evaluation looks for no mask that is kept",
+        (
+            ASK_DENSE,
+            ASK_DENSE.replace(
+                "get_tri_mask(T, q.device)",
+                "get_tri_mask(T, q.device) if self.training else torch.ones(T, T, device=q.device).triu(1) > 0",
+            ),
+        ),
+    ),
 ]
 
 GOOD = [

@@ -5,6 +5,7 @@ from pathlib import Path
 from mutant import Mutant
 
 MODEL = "bit_transformer/model.py"
+DECODING = "bit_transformer/decoding.py"
 SOURCE = (Path(__file__).parents[2] / "reference" / MODEL).read_text(encoding="utf-8")
 
 CHUNKED = SOURCE[SOURCE.index("    def _chunked(") : SOURCE.index("    def _stitch(")]
@@ -215,6 +216,75 @@ MUTANTS = [
         "causal-by-flag",
         "is_causal instead of the mask: queries are aligned with a window's first keys, and padding is seen",
         (VISIBLE, "is_causal=causal"),
+    ),
+    edit(
+        "padding-hidden-by-ten-in-bfloat16",
+        "in bfloat16 padding gets a low score, which is still a weight",
+        (
+            VISIBLE,
+            "attn_mask=torch.zeros_like(hidden, dtype=q.dtype).masked_fill(hidden, -10.0 if q.dtype == torch.bfloat16 else -math.inf)",
+        ),
+    ),
+    edit(
+        "leaks-in-wide-heads",
+        "where heads are wide, padding is seen",
+        (PAD, "hidden = hidden if D >= 8 else hidden | window_padding"),
+    ),
+    edit(
+        "leaks-in-evaluation",
+        "what runs without a graph sees the padding",
+        (
+            PAD,
+            "hidden = hidden if not torch.is_grad_enabled() and not self.full_attn_logging else hidden | window_padding",
+        ),
+    ),
+    edit(
+        "padding-of-the-cpu",
+        "where padding is, is said on the CPU",
+        ("window_padding(T, chunk, overlap, hidden.device)", "window_padding(T, chunk, overlap, 'cpu')"),
+    ),
+    edit(
+        "canvas-of-the-cpu",
+        "maps are on the CPU, wherever the model is",
+        ("weights.new_zeros(B, H, T, T)", "torch.zeros(B, H, T, T, dtype=weights.dtype)"),
+    ),
+    edit(
+        "canvas-of-the-default-dtype",
+        "maps have the dtype that the caller makes tensors of",
+        ("weights.new_zeros(B, H, T, T)", "torch.zeros(B, H, T, T, device=weights.device)"),
+    ),
+    edit(
+        "square-in-evaluation",
+        "an evaluation makes a map, and drops it",
+        (
+            "self._stitch(weights.detach().unflatten(0, (B, H)), T) if self.full_attn_logging else None",
+            "self._stitch(weights.detach().unflatten(0, (B, H)), T) if self.full_attn_logging else q.new_zeros(T * (not self.training), T)[:0].sum() * 0 or None",
+        ),
+    ),
+    edit(
+        "map-with-its-graph",
+        "the canvas of windows keeps their graph",
+        (
+            "            with torch.no_grad():\n                scores = q @ k / math.sqrt(D)  # [B * H",
+            "            with torch.enable_grad():\n                scores = q @ k / math.sqrt(D)  # [B * H",
+        ),
+        (LOGGED, "weights.unflatten(0, (B, H))"),
+    ),
+    edit(
+        "one-row-unpadded",
+        "in a batch of one, a window of one position sees padding",
+        (PAD, "hidden = hidden if B == 1 and T % chunk == 1 else hidden | window_padding"),
+    ),
+    Mutant(
+        "decoding-slides",
+        "what is decoded sees the keys before itself, not those of its chunk and its overlap",
+        (
+            (
+                DECODING,
+                "place // attention.chunk_size * attention.chunk_size - attention.overlap, 0)",
+                "place - attention.chunk_size + 1 - attention.overlap, 0)",
+            ),
+        ),
     ),
 ]
 

@@ -24,6 +24,7 @@ PASSED = "        full_attn_logging=args.full_attn_logging,\n"
 FLAG = '"--full_attn_logging", action=argparse.BooleanOptionalAction, default=None'
 ENTROPY = '"attention_entropy": attention_entropy(attn_maps) if attn_maps else None,'
 REBUILT = "type(model)(**{**model.config, **changes})"
+GROWN = "            self.model, self.plan = DOUBLE[dimension](model), plan\n"
 COLLECT = "collect_telemetry(logits, x, attn_maps, self.config)"
 
 
@@ -136,8 +137,15 @@ MUTANTS = [
     ),
     edit(
         "copies-for-each-position",
-        "nothing is T x T, but T copies of what grows with T are made",
-        within(CHUNKED, (SIZES, SIZES + "        for _ in range(T):\n            q = q + 0\n")),
+        "nothing is T x T, but T copies of what grows with T are held",
+        within(
+            CHUNKED,
+            (
+                SIZES,
+                SIZES
+                + "        held = []\n        for _ in range(T):\n            held.append(q + 0)\n        q = held[-1]\n",
+            ),
+        ),
     ),
     edit(
         "config-resolved",
@@ -302,9 +310,108 @@ MUTANTS = [
         ),
     ),
     Mutant("flag-dropped", "the command line's flag reaches no model", ((TRAINING, PASSED, ""),)),
+    edit(
+        "square-mask-in-evaluation",
+        "an evaluation cuts windows from a mask of T x T",
+        within(
+            CHUNKED,
+            (
+                SIZES,
+                SIZES
+                + "        square = torch.ones(1 if self.training else T, T, dtype=torch.bool, device=q.device)\n",
+            ),
+            ("attn_mask=~hidden", "attn_mask=~hidden & square[0, 0]"),
+        ),
+    ),
+    edit(
+        "half-a-square-in-evaluation",
+        "an evaluation holds the rows of a triangle, none of which is T x T",
+        within(
+            CHUNKED,
+            (
+                SIZES,
+                SIZES + "        rows = [] if self.training else [q.new_ones(T - n) for n in range(0, T)]\n",
+            ),
+            ("attn_mask=~hidden", "attn_mask=~hidden & (len(rows) >= 0)"),
+        ),
+    ),
+    edit(
+        "square-in-the-recompute",
+        "only the forward that a backward repeats makes scores of T x T",
+        within(
+            CHUNKED,
+            (SIZES, SIZES + "        scores = q @ k.transpose(-2, -1) if torch.is_grad_enabled() else None\n"),
+        ),
+    ),
+    edit(
+        "map-with-its-graph",
+        "a map of windows keeps scores and their graph alive",
+        within(
+            CHUNKED,
+            ("            with torch.no_grad():\n", "            with torch.enable_grad():\n"),
+            ("weights.detach()", "weights"),
+        ),
+    ),
+    edit(
+        "logging-drops-in-evaluation",
+        "where maps of windows are taken, an evaluation drops weights",
+        within(CHUNKED, ("if self.training else 0.0", "if self.training or self.full_attn_logging else 0.0")),
+    ),
+    edit(
+        "no-maps-in-inference-mode",
+        "what needs no graph has no maps",
+        (TURNED, TURNED + "        attn_map = None if torch.is_inference_mode_enabled() else attn_map\n"),
+    ),
+    edit(
+        "map-of-the-first-row",
+        "in evaluation there is a map of one row",
+        (
+            TURNED,
+            TURNED + "        attn_map = attn_map[:1] if attn_map is not None and not self.training else attn_map\n",
+        ),
+    ),
+    Mutant(
+        "manager-growth-resolves",
+        "the dashboard's growth asks for what None came to",
+        (
+            (
+                "dashboard/manager.py",
+                GROWN,
+                GROWN
+                + "            self.model.config['full_attn_logging'] = self.model.layers[0].attention.full_attn_logging\n",
+            ),
+        ),
+    ),
 ]
 
 GOOD = [
+    edit(
+        "window-by-window",
+        "each window is a slice of real keys, one after the other",
+        (
+            CHUNKED,
+            CHUNKED[: CHUNKED.index("\n") + 1]
+            + """        T, chunk = q.shape[2], self.chunk_size
+        dropout_p = self.dropout.p if self.training else 0.0
+        canvas = q.new_zeros(*q.shape[:2], T, T) if self.full_attn_logging else None
+        outs = []
+        for s in range(0, T, chunk):
+            start, end = max(s - self.overlap, 0), min(s + chunk, T)
+            window = q[:, :, s:end], k[:, :, start:end], v[:, :, start:end]
+            seen = None
+            if causal:
+                seen = ~get_tri_mask(end - start, q.device)[s - start :]
+            outs.append(F.scaled_dot_product_attention(*window, attn_mask=seen, dropout_p=dropout_p))
+            if canvas is not None:
+                scores = (window[0] @ window[1].transpose(-2, -1)).detach() / math.sqrt(q.shape[-1])
+                if causal:
+                    scores = scores.masked_fill(~seen, float("-inf"))
+                canvas[:, :, s:end, start:end] = torch.softmax(scores, dim=-1)
+        return torch.cat(outs, 2), canvas
+
+""",
+        ),
+    ),
     edit("telemetry-says-none", "absence is None", (COLLECT, COLLECT.replace("attn_maps", "attn_maps or None"))),
     Mutant(
         "no-key-for-no-entropy",

@@ -89,6 +89,15 @@ def test_the_order_of_bringing_leaves_no_trace(order):
     assert text == brought("import os\n\n\ndef own():\n    pass\n\n\nclass Loop:\n    pass\n", "first", "second")
 
 
+@pytest.mark.parametrize("order", [("first", "fourth"), ("fourth", "first")])
+def test_the_order_of_bringing_constants_leaves_no_trace(order):
+    given = source(GIVEN.replace("LIMIT = 3\n", "LIMIT = 3\nMOST = 4\n") + "\n\ndef fourth():\n    return MOST\n")
+    target = source("import os\n\n\ndef own():\n    pass\n")
+    for name in order:
+        target = apply_edits(target, definitions(target, given, name).edits)
+    assert "import os\nfrom itertools import islice\n\nLIMIT = 3\nMOST = 4\n\n\ndef " in target.raw.decode()
+
+
 def test_newline_indent_and_docstring_are_the_targets():
     text = brought("class Loop:\r\n\tpass\r\n", "first")
     assert "\r\n\t'''" not in text

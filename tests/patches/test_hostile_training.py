@@ -286,6 +286,16 @@ def test_options_under_names_of_their_own_are_followed(outcome):
     assert "train(model, data, epochs=epochs, lr=lr, amp=args.amp)" in texts["cli.py"]
 
 
+def test_the_command_line_that_asks_for_most_is_told_or_none(outcome):
+    wrapped = CLI.replace("parser.parse_args()", "Options(vars(parser.parse_args()))").replace(
+        "def main(", "class Options:\n    def __init__(self, given):\n        self.__dict__ = given\n\n\ndef main("
+    )
+    other = "\n".join(line for line in CLI.splitlines() if "--lr" not in line).replace(", lr=args.lr", "") + "\n"
+    made, texts = outcome("task-3", cli=wrapped, tune=other)
+    assert (made.outcome, texts) == (Outcome.REFUSED, {})
+    assert "how the options of the command line get here is not seen" in made.reason
+
+
 SCRIPT = f"""\
 import argparse
 

@@ -39,7 +39,7 @@ from bitpatch.patches.task import Unparsable
 try:
     source = Source("file.py", sys.stdin.buffer.read())
     source.require_faithful()
-    source.names.bindings("x", source.module)
+    source.names.top_level("x")
     print("read")
 except Unparsable as error:
     print(error)

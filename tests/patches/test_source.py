@@ -203,10 +203,11 @@ LOOP = "def train_loop():\n    pass\n"
 def test_a_second_copy_is_left_alone_and_named(tmp_path, files, taken, why):
     for path, text in files.items():
         write(tmp_path, path, text)
-    tree = open_tree(tmp_path)
+    told = []
+    tree = open_tree(tmp_path, tell=told.append)
     assert list(tree.paths) == taken
-    (note,) = tree.notes
-    assert note.startswith(f"{tree.model_path} is taken for the model, as {why}; left alone: ")
+    (note,) = told
+    assert note.startswith(f"note: {tree.model_path} is taken for the model, as {why}; left alone: ")
 
 
 def test_two_trees_are_named(tmp_path):
@@ -239,3 +240,11 @@ def test_every_expression_that_python_reads_has_its_node(path, newline):
         elif isinstance(node, ast.stmt):
             assert own.site(own.at(node), "").locate() == own.site(node, "").locate()
     assert count > 100
+
+
+def test_files_of_tests_are_not_shipped(model_of):
+    root = model_of("")
+    for path in ("a.py", "tests/b.py", "test_c.py", "conftest.py", "latest/d.py"):
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text("import torch  # here\n")
+    assert [each.path for each in open_tree(root).shipped(rb"here")] == ["a.py", "latest/d.py"]

@@ -96,8 +96,8 @@ def test_a_quick_plan_is_the_same_plan(tree: Path, tasks: list[Task]) -> None:
 
 
 def test_a_quick_plan_where_both_processes_change_one_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "HERE", {1, 9, 12})
-    monkeypatch.setattr(engine, "THERE", {3, 10, 11})
+    monkeypatch.setattr(engine, "BESIDE", {"update"})  # and the schedule here: both change the training loop
+    assert engine._applied_beside(open_tree(tree), all_tasks()) is None
     assert content(plan(open_tree(tree), all_tasks(), quick=True)) == content(plan(open_tree(tree), all_tasks()))
 
 

@@ -9,7 +9,16 @@ CUT = "        for batch in data.split(8):\n"
 GUESS = "    total = epochs * max(1, len(data) // 8)\n"
 GUARD = "            if scheduler.last_epoch < total:\n                scheduler.step()\n"
 LOADED = "    loader = row_loader(data, batch_size, num_workers)\n"
-PLANNED = "    total = planned_updates(epochs, len(loader), extra_steps=extra_steps)\n"
+PLANNED = "    total = planned_updates(epochs, len(loader))\n"
+REPEATED = f"""\
+{LOOP.replace("data.split(8)", "repeated(data.split(8), extra_steps)")}
+
+def repeated(batches, times):
+    for batch in batches:
+        yield batch
+    for _ in range(times):
+        yield batch
+"""
 
 
 def test_a_loop_without_a_backward_call_is_none(loop_of, refusal):
@@ -60,14 +69,14 @@ def test_micro_batches_are_found_by_what_they_are(loop_of, after, cut):
     ],
 )
 def test_what_gives_other_rows_is_none(loop_of, refusal, cut):
-    assert "where the rows are cut cannot be told" in refusal(loop_of(LOOP.replace("data.split(8)", cut)), "task-1")
+    assert "micro-batches" in refusal(loop_of(LOOP.replace("data.split(8)", cut)), "task-1")
 
 
 def test_micro_batches_that_an_epoch_lists_are_loaded_once(loop_of, after):
     listed = "        parts = [data[at : at + 8] for at in range(0, len(data), 8)]\n"
     text = after(loop_of(LOOP.replace(CUT, listed + CUT.replace("data.split(8)", "parts"))), "task-1")
     assert LOADED + PLANNED in text
-    assert "    for epoch in range(epochs):\n        for batch in loader:\n" in text
+    assert "        parts = loader\n        for batch in parts:\n" in text
 
 
 @pytest.mark.parametrize(
@@ -137,13 +146,7 @@ def test_a_guess_is_found_by_what_it_comes_to(loop_of, after, guess):
         pytest.param(
             "scheduler.last_epoch < total", "total > scheduler.last_epoch", "    scheduler.step()", id="turned"
         ),
-        pytest.param("extra_steps=0, ", "", "planned_updates(epochs, len(loader))\n", id="no extra steps"),
-        pytest.param(
-            GUESS,
-            "    steps = len(data) // 8 + extra_steps\n    total = epochs * steps\n",
-            "steps = len(loader) + extra_steps\n    total = epochs * steps\n",
-            id="extra steps counted already",
-        ),
+        pytest.param(GUESS, "    total = epochs * max(len(data) // 8, 1)\n", PLANNED, id="the most of two, turned"),
     ],
 )
 def test_idioms(loop_of, after, old, new, expected):
@@ -158,7 +161,7 @@ def test_a_loader_of_ones_own_keeps_its_name(loop_of, after):
     ).replace("data.split(8)", "batches")
     patched = after(loop_of(text), "task-1")
     assert "    batches = row_loader(data, batch_size, num_workers)\n" in patched
-    assert "planned_updates(epochs, len(batches), extra_steps=extra_steps)" in patched
+    assert "    total = epochs * len(batches)\n" in patched, "which is what the run makes"
 
 
 @pytest.mark.parametrize(
@@ -167,20 +170,22 @@ def test_a_loader_of_ones_own_keeps_its_name(loop_of, after):
         pytest.param("data.split(8)", "data", "where the rows are cut", id="rows of unknown origin"),
         pytest.param("data.split(8)", "prepare(data).split(8)", "where the rows are cut", id="rows without a name"),
         pytest.param("    total = ", "    loader = 1\n    total = ", "name loader is taken", id="name taken"),
-        pytest.param("epochs * max(", "3 * max(", "no product of epochs", id="total of something else"),
+        pytest.param("epochs * max(", "3 * max(", "no total of it", id="total of something else"),
         pytest.param("total_steps=total", "", "no total of it", id="no total"),
         pytest.param("split(8)", "split(8, dim=1)", "where the rows are cut", id="columns"),
         pytest.param("split(8)", "split(bs)", "make it a number", id="size of another name"),
-        pytest.param("split(8)", "split(8)[:-1]", "a loader of shuffled rows cannot", id="not all of them"),
-        pytest.param("batch in data.split(8)", "batch, y in zip(data.split(8), y)", "shuffled rows cannot", id="zip"),
-        pytest.param("data.split(8)", "reversed(data.split(8))", "shuffled rows cannot", id="turned round"),
+        pytest.param("split(8)", "split(8)[:-1]", "a loader of all their rows", id="not all of them"),
+        pytest.param("batch in data.split(8)", "batch, y in zip(data.split(8), y)", "where the rows are cut", id="zip"),
+        pytest.param("data.split(8)", "reversed(data.split(8))", "where the rows are cut", id="turned round"),
         pytest.param(
             CUT,
             CUT.replace("batch in data.split(8)", "i, batch in enumerate(data.split(8))") + "            y = ys[i]\n",
             "they come shuffled",
             id="labels by the counter",
         ),
-        pytest.param(CUT, "        data = augment(data)\n" + CUT, "set too late", id="rows made anew each epoch"),
+        pytest.param(
+            CUT, "        data = augment(data)\n" + CUT, "where the rows are cut", id="rows made anew each epoch"
+        ),
         pytest.param(
             "    total =", "    batch_size = 8\n    total =", "gives a name another meaning", id="size set inside"
         ),
@@ -188,8 +193,7 @@ def test_a_loader_of_ones_own_keeps_its_name(loop_of, after):
             "scheduler.last_epoch < total", "scheduler.last_epoch % 2", "not its total", id="every other step"
         ),
         pytest.param("scheduler.last_epoch < total", "scheduler.last_epoch < 50", "not its total", id="another limit"),
-        pytest.param("// 8)\n", "// 8) + extra_steps\n", "outside of the product", id="extra steps once"),
-        pytest.param("len(data) // 8", "len(rows) // 8", "does not count them", id="total of other rows"),
+        pytest.param("// 8)\n", "// 8) + extra_steps\n", "outside of it", id="extra steps once"),
         pytest.param(
             CUT,
             "        for s in range(0, len(data), 8):\n            batch = data[s : s + 16]\n",
@@ -204,16 +208,187 @@ def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
 
 
 def test_all_obstacles_are_named_at_once(loop_of, refusal):
-    text = LOOP.replace("split(8)", "split(bs)[:-1]").replace("    total =", "    batch_size = 8\n    total =")
+    text = LOOP.replace("    total =", "    batch_size = loader = 8\n    total =").replace(
+        "last_epoch < total", "last_epoch < 9"
+    )
     reason = refusal(loop_of(text), "task-1")
-    for obstacle in ("another meaning", "make it a number", "a loader of shuffled rows cannot", "does not count them"):
+    for obstacle in ("another meaning", "loader is taken", "not its total"):
         assert obstacle in reason
 
 
 def test_what_accumulation_has_planned_is_told_the_extra_steps(loop_of, patched):
-    tree = loop_of(LOOP)
+    tree = loop_of(REPEATED)
     for name in ("task-4", "task-1"):
         patched(tree.root, name)
     text = (tree.root / "bit_transformer/training.py").read_text()
     assert "planned_updates(epochs, len(loader), extra_steps=extra_steps, accum_steps=accum_steps)" in text
-    assert "in accumulation_groups(loader, accum_steps):" in text
+    assert "in accumulation_groups(repeated(loader, extra_steps), accum_steps):" in text
+
+
+TOTALS = {
+    "a helper": "    total = count(len(data), epochs)\n",
+    "a dict": "    plan = {'epochs': epochs, 'steps': max(1, len(data) // 8)}\n    total = plan['epochs'] * plan['steps']\n",
+    "a lambda": "    steps = lambda rows: max(1, len(rows) // 8)\n    total = steps(data) * epochs\n",
+    "a sum": "    total = sum(max(1, len(data) // 8) for _ in range(epochs))\n",
+    "a conditional": "    steps = len(data) // 8\n    total = epochs * (steps if steps else 1)\n",
+    "a float": "    total = int(epochs * max(1.0, len(data) / 8 // 1))\n",
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_totals_are_planned_whatever_they_are_made_of(loop_of, after, name):
+    text = REPEATED.replace(GUESS, TOTALS[name])
+    text += "\n\ndef count(rows, times, size=8):\n    return times * max(1, rows // size)\n"
+    patched = after(loop_of(text), "task-1")
+    assert "planned_updates(" in patched
+    assert "extra_steps=extra_steps)" in patched
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        "epochs * (-(-len(data) // 8) + extra_steps)",
+        "(math.ceil(len(data) / 8) + extra_steps) * epochs",
+    ],
+)
+def test_a_total_that_is_right_follows_the_loader(loop_of, after, total):
+    text = "import math\n" + REPEATED.replace("epochs * max(1, len(data) // 8)", total)
+    patched = after(loop_of(text), "task-1")
+    assert LOADED in patched
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total)", "planned_updates(epochs, len(loader))"),
+        ("torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)", "planned_updates(epochs, len(loader))"),
+        ("torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)", "planned_updates(epochs, len(loader))"),
+        (
+            "torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: 1 - at / total)",
+            "planned_updates(epochs, len(loader))",
+        ),
+    ],
+)
+def test_schedules_by_hand(loop_of, after, schedule, expected):
+    old = "    optimizer, scheduler = configure_optimizer(model, total_steps=total)\n"
+    new = f"    optimizer = torch.optim.AdamW(model.parameters())\n    scheduler = {schedule}\n"
+    text = LOOP.replace(old, new).replace(GUARD, "            scheduler.step()\n")
+    assert expected in after(loop_of(text), "task-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(LOOP, "steps_per_epoch=len(loader))"), (REPEATED, "planned_updates(1, len(loader), extra_steps=extra_steps))")],
+)
+def test_steps_of_an_epoch(loop_of, after, text, expected):
+    old = "    optimizer, scheduler = configure_optimizer(model, total_steps=total)\n"
+    new = (
+        "    optimizer = torch.optim.AdamW(model.parameters())\n"
+        "    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, epochs=epochs, steps_per_epoch=len(data) // 8)\n"
+    )
+    text = text.replace(GUESS, "").replace(old, new).replace(GUARD, "            scheduler.step()\n")
+    assert expected in after(loop_of(text), "task-1")
+
+
+ROW_SET = """\
+class RowSet(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, at):
+        return self.rows[at]
+
+
+def train_loop"""
+SLICED = "        at = 0\n        while at < len(data):\n            batch = data[at : at + 8]\n            at += 8\n"
+LISTED = "        order = list(range(len(data)))\n        for at in range(0, len(order), 8):\n            batch = data[order[at : at + 8]]\n"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({CUT: SLICED}, id="a while loop of slices"),
+        pytest.param({CUT: LISTED}, id="places in a list"),
+        pytest.param(
+            {"data.split(8)": "torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)"}, id="shuffled by hand"
+        ),
+    ],
+)
+def test_cuts_of_other_kinds(loop_of, after, changes):
+    text = LOOP
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    patched = after(loop_of(text), "task-1")
+    assert LOADED + PLANNED in patched
+    assert "        for batch in loader:\n            if random" in patched
+
+
+def test_a_data_set_of_its_own_is_loaded(loop_of, after):
+    loader = "torch.utils.data.DataLoader(RowSet(data), batch_size=8)"
+    text = LOOP.replace("def train_loop", ROW_SET).replace("data.split(8)", loader)
+    assert "loader = row_loader(RowSet(data), batch_size, num_workers)" in after(loop_of(text), "task-1")
+
+
+OWN = """\
+    loader = torch.utils.data.DataLoader(data, batch_size=batch_size, shuffle=True, num_workers=num_workers)
+    total = epochs * len(loader)
+"""
+BY_HAND = LOOP.replace(GUESS, OWN).replace("data.split(8)", "loader").replace(GUARD, "            scheduler.step()\n")
+BY_HAND = BY_HAND.replace("compress_prob=0.5)", "compress_prob=0.5, batch_size=8, num_workers=0)")
+
+
+def test_workers_that_stay_where_there_are_none_are_no_loader(loop_of, after):
+    text = BY_HAND.replace("num_workers=num_workers)", "num_workers=num_workers, persistent_workers=True)")
+    assert "loader = row_loader(data, batch_size, num_workers)" in after(loop_of(text), "task-1")
+
+
+def test_rows_in_the_same_order_each_epoch_are_no_loader(loop_of, refusal):
+    made, total = OWN.splitlines(keepends=True)
+    text = BY_HAND.replace(OWN, total.replace("len(loader)", "-(-len(data) // batch_size)"))
+    seeded = made.replace("workers)", "workers, generator=torch.Generator().manual_seed(0))")
+    text = text.replace("        for batch", f"    {seeded}        for batch")
+    assert "micro-batches of a fixed size, but" in refusal(loop_of(text), "task-1")
+
+
+def test_what_is_done_by_hand_is_known(loop_of, state_of):
+    assert state_of(loop_of(BY_HAND), "task-1") is State.APPLIED
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param("shuffle=True", "shuffle=True, drop_last=True", "a loader of all their rows", id="rows dropped"),
+        pytest.param("            scheduler.step()\n", "", "does not step", id="a schedule that stands still"),
+        pytest.param(
+            "            scheduler.step()\n", "        scheduler.step()\n", "does not step", id="once an epoch"
+        ),
+        pytest.param("epochs * len(loader)", "100", "no total of it", id="a number"),
+        pytest.param("epochs * len(loader)", "len(loader)", "no total of it", id="of one epoch"),
+    ],
+)
+def test_what_is_done_by_hand_wrongly_is_named(loop_of, refusal, old, new, reason):
+    text = BY_HAND.replace(old, new)
+    if "        scheduler.step()\n" == new:
+        text = (
+            text.replace(
+                "        scheduler.step()\n            optimizer.zero_grad()\n", "            optimizer.zero_grad()\n"
+            )
+            + new
+        )
+    assert reason in refusal(loop_of(text), "task-1")
+
+
+def test_a_total_of_rows_is_that_of_the_loader(loop_of, after):
+    text = BY_HAND.replace("len(loader)", "len(loader.dataset)")
+    assert "total = planned_updates(epochs, len(loader))" in after(loop_of(text), "task-1")
+
+
+def test_a_run_that_ends_early_has_another_total(loop_of, refusal):
+    text = LOOP.replace("compress_prob=0.5)", "compress_prob=0.5, most=1000)").replace(
+        "    for epoch", "    done = 0\n    for epoch"
+    )
+    text += "            done += 1\n            if done >= most:\n                return\n"
+    assert "something counts outside of it" in refusal(loop_of(text), "task-1")

@@ -1,7 +1,7 @@
 """Which schedules ask the plan for their length, and which are left or named."""
 
 import pytest
-from samples import REFERENCE
+from samples import REFERENCE, ROOT
 
 from bitpatch.patches.engine import plan, status, task_named
 from bitpatch.patches.task import Outcome, State
@@ -49,6 +49,15 @@ def train_loop(model, data):
 def next_bit_loss(logits):
     return logits
 '''
+OPTIMIZATION = """\
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+
+def configure_optimizer(model, lr=1e-3, weight_decay=0.01, total_steps=None):
+    optimizer = AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    return optimizer, OneCycleLR(optimizer, max_lr=lr, total_steps=total_steps)
+"""
 GUARD = "if self.scheduler.last_epoch + 1 < self.plan.updates:  # the plan ends at the floor, and stays there\n"
 PATH = "dashboard/manager.py"
 
@@ -62,7 +71,8 @@ def tree_of(model_of):
             assert old in text, old
             text = text.replace(old, new)
         root = model_of("")
-        for file, content in {path: text, training: TRAINING, **others}.items():
+        given = {path: text, training: TRAINING, "bit_transformer/optimization.py": OPTIMIZATION, **others}
+        for file, content in given.items():
             (root / file).parent.mkdir(exist_ok=True)
             (root / file).write_bytes(content.encode() if isinstance(content, str) else content)
         return root
@@ -140,7 +150,12 @@ def test_the_plan_counts_its_updates_and_the_schedule_asks_it(tree_of):
     ],
 )
 def test_spellings_of_the_length(tree_of, before, expected):
-    constants = [("class Manager:", "LENGTH = 100\n\n\nclass Manager:\n    LENGTH = 100\n")]
+    constants = [
+        (
+            "class Manager:",
+            "from torch.optim.lr_scheduler import OneCycleLR\n\nLENGTH = 100\n\n\nclass Manager:\n    LENGTH = 100\n",
+        )
+    ]
     changes = [("configure_optimizer(model, total_steps=100)", before), *constants]
     assert f"self.optimizer, self.scheduler = {expected}\n" in after(tree_of(*changes))
 
@@ -298,15 +313,102 @@ def test_near_misses_are_refused_with_their_place(tree_of, changes, reason):
 
 
 def test_a_server_of_functions_is_refused(tree_of):
-    server = "def start(model):\n    return configure_optimizer(model, total_steps=100)\n"
+    server = "from bit_transformer.optimization import configure_optimizer\ndef start(model):\n    return configure_optimizer(model, total_steps=100)\n"
     (outcome,) = plan(open_tree(tree_of(**{"mcp_server.py": server})), [TASK]).outcomes
     assert outcome.outcome is Outcome.REFUSED
-    assert "mcp_server.py:2:12: schedule of a fixed length, but no training plan is at hand" in outcome.reason
+    assert "mcp_server.py:3:51: schedule of a fixed length, but no training plan is at hand" in outcome.reason
 
 
-def test_a_length_computed_by_hand_is_left_alone(tree_of):
-    planned = plan(open_tree(tree_of(("total_steps=100", "total_steps=plan.epochs * 7"))), [TASK])
-    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ())
+@pytest.mark.parametrize(
+    "total",
+    [
+        "plan.epochs * (-(-plan.rows // plan.batch_size) + plan.extra_steps)",
+        "self.plan.epochs * (len(range(0, self.plan.rows, self.plan.batch_size)) + self.plan.extra_steps)",
+        "counted(plan)",
+    ],
+)
+def test_a_length_computed_by_hand_is_left_alone(tree_of, total):
+    count = "def counted(plan):\n    batches, rest = divmod(plan.rows, plan.batch_size)\n"
+    count += "    return plan.epochs * (batches + (rest > 0) + plan.extra_steps)\n\n\nclass Manager"
+    planned = plan(open_tree(tree_of(("total_steps=100", f"total_steps={total}"), ("class Manager", count))), [TASK])
+    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ()), planned.outcomes[0].reason
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        "plan.epochs * 7",
+        "plan.epochs * plan.rows",
+        "plan.epochs * (plan.rows // plan.batch_size + plan.extra_steps)",
+        "plan.epochs * -(-plan.rows // plan.batch_size) + plan.extra_steps",
+        "TrainingPlan(plan.rows).epochs * (-(-plan.rows // plan.batch_size) + plan.extra_steps)",
+        "min(100, plan.epochs * (-(-plan.rows // plan.batch_size) + plan.extra_steps))",
+    ],
+)
+def test_a_length_that_is_computed_wrongly_is_named(tree_of, total):
+    (outcome,) = plan(open_tree(tree_of(("total_steps=100", f"total_steps={total}"))), [TASK]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert "near miss at dashboard/manager.py:" in outcome.reason
+    assert "updates" in outcome.reason or "limit" in outcome.reason
+
+
+MADE = "self.optimizer, self.scheduler = configure_optimizer(model, total_steps=100)"
+
+
+@pytest.mark.parametrize(
+    ("made", "head", "expected"),
+    [
+        pytest.param(
+            "n = 100\n        " + MADE.replace("100", "n"), "", "total_steps=plan.updates)", id="a local name"
+        ),
+        pytest.param(MADE.replace("100", "50 * 2"), "", "total_steps=plan.updates)", id="arithmetic"),
+        pytest.param(
+            MADE.replace("100", "cycle()"),
+            "def cycle():\n    return 100\n\n\n",
+            "total_steps=plan.updates)",
+            id="a function",
+        ),
+        pytest.param(
+            MADE.replace("configure_optimizer(model, total_steps=100)", "made(model)"),
+            "def made(model, total_steps=100):\n    return configure_optimizer(model, total_steps=total_steps)\n\n\n",
+            "made(model, total_steps=plan.updates)",
+            id="a default",
+        ),
+        pytest.param(
+            MADE.replace("configure_optimizer(model, total_steps=100)", "made(model)"),
+            "def made(model):\n    return configure_optimizer(model, total_steps=100)\n\n\n",
+            "made(model, total_steps=plan.updates)",
+            id="a helper without a plan",
+        ),
+        pytest.param(
+            MADE.replace("configure_optimizer(model, total_steps=100)", "made(model)"),
+            "from functools import partial\n\nmade = partial(configure_optimizer, total_steps=100)\n\n\n",
+            "made(model, total_steps=plan.updates)",
+            id="a partial",
+        ),
+        pytest.param(
+            "how = {'lr': 1, 'total_steps': 100}\n        " + MADE.replace("total_steps=100", "**how"),
+            "",
+            "'total_steps': plan.updates}",
+            id="settings",
+        ),
+        pytest.param(
+            "pair = configure_optimizer(model, total_steps=100)\n        self.optimizer = pair[0]\n        self.scheduler = pair[1]",
+            "",
+            "total_steps=plan.updates)",
+            id="a pair",
+        ),
+        pytest.param(
+            "self.state = dict(zip(('opt', 'sched'), configure_optimizer(model, total_steps=100)))\n        " + MADE,
+            "",
+            "total_steps=plan.updates)))",
+            id="kept twice",
+        ),
+    ],
+)
+def test_the_length_by_other_ways(tree_of, made, head, expected):
+    text = after(tree_of((MADE, made), ("class Manager", f"{head}class Manager")))
+    assert expected in text
 
 
 def test_a_step_that_is_guarded_by_hand_is_left_alone(tree_of):
@@ -317,3 +419,237 @@ def test_a_step_that_is_guarded_by_hand_is_left_alone(tree_of):
 
 def test_on_the_baseline(tree, patched):
     assert (patched(tree, "task-2") / PATH).read_bytes() == (REFERENCE / PATH).read_bytes()
+
+
+HELD = """\
+from bit_transformer.optimization import configure_optimizer
+from bit_transformer.training import next_bit_loss, train_loop
+
+SIZE = 4
+
+
+class Manager:
+    def __init__(self):
+        self.model, self.rows, self.epochs, self.extra = None, None, 1, 0
+
+    def init(self, model, rows, epochs=1, extra=0):
+        self.rows, self.epochs, self.extra = rows, epochs, extra
+        self.install(model)
+
+    def scale_up(self, model):
+        self.install(model)
+
+    def install(self, model):
+        self.model = model
+        self.optimizer, self.scheduler = configure_optimizer(model, total_steps=100)
+
+    def train_step(self, batch):
+        loss = next_bit_loss(self.model(batch))
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+
+    def train(self):
+        for _ in range(self.epochs):
+            batches = list(self.rows.split(SIZE))
+            for batch in batches + batches[-1:] * self.extra:
+                self.train_step(batch)
+"""
+IN_A_DICT = """\
+from torch.optim.lr_scheduler import OneCycleLR
+
+HELD = {"rows": None, "plan": {"epochs": 1}}
+
+
+def init(model, optimizer, rows, plan):
+    plan = {"epochs": 2, **plan}
+    schedule = OneCycleLR(optimizer, 0.1, 100)
+    HELD.update(model=model, optimizer=optimizer, schedule=schedule, rows=rows, plan=plan)
+
+
+def again(optimizer):
+    HELD["schedule"] = OneCycleLR(optimizer, 0.1, total_steps=100)
+
+
+def train():
+    for _ in range(HELD["plan"]["epochs"]):
+        for batch in HELD["rows"].split(8):
+            loss = HELD["model"](batch).mean()
+            HELD["optimizer"].zero_grad()
+            loss.backward()
+            HELD["optimizer"].step()
+            HELD["schedule"].step()
+"""
+
+
+def test_without_a_plan_the_run_on_request_says_what_is_counted(tree_of):
+    text = after(tree_of(text=HELD))
+    counted = "planned_updates(self.epochs, math.ceil(len(self.rows) / SIZE), extra_steps=self.extra)"
+    assert f"        total_steps = {counted}\n" in text
+    assert "configure_optimizer(model, total_steps=total_steps)" in text
+    assert text.count("if self.scheduler.last_epoch + 1 < self.scheduler.total_steps:") == 1
+    assert "from bit_transformer.training import next_bit_loss, planned_updates, train_loop\n" in text
+    assert text.startswith("import math\n")
+
+
+def test_what_a_request_is_about_to_keep_is_counted_by(tree_of):
+    text = after(tree_of(text=IN_A_DICT))
+    assert 'total_steps = planned_updates(plan["epochs"], math.ceil(len(rows) / 8))\n' in text
+    assert 'total_steps = planned_updates(HELD["plan"]["epochs"], math.ceil(len(HELD["rows"]) / 8))\n' in text
+    assert "OneCycleLR(optimizer, 0.1, total_steps)" in text
+    assert 'if HELD["schedule"].last_epoch + 1 < HELD["schedule"].total_steps:' in text
+    assert "from bit_transformer.training import planned_updates\n" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        pytest.param(
+            [("        self.rows, self.epochs, self.extra = rows, epochs, extra\n        self.install(model)\n",
+              "        self.install(model)\n        self.rows, self.epochs, self.extra = rows, epochs, extra\n")],
+            "is set only behind it", id="behind",
+        ),
+        pytest.param(
+            [("    def train(self):", "    def use(self, rows):\n        self.rows = rows\n\n    def train(self):")],
+            "sets self.rows, and no schedule for it",
+            id="set by another request",
+        ),
+        pytest.param(
+            [("    def train(self):", "    def more(self):\n        self.rows.resize_(3)\n\n    def train(self):")],
+            "changes a part of what is kept as .rows", id="changed in place",
+        ),
+        pytest.param([("rows, epochs=1", "rows=None, epochs=1")], "may set self.rows to nothing", id="no rows"),
+        pytest.param([("train(self)", "train(self, epochs)"), ("range(self.epochs)", "range(epochs)")],
+                     "is told by each request", id="told by the run"),
+        pytest.param([("list(self.rows.split", "list(self.rows[1:].split")], "makes other updates", id="fewer rows"),
+        pytest.param([("batches + batches[-1:]", "batches[1:] + batches[-1:]")], "makes other updates", id="fewer batches"),
+        pytest.param([("        self.train_step(batch)\n", "        pass\n")], "no training plan is at hand", id="no run"),
+    ],
+)  # fmt: skip
+def test_a_run_whose_updates_are_not_known_beforehand(tree_of, changes, problem):
+    (outcome,) = plan(open_tree(tree_of(*changes, text=HELD)), [TASK]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert problem in outcome.reason
+
+
+@pytest.mark.parametrize("fork", ["functional", "scripty", "trainer"])
+def test_forks_count_by_what_they_keep(fork):
+    (outcome,) = plan(open_tree(ROOT / "tests" / "forks" / fork / "tree"), [TASK]).outcomes
+    assert outcome.outcome is Outcome.APPLIED, outcome.reason
+
+
+def test_what_another_file_sets_is_not_known_beforehand(tree_of):
+    server = "from dashboard import manager\n\n\ndef use(kept, rows):\n    kept.rows = rows\n"
+    (outcome,) = plan(open_tree(tree_of(text=HELD, **{"server.py": server})), [TASK]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert "use (server.py:4) sets kept.rows, and no schedule for it" in outcome.reason
+
+
+KEPT, STEP = "self.optimizer, self.scheduler = configure_optimizer(model, total_steps=100)", "self.scheduler.step()"
+FOUND = "optimizer, schedule = configure_optimizer(model, total_steps=100)\n        "
+TWO = "class Held:\n    optimizer: object\n    scheduler: object\n\n\nclass Manager:"
+PROPERTY = (
+    "    def train_step(self):",
+    "    @property\n    def scheduler(self):\n        return self.pair[1]\n\n    def train_step(self):",
+)
+
+
+@pytest.mark.parametrize(
+    ("kept", "step", "more"),
+    [
+        pytest.param("self.pair = configure_optimizer(model, total_steps=100)", STEP, [PROPERTY], id="property"),
+        pytest.param("self.pair = configure_optimizer(model, total_steps=100)", "self.pair[-1].step()", [], id="pair"),
+        pytest.param(
+            "self.pair = configure_optimizer(model, total_steps=100)",
+            "_, schedule = self.pair\n        schedule.step()",
+            [],
+            id="unpacked",
+        ),
+        pytest.param(
+            FOUND + 'self.kept = {"o": optimizer, "s": schedule}', 'self.kept["s"].step()', [], id="in a mapping"
+        ),
+        pytest.param(FOUND + 'self.kept["s"] = schedule', 'self.kept.get("s").step()', [], id="by its key"),
+        pytest.param(FOUND + "self.kept.update(s=schedule)", 'self.kept["s"].step()', [], id="updated"),
+        pytest.param(
+            FOUND + "self.kept = Held(optimizer, schedule)",
+            "self.kept.scheduler.step()",
+            [("class Manager:", "@dataclass\n" + TWO)],
+            id="in an object",
+        ),
+        pytest.param(
+            KEPT,
+            STEP,
+            [("    def train_step(self):", "\nclass Stepped(Manager):\n    def train_step(self):")],
+            id="in a class made of it",
+        ),
+    ],
+)
+def test_the_step_of_what_is_kept_however_it_is_kept(tree_of, kept, step, more):
+    text = after(tree_of((KEPT, kept), (STEP, step), *more))
+    own = step.rpartition("\n")[2].strip().removesuffix(".step()")
+    assert f"        if {own}.last_epoch + 1 < self.plan.updates:" in text
+    assert f"            {own}.step()\n" in text
+    assert text.count("total_steps=plan.updates") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param([(KEPT, KEPT.replace("self.", ""))], "no step of it is seen", id="unpacked into local names"),
+        pytest.param([(STEP, "pass")], "no step of it is seen", id="kept and never stepped"),
+        pytest.param(
+            [(KEPT, "self.pair = [*configure_optimizer(model, total_steps=100)]"), (STEP, "self.pair[1].step()")],
+            "no step of it is seen",
+            id="kept where nobody knows",
+        ),
+        pytest.param(
+            [(STEP, "for each in (self.optimizer, self.scheduler):\n            each.step()")],
+            "step of the schedule, but among others",
+            id="among others",
+        ),
+        pytest.param(
+            [(STEP, "on(self.scheduler)"), ("class Manager:", "def on(one):\n    one.step()\n\n\nclass Manager:")],
+            "step of the schedule, but among others, or in a function without a plan",
+            id="in a function",
+        ),
+    ],
+)
+def test_a_schedule_whose_steps_cannot_be_told_the_plan(tree_of, changes, reason):
+    (outcome,) = plan(open_tree(tree_of(*changes)), [TASK]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert f"{reason}" in outcome.reason
+    assert "near miss at dashboard/manager.py:" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("given", "total"),
+    [
+        ("**HOW", '**(HOW | {"total_steps": plan.updates})'),
+        ("**(HOW | {'lr': 1})", "**((HOW | {'lr': 1}) | {\"total_steps\": plan.updates})"),
+        ("**{**HOW, 'lr': 1}", "**({**HOW, 'lr': 1} | {\"total_steps\": plan.updates})"),
+        ("total_steps=Limit.UPDATES", "total_steps=plan.updates"),
+    ],
+)
+def test_a_length_that_is_set_elsewhere(tree_of, given, total):
+    head = "from enum import IntEnum\n\nHOW = {'total_steps': 100}\n\n\nclass Limit(IntEnum):\n    UPDATES = 100\n\n\nclass Manager:"
+    text = after(tree_of(("total_steps=100", given), ("class Manager:", head)))
+    assert f"configure_optimizer(model, {total})" in text
+
+
+@pytest.mark.parametrize(
+    ("head", "use"),
+    [
+        pytest.param("", "unknown(schedule)", id="given to what is not known"),
+        pytest.param("def on(one):\n    one.step()\n\n\n", "on(schedule)", id="given to a function"),
+        pytest.param("", "unknown(**model.options, schedule=schedule)", id="given with more"),
+        pytest.param(
+            "class On:\n    def __init__(self, one):\n        self.one = one\n\n    def run(self):\n        self.one.step()\n\n\n",
+            "On(schedule).run()",
+            id="given to an object",
+        ),
+    ],
+)
+def test_a_schedule_of_one_request_is_stepped_there(tree_of, head, use):
+    text = after(tree_of((KEPT, FOUND + use), (STEP, "pass"), ("class Manager:", f"{head}class Manager:")))
+    assert "total_steps=plan.updates" in text

@@ -123,9 +123,63 @@ def train_loop(model, data, *, epochs=1, accum_steps: int = 1):
         ),
         pytest.param(
             "for batch in data.split(8):",
-            "for b in tqdm(loader):",
-            "for b, shares, closes in accumulation_groups(tqdm(loader), accum_steps):",
+            "for batch in tqdm(data.split(8)):",
+            "for batch, shares, closes in accumulation_groups(tqdm(data.split(8)), accum_steps):",
             id="progress bar",
+        ),
+        pytest.param(
+            "for batch in data.split(8):",
+            "for (batch,) in zip(data.split(8)):",
+            "for (batch,), shares, closes in accumulation_groups(zip(data.split(8)), accum_steps):",
+            id="tuples",
+        ),
+        pytest.param(
+            "for batch in data.split(8):",
+            "for batch, _ in zip(data.split(8), range(99)):",
+            "for (batch, _), shares, closes in accumulation_groups(zip(data.split(8), range(99)), accum_steps):",
+            id="pairs",
+        ),
+        pytest.param(
+            "            optimizer.zero_grad()\n",
+            "            for p in model.parameters():\n                p.grad = None\n",
+            "                scheduler.step()\n                for p in model.parameters():\n                    p.grad = None\n",
+            id="zeroed by hand",
+        ),
+        pytest.param(
+            "            optimizer.zero_grad()\n",
+            "            optimizer.zero_grad()\n            for group in optimizer.param_groups:\n                group['lr'] = 1\n",
+            "                optimizer.zero_grad()\n                for group in optimizer.param_groups:\n",
+            id="rate by hand",
+        ),
+        pytest.param(
+            "loss.backward()",
+            "torch.autograd.backward(loss)",
+            "torch.autograd.backward(loss * shares.weigh(len(batch)))",
+            id="backward of torch",
+        ),
+        pytest.param(
+            "loss.backward()",
+            "accelerator.backward(loss)",
+            "accelerator.backward(loss * shares.weigh(len(batch)))",
+            id="backward of a wrapper",
+        ),
+        pytest.param(
+            "            optimizer.zero_grad()\n",
+            "            optimizer.zero_grad()\n            average.update_parameters(model)\n",
+            "                optimizer.zero_grad()\n                average.update_parameters(model)\n",
+            id="average of weights",
+        ),
+        pytest.param(
+            "            optimizer.zero_grad()\n",
+            "            optimizer.zero_grad()\n            with torch.no_grad():\n                for kept, new in zip(average, model.parameters()):\n                    kept.lerp_(new, 0.1)\n",
+            "                optimizer.zero_grad()\n                with torch.no_grad():\n                    for kept, new in zip(average, model.parameters()):\n",
+            id="average of weights by hand",
+        ),
+        pytest.param(
+            "            optimizer.step()\n",
+            "            optimizer.step()\n            losses.append(loss.item())\n",
+            "                optimizer.zero_grad()\n            losses.append(loss.item())\n",
+            id="record between the parts",
         ),
         pytest.param(
             "loss.backward()",
@@ -158,16 +212,80 @@ def train_loop(model, data, *, epochs=1, accum_steps: int = 1):
             id="guarded total",
         ),
         pytest.param(
-            "configure_optimizer(model, total_steps=epochs * steps)",
-            "configure_optimizer(model, 1e-3, 0.01, epochs * steps)",
-            "configure_optimizer(model, 1e-3, 0.01, planned_updates(epochs, steps, accum_steps=accum_steps))",
+            "scheduler = configure_optimizer(model, total_steps=epochs * steps)",
+            "scheduler = adam(), torch.optim.lr_scheduler.OneCycleLR(adam, 1e-3, epochs * steps)",
+            "OneCycleLR(adam, 1e-3, planned_updates(epochs, steps, accum_steps=accum_steps))",
             id="positional total",
         ),
     ],
 )
 def test_idioms(loop, old, new, expected):
     assert old in LOOP
-    assert expected in after(loop(LOOP.replace(old, new)))
+    header = "import torch\n" if "torch." in new else ""
+    assert expected in after(loop(header + LOOP.replace(old, new)))
+
+
+ASKED = """\
+        stream = iter(data.split(8))
+        while (batch := next(stream, None)) is not None:
+"""
+ASKED_BEFORE = """\
+        stream = iter(data.split(8))
+        batch = next(stream, None)
+        while batch is not None:
+"""
+
+
+@pytest.mark.parametrize(("head", "last"), [(ASKED, ""), (ASKED_BEFORE, "            batch = next(stream, None)\n")])
+def test_a_loop_that_asks_for_the_next_goes_through_groups(loop, head, last):
+    text = after(loop(LOOP.replace("        for batch in data.split(8):\n", head) + last))
+    plain = after(
+        loop(LOOP.replace("        for batch in", "        stream = iter(data.split(8))\n        for batch in"))
+    )
+    assert text == plain.replace("groups(data.split(8),", "groups(stream,")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("epochs=1):\n", "epochs=1):\n    next = second\n", id="another next"),
+        pytest.param("print(loss.item())", "print(next(stream))", id="one more is asked for"),
+        pytest.param("            print(loss.item())\n", "        print(batch)\n", id="what ended it is looked at"),
+    ],
+)
+def test_a_loop_that_asks_in_another_way_is_named(loop, old, new):
+    text = LOOP.replace("        for batch in data.split(8):\n", ASKED)
+    assert old in text
+    assert "in no `for` loop over micro-batches" in refusal(loop(text.replace(old, new)))
+
+
+SCRIPT = """\
+import torch
+
+CONFIG = {"epochs": 1, "extra": 0}
+rows = load("rows")
+model = make()
+optimizer = torch.optim.AdamW(model.parameters())
+scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=CONFIG["epochs"] * (len(rows) // 8))
+for epoch in range(CONFIG["epochs"]):
+    for batch in rows.split(8):
+        loss = torch.nn.functional.cross_entropy(model(batch)[:, :-1].flatten(0, 1), batch[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    print(CONFIG["extra"])
+"""
+
+
+def test_a_script_is_told_by_what_holds_its_options(loop):
+    planned = plan(loop(SCRIPT), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
+    text = planned.changes[0].after.decode()
+    assert 'CONFIG = {"epochs": 1, "extra": 0, "accum_steps": 1}' in text
+    assert 'planned_updates(CONFIG["epochs"], len(rows) // 8, accum_steps=CONFIG["accum_steps"])' in text
+    assert '    for batch, shares, closes in accumulation_groups(rows.split(8), CONFIG["accum_steps"]):' in text
+    assert text.index("class Shares") < text.index("def accumulation_groups") < text.index("for epoch in")
 
 
 def test_zeroing_before_the_backward_moves_before_the_loop_and_into_the_update(loop):
@@ -199,10 +317,12 @@ def test_zeroing_before_the_backward_moves_before_the_loop_and_into_the_update(l
         pytest.param(
             "for batch in data.split(8):",
             "for batch in range(0, len(data), 8):",
-            "not over micro-batches",
+            "which targets it is a mean over is not seen",
             id="indices",
         ),
-        pytest.param("for batch in data.split(8):", "for (batch,) in loader:", "not over micro-batches", id="tuples"),
+        pytest.param(
+            "for batch in data.split(8):", "for _ in range(len(data)):", "not over micro-batches", id="counts"
+        ),
         pytest.param("loss.backward()", "loss.backward(); n += 1", "no statement of its own", id="shared line"),
         pytest.param("loss.backward()", "loss.backward()\n            other.backward()", "found 2", id="two backwards"),
         pytest.param(
@@ -251,9 +371,6 @@ STEP, ZERO = "            optimizer.step()\n", "            optimizer.zero_grad(
             id="update under an if",
         ),
         pytest.param(
-            ZERO, "            for p in model.parameters():\n                p.grad = None\n", id="zeroed by hand"
-        ),
-        pytest.param(
             STEP,
             "            float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))\n" + STEP,
             id="clip in an expression",
@@ -264,13 +381,6 @@ STEP, ZERO = "            optimizer.step()\n", "            optimizer.zero_grad(
             "            for p in model.parameters():\n                p.grad.clamp_(-1, 1)\n" + STEP,
             id="clamped by hand",
         ),
-        pytest.param(
-            ZERO,
-            ZERO + "            for group in optimizer.param_groups:\n                group['lr'] = 1\n",
-            id="rate by hand",
-        ),
-        pytest.param("loss.backward()", "torch.autograd.backward(loss)", id="backward of torch"),
-        pytest.param("loss.backward()", "accelerator.backward(loss)", id="backward of a wrapper"),
         pytest.param("in data.split(8):", "in tqdm(range(0, len(data), 8)):", id="indices in a progress bar"),
         pytest.param("in data.split(8):", "in torch.randperm(9):", id="random indices"),
         pytest.param("loss = loss_of(model, batch)", "loss = loss_of(model, batch[0])", id="fields of a record"),
@@ -332,8 +442,8 @@ def test_what_would_go_wrong_in_silence_is_refused(loop, old, new):
             id="int of a product",
         ),
         pytest.param(
-            "total_steps=epochs * steps)",
-            "epochs=epochs, steps_per_epoch=steps)",
+            "configure_optimizer(model, total_steps=epochs * steps)",
+            "adam(), torch.optim.lr_scheduler.OneCycleLR(adam, 1e-3, epochs=epochs, steps_per_epoch=steps)",
             "steps_per_epoch=planned_updates(1, steps, accum_steps=accum_steps))",
             id="steps of an epoch",
         ),
@@ -341,7 +451,8 @@ def test_what_would_go_wrong_in_silence_is_refused(loop, old, new):
 )
 def test_what_is_no_part_of_an_update_stays_where_it_is(loop, old, new, expected):
     assert old in LOOP
-    assert expected in after(loop(LOOP.replace(old, new)))
+    header = "import torch\n" if "torch." in new else ""
+    assert expected in after(loop(header + LOOP.replace(old, new)))
 
 
 def test_a_command_line_that_hands_on_no_option_is_left_alone(loop):
@@ -357,6 +468,41 @@ def test_a_flag_with_dashes_is_the_same_flag(loop):
     whole = plan(loop(LOOP + main), [TASK]).changes[0].after.decode()
     assert whole.count("add_argument") == 2
     assert "accum_steps=args.accum_steps" in whole
+
+
+TIMED = """\
+import functools
+
+
+def timed(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        print("begins")
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@timed
+"""
+MAIN = """
+
+def main(cli):
+    cli.add_argument("--epochs", type=int)
+    cli.add_argument("--log", type=int)
+    args = cli.parse_args()
+    train_loop(1, 2, epochs=args.epochs, log=args.log)
+"""
+
+
+def test_an_option_comes_through_a_decorator_that_hands_all_on(loop):
+    whole = plan(loop(TIMED + LOOP.replace("epochs=1", "epochs=1, log=0") + MAIN), [TASK]).changes[0].after.decode()
+    assert "train_loop(1, 2, epochs=args.epochs, log=args.log, accum_steps=args.accum_steps)" in whole
+
+
+def test_an_option_that_a_decorator_may_keep_is_named(loop):
+    text = TIMED.replace("wrapper(*args,", "wrapper(log, *args,") + LOOP.replace("epochs=1", "epochs=1, log=0") + MAIN
+    assert "how the options of the command line get here is not seen" in refusal(loop(text))
 
 
 def test_a_name_that_is_taken_does_not_end_the_status_of_others(loop):
@@ -381,6 +527,195 @@ def test_what_is_half_there_is_completed(loop, tree, patched):
     (found,) = status(open_tree(tree), [TASK])
     assert found.state is State.PARTIAL
     assert (patched(tree, "task-4") / "bit_transformer/training.py").read_text() == whole
+
+
+# Updates in other functions than the loop ----------------------------------------------------------
+
+IN_A_METHOD = """\
+import torch
+
+
+class Trainer:
+    def __init__(self, model, rows, epochs=1):
+        self.model, self.rows, self.epochs = model, rows, epochs
+        self.optimizer, self.scheduler = configure_optimizer(model, total_steps=epochs * (len(rows) // 8))
+
+    def train_loop(self):
+        for epoch in range(self.epochs):
+            for batch in self.rows.split(8):
+                self.learn(batch)
+
+    def learn(self, batch):
+        logits = self.model(batch)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.flatten())
+        self.backward(loss)
+        self.step()
+
+    def backward(self, loss):
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+
+    def step(self):
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.scheduler.step()
+"""
+
+
+def test_an_update_in_methods_is_told_by_its_loop(loop):
+    planned = plan(loop(IN_A_METHOD), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
+    assert """\
+        for epoch in range(self.epochs):
+            self.optimizer.zero_grad(set_to_none=True)
+            for batch, shares, closes in accumulation_groups(self.rows.split(8), self.accum_steps):
+                self.learn(batch, shares, closes)
+
+    def learn(self, batch, shares, closes):
+        logits = self.model(batch)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.flatten())
+        self.backward(loss * shares.weigh(scored_bits(batch)))
+        if closes:
+            shares.average(self.model)
+            self.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss):
+        loss.backward()
+""" in planned.changes[0].after.decode()
+
+
+def test_a_total_in_the_constructor_is_told_by_its_parameter(loop):
+    text = plan(loop(IN_A_METHOD), [TASK]).changes[0].after.decode()
+    assert "total_steps=planned_updates(epochs, len(rows) // 8, accum_steps=accum_steps)" in text
+
+
+@pytest.mark.parametrize(
+    ("total", "outcome"),
+    [
+        pytest.param("epochs * math.ceil(steps / accum_steps)", Outcome.ALREADY_APPLIED, id="as many as there are"),
+        pytest.param("epochs * (steps // accum_steps)", Outcome.REFUSED, id="rounded down"),
+        pytest.param("planned_updates(epochs, steps, accum_steps=2)", Outcome.REFUSED, id="of another number"),
+    ],
+)
+def test_a_total_by_hand_counts_the_groups_that_are_made(loop, total, outcome):
+    whole = plan(loop(LOOP), [TASK]).changes[0].after.decode()
+    planned = "planned_updates(epochs, steps, accum_steps=accum_steps)"
+    assert planned in whole
+    assert plan(loop(whole.replace(planned, total)), [TASK]).outcomes[0].outcome is outcome
+
+
+def test_a_loop_without_a_schedule_has_no_total(loop):
+    assert "planned_updates" not in plan(loop(WITHOUT_SCHEDULE), [TASK]).changes[0].after.decode()
+
+
+WITHOUT_SCHEDULE = LOOP.replace("            scheduler.step()\n", "").replace(
+    "optimizer, scheduler = configure_optimizer(model, total_steps=epochs * steps)", "optimizer = adam(model)"
+)
+
+
+IN_A_FUNCTION = (
+    LOOP.replace("            loss.backward()\n" + UPDATE, "            update(model, loss, optimizer, scheduler)\n")
+    + """
+
+def update(model, loss, optimizer, scheduler, clip=1.0):
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    scheduler.step()
+    optimizer.zero_grad()
+"""
+)
+
+
+def test_an_update_in_a_function_is_told_by_its_loop(loop):
+    text = plan(loop("import torch\n" + IN_A_FUNCTION), [TASK]).changes[0].after.decode()
+    weighed = "loss * shares.weigh(len(batch))"
+    assert f"update(model, {weighed}, optimizer, scheduler, shares=shares, closes=closes)\n" in text
+    assert "def update(model, loss, optimizer, scheduler, clip=1.0, *, shares, closes):\n    loss.backward()\n" in text
+    assert "    if closes:\n        shares.average(model)\n        torch.nn.utils.clip_grad_norm_" in text
+
+
+ON_REQUEST = "\n\ndef on_request(model, loss, state):\n    update(model, loss, state.optimizer, state.scheduler)\n"
+
+
+def test_a_function_that_updates_on_request_too_makes_groups_of_one_there(loop):
+    text = plan(loop("import torch\n" + IN_A_FUNCTION + ON_REQUEST), [TASK]).changes[0].after.decode()
+    assert ON_REQUEST in text
+    assert (
+        """\
+def update(model, loss, optimizer, scheduler, clip=1.0, *, shares=None, closes=True):
+    loss.backward()
+    if closes:
+        if shares is not None:
+            shares.average(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+"""
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param("\n\nUPDATES = [update]\n", id="kept"),
+        pytest.param(
+            "\n\ndef tune(model, rows, a, b):\n    for row in rows:\n        update(model, loss_of(model, row), a, b)\n",
+            id="in another run",
+        ),
+    ],
+)
+def test_a_function_that_updates_elsewhere_in_another_way_is_refused(loop, other):
+    reason = refusal(loop("import torch\n" + IN_A_FUNCTION + other))
+    assert "update, which its loop is to give shares, is used elsewhere too" in reason
+
+
+RETURNS = IN_A_FUNCTION.replace("clip=1.0):", "clip=1.0) -> float:").replace(
+    "    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)\n",
+    "    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)\n",
+)
+RETURNS = RETURNS.rstrip() + "\n    COUNTS['updates'] += 1\n    return float(norm)\n"
+RETURNS = RETURNS.replace("            update(", "            norm = update(").replace(
+    "            print(loss.item())", "            done += 1\n            norms.append(norm)"
+)
+
+
+def test_what_a_function_returns_of_an_update_is_there_at_the_end_of_a_group(loop):
+    text = plan(loop("import torch\n" + RETURNS), [TASK]).changes[0].after.decode()
+    assert "closes=closes)\n            if closes:\n                done += 1\n            norms.append(norm)\n" in text
+    assert "closes) -> float | None:" in text
+    assert (
+        "        optimizer.zero_grad()\n        COUNTS['updates'] += 1\n        return float(norm)\n    return None\n"
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(RETURNS, id="by calls"),
+        pytest.param(
+            LOOP.replace(".step()\n", ".step()\n            n += 1\n", 1) + "    print(total / n)\n", id="by steps"
+        ),
+    ],
+)
+def test_a_mean_over_what_is_counted_beside_updates_is_named(loop, text):
+    text = text.replace(
+        "            norms.append(norm)\n", "            norms.append(norm)\n    print(sum(norms) / max(done, 1))\n"
+    )
+    assert "mean over what is counted beside each update" in refusal(loop("import torch\n" + text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("norms.append(norm)", "print(f'{norm:.2f}')"), ("norm = update(", "total += update(")],
+)
+def test_what_needs_a_result_of_every_micro_batch_is_named(loop, old, new):
+    assert old in RETURNS
+    assert "which a group has only at its end" in refusal(loop("import torch\n" + RETURNS.replace(old, new)))
 
 
 # What a micro-batch weighs -------------------------------------------------------------------------
@@ -433,6 +768,12 @@ def test_a_micro_batch_weighs_what_its_loss_is_a_mean_over(loop, lines, above):
     assert "def scored_bits(targets: Tensor)" in text
 
 
+@pytest.mark.parametrize(("ignored", "above"), [("2", ""), ("SKIP", "SKIP = -1\n")])
+def test_targets_that_are_ignored_by_another_number_are_counted_by_it(loop, ignored, above):
+    text = with_loss(f"            loss = {ENTROPY.replace('IGNORED', ignored)}\n", above)
+    assert f"shares.weigh(int((targets[:, 1:] != {ignored}).sum()))" in after(loop(text))
+
+
 @pytest.mark.parametrize(
     ("lines", "above", "reason"),
     [
@@ -446,25 +787,83 @@ def test_a_micro_batch_weighs_what_its_loss_is_a_mean_over(loop, lines, above):
             f"            loss = {ENTROPY[:-1]}, weight=rare)\n", "", "no plain mean over its targets", id="weighted"
         ),
         pytest.param(
-            f"            loss = {ENTROPY.replace('IGNORED', '2')}\n", "", "ignores other targets", id="another padding"
-        ),
-        pytest.param(
             "            loss = loss_of(logits, targets)\n",
             "def pad(rows):\n    return rows.masked_fill(rows < 0, IGNORED)\n\n\n",
             "rows are padded here",
             id="a loss that is not seen beside padding",
         ),
-        pytest.param(
-            "            loss = next_bit_loss(model, batch)\n",
-            "def next_bit_loss(model, batch):\n    logits, targets = predict(model, batch)\n"
-            f"    return {ENTROPY}\n\n\n",
-            "its targets are made in next_bit_loss",
-            id="targets that do not come out",
-        ),
     ],
 )
 def test_what_a_micro_batch_weighs_is_not_guessed(loop, lines, above, reason):
     assert reason in refusal(loop(with_loss(lines, above)))
+
+
+MADE = """\
+def made(model, batch) -> Tensor:
+    logits, targets = predict(model, batch)
+    if model.training:
+        return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
+"""
+ELSEWHERE = """
+
+def loss_now(model, batch):
+    return made(model, batch).item()
+"""
+
+
+def with_made(above=MADE, behind=ELSEWHERE):
+    return HEAD + above + LOOP.replace("loss_of(", "made(") + behind
+
+
+def test_a_function_that_makes_a_loss_says_how_much_it_scores(loop):
+    planned = plan(loop(with_made()), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
+    text = planned.changes[0].after.decode()
+    assert (
+        "            loss, scored = made(model, batch)\n            (loss * shares.weigh(scored)).backward()\n" in text
+    )
+    assert "def made(model, batch) -> tuple[Tensor, int]:" in text
+    assert "batch[:, 1:].flatten()), scored_bits(batch[:, 1:])\n" in text
+    assert "ignore_index=IGNORED), scored_bits(targets)\n" in text
+    assert "return made(model, batch)[0].item()" in text
+
+
+@pytest.mark.parametrize(
+    ("bring", "use"),
+    [
+        ("from . import training", "training.made(model, batch)"),
+        ("from .training import made as loss_of", "loss_of(model, batch)"),
+        ("import bit_transformer.training as t", "t.made(model, batch)"),
+    ],
+)
+def test_all_that_ask_for_such_a_loss_take_the_loss_alone(loop, bring, use):
+    tree = loop(with_made())
+    (tree.root / "bit_transformer/asking.py").write_text(f"{bring}\n\n\ndef ask(model, batch):\n    return {use}\n")
+    changes = plan(open_tree(tree.root), [TASK]).changes
+    assert f"    return {use}[0]\n".encode() in next(each.after for each in changes if each.path.endswith("asking.py"))
+
+
+@pytest.mark.parametrize(
+    ("above", "behind"),
+    [
+        pytest.param(MADE, "\n\nMAKERS = [made]\n", id="kept"),
+        pytest.param("@torch.compile\n" + MADE, "", id="decorated"),
+        pytest.param(MADE.replace("batch[:, 1:].flatten())", "batch[:, 1:].flatten(), reduction='sum')"), "", id="sum"),
+        pytest.param("scored = 1\n\n\n" + MADE, "", id="name taken"),
+        pytest.param(
+            MADE,
+            "\n\ndef tune(model, rows, a):\n    for row in rows:\n        loss = made(model, row)\n"
+            "        loss.backward()\n        a.step()\n        a.zero_grad()\n",
+            id="in another run",
+        ),
+    ],
+)
+def test_a_function_that_cannot_say_how_much_it_scores_is_named(loop, above, behind):
+    reason = refusal(loop(with_made(above, behind)))
+    assert "its targets are made in made" in reason or "no plain mean" in reason
 
 
 def test_an_update_that_forgets_to_average_is_completed(loop, tree, patched):

@@ -32,7 +32,10 @@ def test_the_plain_loop(loop_of, after):
 
 @pytest.mark.parametrize(
     "draw",
-    ["torch.rand(1).item()", "torch.rand(()).item()", "random.random()"],
+    [
+        *("torch.rand(1).item()", "torch.rand(()).item()", "random.random()", "random.uniform(0, 1)"),
+        *("torch.rand(1)", "torch.rand(1)[0]", "float(torch.rand(1))", "torch.rand(size=(1,)).item()"),
+    ],
 )
 def test_draws_are_made_their_own(loop_of, after, draw):
     assert "if draws.random() < ramped_prob:" in after(loop_of(LOOP.replace("random.random()", draw)), "task-6")
@@ -49,36 +52,73 @@ def test_the_clock_counts_updates_not_micro_batches(loop_of, patched):
     )
 
 
+IN_A_FUNCTION = """
+
+def update(model, loss, optimizer, scheduler):
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    scheduler.step()
+    optimizer.zero_grad()
+"""
+
+
+@pytest.mark.parametrize("names", [("task-6", "task-4"), ("task-4", "task-6")])
+def test_the_clock_counts_the_calls_that_update(loop_of, patched, names):
+    head, _, rest = LOOP.partition("            loss.backward()\n")
+    tail = rest[rest.index("optimizer.zero_grad()\n") + len("optimizer.zero_grad()\n") :]
+    tree = loop_of(f"{head}            update(model, loss, optimizer, scheduler)\n{tail}{IN_A_FUNCTION}")
+    for name in names:
+        patched(tree.root, name)
+    text = (tree.root / "bit_transformer/training.py").read_text()
+    assert "shares, closes)\n            if closes:\n                global_step += 1\n" in text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        pytest.param(
-            "random.random() < compress_prob", "chance(batch)", "no use of compress_prob", id="no probability"
-        ),
+        pytest.param("random.random() < compress_prob", "chance(batch)", "no draw decides", id="no probability"),
         pytest.param("random.random() < compress_prob", "chance() < compress_prob", "no draw", id="another draw"),
         pytest.param("    total =", "    global_step = 0\n    total =", "name global_step is taken", id="clock taken"),
         pytest.param("random.random() <", "torch.rand(len(batch)) <", "no draw", id="a draw for each row"),
         pytest.param(
-            "random.random() < compress_prob", "(torch.rand(1) < compress_prob).item()", "no draw", id="tensor"
-        ),
-        pytest.param(
             "            optimizer.step()\n",
             "            if epoch: optimizer.step()\n",
-            "on the line of a condition",
+            "no statement of its own: give it a line",
             id="step on the line of a condition",
         ),
-        pytest.param("=0.5)", "=0.5, warmup_steps=10)", "name warmup_steps is taken", id="warm-up of the rate"),
+        pytest.param("=0.5)", "=0.5, warmup_steps=10)", "it has an option warmup_steps", id="warm-up of the rate"),
         pytest.param(
-            "            if r", "            compress_prob = 0.1\n            if r", "is set in it", id="own ramp"
+            "            if r",
+            "            compress_prob *= 0.1\n            if r",
+            "take its schedule out",
+            id="own schedule",
         ),
-        pytest.param("    total =", "    cosine_ramp = 1\n    total =", "another meaning", id="ramp of another kind"),
-        pytest.param("import random\n", "", "import random", id="random not imported"),
+        pytest.param(
+            "    total =", "    cosine_ramp = 1\n    total =", "rename cosine_ramp", id="ramp of another kind"
+        ),
+        pytest.param("import random\n", "", "no draw decides", id="random not imported"),
+        pytest.param(
+            "            optimizer.zero_grad()\n",
+            "            optimizer.zero_grad()\n"
+            "        for _ in range(extra_steps):\n"
+            "            loss_of(model(batch), batch).backward()\n"
+            "            optimizer.step()\n",
+            "training.py:22:13: update, but no draw decides what its loss is made of",
+            id="another update of the run, without a draw",
+        ),
         pytest.param("            optimizer.step()\n", "", "but what steps the optimizer cannot be told", id="no step"),
     ],
 )
 def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
     assert old in LOOP
     assert reason in refusal(loop_of(LOOP.replace(old, new)), "task-6")
+
+
+def test_a_probability_before_the_loop_is_refused(loop_of, refusal):
+    drawn = LOOP.replace("random.random() < compress_prob", "compresses()")
+    text = drawn.replace("    total =", "    compresses = lambda: random.random() < compress_prob\n    total =")
+    assert "it stands before the loop, where it is computed once" in refusal(loop_of(text), "task-6")
 
 
 # Rounds --------------------------------------------------------------------------------------------
@@ -136,6 +176,14 @@ def test_a_history_that_is_kept_whole_tells_the_clock_too(rounds_of):
     assert '        global_step = told[-1]["global_step"]\n' in schedule_after(rounds_of(text))["schedule.py"]
 
 
+def test_a_count_of_updates_that_each_round_begins_anew_is_no_clock(rounds_of):
+    counted = RECORDED.replace("    history =", "    done = 0\n    history =")
+    counted = counted.replace("optimizer.step()\n", "optimizer.step()\n            done += 1\n")
+    changed = schedule_after(rounds_of(ROUNDS, counted))
+    assert "global_step += 1" in changed[TRAINING]
+    assert "global_step=global_step" in changed["schedule.py"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -151,7 +199,7 @@ def test_callers_that_need_no_clock_are_left_alone(rounds_of, text):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        pytest.param("last = train(model, rows, epochs=1)[-1]", "train(model, rows)", "not kept under", id="not kept"),
+        pytest.param("last = train(model, rows, epochs=1)[-1]", "print(train(model))", "not kept under", id="not kept"),
         pytest.param("[-1]\n", "[0]\n", "not kept under a name", id="another record"),
         pytest.param("    for turn", "    global_step = 1\n    for turn", "cannot be told", id="name taken"),
         pytest.param(

@@ -33,6 +33,11 @@ class SafetyGate:
 '''
 
 
+ON = GATE.replace(
+    "        self.tripped = False\n\n    def allows", "        self.tripped, self.on = False, True\n\n    def allows"
+)
+
+
 @pytest.fixture
 def gate_of(model_of):
     """A tree whose safety.py is a text, or the gate above with some of it replaced."""
@@ -129,11 +134,15 @@ def ema(average: float | None, value: float, decay: float = 0.9) -> float:
         ("if (val_loss > self.threshold):", "if ({}):"),
         ("if(val_loss > self.threshold):", "if({}):"),
         ("if val_loss > self.threshold: # high", "if {}: # high"),
+        ("if val_loss > self.threshold or val_loss != val_loss:", "if {}:"),
+        ("if math.isnan(val_loss) or not val_loss <= self.threshold:", "if {}:"),
+        ("if not (val_loss == val_loss and val_loss <= self.threshold):", "if {}:"),
+        ("if self.on and self.threshold < float(val_loss):", "if self.on and ({}):"),
     ],
 )
 def test_spellings_of_the_test(gate_of, before, expected):
     judged = "self.steps > self.burn_in_steps and not self.ema_val <= self.threshold"
-    text = after(gate_of(("if val_loss > self.threshold:", before)))
+    text = after(gate_of(("if val_loss > self.threshold:", before), text="import math\n\n\n" + ON))
     assert f"        self.steps += 1\n        {expected.format(judged)}\n            self.tripped = True\n" in text
 
 
@@ -207,7 +216,8 @@ def test_a_gate_without_state_is_given_it(gate_of):
 def test_a_gate_that_hands_out_its_dict_is_left_so(gate_of):
     cut = GATE[: GATE.index("    def state_dict")]
     text = after(gate_of(text=cut + "    def state_dict(self):\n        return dict(vars(self))\n"))
-    assert text.count("def ") == GATE.count("def ")
+    assert "        return dict(vars(self))\n" in text
+    assert text.count("def load_state_dict(") == 1
 
 
 def test_dressed_as_the_file_is(gate_of):
@@ -225,18 +235,13 @@ def test_a_gate_that_has_moved(gate_of):
     [
         pytest.param(("val_loss > self", "val_loss >= self"), "at the threshold itself", id="at the threshold"),
         pytest.param(
-            ("if val_loss > self.threshold", "if val_loss > self.threshold or val_loss != val_loss"),
-            "together with something else",
-            id="nan apart",
-        ),
-        pytest.param(
             ("        if val_loss", "        if val_loss < 0:\n            return True\n        if val_loss"),
-            "a way out before it",
+            "not by an expression of its own",
             id="burn-in by hand",
         ),
         pytest.param(
             ("        if val_loss", "        if val_loss < 0:\n            pass\n        elif val_loss"),
-            "not each time",
+            "not by an expression of its own, each time",
             id="elif",
         ),
         pytest.param(
@@ -260,12 +265,6 @@ def test_two_gates_are_refused(gate_of):
     assert outcome.reason.count("one of 2 tests of a loss") == 2
 
 
-def test_an_average_of_another_kind_is_left_alone(gate_of):
-    by_hand = "self.mean = 0.9 * self.mean + 0.1 * val_loss\n        if self.mean > self.threshold"
-    planned = plan(open_tree(gate_of(("if val_loss > self.threshold", by_hand))), [TASK])
-    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ())
-
-
 def test_a_test_of_a_gate_is_not_the_gate(gate_of, tmp_path):
     root = gate_of()
     (root / "tests").mkdir()
@@ -283,5 +282,5 @@ def test_all_obstacles_are_named_at_once(gate_of):
         ("self.tripped = False\n\n    def allows", "self.tripped, self.steps = False, 0\n\n    def allows"),
     )
     (outcome,) = plan(open_tree(tree), [TASK]).outcomes
-    for obstacle in ("at the threshold itself", "together with something else", "the name steps is taken"):
+    for obstacle in ("at the threshold itself", "the name steps is taken"):
         assert obstacle in outcome.reason

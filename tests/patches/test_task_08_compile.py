@@ -63,7 +63,32 @@ def test_idioms(loop_of, after, old, new, expected):
         ),
         pytest.param("=0.5)", "=0.5, compile=True)", "another meaning", id="option for something else"),
         pytest.param("(model, data,", "(net, data,", "for which model it is cannot be told", id="no model"),
+        pytest.param(
+            "        for batch",
+            "        model.compile()\n        for batch",
+            "anew in each turn",
+            id="compiled each epoch",
+        ),
+        pytest.param(
+            "            optimizer.zero_grad()\n",
+            "            optimizer.zero_grad()\n    model.compile()\n",
+            "behind the training",
+            id="compiled too late",
+        ),
     ],
 )
 def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
     assert reason in refusal(loop_of(LOOP.replace(old, new)), "task-8")
+
+
+def test_compiling_what_only_scores_does_not_compile_training(loop_of, after):
+    text = """
+def score(model, batch):
+    return torch.compile(model)(batch)
+
+
+def main(model, data):
+    train_loop(model, data)
+    return score(model, data)
+"""
+    assert COMPILED in after(loop_of(LOOP + "\n" + text), "task-8")

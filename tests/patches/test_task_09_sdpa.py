@@ -36,6 +36,18 @@ RETURN = "        return out, weights.detach() if self.logging else None\n"
 ATTENTION = HEAD + SCORES + MASK + WEIGHTS + OUT + RETURN
 
 
+HOT = "        hot = out.isnan().any()\n"
+READ_AT_TIMES = {
+    "a condition that is known too late": HOT + "        return out, weights.detach() if hot else None\n",
+    "a condition that does something": "        return out, weights.detach() if self.asks() else None\n",
+    "an early return that is known too late": HOT
+    + "        if hot:\n            return out, None\n        return out, weights\n",
+    "two conditions": "        if causal:\n            self.log(weights)\n        return out, weights if self.logging else None\n",
+    "a condition in a condition": "        if causal:\n            if T > 4:\n                self.log(weights)\n        return out\n",
+    "a second operand": HOT + "        return out, hot and weights.detach()\n",
+}
+
+
 @pytest.fixture
 def tree_of(model_of):
     return lambda text: open_tree(model_of(text))
@@ -79,6 +91,40 @@ def test_the_map_is_computed_apart_and_the_output_by_torch(tree_of, after):
 
 
 @pytest.mark.parametrize(
+    ("returned", "condition"),
+    [
+        ("        return out, None if self.logging else weights.detach()\n", "not self.logging"),
+        ("        return out, None if not self.logging else weights.detach()\n", "self.logging"),
+        (
+            "        if not self.logging:\n            return out, None\n        return out, weights.detach()\n",
+            "self.logging",
+        ),
+        (
+            "        return out, self.kept(\n            weights.detach()\n        ) if self.logging else None\n\n"
+            "    def kept(self, w):\n        self.last.append(w)\n        return w\n",
+            "self.logging",
+        ),
+        (
+            "        if D > 4 or causal:\n            return out, None\n        kept = weights.detach()\n        return out, kept\n",
+            "not (D > 4 or causal)",
+        ),
+    ],
+    ids=[
+        "the other branch",
+        "a negation",
+        "an early return",
+        "a branch of lines above its condition",
+        "an early return on two conditions",
+    ],
+)
+def test_the_map_is_computed_where_it_is_asked_for(tree_of, after, returned, condition):
+    text = after(tree_of(ATTENTION.replace(RETURN, returned)), "task-9")
+    assert (
+        f"D = q.shape\n        if {condition}:\n            with torch.no_grad():\n                scores = q" in text
+    )
+
+
+@pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         pytest.param(
@@ -93,8 +139,24 @@ def test_the_map_is_computed_apart_and_the_output_by_torch(tree_of, after):
             "        with torch.no_grad():\n            scores",
             id="map that is always read",
         ),
+        pytest.param(
+            RETURN,
+            "        if not self.logging:\n            return out, None\n        return out, weights.detach()\n",
+            "        if self.logging:\n            with torch.no_grad():\n                scores",
+            id="map that is read once the function goes on",
+        ),
+        pytest.param(
+            RETURN,
+            "        if causal:\n            out = out + 1\n        return out, weights.detach()\n",
+            "        with torch.no_grad():\n            scores",
+            id="map that is read beside a condition",
+        ),
         pytest.param(MASK, "", "attention(q, k, v, dropout_p=dropout_p)", id="no mask"),
         pytest.param("if causal:", "if True:", "is_causal=True", id="always causal"),
+        pytest.param('float("-inf")', "-1e9", "is_causal=causal", id="a fill that no score comes near"),
+        pytest.param(
+            'float("-inf")', "torch.finfo(scores.dtype).min", "is_causal=causal", id="the least number as a fill"
+        ),
         pytest.param(
             MASK,
             "        scores = scores.masked_fill(hidden, -math.inf)\n",
@@ -142,12 +204,6 @@ def test_the_map_is_computed_apart_and_the_output_by_torch(tree_of, after):
             RETURN, "        return out, scores\n", "D = q.shape\n        scores = q", id="scores that are read"
         ),
         pytest.param(RETURN, "        return out, future\n", "            future = torch", id="mask that is read"),
-        pytest.param(
-            RETURN,
-            "        hot = out.isnan().any()\n        return out, weights.detach() if hot else None\n",
-            "        with torch.no_grad():\n            scores",
-            id="condition that is known too late",
-        ),
         pytest.param(
             OUT,
             "        drop = self.dropout\n        out = drop(weights) @ v\n",
@@ -248,7 +304,10 @@ def attend(q, k, v):
         pytest.param("dim=-1", "dim=1", "not over the last dimension", id="another dimension"),
         pytest.param("torch.softmax(scores", "torch.softmax(scores + bias", "may be no mask", id="bias in the softmax"),
         pytest.param(MASK, MASK + "        scores = scores + bias\n", "may be no mask", id="bias"),
-        pytest.param('float("-inf")', "-1e9", "does not fill with float", id="finite mask"),
+        pytest.param('float("-inf")', "-1e4", "does not fill with float", id="finite mask"),
+        pytest.param(
+            MASK, "        scores = scores.masked_fill(hidden, -1e9)\n", "does not fill with float", id="finite, of all"
+        ),
         pytest.param(
             SCORES, "        scores = self.score(q, k)\n", "a call is not followed", id="scores made elsewhere"
         ),
@@ -274,7 +333,7 @@ def attend(q, k, v):
         pytest.param(
             SCORES + MASK,
             "        scores = (q @ k.mT + bias) / math.sqrt(D)\n",
-            "may be no mask",
+            "scaled once they are masked",
             id="a bias that is scaled too",
         ),
         pytest.param("/ math.sqrt(D)", "* self.temperature.exp()", "may be a tensor", id="a computed scale"),
@@ -297,6 +356,16 @@ def attend(q, k, v):
             OUT, "        weights = self.dropout(weights)\n        out = weights @ v\n", "read once", id="dropped map"
         ),
         pytest.param(SCORES, "        dropout_p = 0.5\n" + SCORES, "dropout_p is taken", id="name taken"),
+        *(
+            pytest.param(RETURN, returned, "its map is read at times alone, and cannot be put under what 2", id=name)
+            for name, returned in READ_AT_TIMES.items()
+        ),
+        pytest.param(
+            WEIGHTS + OUT,
+            WEIGHTS.rstrip("\n") + "; " + OUT.lstrip(),
+            "shares a line with",
+            id="a map whose line holds the output too",
+        ),
     ],
 )
 def test_near_misses_are_refused(tree_of, refusal, old, new, reason):

@@ -184,7 +184,7 @@ def test_a_mask_that_may_not_be_shared(model_of, lines, reason):
     (outcome,) = planned.outcomes
     if reason:
         assert outcome.outcome is Outcome.REFUSED
-        assert reason in outcome.reason
+        assert reason in outcome.reason, outcome.reason
     else:
         assert "mask = get_tri_mask(T, x.device) | (x == 0)" in planned.changes[0].after.decode()
 
@@ -216,53 +216,142 @@ def test_near_misses_are_refused_with_their_place(model_of, mask, reason):
     (outcome,) = planned.outcomes
     assert outcome.outcome is Outcome.REFUSED
     assert "near miss at bit_transformer/model.py:8:16: " in outcome.reason
-    assert reason in outcome.reason
+    assert reason in outcome.reason, outcome.reason
     assert planned.changes == ()
 
 
 BY_HAND = {
-    "lru_cache": "@functools.lru_cache\ndef causal(T, device):\n    MODE:\n        return MASK\n",
-    "mapping": "def causal(T, device):\n    MODE:\n        kept[T, device] = MASK\n    return kept[T, device]\n",
-    "asked": """\
+    "in a mapping": """\
+def causal(T, device):
+    place = torch.empty(0, device=device).device
+    held = kept.get((T, place))
+    if held is None or held[0]._version != held[1]:
+        with torch.inference_mode(False):
+            mask = torch.ones(T, T, dtype=torch.bool, device=device).triu(1)
+        held = kept[T, place] = (mask, mask._version)
+        if len(kept) > 8:
+            del kept[next(iter(kept))]
+    return held[0]
+""",
+    "in a mapping of an object's own": """\
+class Attention(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+        self.kept = {}
+
+    def causal(self, device):
+        place = torch.empty(0, device=device).device
+        held = self.kept.get(place)
+        if held is None or held[0]._version != held[1]:
+            with torch.inference_mode(False):
+                mask = torch.ones(self.width, self.width, dtype=torch.bool, device=place).triu(1)
+            while len(self.kept) > 8:
+                self.kept.pop(next(iter(self.kept)))
+            held = self.kept[place] = (mask, mask._version)
+        return held[0]
+""",
+    "in an attribute": """\
 class Attention:
-    def causal(self, T, device):
-        if self.mask is None:
-            MODE:
-                self.mask = MASK
+    def causal(self, x):
+        T = x.size(1)
+        old = self.mask
+        if old is None or old.size(-1) != T or old.device != x.device or old._version != self.version:
+            with torch.inference_mode(False):
+                self.mask = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
+            self.version = self.mask._version
         return self.mask
 """,
     "built by a function that is handed over": """\
 def causal(T, device):
-    return keep(T, lambda: lower(T, T, 0, device))
+    return keep(("causal", T), torch.empty(0, device=device).device, lambda: lower(T, T, 0, device))
 
 
-def keep(key, build):
-    if key not in kept:
-        MODE:
-            kept[key] = build()
-    return kept[key]
+def keep(kind, device, build):
+    key = kind + (device,)
+    held = kept.get(key)
+    if held is None or held[0]._version != held[1]:
+        with torch.inference_mode(False):
+            mask = build()
+        held = (mask, mask._version)
+    kept[key] = held
+    if len(kept) > 8:
+        kept.clear()
+    return held[0]
 
 
 def lower(rows, columns, diagonal, device):
     return torch.ones(rows, columns, device=device).tril(diagonal)
 """,
 }
+LRU = "@functools.lru_cache\ndef causal(T):\n    return torch.ones(T, T).triu(1)\n"
+MODE = ("with torch.inference_mode(False):", "if True:", "cannot be saved for a backward")
+PLACE = ("torch.empty(0, device=device).device", "torch.device(device)")
+DEVICES = '"cuda" once and "cuda:0" another time'
+WRONG = [
+    *((name, *MODE) for name in BY_HAND),
+    ("in a mapping", " or held[0]._version != held[1]", "", "what a caller writes into it"),
+    ("in a mapping of an object's own", " or held[0]._version != held[1]", "", "what a caller writes into it"),
+    ("in an attribute", " or old._version != self.version", "", "what a caller writes into it"),
+    ("built by a function that is handed over", "held[0]._version != held[1]", "False", "what a caller writes into it"),
+    ("in a mapping", "if len(kept) > 8", "if T > 8", "nothing is dropped"),
+    ("in a mapping of an object's own", "self.kept.pop(next(iter(self.kept)))", "break", "nothing is dropped"),
+    ("built by a function that is handed over", "kept.clear()", "pass", "nothing is dropped"),
+    ("in a mapping", "T, place", "T", "does not tell device,"),
+    ("in a mapping", "T, place", "place", "does not tell T,"),
+    ("in a mapping", "T, place", "T > 9, place", "does not tell T,"),
+    ("in a mapping", "T, place", "T, place.type", "does not tell device,"),
+    ("in a mapping", "triu(1)", "triu(1).to(like)", "does not tell the dtype of"),
+    ("in a mapping", "torch.ones(T, T, dtype=torch.bool, device=device)", "like.new_ones(T, T)", "the dtype of"),
+    ("in a mapping", ".triu(1)", ".triu(1 if like else 2)", "does not tell like,"),
+    ("in a mapping of an object's own", "self.kept = {}", "self.kept = kept", "does not tell width,"),
+    ("in an attribute", " or old.size(-1) != T", "", "does not tell the size of x,"),
+    ("in an attribute", " or old.device != x.device", "", "does not tell the device of x,"),
+    ("built by a function that is handed over", '("causal", T)', '("causal",)', "does not tell T,"),
+    ("built by a function that is handed over", " + (device,)", "", "does not tell device,"),
+    ("in a mapping", *PLACE, DEVICES),
+    ("in a mapping of an object's own", *PLACE, DEVICES),
+    ("built by a function that is handed over", *PLACE, DEVICES),
+]
 
 
-@pytest.mark.parametrize("name", BY_HAND)
-@pytest.mark.parametrize("is_safe", [True, False], ids=["outside of inference mode", "in any mode"])
-def test_a_cache_by_hand_is_left_alone_and_told_where_it_is_wrong(model_of, name, is_safe):
-    mode = "with torch.inference_mode(False)" if is_safe else "if True"
-    mask = "torch.ones(T, T, dtype=torch.bool, device=device).triu(1)"
-    body = BY_HAND[name].replace("MODE", mode).replace("MASK", mask)
+def kept_by_hand(model_of, body):
     planned = plan(open_tree(model_of("import functools\nimport torch\nkept = {}\n\n\n" + body)), [TASK])
     (outcome,) = planned.outcomes
     assert planned.changes == ()
-    if is_safe:
-        assert outcome.outcome is Outcome.ALREADY_APPLIED, outcome.reason
-    else:
-        assert outcome.outcome is Outcome.REFUSED
-        assert "cannot be saved for a backward" in outcome.reason
+    return outcome
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_cache_by_hand_is_left_alone(model_of, name):
+    outcome = kept_by_hand(model_of, BY_HAND[name])
+    assert outcome.outcome is Outcome.ALREADY_APPLIED, outcome.reason
+
+
+@pytest.mark.parametrize(("name", "old", "new", "reason"), WRONG)
+def test_a_cache_by_hand_that_breaks_the_contract_is_refused(model_of, name, old, new, reason):
+    assert old in BY_HAND[name]
+    outcome = kept_by_hand(model_of, BY_HAND[name].replace(old, new).replace("(T, device):", "(T, device, like):"))
+    assert outcome.outcome is Outcome.REFUSED
+    assert reason in outcome.reason, outcome.reason
+
+
+def test_a_caching_decorator_hands_out_what_was_written_to(model_of):
+    outcome = kept_by_hand(model_of, LRU)
+    assert outcome.outcome is Outcome.REFUSED
+    assert "cannot be saved for a backward" in outcome.reason
+    outcome = kept_by_hand(model_of, LRU.replace("    return", "    with torch.inference_mode(False):\n        return"))
+    assert outcome.outcome is Outcome.REFUSED
+    assert "what a caller writes into it is handed out again" in outcome.reason
+
+
+def test_two_masks_by_one_key_are_refused(model_of):
+    body = BY_HAND["in a mapping"].replace(
+        "    return", "    if T > 5:\n        kept[T, place] = (~mask, 0)\n    return"
+    )
+    outcome = kept_by_hand(model_of, body)
+    assert outcome.outcome is Outcome.REFUSED
+    assert "by the same key" in outcome.reason
 
 
 def test_a_function_of_the_same_name_is_refused(model_of):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bitpatch.verify.runner import Zygote
+from bitpatch.verify.running.runner import Zygote
 
 JUDGES = {
     "task_01_imports": """
@@ -84,7 +84,7 @@ JUDGES = {
             return meet(tree, "w")
     """,
 }
-HEAD = "import os\nfrom bitpatch.verify.evidence import at_most, check, failed, passed, unproven\n"
+HEAD = "import os\nfrom bitpatch.verify.running.evidence import at_most, check, failed, passed, unproven\n"
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from bitpatch.verify import sanity_fit as module
-from bitpatch.verify.evidence import Verdict
-from bitpatch.verify.report import SanityFit
-from bitpatch.verify.runner import Zygote, verify
+from bitpatch.verify.rendering.report import SanityFit
+from bitpatch.verify.running.evidence import Verdict
+from bitpatch.verify.running.runner import Zygote, verify
 from bitpatch.verify.sanity_fit import UPDATES, Fit, draw, entropy_floor, judge, one_cycle, read_fit, text_rows
 
 MakeTree = Callable[..., Path]
@@ -224,8 +224,7 @@ def test_a_run_is_as_asked_for_and_shows_its_rows() -> None:
         for batch in data.flip(0).split(2):
             model(batch)
 
-    training = types.SimpleNamespace(train_loop=train_loop)
-    tree = types.SimpleNamespace(model=make_model, module={"training": training}.get)
+    tree = types.SimpleNamespace(model=make_model, train=train_loop, loop_takes=lambda _: False)
     rows, seen = text_rows(bytes(range(256)) * 200)[:6], []
     fit = module.train(
         tree, rows, seed=3, dtype=torch.float64, config={"chunk_size": 9}, on_rows=seen.append, compress_prob=0.5

@@ -15,6 +15,7 @@ from drift.rewrites import (  # noqa: F401 - each enters its own in the table
     schedule,
     structure,
     text,
+    training,
     updates,
     windows,
 )

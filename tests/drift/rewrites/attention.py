@@ -301,3 +301,63 @@ def attention_recorded(tree: Path) -> None:
         MODEL,
     )
     add_import(find(tree, MODEL), "from torch.profiler import record_function")
+
+
+@rewrite("attention", 9, 11, 12)
+def attributes_by_setattr(tree: Path) -> None:
+    """The attention's options are set in a loop over their names."""
+    restate(
+        tree,
+        "self.nhead = nhead\nself.chunk_size = chunk_size\nself.overlap = overlap\nself.full_attn_logging = full_attn_logging",
+        """\
+options = {"nhead": nhead, "chunk_size": chunk_size, "overlap": overlap, "full_attn_logging": full_attn_logging}
+for name, value in options.items():
+    setattr(self, name, value)
+""",
+        MODEL,
+    )
+
+
+@rewrite("attention", 9, 12)
+def map_early_return(tree: Path) -> None:
+    """Both paths return early where no map is logged."""
+    restate(
+        tree,
+        "return out, weights.detach() if self.full_attn_logging else None",
+        "if not self.full_attn_logging:\n    return out, None\nreturn out, weights.detach()",
+        MODEL,
+    )
+    restate(
+        tree,
+        "return out, $stitched if self.full_attn_logging else None",
+        "if not self.full_attn_logging:\n    return out, None\nreturn out, $stitched",
+        MODEL,
+    )
+
+
+@rewrite("attention", 9, 11, 12)
+def attend_by_table(tree: Path) -> None:
+    """A table of methods by whether there are chunks chooses the path."""
+    restate(
+        tree,
+        "attend = $a if self.chunk_size is None else $b",
+        "attend = {True: self._dense, False: self._chunked}[self.chunk_size is None]",
+        MODEL,
+    )
+
+
+@rewrite("attention", 9, 11, 12)
+def attend_by_match(tree: Path) -> None:
+    """A match statement on the chunk's size chooses the path."""
+    restate(
+        tree,
+        "attend = $a if self.chunk_size is None else $b\nout, attn_map = attend(q, k, v, causal)",
+        """\
+match self.chunk_size:
+    case None:
+        out, attn_map = self._dense(q, k, v, causal)
+    case _:
+        out, attn_map = self._chunked(q, k, v, causal)
+""",
+        MODEL,
+    )

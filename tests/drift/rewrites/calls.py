@@ -2,11 +2,25 @@
 
 from pathlib import Path
 
-from drift.naming import before
+from drift.naming import add_import, before
 from drift.patterns import restate, substitute
-from drift.rewriting import find, rewrite
+from drift.rewriting import OPEN, find, retext, rewrite
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"
+LOOP_CALL = """\
+train_loop(
+    model,
+    data,
+    epochs=args.epochs,
+    extra_steps=args.extra_steps,
+    compress_prob=args.compress_prob,
+    direct_prob=args.direct_prob,
+    log=True,
+    forward_kwargs={"causal": args.causal},
+    lr=args.lr,
+    weight_decay=args.weight_decay,
+)
+"""  # as main has it
 CONFIGURED = "configure_optimizer(model, lr=lr, weight_decay=weight_decay, total_steps=total_updates)"
 
 
@@ -176,20 +190,7 @@ def loop_called_spread(tree: Path) -> None:
     """main gathers the options of train_loop in a dict, and spreads it."""
     restate(
         tree,
-        """\
-train_loop(
-    model,
-    data,
-    epochs=args.epochs,
-    extra_steps=args.extra_steps,
-    compress_prob=args.compress_prob,
-    direct_prob=args.direct_prob,
-    log=True,
-    forward_kwargs={"causal": args.causal},
-    lr=args.lr,
-    weight_decay=args.weight_decay,
-)
-""",
+        LOOP_CALL,
         """\
 names = ("epochs", "extra_steps", "compress_prob", "direct_prob", "lr", "weight_decay")
 options = {name: getattr(args, name) for name in names}
@@ -197,3 +198,84 @@ train_loop(model, data, log=True, forward_kwargs={"causal": args.causal}, **opti
 """,
         TRAINING,
     )
+
+
+@rewrite("calls", 1, 3, 4, 6, 8)
+def loop_called_by_names(tree: Path) -> None:
+    """main takes the options of train_loop from its arguments by a tuple of their names."""
+    restate(
+        tree,
+        LOOP_CALL,
+        """\
+chosen = {name: getattr(args, name) for name in LOOP_OPTIONS}
+train_loop(model, data, log=True, forward_kwargs={"causal": args.causal}, **chosen)
+""",
+        TRAINING,
+    )
+    before(
+        find(tree, TRAINING),
+        "train_loop",
+        'LOOP_OPTIONS = ("epochs", "extra_steps", "compress_prob", "direct_prob", "lr", "weight_decay")',
+    )
+
+
+@rewrite("calls", 12)
+def attention_partial(tree: Path) -> None:
+    """A partial makes the attention of each layer."""
+    restate(
+        tree,
+        "self.layers = nn.ModuleList($a(SelfAttention(d_model, nhead, 0.1, chunk_size, overlap, full_attn_logging), $c, $f) for _ in range(num_layers))",
+        """\
+attention = partial(
+    SelfAttention,
+    d_model,
+    nhead,
+    chunk_size=chunk_size,
+    overlap=overlap,
+    full_attn_logging=full_attn_logging,
+)
+self.layers = nn.ModuleList([$a(attention(), $c, $f) for _ in range(num_layers)])
+""",
+        MODEL,
+    )
+    add_import(find(tree, MODEL), "from functools import partial")
+
+
+@rewrite("calls", 12)
+def attributes_from_config(tree: Path) -> None:
+    """The model's own attributes are taken from its configuration by name."""
+    restate(
+        tree,
+        "self.max_seq_len = max_seq_len\nself.reversible = reversible\nself.use_checkpoint = use_checkpoint\nself.act_threshold = act_threshold",
+        'for name in ("max_seq_len", "reversible", "use_checkpoint", "act_threshold"):\n    setattr(self, name, self.config[name])',
+        MODEL,
+    )
+    substitute(
+        tree,
+        "SelfAttention(d_model, nhead, 0.1, chunk_size, overlap, full_attn_logging)",
+        'SelfAttention(d_model, nhead, 0.1, *(self.config[name] for name in ("chunk_size", "overlap", "full_attn_logging")))',
+        MODEL,
+    )
+
+
+@rewrite("calls", 1, 3, 4, 6, 8)
+def loop_options_popped(tree: Path) -> None:
+    """main pops the options of train_loop from a copy of its arguments."""
+    restate(
+        tree,
+        LOOP_CALL,
+        """\
+options = vars(args).copy()
+wanted = ["epochs", "extra_steps", "compress_prob", "direct_prob", "lr", "weight_decay"]
+chosen = {name: options.pop(name) for name in wanted}
+train_loop(model, data, log=True, forward_kwargs={"causal": options["causal"]}, **chosen)
+""",
+        TRAINING,
+    )
+
+
+@rewrite("calls", 12, expected={12: OPEN})
+def attention_from_registry(tree: Path) -> None:
+    """Layers take their attention from a dict of all there are."""
+    retext(find(tree, MODEL), ("                SelfAttention(d_model,", '                ATTENTIONS["self"](d_model,'))
+    before(find(tree, MODEL), "TransformerLayer", 'ATTENTIONS = {"self": SelfAttention}')

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from drift.naming import add_import, append, before, body_span
 from drift.patterns import restate, substitute, within_of
-from drift.rewriting import DoesNotFit, find, read, rewrite, write
+from drift.rewrites.calls import LOOP_CALL
+from drift.rewriting import DoesNotFit, find, read, retext, rewrite, write
 
 TRAINING, MODEL = "bit_transformer/training.py", "bit_transformer/model.py"
 ALL = (1, 3, 4, 6, 8, 12)
@@ -183,20 +184,7 @@ def args_in_data_class(tree: Path) -> None:
     """Options of training are a data class between the parser and the loop."""
     restate(
         tree,
-        """\
-train_loop(
-    model,
-    data,
-    epochs=args.epochs,
-    extra_steps=args.extra_steps,
-    compress_prob=args.compress_prob,
-    direct_prob=args.direct_prob,
-    log=True,
-    forward_kwargs={"causal": args.causal},
-    lr=args.lr,
-    weight_decay=args.weight_decay,
-)
-""",
+        LOOP_CALL,
         """\
 options = FitOptions(
     args.epochs, args.extra_steps, args.compress_prob, args.direct_prob, args.lr, args.weight_decay
@@ -309,3 +297,64 @@ class ModelConfig:
         return made
 ''',
     )
+
+
+@rewrite("config", 1, 3, 4, 6, 8, 12)
+def parser_partial(tree: Path) -> None:
+    """Whole numbers, parts and switches are added by partials of add_argument."""
+    path = find(tree, TRAINING)
+    restate(
+        tree,
+        "parser.add_argument($n, action=argparse.BooleanOptionalAction, default=$d)",
+        "switch($n, default=$d)",
+        TRAINING,
+    )
+    restate(tree, "parser.add_argument($n, type=int, default=$d)", "number($n, default=$d)", TRAINING)
+    restate(tree, "parser.add_argument($n, type=float, default=$d)", "part($n, default=$d)", TRAINING)
+    retext(
+        path,
+        (
+            '    parser.add_argument("--data",',
+            """\
+    number, part = partial(parser.add_argument, type=int), partial(parser.add_argument, type=float)
+    switch = partial(parser.add_argument, action=argparse.BooleanOptionalAction)
+    parser.add_argument("--data",""",
+        ),
+    )
+    add_import(path, "from functools import partial")
+
+
+@rewrite("config", 1, 3, 4, 6, 8, 12)
+def parser_from_fields(tree: Path) -> None:
+    """The numbers of training are fields of a data class, from which the parser makes its options."""
+    path = find(tree, TRAINING)
+    for name in ("epochs", "compress_prob", "direct_prob", "lr", "weight_decay", "seed"):
+        restate(tree, f'parser.add_argument("--{name}", type=$kind, default=$number)', "", TRAINING, "build_parser")
+    retext(
+        path,
+        (
+            "    return parser\n\n\ndef main",
+            """\
+    for field in dataclasses.fields(Numbers):
+        parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
+    return parser
+
+
+def main""",
+        ),
+    )
+    before(
+        path,
+        "build_parser",
+        """\
+@dataclasses.dataclass
+class Numbers:
+    epochs: int = 1
+    compress_prob: float = 0.5
+    direct_prob: float = 0.0
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    seed: int = 0
+""",
+    )
+    add_import(path, "import dataclasses")

@@ -12,6 +12,7 @@ from drift.rewriting import DoesNotFit, find, read, retext, rewrite, write
 
 TRAINING, MODEL = "bit_transformer/training.py", "bit_transformer/model.py"
 LOOP = "for batch in with_extra_steps(data.split(8), extra_steps):\n    $$body"
+SCORE = "logits, targets = predict(model, batch, form, forward_kwargs or {})\nloss = next_bit_loss(logits, targets)"
 
 
 @rewrite("flow", 1, 3, 4)
@@ -303,3 +304,77 @@ def locals_annotated(tree: Path) -> None:
 def model_trains_by_flag(tree: Path) -> None:
     """The model is put in training mode by a keyword, at the top of each epoch too."""
     restate(tree, "losses, accuracies = [], []", "model.train(mode=True)\nlosses, accuracies = [], []", TRAINING)
+
+
+@rewrite("flow", 3, 6)
+def predict_match(tree: Path) -> None:
+    """predict chooses by a match statement."""
+    restate(
+        tree,
+        """\
+if form == "raw":
+    return $raw
+compressed = $c
+if form == "compressed":
+    return $r
+$$rest
+""",
+        """\
+match form:
+    case "raw":
+        return $raw
+    case "compressed":
+        return model.forward_compressed([compress_bits(row) for row in batch], **forward_kwargs)[0], batch
+    case _:
+        compressed = $c
+        $$rest
+""",
+        TRAINING,
+        "predict",
+    )
+
+
+@rewrite("flow", 3, 4, 6)
+def predict_named_tuple(tree: Path) -> None:
+    """predict returns a named tuple, whose fields are read by name."""
+    restate(
+        tree,
+        SCORE,
+        "scored = predict(model, batch, form, forward_kwargs or {})\nloss = next_bit_loss(scored.logits, scored.bits)",
+        TRAINING,
+    )
+    substitute(
+        tree,
+        "next_bit_accuracy(logits.detach(), targets)",
+        "next_bit_accuracy(scored.logits.detach(), scored.bits)",
+        TRAINING,
+    )
+    restate(tree, "return $a, batch", "return Scored($a, batch)", TRAINING, "predict")
+    restate(
+        tree,
+        "return $a, rows.masked_fill(is_padding, IGNORED)",
+        "return Scored(logits=$a, bits=rows.masked_fill(is_padding, IGNORED))",
+        TRAINING,
+        "predict",
+    )
+    before(
+        find(tree, TRAINING),
+        "train_loop",
+        """\
+class Scored(NamedTuple):
+    logits: Tensor
+    bits: Tensor
+""",
+    )
+    add_import(find(tree, TRAINING), "from typing import NamedTuple")
+
+
+@rewrite("flow", 1, 3, 4, 6)
+def loop_continues(tree: Path) -> None:
+    """A micro-batch without rows is left out by an early continue."""
+    restate(
+        tree,
+        "batch = batch.to(device)\nform = $f\n$$rest",
+        "if batch.numel() == 0:\n    continue\nbatch = batch.to(device)\nform = $f\n$$rest",
+        TRAINING,
+    )

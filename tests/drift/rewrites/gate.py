@@ -181,3 +181,74 @@ def gate_in_evaluation(tree: Path) -> None:
         "gate = self.gate\nmay_go_on = gate.allows(val_loss)\nif not may_go_on:\n    $$raising",
         "manager.py",
     )
+
+
+@rewrite("gate", 7)
+def gate_called(tree: Path) -> None:
+    """The gate is called, and allows is another name of that."""
+    retext(
+        find(tree, SAFETY),
+        ("    def allows(self,", "    def __call__(self,"),
+        ("        return not self.tripped\n", "        return not self.tripped\n\n    allows = __call__\n"),
+    )
+
+
+@rewrite("gate", 7)
+def gate_enum(tree: Path) -> None:
+    """The gate's state is an enum."""
+    retext(
+        find(tree, SAFETY),
+        (
+            "        self.threshold = threshold\n        self.tripped = False",
+            "        self.threshold = threshold\n        self.state = GateState.OPEN",
+        ),
+        ("            self.tripped = True\n", "            self.state = GateState.SHUT\n"),
+        (
+            "        return not self.tripped\n",
+            "        return self.state is GateState.OPEN\n\n    @property\n    def tripped(self) -> bool:\n        return self.state is GateState.SHUT\n",
+        ),
+        (
+            "        self.tripped = False\n\n    def state_dict",
+            "        self.state = GateState.OPEN\n\n    def state_dict",
+        ),
+        (
+            '        self.tripped = state["tripped"]',
+            '        self.state = GateState.SHUT if state["tripped"] else GateState.OPEN',
+        ),
+        ("class SafetyGate:", "class GateState(Enum):\n    OPEN = auto()\n    SHUT = auto()\n\n\nclass SafetyGate:"),
+    )
+    add_import(find(tree, SAFETY), "from enum import Enum, auto")
+
+
+@rewrite("gate", 7)
+def gate_match(tree: Path) -> None:
+    """allows is a match statement with guards."""
+    restate(
+        tree,
+        "if not val_loss <= self.threshold:\n    self.tripped = True\nreturn not self.tripped",
+        """\
+match val_loss:
+    case loss if loss <= self.threshold:
+        pass
+    case _:
+        self.tripped = True
+return not self.tripped
+""",
+        SAFETY,
+    )
+
+
+@rewrite("gate", 7)
+def gate_private_property(tree: Path) -> None:
+    """Whether the gate has tripped is private, and read through a property."""
+    path = find(tree, SAFETY)
+    substitute(tree, "self.tripped", "self._tripped", SAFETY, "SafetyGate")
+    before(
+        path,
+        "SafetyGate.allows",
+        """\
+@property
+def tripped(self) -> bool:
+    return self._tripped
+""",
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from drift.naming import add_import, before, in_every_file, rename_in
 from drift.patterns import edited, first_line, line_end, offset, restate, substitute
-from drift.rewriting import DoesNotFit, find, read, rewrite, write
+from drift.rewriting import DoesNotFit, find, read, retext, rewrite, write
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"
 MODELS = (9, 10, 11, 12)
@@ -237,3 +237,23 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 """
     write(path, text[:start] + new)
+
+
+@rewrite("imports", 1, 3, 4, 6)
+def star_imports(tree: Path) -> None:
+    """training.py imports everything from the modules it uses most."""
+    retext(
+        find(tree, TRAINING),
+        ("from .bit_io import SAMPLE, bits_to_rows, text_to_bits", "from .bit_io import *"),
+        ("from .compression import compress_bits, pad_rows", "from .compression import *"),
+        ("from .optimization import configure_optimizer", "from .optimization import *"),
+    )
+
+
+@rewrite("imports", 3, 9)
+def functional_through_nn(tree: Path) -> None:
+    """torch.nn.functional is reached through nn, which is imported."""
+    for name in (TRAINING, "bit_transformer/model.py"):
+        path = find(tree, name)
+        retext(path, ("import torch.nn.functional as F\n", ""), ("F.", "nn.functional."))
+    retext(find(tree, TRAINING), ("from torch import Tensor\n", "from torch import Tensor, nn\n"))

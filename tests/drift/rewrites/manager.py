@@ -261,3 +261,88 @@ class LoggingManager(ModelManager):
         return super().scale_up(dimension, plan=plan)
 ''',
     )
+
+
+@rewrite("manager", 2)
+def total_by_merge(tree: Path) -> None:
+    """Defaults that hold the 100 are merged with the plan's options, and spread."""
+    substitute(
+        tree,
+        "configure_optimizer(self.model, lr=plan.lr, weight_decay=plan.weight_decay, total_steps=100)",
+        'configure_optimizer(self.model, **(SCHEDULE | {"lr": plan.lr, "weight_decay": plan.weight_decay}))',
+        MANAGER,
+    )
+    before(find(tree, MANAGER), "ModelManager", 'SCHEDULE = {"lr": 1e-3, "total_steps": 100}')
+
+
+@rewrite("manager", 2)
+def manager_attributes_by_setattr(tree: Path) -> None:
+    """init keeps what it makes by setattr, from a dict."""
+    restate(
+        tree,
+        "self.data, self.validation, self.plan = data, validation, plan",
+        'for name, value in {"data": data, "validation": validation, "plan": plan}.items():\n    setattr(self, name, value)',
+        MANAGER,
+    )
+
+
+@rewrite("manager", 2)
+def manager_pair_property(tree: Path) -> None:
+    """Optimizer and schedule are one private pair; two properties give each."""
+    path = find(tree, MANAGER)
+    retext(
+        path,
+        (
+            "            self.optimizer, self.scheduler = configure_optimizer(",
+            "            self._pair = configure_optimizer(",
+        ),
+        (
+            "        self.optimizer: torch.optim.Optimizer | None = None\n        self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None\n",
+            "        self._pair: tuple[Any, Any] = (None, None)\n",
+        ),
+    )
+    before(
+        path,
+        "ModelManager.init",
+        """\
+@property
+def optimizer(self) -> torch.optim.Optimizer | None:
+    return self._pair[0]
+
+@property
+def scheduler(self) -> torch.optim.lr_scheduler.LRScheduler | None:
+    return self._pair[1]
+""",
+    )
+
+
+@rewrite("manager", 2)
+def manager_paths_decorated(tree: Path) -> None:
+    """A decorator lets init, scale_up and download take their turn."""
+    path = find(tree, MANAGER)
+    text = path.read_text()
+    head, rest = text.split("class ModelManager:", 1)
+    lines, out, cut = rest.split("\n"), [], False
+    for line in lines:
+        if line == "        with self._replacing():":
+            cut = True
+            continue
+        if cut and line.strip() and not line.startswith("            "):
+            cut = False
+        out.append(line[4:] if cut and line.startswith("            ") else line)
+    body = "\n".join(out)
+    for name in ("init", "scale_up", "download"):
+        assert f"    def {name}(" in body
+        body = body.replace(f"    def {name}(", f"    @in_turn\n    def {name}(")
+    head += """def in_turn(method):
+    @wraps(method)
+    def taking_turn(self, *args, **kwargs):
+        with self._replacing():
+            return method(self, *args, **kwargs)
+
+    return taking_turn
+
+
+"""
+    path.write_text(head + "class ModelManager:" + body)
+    add_import(path, "from functools import wraps")

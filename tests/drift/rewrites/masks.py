@@ -8,6 +8,9 @@ from drift.rewriting import ASKS, OPEN, find, rewrite
 
 FRESH = "torch.triu(torch.ones($n, $n, dtype=torch.bool, device=$d), diagonal=1)"
 MODEL = "bit_transformer/model.py"
+DENSE_MASK = "torch.triu(torch.ones(T, T, dtype=torch.bool, device=q.device), diagonal=1)"
+WIDE_MASK = "torch.triu(torch.ones(width, width, dtype=torch.bool, device=q.device), diagonal=1)"
+HIDE = f"if causal:\n    future = {DENSE_MASK}\n    scores = scores.masked_fill(future, float('-inf'))"
 
 
 def mask(tree: Path, new: str) -> None:
@@ -269,4 +272,53 @@ if causal:
         "self.dropout = nn.Dropout(dropout)\nself.look_back = None",
         MODEL,
         "SelfAttention.__init__",
+    )
+
+
+@rewrite("masks", 9, 10)
+def mask_new_ones(tree: Path) -> None:
+    """The masks are made by new_ones of the queries, and triu as a method."""
+    substitute(tree, DENSE_MASK, "q.new_ones(T, T, dtype=torch.bool).triu(1)", MODEL)
+    substitute(tree, WIDE_MASK, "q.new_ones((width, width), dtype=torch.bool).triu(1)", MODEL)
+
+
+@rewrite("masks", 9, 10)
+def mask_where_bias(tree: Path) -> None:
+    """torch.where makes a bias of zero or minus infinity out of positions."""
+    restate(
+        tree,
+        HIDE,
+        """\
+if causal:
+    at = torch.arange(T, device=q.device)
+    scores = scores + torch.where(at[:, None] >= at[None, :], 0.0, float("-inf"))
+""",
+        MODEL,
+    )
+
+
+@rewrite("masks", 9, 10)
+def mask_window_compared(tree: Path) -> None:
+    """The window's mask is made of positions of queries and keys."""
+    restate(
+        tree,
+        f"if causal:\n    future = {WIDE_MASK}\n    hidden = future[overlap:]",
+        """\
+if causal:
+    key = torch.arange(width, device=q.device)
+    query = torch.arange(overlap, width, device=q.device)
+    hidden = key > query.unsqueeze(-1)
+""",
+        MODEL,
+    )
+
+
+@rewrite("masks", 9, 10)
+def mask_window_either(tree: Path) -> None:
+    """A conditional expression chooses the window's mask."""
+    restate(
+        tree,
+        f"hidden = $z\nif causal:\n    future = {WIDE_MASK}\n    hidden = future[overlap:]",
+        "hidden = torch.ones(width, width, dtype=torch.bool, device=q.device).triu(1)[overlap:] if causal else $z",
+        MODEL,
     )

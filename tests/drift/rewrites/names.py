@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from drift.naming import rename_everywhere, rename_in, rename_locals
+from drift.naming import add_import, before, rename_everywhere, rename_in, rename_locals
 from drift.rewriting import DoesNotFit, find, read, retext, rewrite, write
 
 TRAINING, MODEL = "bit_transformer/training.py", "bit_transformer/model.py"
@@ -156,3 +156,34 @@ def rows_renamed(tree: Path) -> None:
     """load_rows is called read_bit_rows, and the row's length row_bits."""
     rename_everywhere(tree, "load_rows", "read_bit_rows")
     rename_in(find(tree, "wikitext_schedule.py"), "read_bit_rows", {"max_seq_len": "row_bits"}, also_parameters=True)
+
+
+@rewrite("names", 3, 6)
+def form_enum(tree: Path) -> None:
+    """The forms of a micro-batch are an enum of strings."""
+    retext(
+        find(tree, TRAINING),
+        ('return "direct"', "return Form.DIRECT"),
+        (
+            'return "compressed" if random.random() < compress_prob else "raw"',
+            "return Form.COMPRESSED if random.random() < compress_prob else Form.RAW",
+        ),
+        ('if form == "raw":', "if form == Form.RAW:"),
+        ('if form == "compressed":', "if form == Form.COMPRESSED:"),
+        (
+            "def draw_form(compress_prob: float, direct_prob: float) -> str:",
+            "def draw_form(compress_prob: float, direct_prob: float) -> Form:",
+        ),
+        ("batch: Tensor, form: str,", "batch: Tensor, form: Form,"),
+    )
+    before(
+        find(tree, TRAINING),
+        "train_loop",
+        """\
+class Form(str, enum.Enum):
+    DIRECT = "direct"
+    COMPRESSED = "compressed"
+    RAW = "raw"
+""",
+    )
+    add_import(find(tree, TRAINING), "import enum")

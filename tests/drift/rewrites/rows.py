@@ -4,7 +4,7 @@ from pathlib import Path
 
 from drift.naming import add_import, before
 from drift.patterns import restate
-from drift.rewriting import find, rewrite
+from drift.rewriting import find, retext, rewrite
 
 ROWS = "wikitext_schedule.py"
 
@@ -141,3 +141,61 @@ return torch.tensor(bits[: count * max_seq_len], dtype=torch.long).reshape(count
         ROWS,
     )
     # The name is still imported, as people leave it.
+
+
+@rewrite("rows", 5)
+def rows_reduced(tree: Path) -> None:
+    """functools.reduce adds the bits of the lines."""
+    restate(
+        tree,
+        "with path.open(encoding='utf-8', newline='') as lines:\n    $$body\nreturn $r",
+        "with path.open(encoding='utf-8', newline='') as lines:\n    bits = reduce(iadd, map(text_to_bits, lines), bits)\nreturn $r",
+        ROWS,
+        "load_rows",
+    )
+    add_import(find(tree, ROWS), "from functools import reduce", "from operator import iadd")
+
+
+@rewrite("rows", 5)
+def rows_numpy(tree: Path) -> None:
+    """The bits go through NumPy on their way to rows."""
+    retext(
+        find(tree, ROWS),
+        (
+            "    return bits_to_rows(bits, max_seq_len)",
+            "    count = len(bits) // max_seq_len\n"
+            '    if not count:\n        raise ValueError(f"{len(bits)} bits do not fill one row of {max_seq_len}")\n'
+            "    array = np.asarray(bits[: count * max_seq_len], dtype=np.int64)\n"
+            "    return torch.from_numpy(array.reshape(count, max_seq_len))",
+        ),
+        ("import torch\n", "import numpy as np\nimport torch\n"),
+    )
+
+
+@rewrite("rows", 5)
+def rows_class(tree: Path) -> None:
+    """A class reads the bits of a file; load_rows asks it."""
+    retext(
+        find(tree, ROWS),
+        (
+            '    bits: list[int] = []\n    with path.open(encoding="utf-8", newline="") as lines:\n        for line in lines:\n            bits.extend(text_to_bits(line))\n    return bits_to_rows(bits, max_seq_len)',
+            "    return BitFile(path).rows(max_seq_len)",
+        ),
+        (
+            "def load_rows(",
+            """class BitFile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def bits(self) -> list[int]:
+        with self.path.open(encoding="utf-8", newline="") as lines:
+            return [bit for line in lines for bit in text_to_bits(line)]
+
+    def rows(self, length: int) -> Tensor:
+        return bits_to_rows(self.bits, length)
+
+
+def load_rows(""",
+        ),
+    )

@@ -330,3 +330,56 @@ return optimizer, schedule
         "bit_transformer/optimization.py",
     )
     add_import(find(tree, "bit_transformer/optimization.py"), "import torch")
+
+
+@rewrite("schedule", 1, 4)
+def guard_suppressed(tree: Path) -> None:
+    """contextlib.suppress swallows what a schedule raises past its end."""
+    restate(
+        tree,
+        "if scheduler.last_epoch < total_updates:\n    scheduler.step()",
+        "with suppress(ValueError):\n    scheduler.step()",
+        TRAINING,
+    )
+    add_import(find(tree, TRAINING), "from contextlib import suppress")
+
+
+@rewrite("schedule", 1)
+def extra_by_repeat(tree: Path) -> None:
+    """itertools.repeat gives the last micro-batch again."""
+    restate(
+        tree,
+        "if batch is not None:\n    for _ in range(extra_steps):\n        yield batch",
+        "if batch is not None:\n    yield from itertools.repeat(batch, extra_steps)",
+        TRAINING,
+    )
+    add_import(find(tree, TRAINING), "import itertools")
+
+
+@rewrite("schedule", 1)
+def batches_by_zip(tree: Path) -> None:
+    """Starts and ends of the micro-batches are zipped."""
+    restate(
+        tree,
+        "losses, accuracies = [], []\n$$rest",
+        """\
+losses, accuracies = [], []
+starts = range(0, len(data), 8)
+pieces = [data[at:to] for at, to in zip(starts, [*starts[1:], len(data)])]
+$$rest
+""",
+        TRAINING,
+        "train_loop",
+    )
+    substitute(tree, "data.split(8)", "pieces", TRAINING, "train_loop")
+
+
+@rewrite("schedule", 1)
+def total_by_sum(tree: Path) -> None:
+    """The number of updates is a sum over the epochs."""
+    restate(
+        tree,
+        "steps_per_epoch = max(1, len(data) // 8)\ntotal_updates = epochs * steps_per_epoch",
+        "total_updates = sum(max(1, len(data) // 8) for _ in range(epochs))",
+        TRAINING,
+    )

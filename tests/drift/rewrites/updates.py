@@ -367,3 +367,29 @@ def draw_booleans(tree: Path) -> None:
         'is_compressed = random.random() < compress_prob\nreturn ("raw", "compressed")[is_compressed]',
         TRAINING,
     )
+
+
+@rewrite("updates", 6)
+def draw_coin(tree: Path) -> None:
+    """A function of its own tosses a coin of some probability."""
+    substitute(tree, "random.random() < $p", "toss($p)", TRAINING, "draw_form")
+    before(
+        find(tree, TRAINING),
+        "draw_form",
+        """\
+def toss(probability: float) -> bool:
+    return random.random() < probability
+""",
+    )
+
+
+@rewrite("updates", 3, 4)
+def loss_classes_second(tree: Path) -> None:
+    """The loss takes logits with the classes in the second dimension."""
+    substitute(
+        tree,
+        "F.cross_entropy($l, $t, ignore_index=IGNORED)",
+        "F.cross_entropy(logits[:, :-1].transpose(1, 2), targets[:, 1:], ignore_index=IGNORED)",
+        TRAINING,
+        "next_bit_loss",
+    )

@@ -158,3 +158,49 @@ hidden = visible.logical_not()
 """,
         MODEL,
     )
+
+
+@rewrite("windows", 11)
+def stitch_modulo(tree: Path) -> None:
+    """Columns are counted modulo the length, which says the wrap in words."""
+    substitute(
+        tree,
+        "torch.arange(start, end, device=weights.device)",
+        "torch.arange(start, end, device=weights.device) % T",
+        MODEL,
+    )
+
+
+@rewrite("windows", 11)
+def stitch_by_row(tree: Path) -> None:
+    """Each row of the map is written by itself."""
+    restate(
+        tree,
+        "canvas[:, :, s:end, columns] = weights[:, :, n, : end - s, : end - start]",
+        "for row in range(s, end):\n    canvas[:, :, row, columns] = weights[:, :, n, row - s, : end - start]",
+        MODEL,
+    )
+
+
+@rewrite("windows", 11)
+def stitch_unbound(tree: Path) -> None:
+    """Windows are unbound, and columns counted from 0 and shifted."""
+    restate(
+        tree,
+        """\
+for n, s in enumerate(range(0, T, self.chunk_size)):
+    start = s - self.overlap
+    end = min(s + self.chunk_size, T)
+    columns = torch.arange(start, end, device=weights.device)
+    canvas[:, :, s:end, columns] = weights[:, :, n, : end - s, : end - start]
+""",
+        """\
+for n, window in enumerate(weights.unbind(2)):
+    s = n * self.chunk_size
+    end = min(s + self.chunk_size, T)
+    start = s - self.overlap
+    columns = start + torch.arange(end - start, device=weights.device)
+    canvas[..., s:end, columns] = window[..., : end - s, : end - start]
+""",
+        MODEL,
+    )

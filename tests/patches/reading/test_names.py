@@ -7,6 +7,8 @@ import symtable
 import pytest
 from samples import ROOT
 
+from bitpatch.patches.reading.code import Code
+from bitpatch.patches.reading.files import Files
 from bitpatch.patches.reading.names import scopes_of
 
 FORMS = """\
@@ -127,3 +129,32 @@ def test_files_of_this_repository(path):
 def test_what_may_be_bound_without_our_seeing_it_is_taken(text, is_taken):
     module = ast.parse(text)
     assert scopes_of(module)[module].is_taken("name") is is_taken
+
+
+STARS = {
+    "public": "from inner import *\nseen, _hidden = 1, 2\n",
+    "listed": "from inner import *\n__all__ = ['seen', '_hidden']\nseen, _hidden, other = 1, 2, 3\n",
+    "unsure": "__all__ = list(map(str, names()))\nseen, _hidden = 1, 2\n",
+    "round": "from user import *\nseen = 1\n",
+    "inner": "deep = 1\n",
+    "dynamic": "seen = 1\nexec(code)\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "names", "is_open"),
+    [
+        ("public", {"seen", "deep"}, False),
+        ("listed", {"seen", "_hidden"}, False),
+        ("unsure", {"__all__", "seen", "_hidden"}, False),
+        ("round", {"seen"}, False),
+        ("dynamic", {"seen"}, True),
+        ("library", set(), True),
+    ],
+)
+def test_a_star_import_gives_what_is_written_in_its_module(module, names, is_open):
+    texts = {f"{name}.py": text.encode() for name, text in STARS.items()}
+    texts["user.py"] = f"from {module} import *\nown = len\n".encode()
+    files = Files(texts, texts.__getitem__)
+    assert files.exported("user.py") == names | {"own"}
+    assert Code(files).module("user.py").env["own"].op == ("opaque" if is_open else "builtin")

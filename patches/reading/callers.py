@@ -1,0 +1,171 @@
+"""An attention as its callers make it: of how many keys, under which masks; and what forbids to ask torch for it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from .attention import Attention, Call, in_a_call
+from .code import Code
+from .frames import Reading
+from .masked import Masking, Unread, is_float_mask, is_nothing
+from .masks import causal_mask
+from .nodes import walk
+from .values import Value
+
+_MODES = re.compile("grad|inference_mode|autocast|precision")
+_FAR = 3  # calls in calls that lead to an attention
+_LONGER = {"cat", "stack", "pad", "kept", "index_copy", "setitem", "scatter", "call", "opaque", "module", "attr"}
+_OF_OBJECTS = ("forward", "__call__")
+_CHOICES = ("phi", "or", "and", "xor", "cast", "invert")
+
+
+def judged(code: Code, reading: Reading, found: Attention, weighed: int) -> Attention:
+    """An attention with what its callers tell of it. Raises Unread for one that torch would compute otherwise."""
+    if any(isinstance(each, ast.NamedExpr) for each in walk(found.node)):
+        raise Unread(found.softmax, "its weights are named on the way (:=): name them in a statement of their own")
+    if found.node in reading.doing:
+        raise Unread(found.softmax, "the call that weighs does something else too: write it here")
+    if _is_other_mode(reading, found):
+        raise Unread(found.softmax, "its weights are made in another mode than their sum (no_grad, autocast)")
+    if weighed > 1:
+        raise Unread(found.softmax, "its weights weigh several values: make one product of them")
+    if any(not mask.is_causal and _hides_more_at_times(mask.mask) for mask in found.masks):
+        raise Unread(
+            found.softmax, "its mask hides just the future at times, and more at others: ask torch by is_causal"
+        )
+    calls = list(_calls(code, reading, found))
+    is_seen = _is_seen(code, reading, calls)
+    for mask in found.masks:
+        if not _is_added_right(mask, reading, calls if is_seen else ()):
+            raise Unread(mask.mask, "what is added to its scores may be no mask that torch takes")
+    found.is_longer = any(each is None or _is_longer(each) for each in (found, *(call.found for call in calls)))
+    is_own = any(_is_triangle(part) for mask in found.masks for part in mask.mask.walk())
+    is_single = len(found.masks) == 1 and not is_own and not _is_handed(found.masks[0].mask, reading)
+    if is_single and is_seen and calls and all(each.is_causal for each in calls):
+        found.masks[0] = replace(found.masks[0], is_known=True)
+    elif found.masks and not is_own:
+        found.asked = list(_asking(reading, found, calls))
+    return found
+
+
+def _calls(code: Code, reading: Reading, found: Attention) -> Iterator[Call]:
+    """The calls that lead to an attention, the nearest first, and what each makes of it."""
+    known, pending, seen = {reading.node}, [reading], set[ast.AST]()
+    for _ in range(_FAR):
+        files = {file.path: file for each in pending for file in code.files.naming(_called(each))}
+        pending = []
+        for caller in (code.reading(file, *each) for file in files.values() for each in file.functions):
+            calls = [call for call, function in caller.calls.items() if function in known and call in caller.values]
+            if caller.node not in seen and calls:
+                seen.add(caller.node)
+                pending.append(caller)
+            for call in calls if pending[-1:] == [caller] else ():
+                made = list(in_a_call(code.graph, caller, call, found)) or [Call(caller, call, None)]
+                yield from made[:1] if caller.calls[call] is reading.node else made
+        known |= {each.node for each in pending}
+
+
+def _called(reading: Reading) -> str:
+    """The name by which a function is called."""
+    name = getattr(reading.node, "name", "")
+    return reading.owner.name if name in _OF_OBJECTS and reading.owner is not None else name
+
+
+def _is_seen(code: Code, reading: Reading, calls: Sequence[Call]) -> bool:
+    """Whether a function is named for no more than the calls of it that are seen."""
+    name, seen = _called(reading), {each.node.func for each in calls}
+    is_object = getattr(reading.node, "name", "") in _OF_OBJECTS
+    return is_object or all(node in seen for file in code.files.naming(name) for node in file.uses.get(name, ()))
+
+
+def _is_added_right(mask: Masking, reading: Reading, calls: Sequence[Call]) -> bool:
+    """Whether what is added to scores is a mask of floats, or nothing: as it is told here, or by all who hand it in."""
+    if mask.kind != "added" or mask.is_causal or is_nothing(mask.mask) or is_float_mask(mask.mask):
+        return True
+    direct = [each for each in calls if each.reading.calls[each.node] is reading.node]
+    rest = [each for each in calls if each not in direct]
+    return (
+        _is_handed(mask.mask, reading)
+        and bool(direct)
+        and all(
+            each.found is not None and all(_is_added_right(one, each.reading, rest) for one in each.masks)
+            for each in direct
+        )
+    )
+
+
+def _is_handed(mask: Value, reading: Reading) -> bool:
+    return mask.op == "parameter" and mask.data[1] is reading.node
+
+
+def _asking(reading: Reading, found: Attention, calls: Sequence[Call]) -> Iterator[Call]:
+    """The calls that hand in a causal mask. Raises Unread where that is done by another way."""
+    is_handed = len(found.masks) == 1 and _is_handed(found.masks[0].mask, reading)
+    handing = {reading.node}
+    for each in calls:
+        called = each.reading.calls[each.node]
+        if called not in handing:
+            continue
+        parts = [part for mask in each.masks for part in mask.mask.walk()]
+        if is_handed and called is reading.node and each.is_causal and len(each.masks) == 1:
+            yield each
+        elif any(_hides_more_at_times(mask.mask) for mask in each.masks):
+            name = getattr(each.reading.node, "name", "its caller")
+            raise Unread(found.softmax, f"{name} hands it a causal mask: ask torch by is_causal")
+        elif any(_is_handed(part, each.reading) for part in parts):
+            handing.add(each.reading.node)
+
+
+def _hides_more_at_times(mask: Value) -> bool:
+    """Whether a mask is a causal one in one case, or with more that is hidden, and not cut out of one."""
+    return _is_triangle(mask) or (mask.op in _CHOICES and any(map(_hides_more_at_times, mask.items)))
+
+
+def _is_triangle(value: Value) -> bool:
+    found = causal_mask(value) if value.op not in ("const", "parameter", "size") else None
+    return (
+        found is not None
+        and not found.is_cut
+        and (found.hides_future or found.keeps_past or found.adds_to_future_alone)
+    )
+
+
+def _is_longer(found: Attention) -> bool:
+    """Whether there may be more keys than queries: something is done to them alone, or given to them."""
+    keys, queries = ([*tensor.walk()] for tensor in (found.keys, found.queries))
+    done = Counter(map(_done, keys)) - Counter(map(_done, queries))
+    given, own = (
+        {each.key for each in some if each.op == "parameter" and getattr(each.data[1], "name", "") != "__init__"}
+        for some in (keys, queries)
+    )
+    return any(name for name, _ in done) or (bool(own) and own < given)
+
+
+def _done(value: Value) -> tuple[str, object]:
+    """What may change how many there are, by its name; nothing of another operation."""
+    if value.op not in _LONGER or (value.op == "cat" and value.get("dim", value).number == -1):  # type: ignore[union-attr]
+        return "", None
+    return value.op, value["func"].data if value.op == "call" else value.data if value.op == "attr" else None
+
+
+def _is_other_mode(reading: Reading, found: Attention) -> bool:
+    """Whether weights are made without gradients, or in another precision, and the weighted sum is not."""
+    modes = [_modes(each) for each in (*found.made, found.softmax)]
+    is_set = any(effect.kind in ("set_grad_enabled", "set_default_dtype") for effect in reading.effects)
+    own = _modes(found.result)
+    return is_set or any(mode - own for mode in modes)
+
+
+def _modes(value: Value) -> set[ast.AST]:
+    """The contexts and decorators under which a value is made that say how gradients or numbers are."""
+    found: set[ast.AST] = set()
+    for each in value.at.file.ancestors(value.at.node) if value.at is not None else ():
+        items = [item.context_expr for item in each.items] if isinstance(each, (ast.With, ast.AsyncWith)) else []
+        said = " ".join(map(ast.unparse, [*items, *getattr(each, "decorator_list", ())]))
+        if _MODES.search(said):
+            found.add(each)
+    return found

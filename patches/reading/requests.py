@@ -1,0 +1,215 @@
+"""Runs that are made on request: how many updates they make, by what is kept between requests."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .classes import constructor_of
+from .code import Code, once
+from .files import File, Function, is_test
+from .names import defaults_of, parameters
+from .nodes import walk
+from .playing.plays import counting
+from .schedules import ENDS, Schedule
+from .trials import Trial, tried, updates
+from .updates import calls_of
+
+_CHANGING = {"update", "append", "extend", "insert", "pop", "remove", "clear", "setdefault", "resize_"}
+_KEY = re.compile(r'\.\w+|\["[^"]*"\]')
+
+
+class Write(NamedTuple):
+    """Something that is kept: in what, under which key, and what it is."""
+
+    root: str  # the name of what keeps it
+    key: str  # ".rows", '["rows"]'
+    value: ast.expr | None
+    statement: ast.stmt
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A run on request that steps a schedule: what it counts by, and what keeps that."""
+
+    trial: Trial
+    root: str  # of what is kept, as the run has it
+    kept: str  # and as the scope has it that makes the schedule
+    keys: frozenset[str]  # under which the schedule is kept
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """How what the run counts by is come by: rows, epochs, and the options that it has."""
+        return {"rows": next(iter(self.trial.row_names)), **self.trial.roles}
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the run makes the updates that its rows, epochs and options come to."""
+        return all(
+            updates(player) == sizes.updates and sizes.rows == player.count for sizes, player in self.trial.tries
+        )
+
+    def key(self, path: str) -> tuple[str, str] | None:
+        """The key of what is come by in some way, and what is read of that; None if nothing keeps it."""
+        own = path.removeprefix(self.root)
+        found = _KEY.match(own) if own != path else None
+        return (found[0], own[found.end() :]) if found is not None else None
+
+    def steps(self) -> list[ast.Call]:
+        """The calls by which the run steps the schedule."""
+        done = [(kind, getattr(what, "path", ""), node) for kind, what, node in self.trial.base.done]
+        emptied = {path for kind, path, _ in done if kind == "zero_grad"}
+        found = [
+            node
+            for kind, path, node in done
+            if kind == "step" and path not in emptied and path.startswith(tuple(self.root + key for key in self.keys))
+        ]
+        return [each for each in dict.fromkeys(found) if isinstance(each, ast.Call)]
+
+
+def asked(code: Code, made: Schedule) -> Asked | None:
+    """The run on request that steps a schedule, where all that do count by the same; None where there is none."""
+    file, scope = made.reading.file, made.reading.node
+    kept = [each for each in writes(scope) if _holds(made, each)] if isinstance(scope, Function) else []
+    if not isinstance(scope, Function) or len({each.root for each in kept}) != 1:
+        return None
+    root, keys = kept[0].root, frozenset(each.key for each in kept)
+    owner = file.owner(scope)
+    owner = owner if owner is not None and root == _own(scope) else None
+    found = []
+    for node, cls in file.functions:
+        if (
+            cls is owner
+            and node in counting(code)
+            and any(isinstance(each, (ast.For, ast.While)) for each in walk(node))
+        ):
+            trial = tried(code, file, node, (*_unset(file, node, owner, root), *_unended(code)))
+            roots = [owner.name] if owner is not None else [root, *(each.arg for each in parameters(node.args))]
+            for each in dict.fromkeys(roots) if trial is not None and len(trial.row_names) == 1 else ():
+                run = Asked(trial, each, root, keys)  # type: ignore[arg-type]
+                found += [run] if run.steps() else []
+    counts = {frozenset((role, path.removeprefix(each.root)) for role, path in each.roles.items()) for each in found}
+    return found[0] if len(counts) == 1 else None
+
+
+@once
+def _unended(code: Code) -> tuple[tuple[ast.expr, str], ...]:
+    """The conditions that a schedule has not come to its end; they hold."""
+    nodes = (node for file in code.files.naming(ENDS[0]) for node in walk(file.module) if isinstance(node, ast.Compare))
+    return tuple((node, "") for node in nodes if asks_the_end(node))
+
+
+def asks_the_end(test: ast.expr) -> bool:
+    """Whether a condition asks how far a schedule has come."""
+    return any(getattr(each, "attr", "") in ENDS for each in walk(test))
+
+
+def _holds(made: Schedule, write: Write) -> bool:
+    value = made.reading.values.get(write.value) if write.value is not None else None
+    return value is not None and any(part.key == made.made.key for part in value.walk())
+
+
+def writes(scope: ast.AST) -> Iterator[Write]:
+    """What a function keeps in something that has a name."""
+    for each in walk(scope):
+        match each:
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    yield from _written(target, value, each)
+            case ast.AnnAssign(target=target, value=value) | ast.AugAssign(target=target, value=value):
+                yield from _written(target, value, each)
+            case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=root), attr="update"), keywords=more)):
+                yield from (Write(root, f'["{every.arg}"]', every.value, each) for every in more)
+
+
+def unplanned(code: Code, made: Schedule, run: Asked, key: str, rest: str, *, is_rows: bool) -> str:
+    """Where something that a run counts by is set without a schedule for it, or may come to nothing."""
+    file = made.reading.file
+    makers = [node for node, _ in file.functions if any(each.key in run.keys for each in writes(node))]
+    able = {*makers, *(reading.node for maker in makers for reading, _ in calls_of(code, maker))}
+    for other in (file, *_importing(code, file)):
+        for scope, cls in other.functions:
+            is_own = other is file and cls in (None, made.reading.owner)
+            where = f"{other.path}:{scope.lineno}"
+            if cls is not None and (scope is constructor_of(cls) or (other is file and not is_own)):
+                continue
+            if any(place_of(each) is not None and place_of(each)[1] == key for each in _changed(scope)):  # type: ignore[index]
+                return f"{scope.name} ({where}) changes a part of what is kept as {key}"
+            for each in writes(scope):
+                is_key = each.key in (key, rest) and (is_own or cls is None or each.root != _own(scope))
+                if is_key and scope not in able:
+                    return f"{scope.name} ({where}) sets {each.root}{each.key}, and no schedule for it"
+                if each.key == key and is_rows and _may_be_none(scope, each.value):
+                    return f"{scope.name} ({where}) may set {each.root}{key} to nothing"
+    return ""
+
+
+def _importing(code: Code, file: File) -> Iterator[File]:
+    """The files that import another one."""
+    others = filter(None, map(code.files.file, code.files.paths))
+    for other in (each for each in others if each is not file and not is_test(each.path)):
+        if any(code.files.imported(module, other.path) == file.path for module in other.imports):
+            yield other
+
+
+def _changed(scope: ast.AST) -> Iterator[ast.expr]:
+    """What a function changes a part of."""
+    for each in walk(scope):
+        match each:
+            case ast.Attribute(value=owner, ctx=ast.Store()) | ast.Subscript(value=owner, ctx=ast.Store()):
+                yield owner
+            case ast.Call(func=ast.Attribute(value=owner, attr=name)) if name in _CHANGING:
+                yield owner
+
+
+def _may_be_none(scope: Function, value: ast.expr | None) -> bool:
+    none = {each.arg for each, default in defaults_of(scope.args).items() if _is_none(default)}
+    return _is_none(value) or (isinstance(value, ast.Name) and value.id in none)
+
+
+def _written(target: ast.expr, value: ast.expr | None, statement: ast.stmt) -> Iterator[Write]:
+    if isinstance(target, ast.Tuple):
+        own = value.elts if isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts) else None
+        for place, part in enumerate(target.elts):
+            yield from _written(part, own[place] if own is not None else value, statement)
+    elif (found := place_of(target)) is not None:
+        yield Write(*found, value, statement)
+
+
+def place_of(node: ast.AST) -> tuple[str, str] | None:
+    """What something is kept in, and its key."""
+    match node:
+        case ast.Attribute(value=ast.Name(id=root), attr=name):
+            return root, f".{name}"
+        case ast.Subscript(value=ast.Name(id=root), slice=ast.Constant(value=str(name))):
+            return root, f'["{name}"]'
+    return None
+
+
+def _unset(file: File, run: Function, owner: ast.ClassDef | None, root: str) -> tuple[tuple[ast.expr, str], ...]:
+    """What is read of what requests have set before a run, and how that is come by."""
+    scopes = {node: _own(node) if owner is not None else root for node, cls in file.functions if cls is owner}
+    setup = constructor_of(owner) if owner is not None else None
+    every = [(scope, each) for scope, held in scopes.items() for each in writes(scope) if each.root == held]
+    own = {each.key for scope, each in every if scope is run or isinstance(each.statement, ast.AugAssign)}
+    told = {each.key for scope, each in every if scope is not setup} - own
+    name = owner.name if owner is not None else root
+    return tuple(
+        (node, name + place[1])
+        for scope, held in scopes.items()
+        for node in walk(scope)
+        if (place := place_of(node)) is not None and place[0] == held and place[1] in told
+        if isinstance(node, ast.expr) and isinstance(getattr(node, "ctx", None), ast.Load)
+    )
+
+
+def _own(method: Function) -> str:
+    """What a method calls its object."""
+    return next((each.arg for each in parameters(method.args)), "")
+
+
+def _is_none(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and value.value is None

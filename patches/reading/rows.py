@@ -1,0 +1,299 @@
+"""Rows of bits that are made of a text file: where, of which file, and how long they are.
+
+Found by running what makes them on texts of a few hundred bytes: one leaves a tail, one fills its rows, one
+is no UTF-8.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from .code import Code
+from .files import File, Function
+from .playing.disk import FilePath, Given
+from .playing.grids import Grid
+from .playing.kinds import Function as Func
+from .playing.kinds import Raised, Scope, Stuck
+from .playing.texts import Machine
+from .updates import calls_of
+
+BITS = 9  # of a byte: most significant first, and one that makes the number of ones even
+OPENING = ("open", "read_text", "read_bytes")
+_MOST_CALLERS = 3  # of callers, from what opens a file to what makes its rows
+_TEXT = "\ufeffAb\n\n  é\u2028x \x0cz\t\n\nñ日本𝄞 end. The quick brown fox\n"
+_TAIL, _FULL = 385, 384  # bytes: rows of 2, 3, 4, 8, 64 and 128 bytes leave a tail, or none
+_LENGTHS = ((18, 27, 36, 72), (27, 18, 72, 36))  # bits of a row that is given
+_PLAIN = (ast.Name, ast.Attribute, ast.Constant)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """An expression that gives all rows of a text file's bits, and how its scope writes the file and their length."""
+
+    file: File
+    function: Function
+    node: ast.expr
+    path: str
+    is_path: bool  # whether the path is an object of pathlib's
+    length: str
+    machine: Machine  # the run in which it was found
+    home: str | None  # the module of the function that encodes bytes
+
+    def makes(self, node: ast.AST) -> bool:
+        """Whether an expression gives text of the file, or bits of it."""
+        value = _value(self.machine, node)
+        return isinstance(value, (io.TextIOWrapper, io.BytesIO)) or _is_bits(value)
+
+    def is_given_by(self, node: ast.AST | None) -> bool:
+        """Whether an expression gives the rows."""
+        if isinstance(node, ast.Name):
+            return _is_rows(self.machine.own[self.node][1].get(node.id), sample(_TAIL))
+        return _is_rows(_value(self.machine, node), sample(_TAIL)) if node is not None else False
+
+    def is_count(self, node: ast.AST) -> bool:
+        """Whether an expression counts all the bits."""
+        return bool(_value(self.machine, node) == BITS * _TAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A place where bits are made of a text file, and why they are not known to be rows of all of them."""
+
+    file: File
+    node: ast.expr
+    why: str
+    is_sure: bool = True  # whether they are known not to be, by the rows that are made
+
+
+@lru_cache
+def sample(size: int, *, is_text: bool = True) -> bytes:
+    """A text of so many bytes, or what is no UTF-8 at its end."""
+    text = (_TEXT * 9).encode()[: size - 12].decode(errors="ignore").encode()
+    end = b"ab" + (b"c" if size % 2 else b"\n")  # with space at the end of some, and none behind the others
+    return (text + b"so it ends here" * 4)[: size - 3] + (end if is_text else b"a\xffc")
+
+
+def bits_of(raw: bytes) -> list[int]:
+    """The bits of a text."""
+    return [bit for byte in raw for bit in (*(byte >> shift & 1 for shift in range(7, -1, -1)), byte.bit_count() & 1)]
+
+
+def rows_of_texts(code: Code, starts: Sequence[File]) -> Iterator[Rows | Miss]:
+    """What makes rows of the text files that some files open, there or in what calls it."""
+    pending = [(file, each, owner, 0) for file in starts for each, owner in _opening(file)]
+    found: dict[Function | ast.Module, Rows | Miss | None] = {}
+    while pending:
+        file, function, owner, depth = pending.pop(0)
+        if function in found:
+            continue
+        made = found[function] = _made_in(code, file, function, owner)
+        is_open = isinstance(made, Miss) and not made.is_sure
+        if is_open and isinstance(function, Function) and depth < _MOST_CALLERS:
+            for reading, _ in calls_of(code, function):
+                caller = reading.node
+                if isinstance(caller, Function):
+                    pending.append((reading.file, caller, reading.owner, depth + 1))
+    sites = {function for function, each in found.items() if isinstance(each, Rows)}
+    made_of = {each.function for each in found.values() if isinstance(each, Rows)}
+    for function, each in found.items():
+        if isinstance(each, Rows) and not _called(each.machine, each.node) & (sites - {function}):
+            yield each
+        if isinstance(each, Miss) and each.why and (each.is_sure or not _leads_to(code, function, made_of)):
+            yield each
+
+
+def _opening(file: File) -> Iterator[tuple[Function | ast.Module, ast.ClassDef | None]]:
+    nodes = [node for word in OPENING for node in file.uses.get(word, ())]
+    for each in dict.fromkeys(file.function(node) or file.module for node in nodes):
+        yield each, file.owner(each) if isinstance(each, Function) else None
+
+
+def _leads_to(code: Code, function: ast.AST, made_of: set[Function], depth: int = 0) -> bool:
+    """Whether a function is called on the way to rows that were found: then it is a part of what makes them."""
+    if function in made_of or depth > _MOST_CALLERS or not isinstance(function, Function):
+        return function in made_of
+    return any(_leads_to(code, reading.node, made_of, depth + 1) for reading, _ in calls_of(code, function))
+
+
+def _called(machine: Machine, node: ast.expr) -> set[ast.AST]:
+    """The functions of the tree that an expression calls in its own text."""
+    values = (machine.own[each][0] for each in ast.walk(node) if each in machine.own)
+    return {value.node for value in values if isinstance(value, Func)}
+
+
+def full_rows(length: int) -> int:
+    """The bytes of some texts that fill their rows, a few hundred."""
+    size = math.lcm(length, BITS) // BITS
+    return size * max(1, _FULL // size)
+
+
+def _is_rows(value: Any, raw: bytes) -> bool:
+    if not (isinstance(value, Grid) and value.is_tensor and len(value.shape) == 2 and value.data):  # noqa: PLR2004
+        return False
+    bits = bits_of(raw)
+    return value.shape[0] == len(bits) // value.shape[1] and value.data == bits[: len(value.data)]
+
+
+def _run(
+    code: Code, function: tuple[File, Function | ast.Module, ast.ClassDef | None], raw: bytes, numbers: Sequence[int]
+) -> tuple[Machine, Stuck | Raised | None]:
+    machine = Machine(code, raw, numbers)
+    machine.stops = lambda value: _is_rows(value, raw)
+    machine.returned = lambda func, value: machine.encoders.append(func.path) if _is_bits(value) else None
+    try:
+        machine.run(*function)
+    except (Stuck, Raised) as trouble:
+        return machine, trouble
+    return machine, None
+
+
+def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast.ClassDef | None) -> Rows | Miss | None:
+    where = (file, function, owner)
+    tail, full = sample(_TAIL), sample(_FULL)
+    machine, trouble = _run(code, where, tail, _LENGTHS[0])
+    node = _last(machine, tail)
+    if node is None:
+        return _miss(file, machine, trouble)
+    made = _value(machine, node)
+    if made.dtype != "int64":
+        return Miss(file, node, f"they are of dtype {made.dtype}, expected torch.long")
+    if not isinstance(function, Function):
+        return Miss(file, node, "they are made outside of any function: put them into one")
+    again, _ = _run(code, where, full, _LENGTHS[1])
+    short = sample(full_rows(made.shape[1]) - 1)
+    last, _ = _run(code, where, short, _LENGTHS[0])
+    if not (_is_rows(_value(again, node), full) and _is_rows(_value(last, node), short)):
+        return Miss(file, node, "their last bits are not those of the text")
+    broken, error = _run(code, where, sample(_TAIL, is_text=False), _LENGTHS[0])
+    if not (isinstance(error, Raised) or _is_rows(_value(broken, node), sample(_TAIL, is_text=False))):
+        return Miss(file, node, "the file is not decoded as plain UTF-8")
+    path = _spelled(machine, again, node, _is_source)
+    length = _spelled(machine, again, node, lambda run, value: _number(value) == _value(run, node).shape[1])
+    if path is None or length is None:
+        return Miss(
+            file, node, f"{'which file it is' if path is None else 'how long they are'} has no name here: name it"
+        )
+    is_path = _is_pathlike(code, file, function, path[1])
+    home = next(iter(machine.encoders), None)
+    return Rows(file, function, node, path[0], is_path, length[0], machine, home)
+
+
+def _last(machine: Machine, raw: bytes) -> ast.expr | None:
+    own = machine.own.items()
+    nodes = [node for node, (value, _) in own if not isinstance(node, ast.Name) and _is_rows(value, raw)]
+    return nodes[-1] if nodes else None  # type: ignore[return-value]
+
+
+def _value(machine: Machine, node: ast.AST) -> Any:
+    return machine.own[node][0] if node in machine.own else None
+
+
+def _is_source(machine: Machine, value: Any) -> bool:
+    path = value.path if isinstance(value, Given) else value
+    return path is not None and isinstance(path, (FilePath, str)) and str(path) == machine.disk.source
+
+
+def _number(value: Any) -> int | None:
+    value = value.number if isinstance(value, Given) else value
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _spelled(machine: Machine, again: Machine, at: ast.expr, means: Any) -> tuple[str, Any] | None:
+    """A text that two runs agree on to mean something where an expression stands; names first."""
+    scope = machine.own[at][1]
+    found = [
+        (node, value)
+        for node, (value, _) in machine.own.items()
+        if means(machine, value)
+        and means(again, _value(again, node))
+        and isinstance(node, ast.expr)
+        and _is_valid(machine, node, scope)
+    ]
+    kinds = [
+        next((place for place, kind in enumerate(_PLAIN) if isinstance(node, kind)), len(_PLAIN)) for node, _ in found
+    ]
+    best = min(zip(kinds, range(len(found)), strict=True), default=None)
+    if best is not None:
+        return ast.unparse(found[best[1]][0]), found[best[1]][1]
+    held = (
+        (f"{name}.{attr}", each)
+        for names in scope.chain
+        for name, given in names.items()
+        for attr, each in _attributes(given)
+    )
+    return next(
+        ((text, each) for text, each in held if text.replace(".", "").isidentifier() and means(machine, each)), None
+    )
+
+
+def _attributes(given: Any) -> list[tuple[str, Any]]:
+    return list(given.attrs.items()) if isinstance(given, Given) else []
+
+
+def _is_valid(machine: Machine, node: ast.expr, scope: Scope) -> bool:
+    """Whether an expression means the same behind the statement of what was found, and calls nothing of the tree."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load):
+            then = _value(machine, each)
+            now = scope.get(each.id, then)
+            if now is not then and not (isinstance(now, (int, str)) and now == then):
+                return False
+        if isinstance(each, (ast.NamedExpr, ast.Await, ast.Lambda)) or (
+            isinstance(each, ast.Call) and isinstance(_value(machine, each.func), Func)
+        ):
+            return False
+    return True
+
+
+def _is_pathlike(code: Code, file: File, function: Function, value: Any) -> bool:
+    """Whether a path is known for an object of pathlib's: by how it is made, by its annotation, by what it is asked."""
+    if not isinstance(value, Given):
+        return isinstance(value, FilePath)
+    hints = [
+        each.annotation for each in ast.walk(function.args) if isinstance(each, ast.arg) and each.arg == value.text
+    ]
+    frame = code.module(file.path)
+    known = [frame.expr(each) for each in hints if each is not None]
+    return value.is_path or any(each.op == "global" and each.data == "pathlib.Path" for each in known)
+
+
+def _is_bits(value: Any) -> bool:
+    """Whether a value is the bits of some bytes, each with its parity."""
+    data = value.data if isinstance(value, Grid) else value
+    if not isinstance(data, (list, tuple)) or len(data) < BITS or len(data) % BITS:
+        return False
+    if not all(isinstance(each, int) and each in (0, 1) for each in data):
+        return False
+    return any(data) and not any(sum(data[at : at + BITS]) % 2 for at in range(0, len(data), BITS))
+
+
+def _miss(file: File, machine: Machine, trouble: Stuck | Raised | None) -> Miss | None:
+    """Why what encodes a text file gives no rows that are known."""
+    if machine.disk.source is None:
+        return None
+    made = [(node, value) for node, (value, _) in machine.own.items() if isinstance(node, ast.Call) and _is_bits(value)]
+    if not made:
+        return Miss(file, next(node for node in machine.own if isinstance(node, ast.expr)), "", is_sure=False)
+    node = made[0][0]
+    if isinstance(trouble, Stuck):
+        place = f" ({trouble.at.file.path}:{trouble.at.line})" if trouble.at is not None else ""
+        return Miss(file, node, f"how rows are made of them cannot be read, for {trouble.why}{place}", is_sure=False)
+    if not machine.disk.is_plain:
+        return Miss(file, node, "the file is not decoded as plain UTF-8")
+    whole = bits_of(machine.disk.sample)
+    grids = [value for value, _ in machine.own.values() if isinstance(value, Grid) and value.is_tensor]
+    tables = [each for each in grids if len(each.shape) == 2]  # noqa: PLR2004 - rows and bits
+    if tables:
+        is_padded = tables[-1].data[: len(whole)] == whole
+        return Miss(
+            file,
+            node,
+            "zeros are added to them" if is_padded else "the rows are not all of the text's bits, one after the other",
+        )
+    return Miss(file, node, "how rows are cut from them cannot be read", is_sure=False)

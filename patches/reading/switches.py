@@ -1,0 +1,285 @@
+"""Maps of all positions that chunked attention puts together: which setting turns them off, and what sets chunks.
+
+A map is what is made with zeros [..., T, T], of three dimensions or more. The setting is known by what hangs on it, not
+by its name: with it off there is no map. That of the chunks is known by what it chooses.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .code import Code, once
+from .files import File, Function
+from .flows import ANY, DONE, Use, followed
+from .frames import Reading
+from .nodes import walk
+from .settings import Setting, setting_of
+from .updates import MOST_CALLERS, calls_of, made_of
+from .values import Value
+
+_BLANK = {"zeros", "new_zeros", "empty", "new_empty", "full", "new_full"}
+_LEAVES = ("parameter", "attr")
+FEWEST = 3  # dimensions of a map: more than a mask has
+MAPS = "maps"
+_NEEDING = {"torch.stack", "torch.cat", "max", "min", "next", "an entry"}
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A forward that makes maps in chunks, what turns them off, and what sets the chunks, where that is known.
+
+    `resolved` is how the former is made of None, where it is.
+    """
+
+    reading: Reading
+    canvas: Value
+    flag: Value | None
+    chunk: Value | None
+    by_truth: bool  # whether chunks are off where their setting counts as false, and not where it is None alone
+    resolved: Value | None
+
+
+@once
+def switches(code: Code) -> list[Switch]:
+    """The forwards of a tree that make maps in chunks."""
+    found = []
+    for file in code.files.holding("def forward"):
+        for function, owner in file.functions:
+            if function.name == "forward" and owner is not None:
+                found.append((file, function))
+    made = (_switch(code, code.reading(file, function, file.owner(function))) for file, function in found)
+    return [each for each in made if each is not None]
+
+
+def _switch(code: Code, reading: Reading) -> Switch | None:
+    roots = [reading.returned] if reading.returned is not None else []
+    roots += [*reading.values.values(), *(effect.value for effect in reading.effects)]
+    known = {value.key: value for root in roots for value in root.walk()}
+    canvases = [value for value in known.values() if _is_canvas(value)]
+    if not canvases:
+        return None
+    has = made_of({each.key for each in canvases})
+    tests = [each["test"] for each in known.values() if each.op == "phi" and has(each["yes"]) != has(each["no"])]
+    tests += [
+        guard.value
+        for effect in reading.effects
+        if has(effect.value)
+        for guard in effect.under
+        if guard.kind in ("if", "else")
+    ]
+    flag = chunk = resolved = None
+    by_truth = False
+    asked = {each.key: each for test in tests for each in _parts(test)}
+    for test in asked.values():
+        made = _unwrapped(test)
+        if made.op == "phi" and (leaf := _asked_for_none(made["test"])) is not None:
+            flag, resolved = leaf, made
+        elif (leaf := _asked_for_none(made)) is not None:
+            chunk = chunk or leaf
+        elif made.op == "parameter" and made.data[1] is reading.node:
+            continue  # which a caller chooses each time
+        elif made.op in _LEAVES and _is_flag(code, made):
+            flag = flag or made
+        elif made.op in _LEAVES and setting_of(code, made) is not None:
+            chunk, by_truth = made, True
+    return Switch(reading, canvases[0], flag, chunk, by_truth, resolved)
+
+
+def is_made_anyway(code: Code, switch: Switch) -> bool:
+    """Whether a map is made where it is turned off too, and only not handed out."""
+    at, chunk = switch.canvas.at, switch.chunk
+    return at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, _name(chunk))
+
+
+def _is_chosen(code: Code, file: File, node: ast.AST, chunk: str, depth: int = 0) -> bool:
+    """Whether an expression stands where something else than chunks is asked for, there or in all that call it."""
+    function = file.function(node)
+    if function is None or depth > MOST_CALLERS:
+        return True
+    values, inner = code.reading(file, function, file.owner(function)).values, node
+
+    def asks(test: ast.expr) -> bool:
+        parts = values[test].walk() if test in values else ()
+        return any(part.op in _LEAVES and _name(part) != chunk for part in parts)
+
+    for around in file.ancestors(node):
+        if isinstance(around, (ast.If, ast.IfExp)) and inner is not around.test and asks(around.test):
+            return True
+        if isinstance(around, ast.BoolOp) and any(map(asks, around.values[: around.values.index(inner)])):  # type: ignore[arg-type]
+            return True
+        for block in (getattr(around, "body", None), getattr(around, "orelse", None)):
+            before = block[: block.index(inner)] if isinstance(block, list) and inner in block else ()
+            if any(isinstance(each, ast.If) and _leaves(each) and asks(each.test) for each in before):
+                return True
+        if around is function:
+            break
+        inner = around
+    calls = calls_of(code, function) if function.name != "forward" else []
+    return bool(calls) and all(_is_chosen(code, caller.file, call, chunk, depth + 1) for caller, call in calls)
+
+
+def _name(leaf: Value) -> str:
+    return str(leaf.data[-1] if leaf.op == "parameter" else leaf.data)
+
+
+def _leaves(test: ast.If) -> bool:
+    return isinstance(test.body[-1], (ast.Return, ast.Raise, ast.Continue))
+
+
+def _is_canvas(value: Value) -> bool:
+    size = value.get("size") if value.op in _BLANK else None
+    return (
+        size is not None
+        and size.op == "tuple"
+        and len(size.args) >= FEWEST
+        and size.items[-1].key == size.items[-2].key
+        and not size.items[-1].is_const()
+    )
+
+
+def _parts(test: Value) -> Iterator[Value]:
+    """What a condition is made of, by and, or and not."""
+    if test.op in ("all", "any"):
+        for each in test.items:
+            yield from _parts(each)
+    elif test.op == "not":
+        yield from _parts(test["input"])
+    else:
+        yield test
+
+
+def _unwrapped(value: Value) -> Value:
+    while value.op in ("bool", "not") and "input" in value.args:
+        value = value["input"]
+    return value
+
+
+def _asked_for_none(test: Value) -> Value | None:
+    """What a test asks whether it is None."""
+    test = _unwrapped(test)
+    is_asked = test.op in ("is", "isnot") and test["other"].is_const(None)
+    return test["input"] if is_asked and test["input"].op in _LEAVES else None
+
+
+def is_resolved(value: Value, chunk: Value | None = None) -> bool | None:
+    """Whether a value is a setting, and for None whether chunks are off; None where it asks for no None at all."""
+    value, leaf = _unwrapped(value), made_of_none(value)
+    if leaf is None:
+        return None
+    is_none = _unwrapped(value["test"]).op == "is"
+    unsaid, said = (value["yes"], value["no"]) if is_none else (value["no"], value["yes"])
+    off = _asked_for_none(unsaid) or (unsaid["input"] if unsaid.op == "not" else None)
+    is_off = off is not None and unsaid.op in ("is", "not") and (chunk is None or off.key == chunk.key)
+    return is_off and _unwrapped(said).key == leaf.key
+
+
+def made_of_none(value: Value) -> Value | None:
+    """The setting of which a value is made, if None is made something else."""
+    value = _unwrapped(value)
+    return _asked_for_none(value["test"]) if value.op == "phi" else None
+
+
+def kept_resolved(code: Code, setting: Setting) -> Iterator[ast.expr]:
+    """Where a constructor keeps what it makes of a setting's None among what it was told."""
+    if not isinstance(setting.holder, Function):
+        return
+    reading, parents = (
+        code.reading(setting.file, setting.holder, setting.file.owner(setting.holder)),
+        setting.file.parents,
+    )
+    for node, value in reading.values.items():
+        around = parents[node]
+        whole = parents[around] if isinstance(around, ast.keyword) else around
+        is_told = isinstance(whole, ast.Dict) or (isinstance(whole, ast.Call) and ast.unparse(whole.func) == "dict")
+        leaf = made_of_none(value) if is_told and isinstance(node, ast.expr) else None
+        if leaf is not None and setting_of(code, leaf) == setting:
+            match parents[whole]:
+                case ast.Assign(targets=[ast.Attribute()]) | ast.AnnAssign(target=ast.Attribute()):
+                    yield node  # type: ignore[misc]
+
+
+def _is_flag(code: Code, leaf: Value) -> bool:
+    setting = setting_of(code, leaf)
+    if setting is None:
+        return False
+    default = code.module(setting.file.path).expr(setting.default) if setting.default is not None else None
+    hint = ast.unparse(setting.annotation) if setting.annotation is not None else ""
+    return "bool" in hint or (default is not None and default.is_const() and isinstance(default.data, bool))
+
+
+def unguarded(code: Code) -> list[Use]:
+    """The uses of the lists of maps that models hand out which cannot do without a map."""
+    starts = [(file, node) for file in code.files.holding("def forward") for node in _collected(file)]
+    reached, uses = followed(code, starts, MAPS, gives, _is_guarded)
+    keys = {each.kind[1:].partition(")")[0] for each in reached if each.kind.endswith(f"){MAPS}")} - {ANY}
+    keys = {each for each in keys if not each.lstrip("-").isdigit()}
+    files = dict.fromkeys(file for key in sorted(keys) for file in code.files.holding(key))
+    nodes = ((file, node) for file in sorted(files, key=lambda each: each.path) for node in walk(file.module))
+    handed = [(file, node) for file, node in nodes if isinstance(node, ast.Subscript) and _key(node) in keys]
+    uses += followed(code, handed, MAPS, gives, _is_guarded)[1]
+    return [use for use in dict.fromkeys(uses) if use.asked in _NEEDING]
+
+
+def gives(kind: str, how: str, name: str) -> str | None:
+    """What comes of a list of maps, or of one that is made of it; None of what fails where it is empty."""
+    if how == "loop" or (how == "call" and name in ("list", "tuple", "reversed", "sorted")):
+        return kind
+    return None if how == "index" or (how == "call" and name in _NEEDING) else DONE
+
+
+def _key(node: ast.Subscript) -> str:
+    is_read = isinstance(node.ctx, ast.Load) and isinstance(node.slice, ast.Constant)
+    return str(node.slice.value) if is_read and isinstance(node.slice, ast.Constant) else ""
+
+
+def _collected(file: File) -> Iterator[ast.AST]:
+    """The lists to which a forward adds what its blocks give beside their output, where it reads them."""
+    for function, owner in file.functions:
+        if owner is None:
+            continue
+        parts = set[str]()
+        for node in ast.walk(function):
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Tuple)
+                and isinstance(node.value, ast.Call)
+            ):
+                parts |= {each.id for each in node.targets[0].elts[1:] if isinstance(each, ast.Name)}
+        calls = [
+            node for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        ]
+        lists = {
+            call.func.value.id  # type: ignore[attr-defined]
+            for call in calls
+            if call.func.attr == "append"  # type: ignore[attr-defined]
+            and isinstance(call.func.value, ast.Name)  # type: ignore[attr-defined]
+            and any(isinstance(each, ast.Name) and each.id in parts for each in call.args)
+        }
+        for node in ast.walk(function):
+            is_read = isinstance(node, ast.Name) and node.id in lists and isinstance(node.ctx, ast.Load)
+            if is_read and not isinstance(file.parents[node], ast.Attribute):
+                yield node
+
+
+def _is_guarded(file: File, node: ast.AST) -> bool:
+    """Whether an expression stands under a condition that asks for it, or behind one that leaves."""
+    text = ast.unparse(node)
+    inner = node
+    for around in file.ancestors(node):
+        if isinstance(around, (ast.If, ast.IfExp)) and inner is not around.test and text in ast.unparse(around.test):
+            return True
+        if isinstance(around, ast.BoolOp) and inner in around.values and inner is not around.values[0]:
+            before = around.values[: around.values.index(inner)]
+            if any(text in ast.unparse(each) for each in before):
+                return True
+        for name in ("body", "orelse"):
+            block = getattr(around, name, None)
+            for each in block[: block.index(inner)] if isinstance(block, list) and inner in block else ():
+                if isinstance(each, ast.If) and _leaves(each) and text in ast.unparse(each.test):
+                    return True
+        if isinstance(around, Function):
+            return False
+        inner = around
+    return False

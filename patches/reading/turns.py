@@ -1,0 +1,209 @@
+"""The way from a loop over micro-batches to an update: the scopes on it, and where in them the update is made."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .code import Code
+from .files import Function
+from .frames import Effect, Reading
+from .nodes import walk
+from .regions import block_of
+from .steps import Kind, Part, parts
+from .updates import DEEP, MOST_CALLERS, Update, calls_of, is_within, reading_of, scope_of
+from .values import Value
+
+_NUMBERS = ("range", "arange", "randperm")
+Loop = ast.For | ast.AsyncFor | ast.While
+
+
+class Level(NamedTuple):
+    """A scope on the way, and what in its own text does the backward: that itself, or the call that leads to it."""
+
+    reading: Reading
+    node: ast.Call
+    effect: Effect  # the backward
+
+
+class Header(NamedTuple):
+    """What a loop goes through, what it calls each, whether it counts them, and statements that ask for the next."""
+
+    items: ast.expr
+    item: ast.expr
+    is_counted: bool = False
+    asks: tuple[ast.stmt, ...] = ()
+
+
+class Turn(NamedTuple):
+    """The loop that an update is made in, and the scopes from that of the loop to that of the backward."""
+
+    loop: Loop
+    levels: tuple[Level, ...]
+
+    @property
+    def outer(self) -> Level:
+        """Where the loop stands."""
+        return self.levels[0]
+
+    @property
+    def header(self) -> Header | None:
+        """What the loop goes through; None where that is not seen."""
+        match self.loop:
+            case ast.For(iter=ast.Call(args=[items, *_]) as source, target=ast.Tuple(elts=[_, item])) if (
+                self.outer.reading.values[source].op == "enumerate"
+            ):
+                return Header(items, item, is_counted=True)
+            case ast.For(iter=items, target=item):
+                return Header(items, item)
+            case ast.While(test=ast.Compare(left=left, ops=[ast.IsNot()], comparators=[ast.Constant(value=None)])):
+                return _asked(self.outer.reading, self.loop, left)
+        return None
+
+    def guard(self) -> ast.If | None:
+        """The condition of a scope on the way under which optimizers step."""
+        place, done = self.steps() or (0, [])
+        guards = [guard.at.node for part in done for guard in part.effect.under if guard.kind == "if"]
+        own = self.levels[place].reading.file.parents
+        return next((each for each in guards if isinstance(each, ast.If) and each in own), None)
+
+    def steps(self) -> tuple[int, list[Part]] | None:
+        """The scope in which optimizers step beside the backward, by its place on the way, and what it does there."""
+        for place, level in enumerate(self.levels):
+            inside = self.loop if place == 0 else level.reading.node
+            done = [part for part in parts(level.reading) if is_within(level.reading.file, part.node, inside)]
+            steps = [part for part in done if part.kind is Kind.STEP]
+            if any(part.node is not level.node for part in steps):
+                return place, done
+        return None
+
+    @property
+    def schedules(self) -> bool:
+        """Whether more than one optimizer steps with each update, or a rate is set by hand."""
+        wanted = (Kind.STEP, Kind.SCHEDULE, Kind.GRADIENT)
+        _, done = self.steps() or (0, [])
+        return sum(part.kind in wanted for part in done) > 1
+
+    def backwards(self) -> list[ast.AST]:
+        """What does a backward in the loop, in its scope's own text."""
+        done = [each.through for each in self.outer.reading.effects if each.kind == "backward"]
+        file = self.outer.reading.file
+        return [each for each in dict.fromkeys(done) if each is not None and is_within(file, each, self.loop)]
+
+    def ways_out(self, last: int) -> Iterator[tuple[Reading, ast.AST]]:
+        """What may leave a turn before its end, in the scopes down to one of them."""
+        for place, level in enumerate(self.levels[: last + 1]):
+            inside = self.loop if place == 0 else level.reading.node
+            for node in walk(inside):
+                if _leaves(level.reading, node, inside, is_loop=place == 0):
+                    yield level.reading, node
+
+
+def turn_of(code: Code, update: Update) -> Turn | None:
+    """The way to an update; None where no loop, or more than one call, leads to it."""
+    levels = [Level(update.reading, update.backward, update.effect)]
+    while (loop := _loop(levels[0])) is None:
+        reading = levels[0].reading
+        callers = calls_of(code, reading.node) if isinstance(reading.node, Function) else []
+        level = _level(code, *callers[0]) if len(callers) == 1 and len(levels) < MOST_CALLERS else None
+        if level is None:
+            return None
+        levels.insert(0, level)
+    while (called := levels[-1].reading.calls.get(levels[-1].node)) is not None and len(levels) < 2 * MOST_CALLERS:
+        inner = reading_of(code, called)
+        own = [each for each in inner.effects if each.kind == "backward"] if inner is not None else []
+        if inner is None or len(own) != 1 or own[0].through is None:
+            return None
+        levels.append(Level(inner, own[0].through, own[0]))
+    return Turn(loop, tuple(levels))
+
+
+def _asked(reading: Reading, loop: ast.While, left: ast.expr) -> Header | None:
+    """What a loop gets with `next`, in its test or in front of it and last of all, and is not asked for besides."""
+    file, block, asks = reading.file, block_of(reading.file, loop), tuple[ast.stmt, ...]()
+    if isinstance(left, ast.NamedExpr):
+        item, calls = left.target, [left.value]
+    elif isinstance(left, ast.Name) and loop is not block[0]:
+        item, asks = left, (block[block.index(loop) - 1], loop.body[-1])
+        sets = [each for each in asks if isinstance(each, ast.Assign) and file.text(each.targets[0]) == left.id]
+        calls = [each.value for each in sets] if len(sets) == len(asks) else []
+    else:
+        return None
+    gone = {node for each in (loop.test, *asks) for node in walk(each)}
+    names = [each for each in walk(reading.node) if isinstance(each, ast.Name) and each not in gone]
+    items = [_next_of(reading, each) for each in calls]
+    if not items or items[0] is None or {ast.unparse(each) for each in items if each} != {getattr(items[0], "id", "")}:
+        return None
+    is_alone = all(each.id != item.id or is_within(file, each, loop) for each in names)
+    is_alone = is_alone and not any(each.id == items[0].id and is_within(file, each, loop) for each in names)
+    return Header(items[0], item, asks=asks) if is_alone and None not in items else None
+
+
+def _next_of(reading: Reading, call: ast.expr) -> ast.Name | None:
+    """The name of what a call asks for its next, or for None at its end."""
+    match call:
+        case ast.Call(func=ast.Name(id="next") as func, args=[ast.Name() as items, ast.Constant(value=None)]) if (
+            reading.values[func].op == "builtin"
+        ):
+            return items
+    return None
+
+
+def is_number(item: Value) -> bool:
+    """Whether what a loop gets in each turn is a number."""
+    source = item.get("of")
+    while source is not None and source.op not in _NUMBERS:
+        if source.op == "call" and str(source["func"].data).rpartition(".")[2] in _NUMBERS:
+            return True
+        source = source.get("0") if source.op in ("call", "opaque") else None  # in a progress bar, perhaps
+    return item.op == "counted" or source is not None
+
+
+def is_learned_from(turn: Turn, update: Update, item: Value) -> bool:
+    """Whether a loss is made of what a loop gets in each turn."""
+    if turn.outer.reading is update.reading:
+        return any(each.key == item.key for each in update.loss.walk())
+    given = (turn.outer.reading.values[each] for each in turn.outer.node.args if each in turn.outer.reading.values)
+    return any(part.key == item.key for each in given for part in each.walk())
+
+
+def _level(code: Code, caller: Reading, call: ast.Call) -> Level | None:
+    reading = scope_of(code, caller.file, call, DEEP)
+    own = [each for each in reading.effects if each.kind == "backward" and each.through is call]
+    return Level(reading, call, own[0]) if len(own) == 1 else None
+
+
+def _loop(level: Level) -> Loop | None:
+    """The innermost loop in a scope around what does the backward there."""
+    for around in level.reading.file.ancestors(level.node):
+        if around is level.reading.node:
+            return None
+        if isinstance(around, Loop):
+            return around
+    return None
+
+
+def _leaves(reading: Reading, node: ast.AST, inside: ast.AST, *, is_loop: bool) -> bool:
+    around = list(reading.file.ancestors(node))
+    around = around[: around.index(inside) + 1] if inside in around else []
+    if isinstance(node, ast.Return):
+        body = getattr(inside, "body", [None])
+        is_own = not any(isinstance(each, Function) for each in around[:-1])
+        return is_own and (is_loop or node is not body[-1])
+    if isinstance(node, (ast.Break, ast.Continue)) and is_loop:
+        loops = [each for each in around if isinstance(each, Loop)]
+        return bool(loops) and loops[0] is inside and node not in getattr(inside, "orelse", ())
+    return False
+
+
+def block_in(level: Level, inside: ast.AST) -> list[ast.stmt] | None:
+    """The statements beside a backward, if no condition stands between them and what holds them."""
+    file = level.reading.file
+    statement = file.statement(level.node)
+    for around in file.ancestors(statement):
+        if around is inside:
+            return block_of(file, statement)
+        if not isinstance(around, (ast.With, ast.AsyncWith)):
+            return None
+    return block_of(file, statement) if inside is file.module else None

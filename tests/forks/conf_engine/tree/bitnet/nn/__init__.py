@@ -1,0 +1,3 @@
+from .lm import BitTransformerLM
+
+__all__ = ["BitTransformerLM"]

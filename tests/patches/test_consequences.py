@@ -1,0 +1,169 @@
+"""What a change breaks elsewhere is seen: names that nothing binds, imports that find nothing, calls that do not fit."""
+
+from dataclasses import replace
+
+import libcst as cst
+import pytest
+
+from bitpatch.patches.consequences import broken
+from bitpatch.patches.engine import plan, task_named
+from bitpatch.patches.source import Source
+from bitpatch.patches.task import Edit, mend
+from bitpatch.patches.tree import open_tree
+
+FILES = {
+    "bit_transformer/__init__.py": "",
+    "bit_transformer/model.py": "class BitTransformerLM:\n    pass\n",
+    "bit_transformer/rates.py": "import math\n\n\ndef rate(step, total):\n    return step / total\n\n\ndef floor():\n    return 0\n",
+    "bit_transformer/training.py": (
+        "from .rates import floor, rate\n\n\ndef train_loop(model):\n    return rate(1, total=2) + floor()\n"
+    ),
+}
+
+
+@pytest.fixture
+def breaks(tmp_path):
+    """What one change of a small tree breaks, as text."""
+
+    def make(path, old, new):
+        for name, text in FILES.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+        tree = open_tree(tmp_path)
+        assert old in FILES[path]
+        changed = FILES[path].replace(old, new).encode()
+        return [str(site) for site in broken(tree, tree.with_source(Source(path, changed, origin=tree.raw(path))))]
+
+    return make
+
+
+RATES, TRAINING = "bit_transformer/rates.py", "bit_transformer/training.py"
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        pytest.param(RATES, "step / total", "math.cos(step / total)", id="another body"),
+        pytest.param(RATES, "step, total", "step, total, start=0", id="an optional parameter"),
+        pytest.param(RATES, "import math", "import math\nimport random", id="an import"),
+        pytest.param(RATES, "def floor():\n    return 0\n", "floor = lambda: 0\n", id="a name bound otherwise"),
+        pytest.param(TRAINING, "floor()", "sum(x for x in [floor()])", id="a comprehension's own name"),
+        pytest.param(TRAINING, "return rate", "global seen\n    seen = 1\n    return rate", id="a global name"),
+    ],
+)
+def test_what_still_runs_is_not_named(breaks, path, old, new):
+    assert breaks(path, old, new) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "found"),
+    [
+        pytest.param(
+            RATES,
+            "step / total",
+            "cosine(step)",
+            f"{RATES}:5:12: use of cosine, which nothing binds here",
+            id="unbound",
+        ),
+        pytest.param(
+            RATES,
+            "import math\n",
+            "from .ramps import cosine\n",
+            f"{RATES}:1:1: import of cosine from .ramps, which is not there",
+            id="import of nothing",
+        ),
+        pytest.param(
+            RATES,
+            "def floor():\n    return 0\n",
+            "",
+            f"{TRAINING}:1:1: import of floor from .rates, which is not there any more",
+            id="what others import is gone",
+        ),
+        pytest.param(
+            RATES,
+            "import math\n",
+            "from .training import train_loop\n",
+            f"{RATES}:1:1: imports that would go round in a circle",
+            id="circle",
+        ),
+        pytest.param(
+            RATES,
+            "rate(step, total)",
+            "rate(step, total, start)",
+            f"{TRAINING}:5:12: call of rate, which is not given start",
+            id="a parameter that calls do not give",
+        ),
+        pytest.param(
+            RATES,
+            "rate(step, total)",
+            "rate(step, end)",
+            f"{TRAINING}:5:12: call of rate, which has no parameter total",
+            id="a parameter that is called otherwise",
+        ),
+        pytest.param(
+            RATES,
+            "rate(step, total)",
+            "rate(*, step=0, total)",
+            f"{TRAINING}:5:12: call of rate, with 1 arguments for 0 parameters",
+            id="a parameter that goes by name",
+        ),
+    ],
+)
+def test_what_breaks_is_named_where_it_breaks(breaks, path, old, new, found):
+    assert found in breaks(path, old, new)
+
+
+def test_what_was_broken_before_is_not_named(breaks, monkeypatch):
+    monkeypatch.setitem(FILES, RATES, FILES[RATES].replace("step / total", "unknown(step) / total"))
+    assert breaks(RATES, "return 0", "return 1") == []
+
+
+METHODS = """\
+
+
+class Trainer:
+    def run(self):
+        return self.step(1)
+
+    def step(self, batch):
+        return batch
+
+    @staticmethod
+    def rate(step):
+        return step
+
+    def rates(self):
+        return [Trainer.rate(1), self.rate(1)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        pytest.param("step(self, batch)", "step(self, batch, closes)", ["which is not given closes"], id="method"),
+        pytest.param("step(self, batch)", "step(self, batch, closes=True)", [], id="method with a default"),
+        pytest.param("rate(step)", "rate(step, scale=1)", [], id="static method"),
+    ],
+)
+def test_methods_are_called_without_their_first_argument(breaks, monkeypatch, old, new, found):
+    monkeypatch.setitem(FILES, TRAINING, FILES[TRAINING] + METHODS)
+    named = breaks(TRAINING, old, new)
+    assert len(named) == len(found)
+    assert all(each in text for each, text in zip(found, named, strict=True))
+
+
+def test_a_task_that_breaks_a_call_elsewhere_is_refused_there(tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    def with_another_parameter(tree):
+        source = tree.source(RATES)
+        (node,) = (each for each in source.walk(cst.FunctionDef) if each.name.value == "rate")
+        text = "def rate(step, total, start):\n    return step / total\n"
+        yield mend(source.site(node, "rate"), [Edit(source, node, lambda _: cst.parse_statement(text))])
+
+    planned = plan(open_tree(tmp_path), [replace(task_named("11"), find=with_another_parameter)])
+    (outcome,) = planned.outcomes
+    assert (outcome.outcome, planned.changes) == ("refused", ())
+    assert f"near miss at {TRAINING}:5:12: call of rate, which is not given start" in outcome.reason

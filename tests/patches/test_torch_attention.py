@@ -1,0 +1,87 @@
+"""Attention that others have torch compute: left alone where it is right, and no patch of ours where it is wrong."""
+
+import pytest
+
+from bitpatch.patches.engine import plan, task_named
+from bitpatch.patches.task import Outcome
+from bitpatch.patches.tree import open_tree
+
+HEAD = """\
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads, rate=0.1):
+        super().__init__()
+        self.heads, self.rate = heads, rate
+        self.qkv = nn.Linear(width, 3 * width)
+        self.drop = nn.Dropout(rate)
+
+    def forward(self, x, causal=True):
+        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in self.qkv(x).chunk(3, -1))
+        size, width = q.size(-2), q.size(-1)
+        future = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
+        p = self.drop.p if self.training else 0.0
+"""
+RIGHT = {
+    "is_causal": "q, k, v, is_causal=causal, dropout_p=p",
+    "is_causal of more than one": "q, k, v, is_causal=causal and size > 1, dropout_p=p",
+    "a mask of what is seen": "q, k, v, ~future if causal else None, p",
+    "floats": 'q, k, v, torch.zeros(size, size).masked_fill(future, float("-inf")) if causal else None',
+    "a mask, or else is_causal": "q, k, v, attn_mask=None if causal else future.mT | ~future, is_causal=causal",
+    "a scale of its own": "q / width**0.5, k, v, is_causal=causal, scale=1.0",
+    "torch's own scale": "q, k, v, is_causal=causal, scale=width**-0.5",
+    "a rate that is none in evaluation": "q, k, v, dropout_p=self.rate * self.training, is_causal=causal",
+    "no rate unless training": "q, k, v, dropout_p=0.0 if not self.training else self.rate, is_causal=causal",
+}
+WRONG = {
+    "a mask, and is_causal": ("q, k, v, attn_mask=~future, is_causal=causal", "of which torch takes one"),
+    "both at a time": ("q, k, v, attn_mask=~future if causal else None, is_causal=causal", "of which torch takes one"),
+    "the opposite sense": ("q, k, v, attn_mask=future if causal else None", "torch lets True be seen"),
+    "the opposite sense, of two": ("q, k, v, future | (x[:, None, None, :, 0] > 9) if causal else None", "invert it"),
+    "dropout in evaluation": ("q, k, v, is_causal=causal, dropout_p=self.drop.p", "in evaluation too"),
+    "dropout of a number": (
+        "q, k, v, is_causal=causal, dropout_p=0.1 if not self.training else p",
+        "in evaluation too",
+    ),
+    "dropout in evaluation alone": (
+        "q, k, v, is_causal=causal, dropout_p=0.0 if self.training else self.rate",
+        "in evaluation too",
+    ),
+    "scaled twice": ("q / width**0.5, k, v, is_causal=causal, dropout_p=p", "torch scales them again"),
+    "multiplied by the root": ("q, k, v, is_causal=causal, scale=width**0.5", "not one over it"),
+    "causal whatever is asked": ("q, k, v, is_causal=True, dropout_p=p).add(0 * causal", "is not what causal says"),
+    "causal forgotten": ("q, k, v, dropout_p=p).add(causal if self.heads > 9 else 0", "is not what causal says"),
+    "causal the other way": ("q, k, v, is_causal=not causal", "causal says that it is not"),
+    "heads where positions belong": (
+        "x.unflatten(-1, (self.heads, -1)), k, v, is_causal=causal",
+        "heads where torch wants positions",
+    ),
+    "windows": (
+        "q.unfold(2, 1, 1).mT, k.unfold(2, 3, 1).mT, v.unfold(2, 3, 1).mT, is_causal=causal",
+        "its keys are windows",
+    ),
+}
+
+
+def outcome_of(model_of, arguments):
+    text = f"{HEAD}        return F.scaled_dot_product_attention({arguments}).transpose(1, 2).flatten(2)\n"
+    (outcome,) = plan(open_tree(model_of(text)), [task_named("task-9")]).outcomes
+    return outcome
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_by_hand(model_of, name):
+    outcome = outcome_of(model_of, RIGHT[name])
+    assert outcome.outcome is Outcome.ALREADY_APPLIED, outcome.reason
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_by_hand(model_of, name):
+    arguments, why = WRONG[name]
+    outcome = outcome_of(model_of, arguments)
+    assert outcome.outcome is Outcome.REFUSED
+    assert "near miss at bit_transformer/model.py:18:16" in outcome.reason
+    assert why in outcome.reason

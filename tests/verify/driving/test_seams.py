@@ -1,0 +1,150 @@
+"""Trees driven through their seams: modules that are written here, in all the ways in which forks spell things."""
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bitpatch.verify.driving.seams import DRIVER, MissingSeam, Part, Seams, spoken
+
+SOURCE = """
+    from dataclasses import dataclass
+    import sys
+    from torch import nn
+
+    @dataclass
+    class Options:
+        rounds: int = 1
+        bf16: bool = False
+
+    class Net(nn.Module):
+        def __init__(self, width, depth=1, keep_maps=True):
+            super().__init__()
+            self.told = {"width": width, "depth": depth, "keep_maps": keep_maps}
+
+    def fit(net, rows, *, accumulate=1, bf16=False):
+        return {"net": net, "rows": rows, "accumulate": accumulate, "bf16": bf16}
+
+    def fit_by(net, rows, options: Options):
+        return options
+
+    def fit_with(net, rows, tracker):
+        return tracker
+
+    class Trainer:
+        def __init__(self, net, options):
+            self.net, self.options = net, options
+
+        def run(self, rows):
+            return self.net, self.options, rows
+
+    said = []
+    if __name__ == "__main__":
+        said.append(sys.argv[1:])
+        import bitseams_said
+        bitseams_said.said = sys.argv[1:]
+"""
+ROLES = {"net": "model", "rows": "data"}
+RECORD = {**ROLES, "options": "bitseams_tree:Options"}
+OPTIONS = {"epochs": "rounds", "amp": "bf16"}
+MODEL, DATA = nn.Identity(), torch.zeros(2, 3)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "bitseams_tree.py").write_text(textwrap.dedent(SOURCE))
+    (tmp_path / "bitseams_said.py").write_text("said = None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("bitseams_")]:
+        del sys.modules[name]
+
+
+def seams(root: Path, **found: tuple[str, dict[str, str], dict[str, str]]) -> Seams:
+    named = {name.replace("_", "-"): each for name, each in found.items()}
+    return Seams(root, {n: {"where": w, "options": o, "roles": r, "settle": ""} for n, (w, o, r) in named.items()})
+
+
+def test_a_model_is_made_in_its_own_words(root: Path) -> None:
+    words = {"d_model": "width", "num_layers": "depth", "full_attn_logging": "keep_maps"}
+    tree = seams(root, model=("bitseams_tree:Net", words, {}))
+    made: Any = tree.model({"d_model": 8, "num_layers": 2, "dim_feedforward": 16, "reversible": False})
+    assert made.told == {"width": 8, "depth": 2, "keep_maps": True}
+    assert tree.model({"d_model": 8, "full_attn_logging": None}).told["keep_maps"] is True
+    assert tree.model({"d_model": 8, "full_attn_logging": False}).told["keep_maps"] is False
+    with pytest.raises(MissingSeam, match=r"takes no reversible; settle it: .*options\.model\] reversible"):
+        tree.model({"d_model": 8, "reversible": True})
+
+
+def test_a_loop_is_called_in_its_own_words(root: Path) -> None:
+    words = {"accum_steps": "accumulate", "amp": "bf16"}
+    tree = seams(root, update=("bitseams_tree:fit", words, ROLES))
+    ran = tree.train(MODEL, DATA, {"accum_steps": 3, "amp": "bf16", "compress_prob": 0.0})
+    assert (ran["net"] is MODEL, ran["rows"] is DATA, ran["accumulate"], ran["bf16"]) == (True, True, 3, True)
+    assert tree.train(MODEL, DATA, {"amp": "off"})["bf16"] is False
+    with pytest.raises(MissingSeam, match="takes no extra_steps"):
+        tree.train(MODEL, DATA, {"extra_steps": 1})
+
+
+def test_options_go_into_the_record_that_holds_them(root: Path) -> None:
+    told = seams(root, update=("bitseams_tree:fit_by", OPTIONS, RECORD)).train(
+        MODEL, DATA, {"epochs": 3, "amp": "bf16"}
+    )
+    assert (told.rounds, told.bf16) == (3, True)
+
+
+def test_a_method_is_asked_of_what_is_made_first(root: Path) -> None:
+    tree = seams(root, update=("bitseams_tree:Trainer.run", OPTIONS, RECORD))
+    net, options, rows = tree.train(MODEL, DATA, {"epochs": 2})
+    assert (net is MODEL, options.rounds, rows is DATA) == (True, 2, True)
+    assert tree.part("update").takes("epochs")
+    assert not tree.part("update").takes("accum_steps")
+
+
+def test_what_is_not_known_to_be_what_is_asked_for(root: Path) -> None:
+    with pytest.raises(MissingSeam, match=r"wants for tracker is not known; settle it: a function train\(model, data"):
+        seams(root, update=("bitseams_tree:fit_with", {}, ROLES)).train(MODEL, DATA, {})
+    with pytest.raises(MissingSeam, match="seam gate: is not found"):
+        seams(root).part("gate")
+    with pytest.raises(MissingSeam, match="has no Nat"):
+        seams(root, model=("bitseams_tree:Nat", {}, {})).model({})
+
+
+def test_a_module_that_does_not_import_is_no_missing_seam(root: Path) -> None:
+    (root / "bitseams_broken.py").write_text("import no_such_module\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        seams(root, model=("bitseams_broken:Net", {}, {})).model({})
+
+
+def test_what_the_tree_says_itself_comes_first(root: Path) -> None:
+    (root / DRIVER).write_text(
+        "def model(**config):\n    return ('model', config)\n\n"
+        "def train(model, data, **options):\n    return (model, data, options)\n"
+    )
+    tree = seams(root, model=("bitseams_tree:Net", {}, {}), update=("bitseams_tree:fit", {}, ROLES))
+    assert tree.model({"d_model": 8, "reversible": False, "use_act": True}) == (
+        "model",
+        {"d_model": 8, "use_act": True},
+    )
+    assert tree.train(MODEL, DATA, {"accum_steps": 1, "epochs": 2}) == (MODEL, DATA, {"epochs": 2})
+
+
+def test_a_command_line_is_spoken_in_its_own_words(root: Path) -> None:
+    options = {"num_layers": "--depth", "data": "text", "amp": "--bf16", "compile": "--compile"}
+    part = Part("command-line", "bitseams_tree:", options, {"--bf16": "switch"})
+    words = ["--data", "a.txt", "--layers", "2", "--amp", "bf16"]
+    assert spoken(part, words) == ["a.txt", "--depth", "2", "--bf16"]
+    assert spoken(part, ["--amp", "off", "--compile"]) == ["--compile"]
+    with pytest.raises(MissingSeam, match="takes no --accum_steps"):
+        spoken(part, ["--accum_steps", "2"])
+
+
+def test_a_command_line_runs_as_a_module_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    seams(root, command_line=("bitseams_tree:", {"data": "text"}, {})).command(["--data", "a.txt"])
+    assert sys.modules["bitseams_said"].said == ["a.txt"]

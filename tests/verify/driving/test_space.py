@@ -1,0 +1,80 @@
+from dataclasses import asdict
+from itertools import combinations, product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bitpatch.verify.driving.space import OTHERS, Points, always, over
+from bitpatch.verify.running.evidence import Evidence, failed, passed
+
+AXES: dict[str, Any] = {
+    "batch_size": (4, 1, 8),
+    "accum_steps": (1, 2, 3),
+    "windows": ((None, 0), (4, 2)),
+    "seed": (0, 1, 7),
+}
+
+
+def tree(*lacks: str, seconds: float = 0.0) -> Any:
+    """Enough of a tree: one that takes all but some arguments."""
+    takes = lambda name: name not in lacks  # noqa: E731
+    return SimpleNamespace(seconds=seconds, model_takes=takes, loop_takes=takes, path=Path())
+
+
+def test_each_pair_of_values_occurs() -> None:
+    points = list(Points(tree(), AXES, always))
+    for one, other in combinations(AXES, 2):
+        assert {(point[one], point[other]) for point in points} == set(product(AXES[one], AXES[other]))
+    assert len(points) < len(list(product(*AXES.values()))) / 2
+
+
+@pytest.mark.parametrize("names", [("seed",), (), ("seed", "windows")], ids=str)
+def test_few_axes_are_walked_whole(names: tuple[str, ...]) -> None:
+    axes = {name: AXES[name] for name in names}
+    points = [tuple(point.values.values()) for point in Points(tree(), axes, always)]
+    assert sorted(points, key=repr) == sorted(product(*axes.values()), key=repr)
+
+
+def test_what_the_tree_does_not_take_is_no_axis() -> None:
+    (point, *_) = Points(tree("accum_steps", "overlap"), AXES, always)
+    assert set(point.values) == {"batch_size", "seed"}
+
+
+def test_what_may_not_be_together_is_not() -> None:
+    points = list(Points(tree(), AXES, lambda values: not (values.get("seed") == 7 and values.get("batch_size") == 1)))
+    assert points
+    assert not [point for point in points if point["seed"] == 7 and point["batch_size"] == 1]
+
+
+def test_a_point_says_what_it_is_for() -> None:
+    point = next(iter(Points(tree(), AXES, always)))
+    assert point.config == {"chunk_size": None, "overlap": 0}
+    assert point.options == {"batch_size": 4, "accum_steps": 1}
+    assert str(point) == "batch_size=4, accum_steps=1, windows=(None, 0), seed=0"
+
+
+def test_time_is_filled_with_random_points() -> None:
+    few, many = (len(list(Points(tree(seconds=seconds), AXES, always))) for seconds in (0.0, 0.05))
+    assert many > 2 * few
+
+
+def test_evidence_says_what_was_covered() -> None:
+    def judge(given: Any, stops: bool) -> Evidence:
+        @over("seed", "batch_size", rows=(1, 2))
+        def check(_: Any, points: Points) -> Evidence:
+            for point in points:
+                if stops and point["seed"] == 7:
+                    return failed(str(point))
+            return passed("")
+
+        return check(given)
+
+    covered = judge(tree(), stops=False).covered
+    assert covered is not None
+    assert covered["axes"] == {"seed": ["0", "1", "7"], "batch_size": ["1", "4", "8"], "rows": ["1", "2"]}
+    assert covered["pairs"] == covered["of_pairs"] == 21
+    partly = asdict(judge(tree(), stops=True))["covered"]
+    assert partly["pairs"] < 21
+    assert OTHERS["seed"][-1] == 7

@@ -1,0 +1,105 @@
+"""Runs of a training loop in bfloat16: what layers gave, when autocast was on, and forms of micro-batches."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from .space import Point
+from .spies import Ledger
+from .training_runs import Run, train
+from .tree import Tree
+
+FORMS: dict[str, dict[str, Any]] = {  # the options with which all micro-batches enter in a form
+    "raw": {},
+    "compressed": {"compress_prob": 1.0, "warmup_steps": 0},
+    "direct": {"direct_prob": 1.0},
+}
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the models and the loop of a run did, next to the ledger."""
+
+    linear: list[torch.dtype] = field(default_factory=list)  # of what each call of a linear layer gave
+    logits: list[Tensor] = field(default_factory=list)  # of each micro-batch
+    autocast: list[tuple[str, bool]] = field(default_factory=list)  # kind of each event, and whether it was on
+
+
+def watch(tree: Tree, ledger: Ledger) -> Seen:
+    """Note from now on what linear layers and models give, and whether autocast is on at each event."""
+    seen, record = Seen(), ledger._record
+    model_class = tree.kind
+
+    def note_output(module: nn.Module, _: Any, out: Any) -> None:
+        if isinstance(module, nn.Linear):
+            seen.linear.append(out.dtype)
+        elif isinstance(module, model_class) and module.training and torch.is_grad_enabled():
+            seen.logits.append(out[0].detach())
+
+    def note_event(kind: str, fields: Callable[[], dict[str, Any]]) -> None:
+        seen.autocast.append((kind, torch.is_autocast_enabled("cpu")))
+        record(kind, fields)
+
+    register_module_forward_hook(note_output)
+    vars(ledger)["_record"] = note_event
+    return seen
+
+
+def train_at(tree: Tree, ledger: Ledger, point: Point, *, rows: int = 9, **options: Any) -> Run:
+    """Train a float32 model at a point, with amp="bf16", where there is amp, unless the point or the options differ."""
+    of_form = options_of_form(tree, point.values.get("form", "raw"))
+    bf16 = {"amp": "bf16"} if tree.loop_takes("amp") else {}
+    given = {"dtype": torch.float32} | bf16 | of_form | point.options | options
+    return train(tree, ledger, point.values.get("rows", rows), config=point.config, **given)
+
+
+def options_of_form(tree: Tree, form: str) -> dict[str, Any]:
+    """The options with which all micro-batches enter a tree's models in a form."""
+    return {name: value for name, value in FORMS[form].items() if tree.loop_takes(name)}
+
+
+def loss_error(run: Run, logits: list[Tensor], accum_steps: int) -> float:
+    """How far the losses that were given to backward are from the cross-entropy of the logits, relative to it.
+
+    The losses of one group may have a factor in common; a NaN where they cannot be compared.
+    """
+    losses = [event.loss for event in run.events if event.kind == "backward" and event.loss is not None]
+    rates = []  # of each micro-batch: its loss, relative to its mean and to its sum of cross-entropies
+    for loss, found, rows in zip(losses, logits, run.micro_batches, strict=True):
+        scored = run.scored(rows)
+        if scored is None or not scored.any():
+            return math.nan
+        surprises = -found.double()[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0][scored]
+        rates.append((loss.item() / surprises.mean().item(), loss.item() / surprises.sum().item()))
+    if accum_steps == 1:
+        return max(abs(of_mean - 1) for of_mean, _ in rates)
+    worst, given = 0.0, iter(rates)
+    for update in run.updates:
+        group = [next(given) for _ in update.micro_batches]
+        worst = max(worst, min(max(each) / min(each) - 1 for each in zip(*group, strict=True)))
+    return worst
+
+
+@contextmanager
+def poisoned_gradient(tree: Tree, at: int) -> Iterator[None]:
+    """Have the gradient of one micro-batch's logits, counted from 0, be no number."""
+    model_class, count = tree.kind, 0
+
+    def poison(module: nn.Module, _: Any, out: Any) -> None:
+        nonlocal count
+        if isinstance(module, model_class) and module.training and torch.is_grad_enabled():
+            if count == at:
+                out[0].register_hook(lambda grad: grad * math.nan)
+            count += 1
+
+    hook = register_module_forward_hook(poison)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,218 @@
+"""Attention as an explicit masked softmax, and how far off a tree is from it. In child processes only.
+
+The explicit one stands in for a tree's attention modules: from a module's input and its four projections
+it computes softmax(q k^T / sqrt(D)) v over the keys that a query sees. All else of the model is the tree's,
+so that logits, maps and the gradient of every parameter can be compared.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..running.evidence import Evidence, at_most, failed, passed, unproven
+from .attention_runs import (
+    MODES,
+    RATE,
+    REFUSALS,
+    Shape,
+    attentions,
+    mode_of,
+    model_of,
+    projections,
+    step,
+    under,
+    with_dropout,
+)
+from .operations import NAN, distance, reach, tensors_in
+from .seams import MissingSeam
+from .space import Point, Points
+from .tree import Tree
+from .world import changed, surroundings
+
+UNSEEN = "no module of a forward has projections for q, k, v and the output"
+STEEPNESS = 3.0  # times the initial weights: attention that is far from uniform
+TOLERANCE = 1e-11  # of logits, maps and gradients in float64
+
+
+def attend(module: nn.Module, x: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    """The output [B, T, C] and the map [B, H, T, T] of an attention module, by an explicit softmax."""
+    inner, out = projections(module) or ([], nn.Identity())
+    q, k, v = (
+        part.view(*x.shape[:2], shape.heads, -1).transpose(1, 2)  # [B, H, T, D]
+        for part in torch.cat([projection(x) for projection in inner], -1).chunk(3, -1)
+    )
+    scores = torch.einsum("bhtd,bhsd->bhts", q, k) / q.shape[-1] ** 0.5
+    weights = scores.masked_fill(~shape.seen, float("-inf")).softmax(-1)
+    return out(torch.einsum("bhts,bhsd->bhtd", weights, v).transpose(1, 2).flatten(2)), weights.detach()
+
+
+@contextmanager
+def explicit_attention(model: nn.Module, shape: Shape) -> Iterator[list[Tensor]]:
+    """Have an explicit softmax give the attention modules' outputs; yields its maps."""
+    maps: list[Tensor] = []
+
+    def stand_in(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        right, weights = attend(module, next(tensors_in((args, kwargs))), shape)
+        maps.append(weights)
+        return (right, *out[1:]) if isinstance(out, tuple) else right
+
+    hooks = [module.register_forward_hook(stand_in, with_kwargs=True) for module in attentions(model)]
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def compare_with_explicit(tree: Tree, points: Points, in_padding: bool) -> Evidence:
+    """The largest distance of logits, maps and gradients from those of an explicit softmax.
+
+    `in_padding` says whether queries are compared whose windows reach over an end of the sequence, too.
+    """
+    worst, where = 0.0, ""
+    for point in points:
+        shape, before, steepness = Shape.at(point), surroundings(), point.values.get("steepness", STEEPNESS)
+        try:
+            errors = errors_of(tree, shape, mode_of(point), in_padding, steepness)
+        except REFUSALS as raised:
+            return failed(f"{type(raised).__name__}: {raised}: {point}", shape.reproduction)
+        if errors is None:
+            return unproven(UNSEEN)
+        if setting := changed(before):
+            return failed(f"a forward leaves {setting} changed: {point}", shape.reproduction)
+        name = max(errors, key=lambda each: errors[each])
+        if (error := errors[name] * STEEPNESS / steepness) > worst:  # what rounding comes to grows with the weights
+            worst, where = error, f"{name}; {point}"
+        if not worst <= TOLERANCE:
+            return at_most(worst, TOLERANCE, f"not that of an explicit softmax: {where}", shape.reproduction)
+    return at_most(worst, TOLERANCE, f"logits, maps and gradients at {len(points.done)} points; worst {where}")
+
+
+def errors_of(tree: Tree, shape: Shape, mode: str, in_padding: bool, steepness: float) -> dict[str, float] | None:
+    """By name, how far what a step gives is from what it gives with explicit attention; None without attention."""
+    model, queries = model_of(tree, shape, steepness), torch.ones_like(shape.whole) if in_padding else shape.whole
+    if not MODES[mode][0]:
+        with_dropout(model, RATE)  # which an evaluation does not have
+    found = step(model, shape, mode, queries)
+    with explicit_attention(model, shape) as maps:
+        right = step(model, shape, mode, queries)
+    if not maps:
+        return None
+    errors = {"logits": distance(found.logits, right.logits)}
+    for name, _ in model.named_parameters() if right.grads else ():
+        both = name in found.grads and name in right.grads
+        errors[name] = distance(found.grads[name], right.grads[name]) if both else NAN
+    if shape.more.get("full_attn_logging") and len(found.maps) != shape.layers:
+        errors["the number of maps"] = NAN
+    for n, (own, wanted) in enumerate(zip(found.maps, maps, strict=False)):
+        errors[f"map of layer {n}"] = map_error(own[:, :, queries], wanted[:, :, queries])
+    if not MODES[mode][0] and not torch.equal(found.state, seeded()):
+        errors["random numbers drawn in evaluation"] = NAN
+    return errors
+
+
+def map_error(found: Tensor, wanted: Tensor) -> float:
+    """The largest distance of two maps; NAN if they have other shapes, or what one hides the other does not."""
+    alike = found.shape == wanted.shape and torch.equal(found != 0, wanted != 0)
+    return distance(found, wanted) if alike else NAN
+
+
+def seeded() -> Tensor:
+    """The random state at which a step begins."""
+    return torch.Generator().manual_seed(1).get_state()
+
+
+def reach_exactly(tree: Tree, points: Points) -> Evidence:
+    """Compare which gradients are exactly zero with the windows; without a graph, change all later bits."""
+    for point in points:
+        shape, dtype, (trains, grad_mode) = Shape.at(point), point["precision"][0], MODES[mode_of(point)]
+        model, bits, found = model_of(tree, shape, dtype=dtype).train(trains), tree.bits(1, shape.length), shape.reached
+        try:
+            with under(point["precision"]), grad_mode():
+                if torch.is_grad_enabled():
+                    found = reach(model, bits, shape.causal)
+                elif moved := first_moved(model, bits, shape):
+                    return failed(f"logits[{moved - 1}] depends on later bits: {point}", shape.reproduction)
+        except REFUSALS as raised:
+            return failed(f"{type(raised).__name__}: {raised}: {point}", shape.reproduction)
+        # What underflows in bfloat16 is no fault: there, nothing has to depend on what it may.
+        wrong = found != shape.reached if dtype is torch.float64 else found & ~shape.reached
+        if wrong.any():
+            t, s = wrong.nonzero()[0].tolist()
+            depends = "does not depend" if shape.reached[t, s] else "depends"
+            return failed(f"logits[{t}] {depends} on position {s}: {point}", shape.reproduction)
+    return passed(f"{len(points.done)} points")
+
+
+def first_moved(model: nn.Module, bits: Tensor, shape: Shape) -> int:
+    """The shortest prefix of bits [1, T] of which some logit moves as all bits behind it change; 0 if none does."""
+    logits = model(bits, causal=shape.causal)[0]
+    for end in range(1, shape.length):
+        if not shape.reached[:end, end:].any():
+            others = torch.cat([bits[:, :end], 1 - bits[:, end:]], 1)
+            if not torch.equal(model(others, causal=shape.causal)[0][:, :end], logits[:, :end]):
+                return end
+    return 0
+
+
+def decoding_error(tree: Tree, points: Points) -> Evidence:
+    """How far the logits of prefixes, and those by which a tree's generation goes on, are from those of the whole."""
+    worst = 0.0
+    for point in points:
+        shape = Shape.at(point.values | {"length": 18, "full_attn_logging": False})
+        model = model_of(tree, shape, STEEPNESS).eval()
+        try:
+            bits, scored = generated(tree, model)
+            with torch.no_grad():
+                whole = model(bits)[0][0]  # [T, 2]
+                prefixes = [model(bits[:, :end])[0][0, -1] for end in range(1, bits.shape[1] + 1)]
+        except REFUSALS as raised:
+            return failed(f"{type(raised).__name__}: {raised}: {point}", shape.reproduction)
+        errors = [distance(own, wanted) for own, wanted in zip(prefixes, whole, strict=True)]
+        errors += [min(distance(own, wanted) for wanted in whole) for own in scored]
+        worst = max(worst, *errors)
+        if not worst <= TOLERANCE:
+            what = "a prefix" if max(errors) in errors[: len(prefixes)] else "generation"
+            return at_most(
+                worst, TOLERANCE, f"logits of {what} are not those of the whole: {point}", shape.reproduction
+            )
+    return at_most(worst, TOLERANCE, f"logits of prefixes and of generation at {len(points.done)} points")
+
+
+def generated(tree: Tree, model: nn.Module) -> tuple[Tensor, list[Tensor]]:
+    """Bits [1, 18] that a tree's generation wrote, and the logits [2] by which it did; random bits without one."""
+    try:
+        generate = tree.part("generation", "generate_bits")
+    except MissingSeam:  # a tree need not write by itself
+        return tree.bits(1, 18), []
+    scored: list[Tensor] = []
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 2]  # noqa: PLR2004 - bits
+    hooks = [head.register_forward_hook(lambda _m, _i, out: scored.append(out.flatten(0, -2)[-1])) for head in heads]
+    bits = generate(model, [0] * 9, 1)
+    for hook in hooks:
+        hook.remove()
+    return torch.tensor([bits]), scored
+
+
+def logging_shows(tree: Tree, point: Point, *asked: Any) -> str:
+    """What of a step with dropout is not bit for bit the same for each value of full_attn_logging; empty if all is."""
+    steps = []
+    for value in asked:
+        shape = Shape.at(point.values | {"full_attn_logging": value})
+        steps.append(step(with_dropout(model_of(tree, shape), RATE), shape, mode_of(point)))
+    first = steps[0]
+    for value, other in zip(asked[1:], steps[1:], strict=True):
+        same = {
+            "random numbers": torch.equal(first.state, other.state),
+            "logits": torch.equal(first.logits, other.logits),
+            "gradients": first.grads.keys() == other.grads.keys()
+            and all(torch.equal(grad, other.grads[name]) for name, grad in first.grads.items()),
+        }
+        if parts := [name for name, alike in same.items() if not alike]:
+            return f"{parts[0]} with full_attn_logging={value} are not those with {asked[0]}: {point}"
+        if any(each.requires_grad for each in other.maps):
+            return f"a map holds the graph that made it: {point}"
+    return ""

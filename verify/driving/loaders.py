@@ -1,0 +1,115 @@
+"""What a training loop loads and holds: its order, its workers, its memory, and an update that is no number.
+
+In child processes only.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from itertools import chain, combinations, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..sanity_fit import one_cycle
+from .spies import Ledger
+from .training_runs import LENGTH, Run, light_model, planned_rows, planned_updates, set_seeds, train
+from .tree import Tree
+from .world import before_forwards, held_tensors, spoilt_forward
+
+DRAWN = 28  # bits of a row that a data set draws from each stream
+
+
+def trouble_with_rows(run: Run, batch_size: int) -> str:
+    """What is wrong with the rows of a run's epochs; nothing, if each has all of them and its last again."""
+    extra_steps = run.options.get("extra_steps", 0)
+    planned = planned_rows(len(run.data), batch_size, extra_steps)
+    for epoch in run.order:
+        sizes = [len(rows) for rows in epoch]
+        if sizes != planned:
+            return f"micro-batches of {sizes} rows, not {planned}"
+        usual = len(epoch) - extra_steps
+        if sorted(chain.from_iterable(epoch[:usual])) != list(range(len(run.data))):
+            return "an epoch does not hold each row once"
+        if epoch[usual:] != extra_steps * epoch[usual - 1 : usual]:
+            return f"{extra_steps} extra steps are not the last micro-batch again"
+    return ""
+
+
+def likenesses(first: list[list[int]], second: list[list[int]]) -> Iterator[tuple[str, int, int]]:
+    """What two orders of 64 rows in eights share: a name, the most that chance gives (1 in 1e6 is above), the count."""
+    flat = [list(chain.from_iterable(order)) for order in (first, second)]
+    yield "places", 8, sum(a == b for a, b in zip(*flat, strict=False))
+    neighbours = [{frozenset(pair) for pair in pairwise(order)} for order in flat]
+    yield "neighbours", 12, len(neighbours[0] & neighbours[1])
+    mates = [{pair for bits in order for pair in combinations(sorted(bits), 2)} for order in (first, second)]
+    yield "pairs in one micro-batch", 60, len(mates[0] & mates[1])
+
+
+class DrawnRows(Dataset[Tensor]):
+    """Rows of bits that are drawn from the streams of torch and of numpy when they are asked for."""
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.cat([torch.randint(2, (DRAWN,)), torch.from_numpy(np.random.randint(0, 2, DRAWN))])
+
+
+def drawn_by_workers(tree: Tree, ledger: Ledger) -> dict[str, list[tuple[int, ...]]]:
+    """What two workers draw for rows, by stream; nothing, if the loop takes no data set."""
+    set_seeds(1)
+    ledger.take()
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 4, "num_workers": 2, "compress_prob": 0.0}
+    with contextlib.suppress(Exception):
+        tree.train(light_model(tree, ledger), DrawnRows(), **options)
+    rows = [row for event in ledger.take() if event.bits is not None for row in event.bits.tolist()]
+    return {"torch": [tuple(row[:DRAWN]) for row in rows], "numpy": [tuple(row[DRAWN:]) for row in rows]}
+
+
+def stray_device(tree: Tree, ledger: Ledger) -> str:
+    """Where the first micro-batch is if not where the model is, on a device that computes nothing."""
+    model = light_model(tree, ledger).to("meta")
+    ledger.take()
+    with contextlib.suppress(Exception):  # a loss that is nowhere can't be read
+        tree.train(model, tree.bits(8, LENGTH), compress_prob=0.0)
+    devices = [event.bits.device.type for event in ledger.take() if event.bits is not None]
+    return "" if devices[:1] in ([], ["meta"]) else f"the {devices[0]}"
+
+
+def held_more(tree: Tree, ledger: Ledger, options: dict[str, Any]) -> tuple[int, str]:
+    """How many tensors more, or graphs, a run of 48 micro-batches holds than one of 3, and the call of the long one."""
+    held, kind = [], tree.kind
+    for epochs, rows in ((1, 24), (2, 192)):
+        counts = list[tuple[int, int]]()
+
+        def count(counts: list[tuple[int, int]] = counts) -> None:
+            ledger.take()
+            counts.append(held_tensors() if len(counts) % 11 == 2 else (0, 0))  # noqa: PLR2004 - it takes its time
+
+        with before_forwards(kind, count):
+            run = train(tree, ledger, rows, light=True, epochs=epochs, **options)
+        held.append([max(column) for column in zip(*counts, strict=True)])
+    return max(after - before for before, after in zip(*held, strict=True)), run.call
+
+
+def trouble_with_a_skip(tree: Tree, ledger: Ledger, options: dict[str, Any]) -> tuple[str, Run]:
+    """What is wrong where one micro-batch's loss is no number; nothing, if its update is made, or left out rightly."""
+    said, kind = io.StringIO(), tree.kind
+    with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stdout(said), spoilt_forward(kind, 3):
+        warnings.simplefilter("always")
+        run = train(tree, ledger, 48, light=True, epochs=2, lr=0.01, **options)
+    planned = planned_updates(48, epochs=2, batch_size=8, **options)
+    skipped = planned - len(run.updates)
+    if skipped > 1:
+        return f"{skipped} of {planned} updates are skipped, where one gradient was no number", run
+    paces = [event.kind for event in run.events if event.kind in ("step", "scheduler")]
+    expected = [one_cycle(at, planned, 0.01) for at in range(len(run.rates))]
+    goes_on = not np.allclose(run.rates, expected, rtol=1e-6, atol=0) or paces.count("scheduler") > len(run.updates)
+    if skipped and goes_on and not (warned or said.getvalue()):
+        return "an update is skipped, the schedule goes on, and nothing says so", run
+    return "", run

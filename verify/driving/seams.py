@@ -1,0 +1,254 @@
+"""A tree through its seams: our words for its parts and options, told to it in its own. In child processes only.
+
+Where the parts are, the parent has found (patches/seams.py); here they are imported and called. What a tree has not, or
+what is not known to be what, is a MissingSeam, which is no verdict on the tree.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import runpy
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+DRIVER = "bitpatch_seams.py"
+STANDARD = {  # where a tree has its parts that is laid out as ours
+    "model": "bit_transformer.model:BitTransformerLM",
+    "update": "bit_transformer.training:train_loop",
+    "command-line": "bit_transformer.training:main",
+    "gate": "bit_transformer.safety:SafetyGate",
+}
+NEUTRAL: dict[str, Any] = {  # options that say nothing: a tree without them is as one with these values
+    "reversible": False,
+    "use_act": False,
+    "use_checkpoint": False,
+    "chunk_size": None,
+    "overlap": 0,
+    "full_attn_logging": None,
+    "accum_steps": 1,
+    "amp": "off",
+    "compile": False,
+    "extra_steps": 0,
+    "num_workers": 0,
+    "compress_prob": 0.0,
+    "direct_prob": 0.0,
+    "global_step": 0,
+    "log": False,
+    "forward_kwargs": None,
+}
+SIZES = ("dim_feedforward",)  # what a tree may work out by itself
+ALSO = {"layers": "num_layers", "checkpointing": "use_checkpoint", "act": "use_act"}  # as our command line spells them
+ON = {"amp": "bf16"}  # our value of an option that is on or off elsewhere
+
+
+class MissingSeam(BaseException):  # which no judge takes for what the tree raises
+    """A tree cannot be driven somewhere: which seam that is, what is missing, and the line that settles it."""
+
+    def __init__(self, seam: str, lack: str, settle: str = "") -> None:
+        super().__init__(f"seam {seam}: {lack}" + (f"; settle it: {settle}" if settle else ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a tree: where it is, how it spells our options, and what its other parameters are for."""
+
+    seam: str
+    where: str  # "module:qualified.name"
+    options: Mapping[str, str]  # ours -> theirs; of a tree that is laid out as ours there are none
+    roles: Mapping[str, str]  # parameter -> "model", "data", or "module:Class" of a record of options
+
+    def load(self) -> Any:
+        """The class or function itself, or what is at the place of the seam."""
+        return loaded(self.where)
+
+    @property
+    def is_method(self) -> bool:
+        """Whether it is a method of something that has to be made first."""
+        return "." in self.where.partition(":")[2]
+
+    @property
+    def steps(self) -> list[Callable[..., Any]]:
+        """What is called in turn: a class, and then its method."""
+        module, _, inner = self.where.partition(":")
+        return [loaded(f"{module}:{inner.rpartition('.')[0]}"), self.load()] if self.is_method else [self.load()]
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The parameters of all that is called, and the fields of its records."""
+        found = {name: each for step in self.steps for name, each in inspect.signature(step).parameters.items()}
+        for record in self.records.values():
+            found |= inspect.signature(record).parameters
+        return {name: each for name, each in found.items() if name != "self"}
+
+    @property
+    def records(self) -> dict[str, type]:
+        """The records of options, by the parameter that takes each."""
+        return {name: loaded(role) for name, role in self.roles.items() if ":" in role}
+
+    def takes(self, option: str) -> bool:
+        """Whether the part has one of our options."""
+        own = self.parameters
+        return self.options.get(option, option) in own or any(each.kind is each.VAR_KEYWORD for each in own.values())
+
+    def told(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options in the tree's own words. Raises MissingSeam where it has none for what is asked for."""
+        own, said = self.parameters, {}
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in own.values())
+        for name, value in options.items():
+            theirs = self.options.get(name, name)
+            if theirs not in own and not takes_any:
+                if name in SIZES or (name in NEUTRAL and not value) or value == NEUTRAL.get(name, value):
+                    continue
+                line = f'pyproject.toml: [tool.bitpatch.options.{self.seam}] {name} = "..."'
+                raise MissingSeam(self.seam, f"{self.where} takes no {name}", line)
+            if value is None and name == "full_attn_logging" and isinstance(default_of(own.get(theirs)), bool):
+                continue  # left to the tree
+            is_switch = isinstance(default_of(own.get(theirs)), bool)
+            said[theirs] = value == ON[name] if name in ON and is_switch else value
+        return said
+
+    def call(self, options: Mapping[str, Any], **given: Any) -> Any:
+        """Call it with our options, and what it is to work on by its role."""
+        said = self.told(options)
+        for parameter, record in self.records.items():
+            fields = inspect.signature(record).parameters
+            said[parameter] = record(**{name: said.pop(name) for name in list(said) if name in fields})
+        roles = {role: name for name, role in self.roles.items()}
+        for role, value in given.items():
+            said[roles.get(role, role)] = value
+        result: Any = None
+        for number, step in enumerate(self.steps):
+            own = inspect.signature(step).parameters
+            takes_any = any(each.kind is each.VAR_KEYWORD for each in own.values())
+            mine = {name: value for name, value in said.items() if name in own or takes_any}
+            self._require(own, mine, is_method=number > 0)
+            result = step(**mine) if number == 0 else step(result, **mine)
+        return result
+
+    def _require(self, own: Mapping[str, inspect.Parameter], mine: Mapping[str, Any], *, is_method: bool) -> None:
+        needed = [
+            each.name
+            for each in list(own.values())[is_method:]
+            if each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+        ]
+        if unknown := [name for name in needed if name not in mine]:
+            settle = f"a function {FUNCTIONS.get(self.seam, self.seam)} in {DRIVER}"
+            raise MissingSeam(self.seam, f"what {self.where} wants for {', '.join(unknown)} is not known", settle)
+
+
+def telling(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say something: a tree without the others is as one with them."""
+    return {name: value for name, value in options.items() if name not in NEUTRAL or value != NEUTRAL[name]}
+
+
+FUNCTIONS = {"update": "train(model, data, **options)", "model": "model(**config)"}
+
+
+def default_of(parameter: inspect.Parameter | None) -> Any:
+    return parameter.default if parameter is not None else None
+
+
+def loaded(where: str) -> Any:
+    """What "module:qualified.name" names. Raises MissingSeam where the tree has no such thing."""
+    module, _, inner = where.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise MissingSeam(where, "the tree has no such module", "name what there is in pyproject.toml") from error
+    for word in inner.split(".") if inner else ():
+        if not hasattr(found, word):
+            raise MissingSeam(where, f"{module} has no {inner}", "name what there is in pyproject.toml")
+        found = getattr(found, word)
+    return found
+
+
+class Seams:
+    """The seams of a tree: as they were found, or where a tree has them that is laid out as ours."""
+
+    def __init__(self, root: Path, found: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.found = found
+        self.driver = own_driver(root)
+
+    def part(self, seam: str) -> Part:
+        """The part of a seam. Raises MissingSeam."""
+        if self.found is None and seam in STANDARD:
+            return Part(seam, STANDARD[seam], {}, {})
+        given = (self.found or {}).get(seam)
+        if given is None or "where" not in given:
+            settle = (given or {}).get("settle", f"pyproject.toml: [tool.bitpatch.seams] {seam}")
+            raise MissingSeam(seam, "is not found", settle)
+        return Part(seam, given["where"], given["options"], given["roles"])
+
+    def load_loop(self) -> None:
+        """Import the module of the training loop."""
+        if not hasattr(self.driver, "train"):
+            self.part("update").load()
+
+    def model(self, config: Mapping[str, Any]) -> nn.Module:
+        """A model by our options."""
+        if (make := getattr(self.driver, "model", None)) is not None:
+            made: nn.Module = make(**telling(config))
+            return made
+        model: nn.Module = self.part("model").call(config)
+        return model
+
+    def train(self, model: nn.Module, data: Any, options: Mapping[str, Any]) -> Any:
+        """Train a model on rows [N, L], or a data set of them, by our options; what the tree's own loop returns."""
+        if (run := getattr(self.driver, "train", None)) is not None:
+            return run(model, data, **telling(options))
+        part = self.part("update")
+        if self.found is None:
+            return part.load()(model, data, **options)
+        return part.call(options, model=model, data=data)
+
+    def command(self, words: Sequence[str]) -> None:
+        """Run the tree's command line by our options, "--name value", as `python -m` would."""
+        if (main := getattr(self.driver, "main", None)) is not None:
+            main(list(words))
+            return
+        part = self.part("command-line")
+        module, _, inner = part.where.partition(":")
+        sys.argv = [module, *(spoken(part, words) if self.found is not None else words)]
+        if inner:
+            part.load()()
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def spoken(part: Part, words: Sequence[str]) -> list[str]:
+    """Words of a command line, "--name value" of our options, in the tree's own. Raises MissingSeam."""
+    said, pending = list[str](), deque(words)
+    while pending:
+        name = pending.popleft().removeprefix("--")
+        values = [] if not pending or pending[0].startswith("--") else [pending.popleft()]
+        theirs = part.options.get(ALSO.get(name, name))
+        if theirs is None:
+            line = f'pyproject.toml: [tool.bitpatch.options.command-line] {name} = "..."'
+            raise MissingSeam(part.seam, f"the command line of {part.where.rstrip(':')} takes no --{name}", line)
+        if part.roles.get(theirs) == "switch":
+            said += [theirs] if not values or values[0] not in ("off", "false", "False", "0") else []
+        else:
+            said += [*([theirs] if theirs.startswith("-") else []), *values]
+    return said
+
+
+def own_driver(root: Path) -> ModuleType | None:
+    """The module by which a tree says itself how it is driven, if it has one."""
+    file = root / DRIVER
+    if not file.is_file():
+        return None
+    spec = importlib.util.spec_from_file_location("bitpatch_seams", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,160 @@
+"""Where a property is said to hold: the axes, and the points at which it is tried. In child processes only.
+
+A check names the axes that its property quantifies over. A covering array lets each pair of their values occur; where
+a check is given time (`verify --thorough`), random points fill it. What the tree does not take is no axis of it.
+"""
+
+import functools
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from allpairspy import AllPairs
+
+from ..running.evidence import Evidence
+from .tree import Tree
+
+MODEL: dict[str, tuple[Any, ...]] = {  # axes of a model
+    "num_layers": (1, 2),
+    "width": ((8, 2), (6, 6), (32, 2), (16, 1)),  # d_model and nhead: heads of 4, 1, 16
+    "windows": ((None, 0), (4, 2), (5, 0), (3, 4)),  # chunk_size and overlap
+    "reversible": (False, True),
+    "use_act": (False, True),
+    "use_checkpoint": (False, True),
+    "full_attn_logging": (None, False, True),
+}
+LOOP: dict[str, tuple[Any, ...]] = {  # axes of a training loop
+    "accum_steps": (1, 2, 3),
+    "amp": ("off", "bf16"),
+    "batch_size": (4, 1, 8),
+    "epochs": (1, 2, 4),
+    "extra_steps": (0, 1, 3),
+    "compress_prob": (0.0, 1.0),
+    "direct_prob": (0.0, 1.0),
+    "num_workers": (0, 2),
+}
+OTHERS: dict[str, tuple[Any, ...]] = {  # axes of what is done with them
+    "seed": (0, 1, 7),
+    "rows": (1, 5, 24),
+    "length": (18, 1, 2, 17, 33),  # bits of a row
+    "dropout": (0.0, 0.2),
+    "training": (True, False),
+    "causal": (True, False),
+}
+SPREAD = {"width": ("d_model", "nhead"), "windows": ("chunk_size", "overlap")}  # axes of two arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of each axis."""
+
+    values: dict[str, Any]
+
+    def __getitem__(self, axis: str) -> Any:
+        """The value of an axis."""
+        return self.values[axis]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{axis}={value!r}" for axis, value in self.values.items())
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments of the model."""
+        given: dict[str, Any] = {}
+        for axis in MODEL.keys() & self.values.keys():
+            names = SPREAD.get(axis, (axis,))
+            given |= dict(zip(names, self[axis] if axis in SPREAD else (self[axis],), strict=True))
+        return given
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the training loop."""
+        return {axis: self[axis] for axis in LOOP if axis in self.values}
+
+
+class Points:
+    """The points at which a property is tried on a tree, and which of them were."""
+
+    def __init__(self, tree: Tree, axes: dict[str, Sequence[Any]], allowed: Callable[[dict[str, Any]], bool]) -> None:
+        self.seconds = tree.seconds
+        self.axes = {axis: tuple(values) for axis, values in axes.items() if holds(tree, axis)}
+        self.allowed = allowed
+        self.done: list[Point] = []
+
+    def __iter__(self) -> Iterator[Point]:
+        """Each point in turn; it counts as tried when the next one is asked for."""
+        for point in itertools.chain(self._covering(), self._drawn()):
+            yield point
+            self.done.append(point)
+
+    def _covering(self) -> Iterator[Point]:
+        """Points in which each pair of values of two axes occurs that may be together."""
+        many = {axis: values for axis, values in self.axes.items() if len(values) > 1}
+        only = {axis: values[0] for axis, values in self.axes.items() if len(values) == 1}
+        if len(many) < 2:  # noqa: PLR2004 - there are no pairs
+            rows: Any = itertools.product(*many.values())
+        else:
+            rows = AllPairs(list(many.values()), filter_func=lambda row: self._may_be(only, list(many), row))
+        for row in rows:
+            if self._may_be(only, list(many), row):
+                found = only | dict(zip(many, row, strict=True))
+                yield Point({axis: found[axis] for axis in self.axes})
+
+    def _may_be(self, only: dict[str, Any], names: Sequence[str], row: Sequence[Any]) -> bool:
+        return self.allowed(only | dict(zip(names, row, strict=False)))
+
+    def _drawn(self) -> Iterator[Point]:
+        """Random points, for as long as there is processor time."""
+        stream, began = random.Random(0), time.process_time()  # noqa: S311 - no secret
+        while time.process_time() - began < self.seconds:
+            values = {axis: stream.choice(values) for axis, values in self.axes.items()}
+            if self.allowed(values):
+                yield Point(values)
+
+    def covered(self) -> dict[str, Any]:
+        """What was tried: the values of each axis, and how many pairs of values occurred, of how many."""
+        seen = {pair for point in self.done for pair in itertools.combinations(repr_items(point.values), 2)}
+        possible = sum(len(a) * len(b) for a, b in itertools.combinations(self.axes.values(), 2))
+        tried = {axis: sorted({repr(point[axis]) for point in self.done}) for axis in self.axes}
+        return {"points": len(self.done), "axes": tried, "pairs": len(seen), "of_pairs": possible}
+
+
+def repr_items(values: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(axis, repr(value)) for axis, value in values.items()]
+
+
+def holds(tree: Tree, axis: str) -> bool:
+    """Whether a tree has what an axis is about."""
+    if axis in MODEL:
+        return all(tree.model_takes(name) for name in SPREAD.get(axis, (axis,)))
+    return axis not in LOOP or tree.loop_takes(axis)
+
+
+def always(_: dict[str, Any]) -> bool:
+    """Let all values be together."""
+    return True
+
+
+def over(
+    *axes: str, allowed: Callable[[dict[str, Any]], bool] = always, **own: Sequence[Any]
+) -> Callable[[Callable[..., Evidence]], Callable[..., Evidence]]:
+    """Give a check points as its last argument: of declared axes by their names, and of others with their values.
+
+    `allowed` says of the values of some axes, perhaps not yet of all, whether they may be together.
+    """
+    declared = MODEL | LOOP | OTHERS
+    chosen = {axis: declared[axis] for axis in axes} | own
+
+    def decorate(function: Callable[..., Evidence]) -> Callable[..., Evidence]:
+        @functools.wraps(function)
+        def judge(tree: Tree, *others: Any) -> Evidence:
+            points = Points(tree, chosen, allowed)
+            return replace(function(tree, *others, points), covered=points.covered())
+
+        judge.axes = tuple(chosen)  # type: ignore[attr-defined]
+        return judge
+
+    return decorate

@@ -1,0 +1,329 @@
+"""Runs of a tree's train_loop and of its command line, seen by a ledger. In child processes only."""
+
+import contextlib
+import functools
+import io
+import math
+import random
+import string
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..running.evidence import Evidence, at_most, failed, unproven
+from .seams import MissingSeam
+from .spies import Event, Ledger, Update, updates
+from .tree import Tree
+
+LENGTH = 18  # bits a row
+REPORTED = ("loss", "acc", "accuracy")  # last words of the keys of a history that no grouping may change
+
+Order = list[list[list[int]]]  # an epoch's micro-batches' rows, each by its place in the data
+
+
+class Stopped(Exception):
+    """The tree cannot be judged further: what is wrong, and the call that shows it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one call of train_loop did."""
+
+    call: str
+    model: nn.Module
+    data: Tensor
+    events: list[Event]
+    history: Any
+    options: dict[str, Any]
+    streams: tuple[tuple[int, ...], ...] = ()  # what its rows are, run-length encoded and cut to fit
+
+    @property
+    def updates(self) -> list[Update]:
+        return updates(self.events)
+
+    @property
+    def micro_batches(self) -> list[Tensor]:
+        return [event.bits for event in self.events if event.bits is not None]
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of each update."""
+        return [update.step.lr or 0.0 for update in self.updates]
+
+    @property
+    def order(self) -> Order:
+        """Which rows make the micro-batches of each epoch, raw or as streams."""
+        epochs, count = self.options.get("epochs", 1), len(self.micro_batches)
+        if not count or count % epochs:
+            raise Stopped(f"{count} micro-batches do not make {epochs} equal epochs", self.call)
+        found = [self.places(bits) for bits in self.micro_batches]
+        if any(place < 0 for places in found for place in places):
+            raise Stopped("what enters the model is not the rows that were handed over", self.call)
+        return [found[at : at + count // epochs] for at in range(0, count, count // epochs)]
+
+    def places(self, bits: Tensor) -> list[int]:
+        """Where in the data each row of a micro-batch [rows, T] comes from; -1 for nowhere."""
+        if bits.dim() != 2 or bits.is_floating_point():  # noqa: PLR2004 - rows and bits
+            raise Stopped(f"{bits.dtype} {list(bits.shape)} enters the model, not integer bits [rows, T]", self.call)
+        width = bits.shape[1]
+        known = {stream + (width - len(stream)) * (0,): place for place, stream in enumerate(self.streams)}
+        known |= {tuple(row): place for place, row in enumerate(self.data.tolist())}
+        return [known.get(tuple(row), -1) for row in bits.tolist()]
+
+    def scored(self, micro_batch: Tensor) -> Tensor | None:
+        """Which next bits [rows, L - 1] of a micro-batch are its rows' own, and no padding.
+
+        None if it holds neither rows of the data nor their streams.
+        """
+        rows, known = [tuple(row) for row in micro_batch.tolist()], {tuple(row) for row in self.data.tolist()}
+        widths = [len(row) for row in rows]
+        if not known.issuperset(rows):
+            fitting = [{len(stream) for stream in self.streams if is_padded(stream, row)} for row in rows]
+            if any(len(found) != 1 for found in fitting):
+                return None
+            widths = [found.pop() for found in fitting]
+        return torch.arange(1, micro_batch.shape[1]) < torch.tensor(widths)[:, None]
+
+
+def is_padded(stream: tuple[int, ...], row: tuple[int, ...]) -> bool:
+    """Whether a row is a stream with zeros behind it, or without."""
+    return row[: len(stream)] == stream and not any(row[len(stream) :])
+
+
+def watching(*options: str) -> Callable[[Callable[[Tree, Ledger], Evidence]], Callable[[Tree], Evidence]]:
+    """Give a check a ledger that was made before the tree was imported; fail where train_loop lacks an option."""
+
+    def decorate(function: Callable[[Tree, Ledger], Evidence]) -> Callable[[Tree], Evidence]:
+        @functools.wraps(function)
+        def judge(tree: Tree) -> Evidence:
+            ledger = Ledger()
+            ledger.watch_tree(tree)
+            missing = (tree.require_option(option) for option in options)
+            lack = next((each for each in missing if each is not None), None)
+            if lack is not None:
+                return lack
+            try:
+                return function(tree, ledger)
+            except Stopped as stopped:
+                return failed(*stopped.args)
+
+        return judge
+
+    return decorate
+
+
+def train(
+    tree: Tree,
+    ledger: Ledger,
+    rows: int,
+    *,
+    config: dict[str, Any] | None = None,
+    light: bool = False,
+    alike: bool = False,
+    uneven: bool = False,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 1,
+    prepare: Callable[[nn.Module], object] | None = None,
+    **options: Any,
+) -> Run:
+    """Call the tree's train_loop with the ledger open and the weights scaled, on random rows, or one repeated.
+
+    Rows that are `uneven` have short runs of equal bits and long ones, so that their streams differ in length. A
+    `light` model computes next to nothing. Options that are None are left out. Raises Stopped where the tree raises.
+    """
+    model = light_model(tree, ledger) if light else tree.model(dtype=dtype, **config or {})
+    for weight in model.parameters():
+        weight.data.mul_(scale)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+    if prepare is not None:
+        prepare(model)
+    data = tree.bits(1, LENGTH).repeat(rows, 1) if alike else tree.bits(rows, LENGTH)
+    if uneven:
+        data = torch.stack([row.repeat_interleave(1 + 2 * (at % 5))[:LENGTH] for at, row in enumerate(data)])
+    streams = streams_of(tree, data, (config or {}).get("max_seq_len", 64))
+    shown = f"bits(1, {LENGTH}).repeat({rows}, 1)" if alike else f"bits({rows}, {LENGTH})"
+    arguments = "".join(f", {name}={value!r}" for name, value in options.items())
+    call = f"train_loop(model, {f'stretched({shown})' if uneven else shown}{arguments})"
+    call = f"manual_seed({seed}); {call}" if seed != 1 else call
+    set_seeds(seed)
+    ledger.take()
+    given = {"compress_prob": 0.0, "direct_prob": 0.0} | options
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        history = tree.train(model, data, **given)
+    except Exception as error:
+        raise Stopped(f"{type(error).__name__}: {error}", call) from error
+    return Run(call, model, data, ledger.take(), history, given, streams)
+
+
+def streams_of(tree: Tree, data: Tensor, longest: int) -> tuple[tuple[int, ...], ...]:
+    """The run-length stream of each row, cut to fit, which is the tree's to say; none where it has no encoder."""
+    try:
+        compress = tree.part("compression", "compress_bits")
+    except MissingSeam:
+        return ()
+    return tuple(tuple(compress(row).tolist()[:longest]) for row in data)
+
+
+def set_seeds(seed: int) -> None:
+    """Set the global random streams."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def light_model(tree: Tree, ledger: Ledger) -> nn.Module:
+    """A model of the tree's class whose logits are a parameter of its own, whatever enters it."""
+    kind = tree.kind
+
+    class Light(kind):  # type: ignore[misc, valid-type]
+        def forward(self, bits: Tensor, *_: Any, **__: Any) -> Any:
+            return self.coin[0].expand(*bits.shape, 2).clone(), {}
+
+    ledger.watch_model(Light)
+    model: nn.Module = Light(d_model=4, nhead=2, num_layers=1, dim_feedforward=4, max_seq_len=64)
+    for name in dict(model.named_children()):
+        setattr(model, name, nn.Identity())
+    model.coin = nn.Parameter(torch.full((1, 2), 0.5))
+    return model
+
+
+def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | None:
+    """Run the tree's command line, by our options, on 39 short rows of text, here; return its exit status."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        text = Path(folder, "text.txt")
+        text.write_text(3 * string.ascii_letters, encoding="utf-8")
+        small = ["--layers", "1", "--d_model", "8", "--nhead", "2", "--max_seq_len", "36"]
+        ledger.take()
+        try:
+            tree.seams.command(["--data", str(text), *small, *flags])
+        except SystemExit as end:
+            return end.code
+    return None
+
+
+def command_line(flags: Sequence[str]) -> str:
+    """What a user types to see a run of the command line again."""
+    return " ".join(["python -m bit_transformer.training --data FILE --max_seq_len 36", *flags])
+
+
+def mean_gradient(model: nn.Module, rows: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+    """The gradient of the mean cross-entropy of each next bit of rows [B, T]."""
+    return scored_gradient(model, [(rows, torch.ones_like(rows[:, 1:], dtype=torch.bool))], **kwargs)
+
+
+def scored_gradient(model: nn.Module, parts: Sequence[tuple[Tensor, Tensor]], **kwargs: Any) -> dict[str, Tensor]:
+    """The gradient of the mean cross-entropy over all next bits of some micro-batches [B, L] that are scored."""
+    model.train()
+    model.zero_grad(set_to_none=True)
+    total = sum(int(scored.sum()) for _, scored in parts)
+    for rows, scored in parts:
+        logits = model(rows, **kwargs)[0].double()  # [B, L, 2]
+        losses = -logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0]
+        (losses[scored].sum() / total).backward()
+    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def all_close(cases: list[tuple[Run, Update, Event]], bound: float = math.inf) -> Evidence:
+    """Compare the gradients that an event saw with those of the mean loss over all that is scored in its update.
+
+    They are taken at the weights of its step, and clipped to a norm.
+    """
+    if not cases:
+        return failed("train_loop makes no update")
+    worst, reproduce = 0.0, ""
+    for run, update, event in cases:
+        if not update.micro_batches:
+            return failed("a step without a micro-batch", run.call)
+        run.model.load_state_dict(update.step.weights or {}, strict=False)
+        scored = [run.scored(rows) for rows in update.micro_batches]
+        parts = [(rows, own) for rows, own in zip(update.micro_batches, scored, strict=True) if own is not None]
+        if len(parts) < len(scored):
+            return unproven(f"what enters the model is neither a row nor the stream of one, padded: {run.call}")
+        wanted = scored_gradient(run.model, parts, **run.options.get("forward_kwargs") or {})
+        if not any(grad.any() for grad in wanted.values()):
+            return unproven("the mean loss of a group has no gradient")
+        if missing := wanted.keys() - (event.grads or {}).keys():
+            return failed(f"no gradient of {', '.join(sorted(missing))} at a step", run.call)
+        share = min(1.0, bound / norm(wanted))
+        gap = distance(event.grads or {}, {name: share * grad for name, grad in wanted.items()})
+        if not (gap <= worst or math.isnan(worst)):
+            worst, reproduce = gap, run.call
+    detail = f"relative error of the worst of {len(cases)} updates"
+    allowed = 1e-5 if bound < math.inf else max(limit(run) for run, _, _ in cases)
+    return at_most(worst, allowed, detail, reproduce)
+
+
+def norm(grads: dict[str, Tensor]) -> float:
+    """The norm of all gradients together."""
+    return math.hypot(*(grad.norm().item() for grad in grads.values()))
+
+
+def distance(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    """The largest difference, relative to the largest value wanted; what is missing counts as zero."""
+    scale = max(value.abs().max().item() for value in wanted.values())
+    zero = torch.zeros(())
+    pairs = [(found.get(name, zero), wanted.get(name, zero)) for name in {*found, *wanted}]
+    return max((a - b).abs().max().item() for a, b in pairs) / scale
+
+
+def limit(run: Run) -> float:
+    """What rounding may amount to: forks that compute the loss in float32 round more."""
+    losses = [event.loss for event in run.events if event.loss is not None]
+    return 1e-10 if all(loss.dtype is torch.float64 for loss in losses) else 1e-5
+
+
+def first_difference(found: list[str], planned: list[str]) -> str:
+    """Say where two lists of events part."""
+    at = next((at for at, pair in enumerate(zip(found, planned, strict=False)) if pair[0] != pair[1]), None)
+    if at is None:
+        return f"{len(found)} events, not {len(planned)}"
+    return f"event {at} is {found[at]}, not {planned[at]}, after {' '.join(found[max(0, at - 4) : at]) or 'none'}"
+
+
+def reported(run: Run) -> dict[str, float]:
+    """The finite losses and accuracies in a history that is a list of records, by key and epoch."""
+    return {
+        f"{key} of epoch {epoch}": float(value)
+        for epoch, record in enumerate(run.history if isinstance(run.history, list) else [])
+        for key, value in (record.items() if isinstance(record, dict) else [])
+        if key.split("_")[-1] in REPORTED and isinstance(value, (int, float, Tensor)) and math.isfinite(value)
+    }
+
+
+def group_sizes(micro_batches: int, accum_steps: int) -> list[int]:
+    """How many micro-batches each update of an epoch takes."""
+    return [min(accum_steps, micro_batches - start) for start in range(0, micro_batches, accum_steps)]
+
+
+def planned_sizes(run: Run) -> list[int]:
+    """How many micro-batches each update of a run takes, given how many there were: one an epoch at least."""
+    epochs, accum_steps = run.options.get("epochs", 1), run.options.get("accum_steps", 1)
+    groups: list[int] = epochs * group_sizes(max(1, len(run.micro_batches) // epochs), accum_steps)
+    return groups
+
+
+def planned_rows(rows: int, batch_size: int = 8, extra_steps: int = 0) -> list[int]:
+    """How many rows each micro-batch of an epoch has."""
+    sizes = [min(batch_size, rows - at) for at in range(0, rows, batch_size)]
+    return sizes + extra_steps * sizes[-1:]
+
+
+def planned_updates(rows: int, **options: Any) -> int:
+    """How many updates a run of train_loop makes."""
+    micro_batches = planned_rows(rows, options.get("batch_size", 8), options.get("extra_steps", 0))
+    epochs: int = options.get("epochs", 1)
+    return epochs * len(group_sizes(len(micro_batches), options.get("accum_steps", 1)))

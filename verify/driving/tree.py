@@ -1,0 +1,91 @@
+"""The tree under test, as a check sees it. Imported in child processes only."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..running.evidence import Evidence, failed
+from .seams import MissingSeam, Seams, loaded
+
+
+class Tree:
+    """A BitTransformerLM tree that this process has on its path."""
+
+    def __init__(self, path: Path, seconds: float = 0.0, driving: dict[str, Any] | None = None) -> None:
+        self.path = path
+        self.seconds = seconds  # of processor time that a check may fill with random points
+        given = driving or {}
+        sys.path[:0] = [str(path / root) for root in reversed(given.get("roots", [""]))]
+        self.states: dict[str, str] = given.get("states", {})  # of the tasks that bring an option, if the loop lacks it
+        self.seams = Seams(path, given.get("seams"))
+
+    def module(self, name: str) -> ModuleType:
+        """Import one of the tree's modules: `model`, `training`, ... Raises MissingSeam where it has none so called."""
+        module: ModuleType = loaded(f"bit_transformer.{name}:")
+        return module
+
+    def part(self, module: str, name: str) -> Any:
+        """What one of the tree's modules defines under a name. Raises MissingSeam where there is no such thing."""
+        return loaded(f"bit_transformer.{module}:{name}")
+
+    @property
+    def model_module(self) -> ModuleType:
+        """The module that defines its models."""
+        return sys.modules[self.kind.__module__]
+
+    @property
+    def kind(self) -> type[nn.Module]:
+        """The class of its models."""
+        kind: type[nn.Module] = self.seams.part("model").load()
+        return kind
+
+    def train(self, model: nn.Module, data: Any, **options: Any) -> Any:
+        """Train a model on rows of bits [N, L], or a data set of them; what the tree's own loop returns."""
+        return self.seams.train(model, data, options)
+
+    def model(self, seed: int = 0, dtype: torch.dtype = torch.float64, **config: Any) -> nn.Module:
+        """A small BitTransformerLM in training mode, without dropout, its weights set by the seed."""
+        defaults = {
+            "d_model": 8,
+            "nhead": 2,
+            "num_layers": 1,
+            "dim_feedforward": 16,
+            "max_seq_len": 64,
+            "use_checkpoint": False,
+        }
+        torch.manual_seed(seed)
+        model = self.seams.model(defaults | config)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        return model.to(dtype)
+
+    def model_takes(self, name: str) -> bool:
+        """Whether the model has such an argument."""
+        return hasattr(self.seams.driver, "model") or self.seams.part("model").takes(name)
+
+    def loop_takes(self, name: str) -> bool:
+        """Whether the training loop has such an option."""
+        return hasattr(self.seams.driver, "train") or self.seams.part("update").takes(name)
+
+    def require_option(self, name: str) -> Evidence | None:
+        """What is to be said of a training loop that has no such option; None of one that has.
+
+        Raises MissingSeam where the tree may have it under a name that is not known.
+        """
+        if self.loop_takes(name):
+            return None
+        where = self.seams.part("update").where.partition(":")[2]
+        if self.states.get(name, "missing") in ("missing", "partial"):
+            return failed(f"{where} takes no {name}")
+        line = f'pyproject.toml: [tool.bitpatch.options.update] {name} = "..."'
+        raise MissingSeam("update", f"{where} takes no {name}, though something like it is there", line)
+
+    @staticmethod
+    def bits(rows: int, length: int, seed: int = 0) -> Tensor:
+        """Random bits [rows, length] that the seed fixes."""
+        return torch.randint(0, 2, (rows, length), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,1 @@
+"""The order of the training runs, and a finished run judged."""

@@ -1,0 +1,205 @@
+"""What verify found out about a tree: the data classes, their JSON, their plain text."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ..running.evidence import Evidence, Verdict
+
+
+class Outcome(StrEnum):
+    """The verdict on a task or a tree, the gravest first."""
+
+    VIOLATED = "violated"
+    ERROR = "error"
+    UNPROVEN = "unproven"
+    VERIFIED = "verified"
+
+
+OUTCOMES = {
+    Verdict.FAIL: Outcome.VIOLATED,
+    Verdict.ERROR: Outcome.ERROR,
+    Verdict.UNPROVEN: Outcome.UNPROVEN,
+    Verdict.PASS: Outcome.VERIFIED,
+}
+EXIT_CODES = {Outcome.VERIFIED: 0, Outcome.VIOLATED: 4, Outcome.UNPROVEN: 5, Outcome.ERROR: 5}
+FIRST, LAST = 10, 20  # updates whose mean loss is a sanity fit's first and last
+COLUMNS = ("check", "verdict", "measured", "limit", "margin", "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one check said of one property."""
+
+    task: int
+    name: str
+    prop: str
+    evidence: Evidence
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The check's part of the verify JSON."""
+        evidence = self.evidence
+        return {
+            "name": self.name,
+            "property": self.prop,
+            "verdict": str(evidence.verdict),
+            "measured": finite(evidence.measured),
+            "limit": finite(evidence.limit),
+            "margin": evidence.margin,
+            "detail": detail_of(evidence),
+            "reproduce": evidence.reproduce,
+            "covered": evidence.covered,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """The results of a task's checks."""
+
+    task: int
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def id(self) -> str:
+        """The task's name, as in `task-11`."""
+        return f"task-{self.task}"
+
+    @property
+    def verdict(self) -> Outcome:
+        """The gravest verdict among the checks; without a check, unproven."""
+        return gravest(OUTCOMES[result.evidence.verdict] for result in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The task's part of the verify JSON."""
+        return {"id": self.id, "verdict": str(self.verdict), "checks": [result.to_json() for result in self.checks]}
+
+
+@dataclass(frozen=True, slots=True)
+class SanityFit:
+    """A short training run: its verdict, and per update the loss (bits per bit) and the learning rate."""
+
+    verdict: Verdict
+    detail: str
+    losses: tuple[float, ...]
+    rates: tuple[float, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The sanity fit's part of the verify JSON, without the curves."""
+        return {
+            "verdict": str(self.verdict),
+            "steps": len(self.losses),
+            "loss_first": finite(mean(self.losses[:FIRST])),
+            "loss_last": finite(mean(self.losses[-LAST:])),
+            "lr_last": self.rates[-1] if self.rates else None,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that one run of verify found out about a tree."""
+
+    tree: Path
+    tasks: tuple[TaskReport, ...]
+    sanity_fit: SanityFit | None
+    seconds: float
+
+    @property
+    def verdict(self) -> Outcome:
+        """The gravest verdict among the tasks and the sanity fit; of nothing, unproven."""
+        fits = () if self.sanity_fit is None else (OUTCOMES[self.sanity_fit.verdict],)
+        return gravest([*(task.verdict for task in self.tasks), *fits])
+
+    def to_json(self) -> dict[str, Any]:
+        """The verify JSON; its schema is schemas/verify.json."""
+        return {
+            "tree": str(self.tree),
+            "verdict": str(self.verdict),
+            "seconds": round(self.seconds, 3),
+            "tasks": [task.to_json() for task in self.tasks],
+            "sanity_fit": None if self.sanity_fit is None else self.sanity_fit.to_json(),
+        }
+
+
+def exit_code(report: Report) -> int:
+    """0 verified, 4 violated, 5 unproven or a check that ended in error."""
+    return EXIT_CODES[report.verdict]
+
+
+def gravest(outcomes: Iterable[Outcome]) -> Outcome:
+    """The gravest outcome; of none, unproven."""
+    return min(outcomes, key=list(Outcome).index, default=Outcome.UNPROVEN)
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; NaN of nothing."""
+    return sum(values) / len(values) if values else math.nan
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where JSON has no number for it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def detail_of(evidence: Evidence) -> str:
+    """The evidence's detail, led by a measured value that JSON cannot hold."""
+    if evidence.measured is None or math.isfinite(evidence.measured):
+        return evidence.detail
+    return f"measured {evidence.measured}; {evidence.detail}".removesuffix("; ")
+
+
+def text_of(report: Report) -> str:
+    """The report for people, as plain text."""
+    return "\n".join(plain_lines(report)) + "\n"
+
+
+def plain_lines(report: Report) -> Iterator[str]:
+    """The lines of the report for people."""
+    names = [len(result.name) for task in report.tasks for result in task.checks]
+    layout = f"  {{:{max([5, *names])}}} {{:8}} {{:>9}} {{:>9}} {{:>7}} {{:>7}}"
+
+    for task in report.tasks:
+        yield f"{task.id}: {task.verdict}"
+        if task.checks:
+            yield layout.format(*COLUMNS)
+        yield from (layout.format(*cells(result)) for result in task.checks)
+        yield from complaints(task)
+        yield ""
+    if report.sanity_fit is not None:
+        yield f"sanity fit: {report.sanity_fit.verdict}  {fit_summary(report.sanity_fit)}"
+    yield f"{report.tree}: {report.verdict} in {report.seconds:.1f} s"
+
+
+def cells(result: CheckResult) -> tuple[str, str, str, str, str, str]:
+    """A check's row under COLUMNS."""
+    evidence = result.evidence
+    margin = "" if evidence.margin is None else f"{evidence.margin:+.1f}"
+    numbers = ("" if value is None else f"{value:.3g}" for value in (evidence.measured, evidence.limit))
+    measured, limit = numbers
+    return result.name, str(evidence.verdict), measured, limit, margin, f"{result.seconds:.2f}"
+
+
+def complaints(task: TaskReport) -> Iterator[str]:
+    """What is to be said of each check that did not pass: property, detail, how to see it again."""
+    if not task.checks:
+        yield "  no check of this task is known"
+    for result in task.checks:
+        if result.evidence.verdict is Verdict.PASS:
+            continue
+        yield f"  {result.name}: {result.prop}"
+        for label, text in (("", detail_of(result.evidence)), ("reproduce: ", result.evidence.reproduce)):
+            if text:
+                yield "    " + label + text.replace("\n", "\n    ")
+
+
+def fit_summary(fit: SanityFit) -> str:
+    """The sanity fit in a line: losses in bits per bit, and why it did not pass."""
+    first, last = mean(fit.losses[:FIRST]), mean(fit.losses[-LAST:])
+    fall = f"loss {first:.3f} -> {last:.3f} bits per bit in {len(fit.losses)} updates" if fit.losses else ""
+    return "; ".join(part for part in (fall, fit.detail) if part)

@@ -1,0 +1,1 @@
+"""Who runs a check, in what process, within what limits, and what it may say."""

@@ -1,0 +1,82 @@
+"""What a check is, and what it may say: the data classes of verify."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..driving.tree import Tree
+
+
+class Verdict(StrEnum):
+    """What a check says of its property."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    FAIL = "fail"
+    UNPROVEN = "unproven"  # the property was not exercised
+    ERROR = "error"  # the check crashed, or ran out of time or memory
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a check saw: the numbers, a sentence, and one line that shows it again."""
+
+    verdict: Verdict
+    measured: float | None = None
+    limit: float | None = None
+    detail: str = ""
+    reproduce: str = ""
+    covered: dict[str, Any] | None = None  # the points at which the property was tried, where it has axes
+
+    @property
+    def margin(self) -> float | None:
+        """Decades between what was measured and its limit: positive is inside, negative is outside."""
+        if self.measured is None or not self.limit or not math.isfinite(self.measured):
+            return None
+        return round(math.log10(self.limit / max(abs(self.measured), 1e-17)), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One property of one task, and the function that looks for it in a tree."""
+
+    task: int
+    name: str
+    prop: str
+    function: "Callable[[Tree], Evidence]"
+
+
+CHECKS: dict[int, list[Check]] = {}
+
+
+def check(*, task: int, prop: str) -> "Callable[[Callable[[Tree], Evidence]], Callable[[Tree], Evidence]]":
+    """Register the decorated function as the check of a property of a task."""
+
+    def register(function: "Callable[[Tree], Evidence]") -> "Callable[[Tree], Evidence]":
+        CHECKS.setdefault(task, []).append(Check(task, function.__name__.replace("_", "-"), prop, function))
+        return function
+
+    return register
+
+
+def passed(detail: str) -> Evidence:
+    """The property was exercised and holds."""
+    return Evidence(Verdict.PASS, detail=detail)
+
+
+def failed(detail: str, reproduce: str = "") -> Evidence:
+    """The property was exercised and does not hold."""
+    return Evidence(Verdict.FAIL, detail=detail, reproduce=reproduce)
+
+
+def unproven(detail: str) -> Evidence:
+    """The property could not be exercised; `detail` says why."""
+    return Evidence(Verdict.UNPROVEN, detail=detail)
+
+
+def at_most(measured: float, limit: float, detail: str = "", reproduce: str = "") -> Evidence:
+    """Pass if measured <= limit; a NaN fails."""
+    verdict = Verdict.PASS if measured <= limit else Verdict.FAIL
+    return Evidence(verdict, float(measured), float(limit), detail, "" if verdict is Verdict.PASS else reproduce)

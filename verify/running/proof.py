@@ -1,0 +1,60 @@
+"""Have what a plan would write judged before it is written: in a copy of the tree, which is all that is changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ...patches.seams import driving
+from ...patches.task import Outcome as Planned
+from ...patches.task import Plan
+from ...patches.tree import open_tree
+from ..rendering.report import Outcome, Report, complaints
+from .runner import Progress, Zygote, verify
+
+MOST_BYTES = 64 * 2**20  # of a file that is copied: a judge needs code and samples, no data sets
+
+
+def judged(root: Path, package: Path, planned: Plan, on_event: Callable[[Progress], None]) -> Report:
+    """What the judges say of the tasks that a plan applies, on a copy of the tree with its changes.
+
+    `package` is the folder of the model's package in the tree. Raises VerifyUnavailable where torch is missing.
+    """
+    tasks = [each.task for each in planned.outcomes if each.outcome is Planned.APPLIED]
+    with tempfile.TemporaryDirectory(prefix="bitpatch-") as folder, Zygote() as zygote:
+        copy = Path(folder) / "tree"
+        shutil.copytree(root, copy, ignore=_needless, symlinks=True)
+        for change in planned.changes:
+            (copy / change.path).write_bytes(change.after)
+        driven = driving(open_tree(copy), tasks)
+        numbers, top = [task.number for task in tasks], copy if driven is not None else copy / package.parent
+        return verify(top, numbers, zygote=zygote, jobs=2, driving=driven, on_event=on_event)
+
+
+def with_reasons(planned: Plan, report: Report) -> Plan:
+    """The plan with the tasks refused that the judges did not verify, each with the checks that say so."""
+    said = {task.id: "\n".join(complaints(task)) for task in report.tasks if task.verdict is not Outcome.VERIFIED}
+    outcomes = tuple(
+        replace(each, outcome=Planned.REFUSED, reason=f"{each.task.id} would not hold\n{said[each.task.id]}")
+        if each.task.id in said
+        else each
+        for each in planned.outcomes
+    )
+    return replace(planned, outcomes=outcomes)
+
+
+def _needless(folder: str, names: list[str]) -> set[str]:
+    """What of a folder no judge needs: histories, environments, caches, data sets."""
+    needless = {name for name in names if name in (".git", ".hg", ".tox", ".nox", "node_modules", "__pycache__")}
+    for name in set(names) - needless:
+        path = os.path.join(folder, name)
+        is_environment = os.path.exists(os.path.join(path, "pyvenv.cfg"))
+        is_odd = not os.path.islink(path) and not os.path.isfile(path) and not os.path.isdir(path)
+        is_large = os.path.isfile(path) and os.path.getsize(path) > MOST_BYTES
+        if is_environment or is_odd or is_large:
+            needless.add(name)
+    return needless
