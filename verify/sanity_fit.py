@@ -147,9 +147,10 @@ def leak(model: "nn.Module", rows: "Tensor") -> float:
 
 
 def read_fit(answer: dict[str, Any], sample: Path, seconds: float) -> SanityFit:
-    """The sanity fit in an answer, judged; an error if its shape is wrong."""
-    if "verdict" in answer:
-        return SanityFit(Verdict.ERROR, str(answer.get("detail")), (), (), seconds)
+    """The sanity fit in an answer, judged; unproven where the tree cannot be driven, an error if its shape is wrong."""
+    if "verdict" in answer:  # there was no fit
+        verdict = Verdict.UNPROVEN if answer["verdict"] == Verdict.UNPROVEN else Verdict.ERROR
+        return SanityFit(verdict, str(answer.get("detail")), (), (), seconds)
     curves = [answer.get(name) for name in ("losses", "rates")]
     numbers = [answer.get(name) for name in ("peak", "leak")]
     for curve in curves:

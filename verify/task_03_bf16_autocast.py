@@ -84,7 +84,7 @@ def backward_runs_outside_autocast(tree: Tree, ledger: Ledger, points: Points) -
         run = train_at(tree, ledger, point)
         for kind in ("backward", "clip", "step", "scheduler"):
             on = [on for each, on in seen.autocast if each == kind]
-            if not on:
+            if not on and kind in ("backward", "step"):  # clips and rates may be written out
                 return failed(f"no {kind} was seen", f"{run.call} of {point}")
             if any(on):
                 found = f"{sum(on)} of {len(on)} times, {kind} ran under autocast"
@@ -102,7 +102,7 @@ def clips_once_before_each_step(tree: Tree, ledger: Ledger, points: Points) -> E
         run = train_at(tree, ledger, point, scale=8.0, amp=point["amp"])  # the clip bites
         call = run.call if point["amp"] == "bf16" else call
         acts = "".join(LETTERS.get(event.kind, "") for event in run.events)
-        if not re.fullmatch("(b+cs)+", acts):
+        if not re.fullmatch("(b+c?s)+", acts):  # gradients may be clipped by hand
             return failed(f"not backward, clip, step in turn, by their first letters: {acts or 'nothing'}", run.call)
         norms += [math.hypot(*(grad.norm() for grad in (update.step.grads or {}).values())) for update in run.updates]
     if not min(norms):
@@ -139,7 +139,7 @@ def gradients_follow_the_weights(tree: Tree, ledger: Ledger, points: Points) -> 
 def a_skipped_update_stops_the_schedule(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     for point in points:
         given: dict[str, Any] = {"rows": 24, "epochs": 2, "amp": point["amp"]}
-        planned = len(train_at(tree, ledger, point, **given).updates)
+        plain = train_at(tree, ledger, point, **given)
         said: list[str] = []
         with poisoned_gradient(tree, point["at"]), hearing(said), contextlib.redirect_stdout(io.StringIO()) as printed:
             try:
@@ -147,12 +147,13 @@ def a_skipped_update_stops_the_schedule(tree: Tree, ledger: Ledger, points: Poin
             except (ArithmeticError, RuntimeError, ValueError):
                 continue  # it says so
         call = f"{run.call} with a gradient that is no number in micro-batch {point['at']}"
-        kinds = [event.kind for event in run.events]
-        if kinds.count("scheduler") != kinds.count("step") and not said and not printed.getvalue():
-            return failed(f"{kinds.count('scheduler')} steps of the schedule, {kinds.count('step')} updates", call)
+        if run.goes_on(plain.rates) and not said and not printed.getvalue():
+            return failed(f"{len(run.updates)} updates, and the schedule is beyond them", call)
         grads = [grad for update in run.updates for grad in (update.step.grads or {}).values()]
-        if all(bool(grad.isfinite().all()) for grad in grads) and len(run.updates) < planned - 1:
-            return failed(f"{planned - len(run.updates)} updates are skipped where one gradient is no number", call)
+        if all(bool(grad.isfinite().all()) for grad in grads) and len(run.updates) < len(plain.updates) - 1:
+            return failed(
+                f"{len(plain.updates) - len(run.updates)} updates are skipped where one gradient is no number", call
+            )
     return passed("in the first group and in a later one")
 
 

@@ -24,6 +24,7 @@ from .driving.attention_runs import (
     STACK,
     Shape,
     first_call,
+    maps_in,
     under,
     weighted,
     within_ends,
@@ -133,7 +134,7 @@ def step(tree: Tree, visit: Visit) -> list[Tensor]:
     model = tree.model(dtype=precision[0], **config).train(trains)
     with under(precision), grad_mode():
         logits, telemetry = model(tree.bits(rows, length), causal=causal)
-    outputs = [logits.detach(), *tensors_in(telemetry["attention_maps"])]
+    outputs = [logits.detach(), *maps_in(telemetry)]
     if logits.requires_grad:
         grads = torch.autograd.grad(weighted(logits), list(model.parameters()), allow_unused=True)
         outputs += [grad for grad in grads if grad is not None]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .driving.attention_runs import MODES, PRELUDE, STACK, Shape, maps_in
+from .driving.attention_runs import MODES, PRELUDE, RANK, STACK, Shape, maps_in
 from .driving.explicit_attention import logging_shows
 from .driving.memory import Memory
 from .driving.operations import distance, tensors_in
@@ -31,7 +31,6 @@ OFF: Asked = {"full_attn_logging": False}
 LENGTHS = (64, 128, 192)  # evenly spaced, all multiples of the chunk
 BEND = 0.05  # of the growth from one of these lengths to the next, relative to it
 TOLERANCE = 1e-12  # of a map
-RANK = 4  # of a map [B, H, T, T]
 ROUNDING = 1e-5  # of the sum of a row, in float32
 
 

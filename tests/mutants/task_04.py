@@ -410,7 +410,7 @@ GOOD = [
             GROUPS,
             "        batches = with_extra_steps(loader, extra_steps)\n"
             "        groups = iter(lambda: list(islice(batches, accum_steps)), [])\n"
-            "        for batch, group, n in [(b, g, n) for g in groups for n, b in enumerate(g)]:\n"
+            "        for batch, group, n in ((b, g, n) for g in groups for n, b in enumerate(g)):\n"
             "            closes = n + 1 == len(group)\n",
         ),
         (

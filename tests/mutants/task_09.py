@@ -347,14 +347,28 @@ GOOD = [
         within(DENSE, (RATE, "dropout_p = self.dropout_p if self.training else 0.0")),
         within(CHUNKED, (RATE, "dropout_p = self.dropout_p * self.training")),
     ),
-    edit(
+    Mutant(
         "one-product-for-three",
-        "the three projections are one product",
+        "the three projections are one product, and what reads on from kept keys and values makes them itself",
         (
-            PROJECTED,
-            "        parts = (self.q_proj, self.k_proj, self.v_proj)\n"
-            "        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])\n"
-            "        q, k, v = F.linear(x, weight, bias).unflatten(-1, (3, self.nhead, -1)).permute(2, 0, 3, 1, 4)\n",
+            (
+                MODEL,
+                PROJECTED,
+                "        parts = (self.q_proj, self.k_proj, self.v_proj)\n"
+                "        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])\n"
+                "        q, k, v = F.linear(x, weight, bias).unflatten(-1, (3, self.nhead, -1)).permute(2, 0, 3, 1, 4)\n",
+            ),
+            (
+                DECODING,
+                "            kept[projection] = F.pad(output, (0, 0, 0, self.model.max_seq_len - len(context)))\n",
+                "            for part in (projection.k_proj, projection.v_proj):\n"
+                "                kept[part] = F.pad(part(_inputs[0]), (0, 0, 0, self.model.max_seq_len - len(context)))\n",
+            ),
+            (
+                DECODING,
+                "        hooks = [projection.register_forward_hook(keep) for pair in pairs for projection in pair]\n",
+                "        hooks = [layer.attention.register_forward_hook(keep) for layer in self.model.layers]\n",
+            ),
         ),
     ),
     edit(

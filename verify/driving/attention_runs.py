@@ -24,6 +24,7 @@ MODES: dict[str, tuple[bool, Callable[[], Any]]] = {
     "under inference_mode": (False, torch.inference_mode),
 }
 STACK = ("reversible", "use_act", "use_checkpoint")
+RANK = 4  # of a map [B, H, T, T]
 # Which stack, and how it is run, as one axis: what a backward recomputes shows in training only.
 WAYS = (
     "trained",
@@ -165,7 +166,9 @@ def weighted(logits: Tensor) -> Tensor:
 
 
 def maps_in(telemetry: dict[str, Any]) -> list[Tensor]:
-    return list(tensors_in(telemetry.get("attention_maps")))
+    """The maps [B, H, T, T] of the layers; a tensor of five dimensions is a stack of them."""
+    found = tensors_in(telemetry.get("attention_maps"))
+    return [each for maps in found for each in (maps if maps.dim() > RANK else [maps])]
 
 
 @dataclass(slots=True)

@@ -60,6 +60,17 @@ class Run:
         return [update.step.lr or 0.0 for update in self.updates]
 
     @property
+    def scheduler_steps(self) -> int:
+        """How often a scheduler was stepped in training: once an update, or never where rates are set by hand."""
+        kinds = [event.kind for event in self.events]
+        return kinds[kinds.index("micro-batch") :].count("scheduler") if "micro-batch" in kinds else 0
+
+    def goes_on(self, rates: Sequence[float]) -> bool:
+        """Whether the schedule, which has these rates for all updates, moves on where an update was left out."""
+        expected = rates[: len(self.rates)]
+        return not np.allclose(self.rates, expected, rtol=1e-6, atol=0) or self.scheduler_steps > len(self.updates)
+
+    @property
     def order(self) -> Order:
         """Which rows make the micro-batches of each epoch, raw or as streams."""
         epochs, count = self.options.get("epochs", 1), len(self.micro_batches)

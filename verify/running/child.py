@@ -89,11 +89,11 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
     if request["driving"] is None and not (path / "bit_transformer").is_dir():
         return error(f"no package bit_transformer in {path}")
     tree = Tree(path, request["seconds"], request["driving"])
-    if request["task"] is None:
-        from ..sanity_fit import fit  # noqa: PLC0415
-
-        return asdict(fit(tree, Path(request["sample"]).read_bytes()))
     try:
+        if request["task"] is None:
+            from ..sanity_fit import fit  # noqa: PLC0415
+
+            return asdict(fit(tree, Path(request["sample"]).read_bytes()))
         evidence = CHECKS[request["task"]][request["index"]].function(tree)
     except MissingSeam as lack:
         evidence = unproven(str(lack))
