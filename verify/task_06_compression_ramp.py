@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import inspect
 import math
 import multiprocessing
 from itertools import combinations, pairwise
@@ -78,11 +79,11 @@ def rounds_have_one_clock(tree: Tree, coins: Coins) -> Evidence:
         module = schedule(tree)
     except ModuleNotFoundError:
         return passed("no schedule trains in rounds here")
-    loop, begun, clocks = tree.module("training").train_loop, list[int](), list[int | None]()
+    loop, begun, given = tree.module("training").train_loop, list[int](), list[dict[str, Any]]()
 
     def in_a_round(*args: Any, **kwargs: Any) -> Any:
         begun.append(len(coins.ledger.events))
-        clocks.append(kwargs.get("global_step"))
+        given.append(inspect.signature(loop).bind(*args, **kwargs).arguments)
         return loop(*args, **{"warmup_steps": 3, "compress_prob": 1.0} | kwargs)
 
     for name, value in list(vars(module).items()):
@@ -90,7 +91,9 @@ def rounds_have_one_clock(tree: Tree, coins: Coins) -> Evidence:
             setattr(module, name, in_a_round)
     path = write_text("rounds.txt", sample(8 * 90))
     sizes = {"rounds": 3, "layers": 1, "d_model": 8, "nhead": 2, "max_seq_len": 72, "min_gain": 9, "most_width": 16}
-    words = ["--data", str(path), *(str(word) for name, value in sizes.items() for word in (f"--{name}", value))]
+    asked = {"epochs": 2, "lr": 0.002}
+    flags = (str(word) for name, value in (sizes | asked).items() for word in (f"--{name}", value))
+    words = ["--data", str(path), *flags]
     line = f"wikitext_schedule.main({words[2:]}), with warmup_steps=3 and compress_prob=1.0 as defaults"
     try:
         module.main(words)
@@ -110,10 +113,13 @@ def rounds_have_one_clock(tree: Tree, coins: Coins) -> Evidence:
     for number, each in enumerate(forms[1:], start=2):
         if "rows" in each:
             return failed(f"round {number} begins the ramp again: its first micro-batches are {each[:4]}", line)
-    for at, clock in zip(begun, clocks, strict=True):
+    for at, options in zip(begun, given, strict=True):
         made = sum(event.kind == "step" for event in events[:at])
-        if clock not in (None, made):
-            return failed(f"a round after {made} updates begins at global_step={clock}", line)
+        expected = asked | {"global_step": made}
+        if wrong := {name: value for name, value in options.items() if expected.get(name, value) not in (None, value)}:
+            return failed(f"a round after {made} updates is told {wrong}, not {expected}", line)
+        if missing := asked.keys() - options.keys():
+            return failed(f"a round is not told {', '.join(sorted(missing))}", line)
     return passed(f"{sum(map(len, forms))} micro-batches of 3 rounds, through the ramp once")
 
 

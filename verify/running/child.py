@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import traceback
@@ -35,6 +36,7 @@ def answer(request: dict[str, Any], pipe: int) -> NoReturn:
             content = error(f"imported {foreign}, which is not in {tree_path}")
     except BaseException as exception:
         content = error(describe(exception, tree_path))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or torch raises, wherever we are, for each worker that is killed
     for process in active_children():  # a data loader's workers, if the check still holds one
         process.kill()
         process.join()

@@ -3,4 +3,10 @@
 EQUIVALENT = {
     "training.at_least_float32.swapped-arguments.d4c8ec.1": "promote_types is symmetric",
     "training.accumulation_groups.dropped-statement.00f4c2.1": "its caller hands it a generator, its own iterator",
+    "training.predict.moved-line.8ad5c0.1": "padded rows are computed and not used, nothing else",
+    "training.row_loader.default.15cf1e.1": "its callers hand it the number of workers",
+    "training.release.dropped-argument.6dde07.1": "of a version that is none, no words are promised",
+    "model.SelfAttention.__init__.default.82f2b8.2": "the model hands it its own value",
+    "safety.SafetyGate.__init__.default.19fb39.1": "no length of the burn-in is promised",
+    "wikitext_schedule.cache_folder.constant.37d2e4.1": "the name of a folder is free",
 }

@@ -55,6 +55,14 @@ HARMLESS = {
         loader = DataLoader([1, 2, 3], num_workers=1, persistent_workers=True)
         next(iter(loader))
     """,
+    "holds a data loader's workers, of which torch hears that they were killed before it is waited for them": """
+        import time
+        from multiprocessing.process import BaseProcess
+        from torch.utils.data import DataLoader
+        loader, join = DataLoader([1, 2, 3], num_workers=2, persistent_workers=True), BaseProcess.join
+        BaseProcess.join = lambda process: (time.sleep(0.2), join(process))
+        next(iter(loader))
+    """,
 }
 
 NASTY = {
