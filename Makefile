@@ -48,7 +48,7 @@ trees: $(READY)
 # stopped goes on the next time. Writes docs/mutants_generated.md and docs/mutants.json.
 mutants: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/matrix.py
-	OMP_NUM_THREADS=1 BITPATCH_EVERY_GOOD_TREE=1 $(BIN)/python -m pytest tests/mutants/test_mutants.py -k good_tree
+	OMP_NUM_THREADS=1 BITPATCH_EVERY_TREE=1 $(BIN)/python -m pytest tests/mutants/test_mutants.py
 	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/mutants $(BIN)/python -m generated.run
 
 # Every order of every set of tasks, some minutes. Writes docs/laws.md.

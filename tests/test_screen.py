@@ -183,6 +183,6 @@ def test_quiet_is_quiet(run, tree, tmp_path, words):
 
 
 def test_verify_names_the_next_command_where_it_ends_well(run):
-    assert run("verify", "8", "--tree", REFERENCE)[2] == f"next: bitpatch verify --all --tree {REFERENCE}\n"
-    assert run("verify", "8", "--tree", REFERENCE, "--quiet") == (0, "", "")
-    assert "next:" not in run("verify", "8", "--tree", BASELINE)[2]
+    assert run("verify", "12", "--tree", REFERENCE)[2] == f"next: bitpatch verify --all --tree {REFERENCE}\n"
+    assert run("verify", "12", "--tree", REFERENCE, "--quiet") == (0, "", "")
+    assert "next:" not in run("verify", "12", "--tree", BASELINE)[2]

@@ -4,7 +4,7 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, default=8, help="trees that tests/fuzz makes")
+    parser.addoption("--fuzz", type=int, default=4, help="trees that tests/fuzz makes")
     parser.addoption("--programs", type=int, default=2, help="programs that it makes")
 
 

@@ -33,6 +33,11 @@ OWNED = {
 }
 
 
+# Pairs that change a file in common, and some others: `make laws` goes through every order of every set.
+PAIRS = [pair for pair in itertools.combinations(TASKS, 2) if set.intersection(*(OWNED[task.number] for task in pair))]
+PAIRS += [(TASKS[a - 1], TASKS[b - 1]) for a, b in ((5, 7), (1, 9), (2, 11), (8, 10))]
+
+
 @pytest.fixture(scope="module")
 def cube():
     return Cube()
@@ -62,9 +67,7 @@ def test_one_by_one_in_any_order_makes_the_reference(tree, patched, seed):
     assert contents(tree) == contents(REFERENCE)
 
 
-@pytest.mark.parametrize(
-    "pair", [pytest.param(p, id=" ".join(t.id for t in p)) for p in itertools.combinations(TASKS, 2)]
-)
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: " ".join(task.id for task in pair))
 def test_both_orders_of_a_pair_make_the_same(cube, corner, pair):
     first, second = pair
     assert cube.apply(corner([second]), first) == cube.apply(corner([first]), second)
@@ -72,7 +75,7 @@ def test_both_orders_of_a_pair_make_the_same(cube, corner, pair):
 
 def test_random_steps_on_the_cube_end_where_the_straight_way_does(cube, corner):
     walk = random.Random(3)
-    for _ in range(12):
+    for _ in range(6):
         last, *others = walk.sample(TASKS, k=walk.randint(1, len(TASKS)))
         assert cube.apply(corner(others), last) == corner([last, *others]), (last.id, [task.id for task in others])
 
