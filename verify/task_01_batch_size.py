@@ -15,12 +15,12 @@ from .driving.arguments import unreached, unreached_flags
 from .driving.loaders import (
     drawn_by_workers,
     held_more,
-    likenesses,
+    most_alike,
     stray_device,
     trouble_with_a_skip,
     trouble_with_rows,
 )
-from .driving.space import Points, over
+from .driving.space import Points, Span, over
 from .driving.spies import Ledger, updates
 from .driving.training_runs import (
     LENGTH,
@@ -37,8 +37,10 @@ from .driving.world import differences, noisy_models, settings, started_processe
 from .running.evidence import Evidence, at_most, check, failed, passed
 from .sanity_fit import one_cycle
 
-EPOCHS, ROWS, BATCH = 7, 64, 8  # of a run that is asked for its order
 MOST = 60  # micro-batches of a run that is one of many
+ROWS, BATCH_SIZES = Span(1, 90, 37, 24, 9, 5, 1), Span(1, 100, 8, 5, 1, 33)
+EPOCHS, MANY, BATCH = 7, 64, 8  # rows of a run that is asked for its order
+SEEDS = 100  # of which no two have one order
 
 
 def few(values: dict[str, Any]) -> bool:
@@ -59,14 +61,19 @@ def few(values: dict[str, Any]) -> bool:
     "compress_prob",
     "direct_prob",
     "seed",
-    rows=(37, 24, 5, 1),
-    batch_size=(8, 5, 1, 33),
+    "compile",
+    "data",
+    "global_step",
+    rows=ROWS,
+    batch_size=BATCH_SIZES,
     allowed=few,
 )
 def batches_hold_each_row_once(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     seen = 0
     for point in points:
-        run = train(tree, ledger, point["rows"], light=True, seed=point["seed"], **point.options)
+        run = train(
+            tree, ledger, point["rows"], light=True, seed=point["seed"], data_set=point.is_data_set, **point.options
+        )
         if trouble := trouble_with_rows(run, point["batch_size"]):
             return failed(trouble, run.call)
         if not torch.equal(run.data, tree.bits(point["rows"], LENGTH)):
@@ -79,21 +86,30 @@ def batches_hold_each_row_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
     return passed(f"{seen} micro-batches")
 
 
-@check(task=1, prop="each epoch and each seed shuffles all rows anew: places, micro-batches and neighbours change")
+@check(task=1, prop="each epoch, seed and run shuffles all rows anew: places, micro-batches and neighbours change")
 @watching("batch_size")
-@over("seed")
+@over("seed", "data", batch_size=(BATCH, MANY))
 def each_epoch_is_shuffled_anew(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
-    found: dict[str, list[list[int]]] = {"the data": [list(range(at, at + BATCH)) for at in range(0, ROWS, BATCH)]}
+    as_given = [list(range(at, at + BATCH)) for at in range(0, MANY, BATCH)]
+    usual: dict[str, Any] = {"light": True, "epochs": EPOCHS}
     for point in points:
-        run = train(tree, ledger, ROWS, light=True, epochs=EPOCHS, batch_size=BATCH, seed=point["seed"])
-        found |= {f"epoch {epoch} of seed {point['seed']}": order for epoch, order in enumerate(run.order)}
-    for first, second in combinations(found, 2):
-        if first.split()[:2] != second.split()[:2] and first.split()[2:] != second.split()[2:] and first != "the data":
-            continue  # a seed may be another's, some epochs later
-        for what, most, count in likenesses(found[first], found[second]):
-            if count > most:
-                return failed(f"{first} and {second} have {count} {what} in common, by chance {most} at most", run.call)
-    return passed(f"{len(found) - 1} epochs of {ROWS} rows")
+        options = usual | point.options | {"data_set": point.is_data_set}
+        run = train(tree, ledger, MANY, seed=point["seed"], **options)
+        again = train(tree, ledger, MANY, seed=None, **options)
+        others = train(tree, ledger, MANY, seed=point["seed"] + 100, **options)
+        pairs = [("the data", as_given, each) for each in run.order]
+        pairs += [("two epochs", *each) for each in combinations(run.order, 2)]
+        pairs += [("the next run", run.order[0], again.order[0])]  # a seed may be another's, some epochs later
+        pairs += [("another seed", *each) for each in zip(run.order, others.order, strict=True)]
+        for what, one, other in pairs:
+            if alike := most_alike(one, other):
+                return failed(f"{what}: {alike}", run.call)
+    firsts = [
+        train(tree, ledger, MANY, light=True, epochs=1, batch_size=BATCH, seed=seed).order[0] for seed in range(SEEDS)
+    ]
+    if (different := len({str(order) for order in firsts})) < SEEDS:
+        return failed(f"{SEEDS} seeds give {different} orders", f"train_loop(model, bits({MANY}, {LENGTH}))")
+    return passed(f"epochs of {MANY} rows, of {len(points.done) + 1} runs; {SEEDS} seeds")
 
 
 @check(task=1, prop="the order is a function of seed and epoch: no other option moves it")
@@ -174,15 +190,17 @@ def workers_stay_for_the_run(tree: Tree, ledger: Ledger, points: Points) -> Evid
     "accum_steps",
     "amp",
     "compress_prob",
-    rows=(37, 20, 5, 1),
-    batch_size=(8, 5, 1, 33),
+    "global_step",
+    "compile",
+    rows=ROWS,
+    batch_size=BATCH_SIZES,
     lr=(0.001, 0.05),
     allowed=few,
 )
 def rates_follow_one_cycle(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
-    """Whoever sets the rates, for runs of 1 to 12 updates too."""
+    """Whoever sets the rates, for runs of 1 to 12 updates too, and of many."""
     plans: list[dict[str, Any]] = [{"rows": point["rows"], "lr": point["lr"], **point.options} for point in points]
-    plans += [{"rows": count, "batch_size": 1, "lr": 0.01, "accum_steps": 1} for count in range(1, 13)]
+    plans += [{"rows": count, "batch_size": 1, "lr": 0.01, "accum_steps": 1} for count in (*range(1, 13), 500)]
     worst, reproduce = 0.0, ""
     for plan in plans:
         run = train(tree, ledger, light=True, **{name: plan[name] for name in plan if takes(tree, name)})

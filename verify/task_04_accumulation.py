@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .driving.arguments import unreached, unreached_flags
 from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_dropout
 from .driving.loaders import held_more, trouble_with_a_skip
-from .driving.space import Point, Points, over
+from .driving.space import Point, Points, Span, over
 from .driving.spies import Ledger, updates
 from .driving.training_runs import (
     LENGTH,
@@ -62,9 +62,11 @@ def few(values: dict[str, Any]) -> bool:
     "compress_prob",
     "direct_prob",
     "seed",
-    rows=(40, 37, 16, 3),
-    batch_size=(8, 4, 1),
-    accum_steps=(1, 2, 3, 5),
+    "compile",
+    "global_step",
+    rows=Span(1, 80, 40, 37, 16, 3),
+    batch_size=Span(1, 40, 8, 4, 1),
+    accum_steps=Span(1, 9, 1, 2, 3, 5),
     spoilt=(False, True),
     allowed=few,
 )
@@ -129,8 +131,9 @@ def trouble_with_groups(run: Run, sizes: list[int]) -> str:
     "num_layers",
     "extra_steps",
     "epochs",
-    rows=(19, 9, 3),
-    batch_size=(8, 4, 1),
+    "global_step",
+    rows=Span(1, 30, 19, 9, 3),
+    batch_size=Span(1, 12, 8, 4, 1),
     form=("raw", "compressed", "direct", "direct, cut", "mixed"),
     causal=(True, False),
     allowed=few,
@@ -184,7 +187,12 @@ def clips_the_group_mean_once(tree: Tree, ledger: Ledger, points: Points) -> Evi
 
 @check(task=4, prop="rates follow OneCycle over the updates: from lr on, once an update, to its floor")
 @watching("accum_steps")
-@over("extra_steps", "amp", "compress_prob", accum_steps=(1, 2, 3, 5), epochs=(1, 3), rows=(40, 37, 16))
+@over(
+    *("extra_steps", "amp", "compress_prob", "compile", "global_step"),
+    accum_steps=Span(1, 9, 1, 2, 3, 5),
+    epochs=(1, 3),
+    rows=Span(1, 80, 40, 37, 16),
+)
 def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     worst, reproduce = 0.0, ""
     for point in points:

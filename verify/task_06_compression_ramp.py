@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .driving.arguments import unreached, unreached_flags
 from .driving.coins import HALF, NEAR, Coins, off_by, ramp, tossing
-from .driving.space import Points, over
+from .driving.space import Points, Span, over
 from .driving.text_loads import sample, schedule, write_text
 from .driving.training_runs import LENGTH, Stopped, command_line, run_command, train
 from .driving.tree import Tree
@@ -44,10 +44,10 @@ def few(values: dict[str, Any]) -> bool:
     "seed",
     extra_steps=(9, 0),
     epochs=(1, 2, 5),
-    rows=(1, 20),
-    warmup_steps=(8, 0, 1, 1000),
+    rows=Span(1, 30, 1, 20),
+    warmup_steps=Span(0, 40, 8, 0, 1, 1000),
     compress_prob=(1.0, 0.6, None),
-    global_step=(0, 3, 400),
+    global_step=Span(0, 50, 0, 3, 400),
     allowed=few,
 )
 def ramp_is_half_a_cosine(_: Tree, coins: Coins, points: Points) -> Evidence:

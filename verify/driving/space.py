@@ -1,7 +1,8 @@
 """Where a property is said to hold: the axes, and the points at which it is tried. In child processes only.
 
 A check names the axes that its property quantifies over. A covering array lets each pair of their values occur; where
-a check is given time (`verify --thorough`), random points fill it. What the tree does not take is no axis of it.
+an axis is a span, some random points follow, and where a check is given time (`verify --thorough`), they fill it. What
+the tree does not take is no axis of it.
 """
 
 import functools
@@ -17,6 +18,21 @@ from allpairspy import AllPairs
 from ..running.evidence import Evidence
 from .tree import Tree
 
+DRAWN = 12  # random points of a check one of whose axes is a span
+
+
+class Span(tuple[Any, ...]):
+    """Whole numbers: those that a covering array holds, and two bounds between which any other may be drawn."""
+
+    bounds: tuple[int, int]
+
+    def __new__(cls, low: int, high: int, *usual: int) -> "Span":
+        """The numbers from low to high, some of which are tried in any case."""
+        span = super().__new__(cls, usual)
+        span.bounds = low, high
+        return span
+
+
 MODEL: dict[str, tuple[Any, ...]] = {  # axes of a model
     "num_layers": (1, 2),
     "width": ((8, 2), (6, 6), (32, 2), (16, 1)),  # d_model and nhead: heads of 4, 1, 16
@@ -27,18 +43,21 @@ MODEL: dict[str, tuple[Any, ...]] = {  # axes of a model
     "full_attn_logging": (None, False, True),
 }
 LOOP: dict[str, tuple[Any, ...]] = {  # axes of a training loop
-    "accum_steps": (1, 2, 3),
+    "accum_steps": Span(1, 7, 1, 2, 3),
     "amp": ("off", "bf16"),
-    "batch_size": (4, 1, 8),
+    "batch_size": Span(1, 40, 4, 1, 8),
+    "compile": (False, True),
     "epochs": (1, 2, 4),
     "extra_steps": (0, 1, 3),
     "compress_prob": (0.0, 1.0),
     "direct_prob": (0.0, 1.0),
+    "global_step": Span(0, 60, 0, 7),
     "num_workers": (0, 2),
 }
 OTHERS: dict[str, tuple[Any, ...]] = {  # axes of what is done with them
     "seed": (0, 1, 7),
-    "rows": (1, 5, 24),
+    "rows": Span(1, 48, 1, 5, 24),
+    "data": ("a tensor", "a data set"),
     "length": (18, 1, 2, 17, 33),  # bits of a row
     "dropout": (0.0, 0.2),
     "training": (True, False),
@@ -74,13 +93,18 @@ class Point:
         """The options of the training loop."""
         return {axis: self[axis] for axis in LOOP if axis in self.values}
 
+    @property
+    def is_data_set(self) -> bool:
+        """Whether the loop is given its rows as a data set."""
+        return self.values.get("data") == "a data set"
+
 
 class Points:
     """The points at which a property is tried on a tree, and which of them were."""
 
     def __init__(self, tree: Tree, axes: dict[str, Sequence[Any]], allowed: Callable[[dict[str, Any]], bool]) -> None:
         self.seconds = tree.seconds
-        self.axes = {axis: tuple(values) for axis, values in axes.items() if holds(tree, axis)}
+        self.axes = {axis: values for axis, values in axes.items() if holds(tree, axis)}
         self.allowed = allowed
         self.done: list[Point] = []
 
@@ -107,10 +131,12 @@ class Points:
         return self.allowed(only | dict(zip(names, row, strict=False)))
 
     def _drawn(self) -> Iterator[Point]:
-        """Random points, for as long as there is processor time."""
+        """Random points: some where an axis is a span, and as many as there is processor time for."""
         stream, began = random.Random(0), time.process_time()  # noqa: S311 - no secret
-        while time.process_time() - began < self.seconds:
-            values = {axis: stream.choice(values) for axis, values in self.axes.items()}
+        left = DRAWN if any(isinstance(values, Span) for values in self.axes.values()) else 0
+        while left > 0 or time.process_time() - began < self.seconds:
+            values = {axis: drawn(values, stream) for axis, values in self.axes.items()}
+            left -= 1
             if self.allowed(values):
                 yield Point(values)
 
@@ -122,6 +148,11 @@ class Points:
         return {"points": len(self.done), "axes": tried, "pairs": len(seen), "of_pairs": possible}
 
 
+def drawn(values: Sequence[Any], stream: random.Random) -> Any:
+    """One value of an axis."""
+    return stream.randint(*values.bounds) if isinstance(values, Span) else stream.choice(values)
+
+
 def repr_items(values: dict[str, Any]) -> list[tuple[str, str]]:
     return [(axis, repr(value)) for axis, value in values.items()]
 
@@ -130,6 +161,8 @@ def holds(tree: Tree, axis: str) -> bool:
     """Whether a tree has what an axis is about."""
     if axis in MODEL:
         return all(tree.model_takes(name) for name in SPREAD.get(axis, (axis,)))
+    if axis == "data":  # elsewhere a loop may take what it likes
+        return tree.loop_takes("batch_size") and tree.seams.found is None
     return axis not in LOOP or tree.loop_takes(axis)
 
 

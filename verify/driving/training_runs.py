@@ -7,7 +7,8 @@ import math
 import random
 import string
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ..running.evidence import Evidence, at_most, failed, unproven
 from .seams import MissingSeam
@@ -144,14 +146,16 @@ def train(
     scale: float = 1.0,
     dropout: float = 0.0,
     dtype: torch.dtype = torch.float64,
-    seed: int = 1,
+    seed: int | None = 1,
+    data_set: bool = False,
     prepare: Callable[[nn.Module], object] | None = None,
     **options: Any,
 ) -> Run:
     """Call the tree's train_loop with the ledger open and the weights scaled, on random rows, or one repeated.
 
     Rows that are `uneven` have short runs of equal bits and long ones, so that their streams differ in length. A
-    `light` model computes next to nothing. Options that are None are left out. Raises Stopped where the tree raises.
+    `light` model computes next to nothing. Without a seed the random streams go on. What is to be compiled runs as it
+    is. Options that are None are left out. Raises Stopped where the tree raises.
     """
     model = light_model(tree, ledger) if light else tree.model(dtype=dtype, **config or {})
     for weight in model.parameters():
@@ -166,18 +170,49 @@ def train(
         data = torch.stack([row.repeat_interleave(1 + 2 * (at % 5))[:LENGTH] for at, row in enumerate(data)])
     streams = streams_of(tree, data, (config or {}).get("max_seq_len", 64))
     shown = f"bits(1, {LENGTH}).repeat({rows}, 1)" if alike else f"bits({rows}, {LENGTH})"
+    shown = f"stretched({shown})" if uneven else shown
     arguments = "".join(f", {name}={value!r}" for name, value in options.items())
-    call = f"train_loop(model, {f'stretched({shown})' if uneven else shown}{arguments})"
-    call = f"manual_seed({seed}); {call}" if seed != 1 else call
-    set_seeds(seed)
+    call = f"train_loop(model, {f'a data set of {shown}' if data_set else shown}{arguments})"
+    call = f"manual_seed({seed}); {call}" if seed not in (None, 1) else call
+    if seed is not None:
+        set_seeds(seed)
     ledger.take()
     given = {"compress_prob": 0.0, "direct_prob": 0.0} | options
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        history = tree.train(model, data, **given)
+        with uncompiled():
+            history = tree.train(model, Rows(data) if data_set else data, **given)
     except Exception as error:
         raise Stopped(f"{type(error).__name__}: {error}", call) from error
     return Run(call, model, data, ledger.take(), history, given, streams)
+
+
+class Rows(Dataset[Tensor]):
+    """Rows of bits as a data set."""
+
+    def __init__(self, bits: Tensor) -> None:
+        self.bits = bits
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.bits[index]
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Have torch.compile leave everything as it is."""
+    compiler = torch.compile
+
+    def as_it_is(model: Any = None, **_: Any) -> Any:
+        return as_it_is if model is None else model
+
+    torch.compile = as_it_is
+    try:
+        yield
+    finally:
+        torch.compile = compiler
 
 
 def streams_of(tree: Tree, data: Tensor, longest: int) -> tuple[tuple[int, ...], ...]:
