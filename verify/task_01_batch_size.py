@@ -5,6 +5,7 @@ import gc
 import io
 import math
 import multiprocessing
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .driving.arguments import unreached, unreached_flags
+from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import (
     drawn_by_workers,
     held_more,
@@ -290,6 +292,18 @@ def leaves_the_world_as_it_was(tree: Tree, ledger: Ledger, points: Points) -> Ev
 def memory_does_not_grow(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     worst, reproduce = max(held_more(tree, ledger, point.options) for point in points)
     return at_most(worst, 8, "tensors more that are held in a run of 48 micro-batches than in one of 14", reproduce)
+
+
+@check(
+    task=1, prop="a run that is kept has batch_size rows a micro-batch, each row once an epoch, and OneCycle's rates"
+)
+@watching("batch_size")
+@kept_runs
+def kept_runs_count_their_rows(runs: Runs) -> Iterator[Evidence]:
+    for batch_size, extra_steps in ((8, 0), (5, 2), (16, 1)):
+        flags: dict[str, Any] = {"batch_size": batch_size, "extra_steps": extra_steps}
+        kept = runs.go(**flags)
+        yield judged(kept, wrong_plan(kept, **flags))
 
 
 @check(task=1, prop="batch_size below 1 is refused with an error, before anything is trained")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from .driving.autocast_runs import FORMS, loss_error, poisoned_gradient, train_at, watch
 from .driving.compiler import hearing
+from .driving.kept_runs import Runs, judged, kept_runs
 from .driving.operations import tensors_in
 from .driving.space import Points, over
 from .driving.spies import Ledger
@@ -155,6 +157,23 @@ def a_skipped_update_stops_the_schedule(tree: Tree, ledger: Ledger, points: Poin
                 f"{len(plain.updates) - len(run.updates)} updates are skipped where one gradient is no number", call
             )
     return passed("in the first group and in a later one")
+
+
+@check(task=3, prop="a run that is kept trains and evaluates under autocast with --amp bf16, and never without")
+@watching("amp")
+@kept_runs
+def kept_runs_have_their_autocast(runs: Runs) -> Iterator[Evidence]:
+    for amp, accum_steps in (("bf16", 1), ("bf16", 2), ("off", 1)):
+        kept = runs.go(amp=amp, accum_steps=accum_steps)
+        trained = [event.is_autocast for event in kept.events if event.bits is not None]
+        wrong = [
+            what
+            for what, found in (("micro-batch", trained), ("evaluation", kept.evaluated))
+            if {*found} != {amp == "bf16"}
+        ]
+        yield judged(
+            kept, f"not every {wrong[0]} is {'under' if amp == 'bf16' else 'without'} autocast" if wrong else ""
+        )
 
 
 @check(task=3, prop='amp="off" is the default, bit for bit, and is the plain loop')

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from .driving.arguments import unreached, unreached_flags
 from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_dropout
+from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import held_more, trouble_with_a_skip
 from .driving.space import Point, Points, Span, over
 from .driving.spies import Ledger, updates
@@ -276,6 +278,18 @@ def groups_end_with_their_update(tree: Tree, ledger: Ledger, points: Points) -> 
         if held >= worst:
             worst, reproduce = held, call
     return at_most(worst, 8, "tensors more that are held in a run of 48 micro-batches than in one of 14", reproduce)
+
+
+@check(task=4, prop="a run that is kept steps along the mean of each group, at the rates of a run of so many updates")
+@watching("accum_steps")
+@kept_runs
+def kept_runs_step_by_groups(runs: Runs) -> Iterator[Evidence]:
+    runs.ledger.clips = False
+    for batch_size, accum_steps in ((8, 2), (4, 3)):
+        flags: dict[str, Any] = {"batch_size": batch_size, "accum_steps": accum_steps}
+        kept = runs.go(**flags)
+        yield judged(kept, wrong_plan(kept, **flags))
+        yield all_close([(kept.run, update, update.step) for update in kept.run.updates])
 
 
 @check(task=4, prop="accum_steps below 1 is refused with an error that names it, before anything is trained")

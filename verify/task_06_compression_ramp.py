@@ -6,6 +6,7 @@ import importlib
 import inspect
 import math
 import multiprocessing
+from collections.abc import Iterator
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -15,9 +16,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .driving.arguments import unreached, unreached_flags
 from .driving.coins import HALF, NEAR, Coins, off_by, ramp, tossing
+from .driving.kept_runs import Runs, judged, kept_runs
 from .driving.space import Points, Span, over
 from .driving.text_loads import sample, schedule, write_text
-from .driving.training_runs import LENGTH, Stopped, command_line, run_command, train
+from .driving.training_runs import LENGTH, Stopped, command_line, run_command, train, watching
 from .driving.tree import Tree
 from .driving.world import differences, noisy_models, spoilt_forward, streams
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
@@ -121,6 +123,20 @@ def rounds_have_one_clock(tree: Tree, coins: Coins) -> Evidence:
         if missing := asked.keys() - options.keys():
             return failed(f"a round is not told {', '.join(sorted(missing))}", line)
     return passed(f"{sum(map(len, forms))} micro-batches of 3 rounds, through the ramp once")
+
+
+@check(
+    task=6,
+    prop="a run that is kept has the ramp too: its first micro-batch is raw, and all are streams once it is over",
+)
+@watching("warmup_steps")
+@kept_runs
+def kept_runs_have_the_ramp(runs: Runs) -> Iterator[Evidence]:
+    for accum_steps in (1, 2):
+        kept = runs.go(compress_prob=1.0, warmup_steps=3, accum_steps=accum_steps, batch_size=4, most=8)
+        forms = [event.form for event in kept.events if event.bits is not None]
+        is_right = {*forms[:accum_steps]} == {"rows"} and {*forms[3 * accum_steps :]} == {"streams"}
+        yield judged(kept, "" if is_right else f"micro-batches, {accum_steps} an update, are {' '.join(forms)}")
 
 
 @check(task=6, prop="where p is 0, even for a draw of 0.0, micro-batches are the raw rows, bit for bit")

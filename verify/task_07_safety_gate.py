@@ -5,13 +5,12 @@ The average is never read: what a gate allows tells it.
 
 import math
 import random
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from .driving.gates import (
     DECAY,
@@ -27,6 +26,7 @@ from .driving.gates import (
     running,
     too_near,
 )
+from .driving.kept_runs import INTERRUPTED, STOPPED, Runs, judged, kept_runs
 from .driving.manager_sessions import (
     CONFIG,
     NO_LIMIT,
@@ -39,6 +39,8 @@ from .driving.manager_sessions import (
     worst_of,
 )
 from .driving.space import Points, over
+from .driving.telemetry import holds_nan, is_absent, is_same
+from .driving.training_runs import watching
 from .driving.tree import Tree
 from .running.evidence import Evidence, at_most, check, failed, passed
 
@@ -289,6 +291,26 @@ def go_on(run: Run, path: str) -> None:
     run.session.ask("download", "kept", ONES)
 
 
+@check(
+    task=7,
+    prop="a run that is kept stops by its threshold, after the burn-in, and not without one; resumed, it goes on",
+)
+@watching()
+@kept_runs
+def kept_runs_keep_their_gate(runs: Runs) -> Iterator[Evidence]:
+    fault = runs.go(loss_threshold=0.0, most=60, epochs=20)
+    yield judged(fault, "" if fault.status == STOPPED else f"exit status {fault.status} after {fault.steps} updates")
+    again = runs.go("--resume", name=runs.last, most=5, epochs=20)
+    ended = f"exit status {again.status} after {again.steps} updates, of a run that had stopped"
+    yield judged(again, "" if again.status == STOPPED and not again.steps else ended)
+    begun = runs.go(name="begun", loss_threshold=0.0, most=fault.steps // 2, epochs=20)
+    rest = runs.go("--resume", name="begun", most=60, epochs=20)
+    made = begun.steps + rest.steps
+    yield judged(rest, "" if made == fault.steps else f"stops after {made} updates, uninterrupted after {fault.steps}")
+    sound = runs.go(loss_threshold=2.0, most=fault.steps + 5, epochs=20)
+    yield judged(sound, "" if sound.status == INTERRUPTED else f"exit status {sound.status} without a fault")
+
+
 @check(task=7, prop="a loss that is not a number stops a manager, after the burn-in")
 @running
 def managers_stop_at_nan(run: Run, burn_in: int) -> Cases:
@@ -375,26 +397,3 @@ def managers_do_without_maps(session: Session) -> Cases:
             if holds_nan(answer):
                 yield failed(f"{name} answers with NaN: {answer}", session.line)
             yield passed(name)
-
-
-def holds_nan(value: Any) -> bool:
-    """Whether a NaN is anywhere in a value."""
-    if isinstance(value, Tensor):
-        return bool(value.isnan().any())
-    if isinstance(value, dict | list | tuple):
-        return any(map(holds_nan, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, float) and math.isnan(value)
-
-
-def is_absent(value: Any) -> bool:
-    """Whether a value says that there is none."""
-    return value is None or (isinstance(value, dict | list | tuple) and all(map(is_absent, value)))
-
-
-def is_same(value: Any, other: Any) -> bool:
-    """Whether two values of telemetry are equal."""
-    if isinstance(value, Tensor):
-        return isinstance(other, Tensor) and torch.equal(value, other)
-    if isinstance(value, list | tuple):
-        return isinstance(other, list | tuple) and len(value) == len(other) and all(map(is_same, value, other))
-    return bool(value == other)
