@@ -45,6 +45,7 @@ PATHS = (
     "layers",
     "length",
     "download",
+    "download at once",
     "download by another",
     "download without data",
     "growth, then download",
@@ -121,9 +122,10 @@ def take(session: Session, path: str, rows: int, plan: Plan, change: Plan | None
     session.kept = session.moments()
     if path == "download by another":
         session.renew()
-    else:
+    elif path != "download at once":
         session.init(50, LONG | {"epochs": 1})  # what is planned in between is no longer asked
-    given = [] if path == "download without data" else [session.data[: (rows := 21)]]
+    rows = rows if path in ("download at once", "download without data") else 21
+    given = [] if path == "download without data" else [session.data[:rows]]
     session.ask("download", "kept", *given, **more)
     return rows, plan | (change or {})
 
@@ -198,16 +200,17 @@ def trains(session: Session, rows: int, plan: Plan) -> Cases:
     yield from ready(session, rows, plan)
     rates = session.ahead(updates_of(rows, session.known(plan)))
     before = [parameter.detach().clone() for parameter in session.model.parameters()]
-    yield session.follows(rates + 4 * rates[-1:], lambda: overrun(session))
+    yield session.follows(rates + (4 + len(rates)) * rates[-1:], lambda: overrun(session))
     if all(map(torch.equal, before, session.model.parameters())):
         yield failed("a run leaves the model as it was", session.line)
 
 
 def overrun(session: Session) -> None:
-    """Carry the plan out, and ask for more updates."""
+    """Carry the plan out, and ask for more updates, and for all of them again."""
     session.ask("train")
     for _ in range(4):
         session.step(8)
+    session.ask("train")
 
 
 @check(task=2, prop="requests for single updates follow one cycle, whatever is asked between them")

@@ -254,7 +254,13 @@ def autocast_is_of_the_models_device(tree: Tree, ledger: Ledger) -> Evidence:
             return failed(f"a model on {device} runs under autocast of {', '.join(sorted(types))}", call)
     if not any(event.kind == "step" for event in ledger.events):
         return failed("train_loop makes no update")
-    return passed("models on cpu and meta")
+    seen, usual = watch(tree, ledger), torch.get_autocast_dtype("cpu")
+    torch.set_autocast_dtype("cpu", torch.float16)  # as it is by default where there is CUDA
+    run = train(tree, ledger, 16, dtype=torch.float32, amp="bf16")
+    torch.set_autocast_dtype("cpu", usual)
+    if set(seen.linear) != {torch.bfloat16}:
+        return failed(f"where autocast is float16 by default, linear layers give {names(seen.linear)}", run.call)
+    return passed("models on cpu and meta, and where autocast is float16 by default")
 
 
 @check(task=3, prop="an amp that is unknown is refused with an error that names it, before anything is trained")

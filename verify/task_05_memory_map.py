@@ -5,6 +5,7 @@ What a load leaves is found by looking at the folders that a process may write t
 
 import contextlib
 import io
+import multiprocessing
 import os
 import re
 import warnings
@@ -39,13 +40,16 @@ from .driving.text_loads import (
     schedule,
     set_time,
     states_of_a_build,
+    trouble_far_behind,
     trouble_with_refusal,
+    trouble_with_slices,
     watch_rows,
     write_sample,
     write_text,
     written,
 )
 from .driving.tree import Tree
+from .driving.world import started_processes
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 
 SIZES = (2 << 20, 8 << 20)  # bytes of text
@@ -216,6 +220,8 @@ def another_text_is_built_anew(tree: Tree) -> Evidence:
         if outcome.kind != "right":
             line = f"load_rows(path, n) for n in 1152, 1143, 2304, {length}"
             return failed(f"after other lengths, {length}: {outcome}", line)
+    if far := trouble_far_behind(tree):
+        return failed(*far)
     if mistaken := mistaken_for_others(tree):
         return failed(*mistaken)
     return passed("6 changes; 3 lengths; 5 texts of like names")
@@ -308,12 +314,14 @@ def full_disk_is_a_clear_error(tree: Tree) -> Evidence:
     return passed("disks full after 4 sizes")
 
 
-@check(task=5, prop="0 and 2 workers, forked and spawned, give the same rows; none of them travels with the data set")
+@check(task=5, prop="0 and 2 workers, forked and spawned, and slices give the same rows, which do not travel with them")
 def workers_give_the_same_rows(tree: Tree) -> Evidence:
     """Read by data loaders of both kinds, by a process that is new to the tree, and by two processes at once."""
     path, length = write_text("a.txt", sample(30_000)), 4959
     if (outcome := load(tree, path, length)).kind != "right":
         return failed(f"without workers: {outcome}", f"load_rows(path, {length})")
+    if trouble := trouble_with_slices(schedule(tree).load_rows(path, length)):
+        return failed(trouble, f"rows = load_rows(path, {length})")
     if trouble := trouble_with_workers(tree, path, length):
         return failed(*trouble)
     return passed("0 and 2 forked workers, 1 spawned, for two epochs")
@@ -369,12 +377,14 @@ def reads_what_is_read_only(tree: Tree) -> Evidence:
 def schedule_uses_the_rows(tree: Tree) -> Evidence:
     """Run a round of the schedule's command, and look at what enters the model."""
     path, length = write_text("a.txt", sample(8 * 43 + 5)), 72
+    multiprocessing.set_start_method("fork", force=True)
     seen = watch_rows(tree.kind)
     options = {"rounds": 1, "epochs": 1, "layers": 1, "d_model": 8, "nhead": 2, "max_seq_len": length}
     words = ["--data", str(path), *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
     line = f"python -m data.wikitext_schedule {' '.join(words)}"
     try:
-        schedule(tree).main(words)
+        with started_processes() as workers:
+            schedule(tree).main(words)
     except SystemExit as error:
         return unproven(f"the schedule does not take the options of old: it exits with {error.code}: {line}")
     except Exception as error:  # whatever it is, is the finding
@@ -389,4 +399,6 @@ def schedule_uses_the_rows(tree: Tree) -> Evidence:
         return failed(
             f"of {len(seen[False])} rows to validate on, {len(seen[True] & seen[False])} are trained on", line
         )
-    return passed(f"{len(seen[True])} rows to train on, {len(seen[False])} to validate on")
+    if not workers:
+        return failed("the schedule reads its rows without a worker", line)
+    return passed(f"{len(seen[True])} rows to train on, {len(seen[False])} to validate on, by {len(workers)} workers")

@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .driving.arguments import unreached, unreached_flags
-from .driving.coins import HALF, NEAR, Coins, off_by, ramp, tossing
+from .driving.coins import HALF, NEAR, Coins, half_cosine, off_by, ramp, tossing
 from .driving.kept_runs import Runs, judged, kept_runs
+from .driving.seams import MissingSeam
 from .driving.space import Points, Span, over
 from .driving.text_loads import sample, schedule, write_text
 from .driving.training_runs import LENGTH, Stopped, command_line, run_command, train, watching
@@ -55,6 +56,26 @@ def few(values: dict[str, Any]) -> bool:
 def ramp_is_half_a_cosine(_: Tree, coins: Coins, points: Points) -> Evidence:
     """From the first update on, with 0.5 as the end where none is given, and a warmup of 0 and of 1."""
     return coins.follow((point.values for point in points), runs=120)
+
+
+@check(
+    task=6, prop="cosine_ramp, where a tree has it, is half a cosine between any two ends, over any number of updates"
+)
+@over(step=Span(0, 40, 0, 1, 5, 10, 1000), total=Span(0, 30, 0, 1, 10), start=(0.0, 0.2, 1.0), end=(0.5, 1.0, 0.0))
+def cosine_ramp_takes_any_ends(tree: Tree, points: Points) -> Evidence:
+    try:
+        function = tree.part("training", "cosine_ramp")
+    except MissingSeam:
+        return passed("there is none")
+    for point in points:
+        step, total, start, end = (point[axis] for axis in ("step", "total", "start", "end"))
+        wanted = end if step >= total else half_cosine(start, end, step / total)
+        found = function(step, start=start, end=end, total_steps=total)
+        if not abs(found - wanted) <= 1e-9:  # noqa: PLR2004 - rounding
+            return failed(
+                f"{found}, not {wanted}", f"cosine_ramp({step}, start={start}, end={end}, total_steps={total})"
+            )
+    return passed(f"{len(points.done)} values")
 
 
 @check(task=6, prop="the clock counts updates: an update that is skipped, its gradient being no number, is none")

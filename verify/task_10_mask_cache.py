@@ -57,6 +57,7 @@ KINDS: tuple[tuple[dict[str, Any], bool, tuple[torch.dtype, torch.dtype | None, 
     (DENSE | {"reversible": True}, True, FLOAT32),
 )
 Visit = tuple[int, int, int, str]  # index into KINDS, length, rows, mode
+MANY_LENGTHS = (1040, 5, 300, 64, 17)
 KEPT = 128  # masks that a bounded cache may hold
 
 
@@ -81,6 +82,13 @@ def builds_each_mask_once(tree: Tree, points: Points) -> Evidence:
         for mask, births in Counter(operations.births).items():
             if births > worst:
                 worst, where = births, f"{point}: {mask}"
+    with fresh_modules(tree), Operations() as operations, torch.no_grad():
+        model = tree.model(d_model=4, nhead=1, max_seq_len=max(MANY_LENGTHS))
+        for length in 3 * MANY_LENGTHS:
+            model(tree.bits(1, length))
+    for mask, births in Counter(operations.births).items():
+        if births > worst:
+            worst, where = births, f"lengths of {MANY_LENGTHS} in turn: {mask}"
     return at_most(worst, 1, f"triangles built of one kind; most often {where or 'none'}", line)
 
 

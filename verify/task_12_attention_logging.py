@@ -15,7 +15,7 @@ from .driving.attention_runs import MODES, PRELUDE, RANK, STACK, Shape, maps_in
 from .driving.explicit_attention import logging_shows
 from .driving.memory import Memory
 from .driving.operations import distance, tensors_in
-from .driving.space import Points, over
+from .driving.space import Points, Span, over
 from .driving.spies import Ledger
 from .driving.training_runs import run_command
 from .driving.tree import Tree
@@ -31,7 +31,11 @@ OFF: Asked = {"full_attn_logging": False}
 LENGTHS = (64, 128, 192)  # evenly spaced, all multiples of the chunk
 BEND = 0.05  # of the growth from one of these lengths to the next, relative to it
 TOLERANCE = 1e-12  # of a map
-ROUNDING = 1e-5  # of the sum of a row, in float32
+ROUNDING = {
+    torch.bfloat16: 0.1,
+    torch.float32: 1e-5,
+    torch.float64: 1e-5,
+}  # of the sum of a row, by the type of its map
 
 
 def wanted(chunk: int | None, asked: Asked) -> bool:
@@ -55,7 +59,11 @@ def misses_the_table(model: nn.Module, chunk: int | None, asked: Asked, layers: 
         return f"{len(maps)} maps of {layers} layers, expected {expected}: chunk_size={chunk}, {spoken(asked)}"
     for each in maps:
         sees_the_future = each.triu(1).any()
-        if each.shape[-2:] != (T, T) or sees_the_future or distance(each.sum(-1), torch.ones(())) > ROUNDING:
+        if (
+            each.shape[-2:] != (T, T)
+            or sees_the_future
+            or distance(each.sum(-1), torch.ones(())) > ROUNDING[each.dtype]
+        ):
             return f"a map is no causal softmax over {T} positions: chunk_size={chunk}, {spoken(asked)}"
         if len(each) != rows:
             return f"a map is of {len(each)} rows, not {rows}: chunk_size={chunk}, {spoken(asked)}"
@@ -83,13 +91,21 @@ def reaches_back(values: dict[str, Any]) -> bool:
 @check(
     task=12, prop="None and no value mean maps where chunk_size is None, and none where it is set; True and False win"
 )
-@over(*STACK, "width", mode=tuple(MODES), chunk=(None, 4, 1, 16, 12), asked=(LEFT_OUT, NONE, ON, OFF), rows=(1, 3))
+@over(
+    *(*STACK, "width"),
+    mode=tuple(MODES),
+    chunk=Span(1, 130, None, 4, 1, 16, 12, 64, 100),  # of rows of 64 at most
+    asked=(LEFT_OUT, NONE, ON, OFF),
+    rows=(1, 3),
+    autocast=(False, True),
+)
 def follows_the_truth_table(tree: Tree, points: Points) -> Evidence:
     """Count the maps of each stack, however it is run; chunks may be longer than the sequence."""
     for point in points:
         chunk, asked, (trains, grad_mode) = point["chunk"], point["asked"], MODES[point["mode"]]
-        model = small_model(tree, chunk, **point.config, **asked).train(trains)
-        with grad_mode():
+        dtype = torch.float32 if point["autocast"] else torch.float64
+        model = small_model(tree, chunk, dtype=dtype, **point.config, **asked).train(trains)
+        with grad_mode(), torch.autocast("cpu", torch.bfloat16, enabled=point["autocast"]):
             problem = misses_the_table(model, chunk, asked, rows=point["rows"])
         if problem:
             return failed(f"{problem}: {point}", line_of(chunk, asked, point.config))

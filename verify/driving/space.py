@@ -22,12 +22,12 @@ DRAWN = 12  # random points of a check one of whose axes is a span
 
 
 class Span(tuple[Any, ...]):
-    """Whole numbers: those that a covering array holds, and two bounds between which any other may be drawn."""
+    """Whole numbers between two bounds, of which any may be drawn, and the values that a covering array holds."""
 
     bounds: tuple[int, int]
 
-    def __new__(cls, low: int, high: int, *usual: int) -> "Span":
-        """The numbers from low to high, some of which are tried in any case."""
+    def __new__(cls, low: int, high: int, *usual: Any) -> "Span":
+        """The numbers from low to high, and what is tried in any case: some of them, or others."""
         span = super().__new__(cls, usual)
         span.bounds = low, high
         return span

@@ -7,6 +7,8 @@ own learns of it by way of files only, as the next run of a program does. In chi
 import contextlib
 import importlib
 import os
+import pickle
+import random
 import re
 import resource
 import sys
@@ -71,6 +73,28 @@ def wrong_rows(rows: Any, path: Path, length: int, step: int = 1) -> str:
     with contextlib.suppress(Exception):
         rows[count]
         return f"there is a row {count} after the last"
+    return ""
+
+
+def trouble_with_slices(rows: Any) -> str:
+    """What is wrong with slices of a data set, of slices too, and pickled; nothing where it has none, or refuses."""
+    whole, stream = [rows[index].tolist() for index in range(len(rows))], random.Random(0)  # noqa: S311 - no secret
+    ends = (None, *range(-3, 4), len(whole) // 2, len(whole) + 5)
+    for turn in range(60):
+        cut, again = (slice(stream.choice(ends), stream.choice(ends), stream.choice((None, 1, 2))) for _ in range(2))
+        try:
+            part = rows[cut][again] if turn % 2 else rows[cut]
+            part = pickle.loads(pickle.dumps(part)) if turn % 3 == 0 else part  # noqa: S301 - our own
+        except (TypeError, ValueError, NotImplementedError, AttributeError):
+            continue
+        wanted, name = (whole[cut][again], f"rows[{cut}][{again}]") if turn % 2 else (whole[cut], f"rows[{cut}]")
+        found = list[list[int]]()
+        with contextlib.suppress(IndexError):
+            found += (part[index].tolist() for index in range(len(wanted) + 1))
+        with contextlib.suppress(IndexError):  # from the end, if it counts so
+            found = [*found[:-1], part[-1].tolist()] if found else [part[-1].tolist()]
+        if len(part) != len(wanted) or found != wanted:
+            return f"{name} has not the {len(wanted)} rows that it has of a list"
     return ""
 
 
@@ -267,6 +291,18 @@ def changed_texts(step: int, length: int) -> dict[str, bytes]:
         "its length": first[: at + 128],
         "the first text again": first,
     }
+
+
+def trouble_far_behind(tree: Tree) -> tuple[str, str] | None:
+    """What is wrong with the rows of a large text, and of one that differs from it in a byte far behind."""
+    path, step, length = write_text("large.txt", b""), 48, 1152
+    large, far = sample(3_000_000), 400 * step * length // 9
+    for content in (large, large[:far] + b"#" + large[far + 1 :]):
+        path.write_bytes(content.decode(errors="ignore").encode())
+        set_time(path)
+        if (outcome := load_apart(tree, path, length, step)).kind != "right":
+            return f"after a change of byte {far}: {outcome}", f"load_rows(path, {length}) of 3 MB"
+    return None
 
 
 def damages(content: str) -> Iterator[tuple[str, str]]:
