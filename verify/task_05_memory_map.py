@@ -69,9 +69,10 @@ def rows_are_the_encoded_text(tree: Tree, points: Points) -> Evidence:
     cases += [
         ("full rows", sample(128 * 5), 0, 1152, 1, kind),
         ("the longest tail", sample(128 * 6 - 1), 0, 1152, 1, kind),
+        ("1.2 MB", large[:1_200_001], 0, 73728, 1, kind),
+        ("12 KB", sample(12_000), 0, 9, 101, kind),
+        ("2.2 MB in rows that fill no block", large, 0, 1143, 103, kind),
     ]
-    cases += [("1.2 MB", large[:1_200_001], 0, 73728, 1, kind), ("12 KB", sample(12_000), 0, 9, 101, kind)]
-    cases += [("2.2 MB in rows that fill no block", large, 0, 1143, 103, kind)]
     for name, text, cut, length, step, given in cases:
         content = text[: len(text) - cut].decode(errors="ignore").encode()  # no character is cut
         if len(content) * 9 < length:
@@ -318,10 +319,11 @@ def full_disk_is_a_clear_error(tree: Tree) -> Evidence:
 def workers_give_the_same_rows(tree: Tree) -> Evidence:
     """Read by data loaders of both kinds, by a process that is new to the tree, and by two processes at once."""
     path, length = write_text("a.txt", sample(30_000)), 4959
+    line = f"rows = load_rows(path, {length})"
     if (outcome := load(tree, path, length)).kind != "right":
-        return failed(f"without workers: {outcome}", f"load_rows(path, {length})")
-    if trouble := trouble_with_slices(schedule(tree).load_rows(path, length)):
-        return failed(trouble, f"rows = load_rows(path, {length})")
+        return failed(f"without workers: {outcome}", line)
+    if wrong := trouble_with_slices(schedule(tree).load_rows(path, length)):
+        return failed(wrong, line)
     if trouble := trouble_with_workers(tree, path, length):
         return failed(*trouble)
     return passed("0 and 2 forked workers, 1 spawned, for two epochs")
@@ -358,29 +360,25 @@ def reads_what_is_read_only(tree: Tree) -> Evidence:
     if outcomes is None:
         return unproven("this process may write to folders that are read-only, and cannot lay down that right")
     if bad := [str(Outcome(*outcome)) for outcome in outcomes if outcome[0] != "right"]:
-        return failed(
-            f"texts in folders that may only be read: {bad[0]}", f"chmod a-w . a.txt; load_rows(path, {length})"
-        )
+        line = f"chmod a-w . a.txt; load_rows(path, {length})"
+        return failed(f"texts in folders that may only be read: {bad[0]}", line)
     for path in texts:
         load_apart(tree, path, length)
     for file in kept():
         file.chmod(0o444 if file.stat().st_size else 0o644)  # what is empty is a lock
     outcomes = in_fork(lambda: without_rights(None, lambda: load_in_turn(tree, texts, length)))
     if bad := [str(Outcome(*outcome)) for outcome in outcomes if outcome[0] != "right"]:
-        return failed(
-            f"files that may only be read: {bad[0]}", f"load_rows(path, {length}); chmod a-w *; load_rows again"
-        )
+        again = f"load_rows(path, {length}); chmod a-w *; load_rows again"
+        return failed(f"files that may only be read: {bad[0]}", again)
     return passed("2 texts of one name, in turn")
 
 
 @check(task=5, prop="the schedule trains on the rows of the text, and validates on others of them")
 def schedule_uses_the_rows(tree: Tree) -> Evidence:
     """Run a round of the schedule's command, and look at what enters the model."""
-    path, length = write_text("a.txt", sample(8 * 43 + 5)), 72
     multiprocessing.set_start_method("fork", force=True)
-    seen = watch_rows(tree.kind)
-    options = {"rounds": 1, "epochs": 1, "layers": 1, "d_model": 8, "nhead": 2, "max_seq_len": length}
-    words = ["--data", str(path), *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
+    path, length, seen = write_text("a.txt", sample(8 * 43 + 5)), 72, watch_rows(tree.kind)
+    words = f"--data {path} --rounds 1 --epochs 1 --layers 1 --d_model 8 --nhead 2 --max_seq_len {length}".split()
     line = f"python -m data.wikitext_schedule {' '.join(words)}"
     try:
         with started_processes() as workers:
@@ -396,9 +394,7 @@ def schedule_uses_the_rows(tree: Tree) -> Evidence:
     if missing := len(expected - seen[True] - seen[False]):
         return failed(f"{missing} of {len(expected)} rows never enter the model", line)
     if not seen[False] or not seen[True] or seen[True] & seen[False]:
-        return failed(
-            f"of {len(seen[False])} rows to validate on, {len(seen[True] & seen[False])} are trained on", line
-        )
+        return failed(f"rows to train on: {len(seen[True])}, to validate on: {len(seen[False])}, not apart", line)
     if not workers:
         return failed("the schedule reads its rows without a worker", line)
     return passed(f"{len(seen[True])} rows to train on, {len(seen[False])} to validate on, by {len(workers)} workers")

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .driving.arguments import unreached, unreached_flags
-from .driving.coins import HALF, NEAR, Coins, half_cosine, off_by, ramp, tossing
+from .driving.coins import HALF, NEAR, Coins, off_by, ramp, tossing
 from .driving.kept_runs import Runs, judged, kept_runs
 from .driving.seams import MissingSeam
 from .driving.space import Points, Span, over
@@ -24,6 +24,7 @@ from .driving.training_runs import LENGTH, Stopped, command_line, run_command, t
 from .driving.tree import Tree
 from .driving.world import differences, noisy_models, spoilt_forward, streams
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
+from .sanity_fit import half_cosine
 
 MOST = 16  # micro-batches of a run that is one of many
 DRAWN: dict[str, Any] = {"extra_steps": 159, "warmup_steps": 0}  # of a run that is asked for its rate

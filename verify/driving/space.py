@@ -10,9 +10,11 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from allpairspy import AllPairs
 
 from ..running.evidence import Evidence
@@ -109,10 +111,11 @@ class Points:
         self.done: list[Point] = []
 
     def __iter__(self) -> Iterator[Point]:
-        """Each point in turn; it counts as tried when the next one is asked for."""
-        for point in itertools.chain(self._covering(), self._drawn()):
-            yield point
-            self.done.append(point)
+        """Each point in turn; it counts as tried when the next one is asked for. Nothing is compiled meanwhile."""
+        with uncompiled() if "compile" in self.axes else nullcontext():
+            for point in itertools.chain(self._covering(), self._drawn()):
+                yield point
+                self.done.append(point)
 
     def _covering(self) -> Iterator[Point]:
         """Points in which each pair of values of two axes occurs that may be together."""
@@ -151,6 +154,21 @@ class Points:
 def drawn(values: Sequence[Any], stream: random.Random) -> Any:
     """One value of an axis."""
     return stream.randint(*values.bounds) if isinstance(values, Span) else stream.choice(values)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Have torch.compile leave everything as it is: what it makes of a model is task-8's to say, and takes its time."""
+    compiler = torch.compile
+
+    def as_it_is(model: Any = None, **_: Any) -> Any:
+        return as_it_is if model is None else model
+
+    torch.compile = as_it_is
+    try:
+        yield
+    finally:
+        torch.compile = compiler
 
 
 def repr_items(values: dict[str, Any]) -> list[tuple[str, str]]:

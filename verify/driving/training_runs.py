@@ -7,8 +7,7 @@ import math
 import random
 import string
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,8 +153,8 @@ def train(
     """Call the tree's train_loop with the ledger open and the weights scaled, on random rows, or one repeated.
 
     Rows that are `uneven` have short runs of equal bits and long ones, so that their streams differ in length. A
-    `light` model computes next to nothing. Without a seed the random streams go on. What is to be compiled runs as it
-    is. Options that are None are left out. Raises Stopped where the tree raises.
+    `light` model computes next to nothing. Without a seed the random streams go on. Options that are None are left out.
+    Raises Stopped where the tree raises.
     """
     model = light_model(tree, ledger) if light else tree.model(dtype=dtype, **config or {})
     for weight in model.parameters():
@@ -180,8 +179,7 @@ def train(
     given = {"compress_prob": 0.0, "direct_prob": 0.0} | options
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        with uncompiled():
-            history = tree.train(model, Rows(data) if data_set else data, **given)
+        history = tree.train(model, Rows(data) if data_set else data, **given)
     except Exception as error:
         raise Stopped(f"{type(error).__name__}: {error}", call) from error
     return Run(call, model, data, ledger.take(), history, given, streams)
@@ -198,21 +196,6 @@ class Rows(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.bits[index]
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Have torch.compile leave everything as it is."""
-    compiler = torch.compile
-
-    def as_it_is(model: Any = None, **_: Any) -> Any:
-        return as_it_is if model is None else model
-
-    torch.compile = as_it_is
-    try:
-        yield
-    finally:
-        torch.compile = compiler
 
 
 def streams_of(tree: Tree, data: Tensor, longest: int) -> tuple[tuple[int, ...], ...]:
