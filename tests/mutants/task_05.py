@@ -388,11 +388,6 @@ MUTANTS = [
         ("import shutil\n", "import shutil\nimport threading\n"),
     ),
     edit(
-        "always-beside-the-text",
-        "a folder that may only be read has no place",
-        (NAME, NAME.replace("cache_folder()", "path.parent")),
-    ),
-    edit(
         "one-place-for-a-name",
         "texts of one name share a file in the user's cache",
         (NAME, NAME.replace("{text_hash}", "{path.name}")),
@@ -486,6 +481,11 @@ MUTANTS += STRANGERS_WRONG[5]
 
 GOOD = [
     *STRANGERS_RIGHT[5],
+    edit(
+        "always-beside-the-text",
+        "rows are kept beside their text: where its folder may only be read, that is said",
+        (NAME, NAME.replace("cache_folder()", "path.parent")),
+    ),
     edit(
         "a-byte-a-bit",
         "a .npy in the user's cache, named by its text's hash, and sealed by a file beside it; no slices",

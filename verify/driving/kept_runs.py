@@ -45,8 +45,8 @@ class KeptRun:
 
     @property
     def steps(self) -> int:
-        """How many updates it made: not the one at which it was interrupted, nor a step that makes room for a state."""
-        return sum(bool(each.micro_batches) for each in updates(self.events)) - (self.status == INTERRUPTED)
+        """How many updates it made; a step that makes room for an optimizer's state is none."""
+        return sum(bool(each.micro_batches) for each in updates(self.events))
 
     @property
     def run(self) -> Run:

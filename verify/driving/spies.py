@@ -85,6 +85,7 @@ class Ledger:
         self.sgd_lr: float | None = None  # if set, configure_optimizer gives SGD at this constant rate
         self._model: nn.Module | None = None
         self._running: Counter[str] = Counter()
+        self._begun: dict[str, Any] = {}  # what a step that has not ended yet found
         self._watch_torch()
 
     def take(self) -> list[Event]:
@@ -228,10 +229,10 @@ class Ledger:
     def _note_step(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         weights = {name: weight.detach().clone() for name, weight in self._parameters()}
-        lr = float(optimizer.param_groups[0]["lr"])
-        self._record("step", lambda: {"grads": self._grads(), "weights": weights, "lr": lr})
+        self._begun = {"weights": weights, "lr": float(optimizer.param_groups[0]["lr"])}
 
     def _after_step(self, *_: Any) -> None:
+        self._record("step", lambda: {"grads": self._grads(), **self._begun})  # as other hooks, too, have left them
         if self.frozen and self.events:
             for name, weight in self._parameters():
                 weight.data.copy_((self.events[-1].weights or {})[name])
