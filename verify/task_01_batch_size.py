@@ -73,9 +73,7 @@ def few(values: dict[str, Any]) -> bool:
 def batches_hold_each_row_once(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     seen = 0
     for point in points:
-        run = train(
-            tree, ledger, point["rows"], light=True, seed=point["seed"], data_set=point.is_data_set, **point.options
-        )
+        run = train(tree, ledger, point["rows"], light=True, seed=point["seed"], **point.options)
         if trouble := trouble_with_rows(run, point["batch_size"]):
             return failed(trouble, run.call)
         if not torch.equal(run.data, tree.bits(point["rows"], LENGTH)):
@@ -95,7 +93,7 @@ def each_epoch_is_shuffled_anew(tree: Tree, ledger: Ledger, points: Points) -> E
     as_given = [list(range(at, at + BATCH)) for at in range(0, MANY, BATCH)]
     usual: dict[str, Any] = {"light": True, "epochs": EPOCHS}
     for point in points:
-        options = usual | point.options | {"data_set": point.is_data_set}
+        options = usual | point.options
         run = train(tree, ledger, MANY, seed=point["seed"], **options)
         again = train(tree, ledger, MANY, seed=None, **options)
         others = train(tree, ledger, MANY, seed=point["seed"] + 100, **options)

@@ -33,7 +33,14 @@ LETTERS = {"backward": "b", "clip": "c", "step": "s"}
 
 @check(task=3, prop="linear layers give bfloat16, also where they run again; what is kept of a run is float32")
 @watching("amp")
-@over(*MODELS, "accum_steps", extra_steps=(0, 1), batch_size=(8, 4), epochs=(1, 3), form=tuple(FORMS), **WINDOWS)
+@over(
+    *(*MODELS, "accum_steps", "compile", "data"),
+    extra_steps=(0, 1),
+    batch_size=(8, 4),
+    epochs=(1, 3),
+    form=tuple(FORMS),
+    **WINDOWS,
+)
 def each_thing_has_its_type(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     seen, calls = watch(tree, ledger), 0
     for point in points:
@@ -96,7 +103,11 @@ def backward_runs_outside_autocast(tree: Tree, ledger: Ledger, points: Points) -
 
 @check(task=3, prop="one clip an optimizer step, between its last backward and the step, with the bound of amp off")
 @watching("amp")
-@over("accum_steps", "extra_steps", "epochs", amp=("off", "bf16"), batch_size=(4, 8))
+@over(
+    *("accum_steps", "extra_steps", "epochs", "compile", "data", "global_step"),
+    amp=("off", "bf16"),
+    batch_size=(4, 8),
+)
 def clips_once_before_each_step(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     ledger.sgd_lr = 0.0
     norms, call = [], ""

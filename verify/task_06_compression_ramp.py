@@ -45,6 +45,8 @@ def few(values: dict[str, Any]) -> bool:
     "accum_steps",
     "amp",
     "batch_size",
+    "compile",
+    "reversible",
     "seed",
     extra_steps=(9, 0),
     epochs=(1, 2, 5),

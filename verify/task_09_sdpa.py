@@ -46,7 +46,7 @@ from .driving.explicit_attention import (
 )
 from .driving.memory import Memory
 from .driving.operations import distance, tensors_in
-from .driving.space import Points, over
+from .driving.space import Points, Span, over
 from .driving.tree import Tree
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 
@@ -120,7 +120,12 @@ def leaves_the_square_to_torch(tree: Tree, points: Points) -> Evidence:
 
 
 @check(task=9, prop="logits, maps and all gradients are those of an explicit masked softmax")
-@over("causal", "full_attn_logging", "num_layers", way=WAYS, width=HEADS, length=(9, 1, 2, 8, 33, 70))
+@over(
+    *("causal", "full_attn_logging", "num_layers"),
+    way=WAYS,
+    width=HEADS,
+    length=Span(1, 300, 9, 1, 2, 8, 33, 70, 530),
+)
 def equals_the_explicit_softmax(tree: Tree, points: Points) -> Evidence:
     """Compare dense shapes in which heads, positions and channels could be taken for each other."""
     return compare_with_explicit(tree, points, in_padding=False)
@@ -132,8 +137,8 @@ def equals_the_explicit_softmax(tree: Tree, points: Points) -> Evidence:
     allowed=within_ends,
     way=FEWER,
     width=HEADS[:4],
-    length=(12, 8, 5, 33),
-    windows=((4, 2), (4, 0), (3, 4), (5, 0), (1, 3), (40, 0)),
+    length=Span(1, 300, 12, 8, 5, 33, 530),
+    windows=((4, 2), (4, 0), (3, 4), (5, 0), (1, 3), (40, 0), (64, 12), (150, 0)),
 )
 def equals_the_softmax_over_a_window(tree: Tree, points: Points) -> Evidence:
     """Compare chunks with and without overlap; queries whose windows reach over an end are left out."""

@@ -60,6 +60,7 @@ SHAPES = (
     (8, 4, 0),
     (3, 1, 0),
 )
+LARGE = ((530, 64, 0), (600, 128, 0), (300, 256, 0), (300, 64, 20), (530, 100, 130))
 LONGEST = 64  # bits of a shape that nobody chose
 TOLERANCE = 1e-12  # an entry of a map
 ALLOWED = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.1}  # distance from float64
@@ -73,11 +74,12 @@ def drawn(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def grid() -> Iterator[Shape]:
-    """The covering grid, shortest sequences first, and every thirteenth shape of it without causality."""
+    """The covering grid, shortest sequences first, every thirteenth of it without causality, and large ones."""
     for n, length in enumerate(LENGTHS):
         for m, (chunk, overlap) in enumerate((chunk, overlap) for chunk in CHUNKS for overlap in OVERLAPS):
             for causal in (True, False) if (n * len(CHUNKS) * len(OVERLAPS) + m) % 13 == 0 else (True,):
                 yield Shape(length, causal, chunk, overlap, layers=1, rows=1, more={"full_attn_logging": True})
+    yield from (Shape(size[0], True, *size[1:], layers=1, rows=1, more={"full_attn_logging": True}) for size in LARGE)
 
 
 @check(task=11, prop="the map is the softmax over the window: 3,146 shapes, support and values")
@@ -85,7 +87,9 @@ def maps_over_a_grid(tree: Tree) -> Evidence:
     """Call an attention module of each chunk and overlap, and compare its map with an explicit softmax."""
     calls: dict[Any, Call | None] = {}
     dense: dict[int, Tensor] = {}  # by length, over all positions: a softmax over a subset is a part of it
-    x = torch.randn(1, LENGTHS.stop, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(
+        1, max(max(size) for size in LARGE), 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     count, worst = 0, 0.0
     for shape in grid():
         key, given, seen = (shape.chunk, shape.overlap, shape.causal), x[:, : shape.length], shape.seen
@@ -116,7 +120,7 @@ def maps_over_a_grid(tree: Tree) -> Evidence:
 @check(task=11, prop="logits, gradients and maps are those of an explicit softmax over the window")
 @over(
     *("causal", "full_attn_logging", "num_layers"),
-    sizes=(*SHAPES, *drawn(3)),
+    sizes=(*SHAPES, *drawn(3), *LARGE[:3]),
     way=FEWER,
     width=HEADS[:4],
     rows=(2, 1, 3),

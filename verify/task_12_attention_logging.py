@@ -48,11 +48,13 @@ def small_model(tree: Tree, chunk: int | None, **config: Any) -> nn.Module:
     return tree.model(**{"num_layers": LAYERS, "chunk_size": chunk} | config)
 
 
-def misses_the_table(model: nn.Module, chunk: int | None, asked: Asked, layers: int = LAYERS, rows: int = 1) -> str:
-    """How many maps a forward of 8 bits gives, if these are not one a layer, or none, as the table says."""
-    T, expected = 8, layers if wanted(chunk, asked) else 0
+def misses_the_table(
+    model: nn.Module, chunk: int | None, asked: Asked, layers: int = LAYERS, rows: int = 1, length: int = 8
+) -> str:
+    """How many maps a forward gives, if these are not one a layer, or none, as the table says."""
+    expected = layers if wanted(chunk, asked) else 0
     try:
-        maps = maps_in(model(Tree.bits(rows, T))[1])
+        maps = maps_in(model(Tree.bits(rows, length))[1])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as raised:
         return f"{type(raised).__name__}: {raised}: chunk_size={chunk}, {spoken(asked)}"
     if len(maps) != expected:
@@ -60,11 +62,11 @@ def misses_the_table(model: nn.Module, chunk: int | None, asked: Asked, layers: 
     for each in maps:
         sees_the_future = each.triu(1).any()
         if (
-            each.shape[-2:] != (T, T)
+            each.shape[-2:] != (length, length)
             or sees_the_future
             or distance(each.sum(-1), torch.ones(())) > ROUNDING[each.dtype]
         ):
-            return f"a map is no causal softmax over {T} positions: chunk_size={chunk}, {spoken(asked)}"
+            return f"a map is no causal softmax over {length} positions: chunk_size={chunk}, {spoken(asked)}"
         if len(each) != rows:
             return f"a map is of {len(each)} rows, not {rows}: chunk_size={chunk}, {spoken(asked)}"
         if each.requires_grad:
@@ -94,9 +96,10 @@ def reaches_back(values: dict[str, Any]) -> bool:
 @over(
     *(*STACK, "width"),
     mode=tuple(MODES),
-    chunk=Span(1, 130, None, 4, 1, 16, 12, 64, 100),  # of rows of 64 at most
+    chunk=Span(1, 130, None, 4, 1, 16, 12, 64, 1100, 2000),  # of rows of 1100 at most
     asked=(LEFT_OUT, NONE, ON, OFF),
     rows=(1, 3),
+    length=Span(1, 300, 8, 1, 70, 1100),
     autocast=(False, True),
 )
 def follows_the_truth_table(tree: Tree, points: Points) -> Evidence:
@@ -104,9 +107,9 @@ def follows_the_truth_table(tree: Tree, points: Points) -> Evidence:
     for point in points:
         chunk, asked, (trains, grad_mode) = point["chunk"], point["asked"], MODES[point["mode"]]
         dtype = torch.float32 if point["autocast"] else torch.float64
-        model = small_model(tree, chunk, dtype=dtype, **point.config, **asked).train(trains)
+        model = small_model(tree, chunk, dtype=dtype, max_seq_len=1100, **point.config, **asked).train(trains)
         with grad_mode(), torch.autocast("cpu", torch.bfloat16, enabled=point["autocast"]):
-            problem = misses_the_table(model, chunk, asked, rows=point["rows"])
+            problem = misses_the_table(model, chunk, asked, rows=point["rows"], length=point["length"])
         if problem:
             return failed(f"{problem}: {point}", line_of(chunk, asked, point.config))
     return passed(f"{len(points.done)} forwards")
@@ -139,7 +142,7 @@ def attention_alone_follows_the_table(tree: Tree) -> Evidence:
     allowed=reaches_back,
     windows=((4, 2), (None, 0), (4, 0), (5, 3), (16, 0)),
     mode=tuple(MODES),
-    length=(12, 1, 7),
+    length=Span(1, 200, 12, 1, 7),
 )
 def logging_changes_nothing(tree: Tree, points: Points) -> Evidence:
     """Run a step with dropout under each value, and compare bit for bit."""

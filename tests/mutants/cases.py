@@ -13,6 +13,8 @@ from pathlib import Path
 
 from interactions import INTERACTIONS
 from mutant import Mutant
+from outsiders_right import OUTSIDERS_RIGHT
+from outsiders_wrong import OUTSIDERS_WRONG
 
 from bitpatch.verify.rendering.report import CheckResult
 from bitpatch.verify.running.runner import Zygote, plan_checks, run_jobs
@@ -34,7 +36,13 @@ class Case:
 
 def mutants(task: int) -> list[Mutant]:
     """What the judge of a task must refuse: its own mutants, and those of it with other tasks."""
-    return [*TASKS[task].MUTANTS, *(mutant for whose, mutant in INTERACTIONS if whose == task)]
+    interactions = (mutant for whose, mutant in INTERACTIONS if whose == task)
+    return [*TASKS[task].MUTANTS, *interactions, *OUTSIDERS_WRONG.get(task, ())]
+
+
+def good(task: int) -> list[Mutant]:
+    """What the judge of a task must let pass."""
+    return [*TASKS[task].GOOD, *OUTSIDERS_RIGHT.get(task, ())]
 
 
 def read_kills(task: int) -> dict[str, list[str]]:
@@ -92,7 +100,7 @@ def judged(
 def grow(case: Case, tree: Path) -> None:
     """Make the tree of a case, beside the two that all are copied from."""
     shutil.copytree(tree.with_name("baseline" if case.tree == "baseline" else "reference"), tree)
-    for each in (*mutants(case.task), *TASKS[case.task].GOOD):
+    for each in (*mutants(case.task), *good(case.task)):
         if each.name == case.tree:
             each.apply(tree)
             for path, _, _ in each.edits:

@@ -266,6 +266,17 @@ MUTANTS = [
 
 MUTANTS += [
     Mutant(
+        "kept-runs-without-a-ramp",
+        "a run that is kept compresses with its whole probability from the start",
+        [
+            (
+                "bit_transformer/pretraining.py",
+                "prob = cosine_ramp(update, start=0.0,",
+                "prob = cosine_ramp(update, start=settings.compress_prob,",
+            )
+        ],
+    ),
+    Mutant(
         "rounds-begin-anew",
         "the schedule calls train_loop without its clock, and each round starts at the ramp's foot",
         [(SCHEDULE, ", global_step=global_step)[-1]", ")[-1]")],

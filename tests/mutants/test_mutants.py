@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cases import ROOT, TASKS, Case, choose_killers, judged, mutants, read_kills, telling
+from cases import ROOT, TASKS, Case, choose_killers, good, judged, mutants, read_kills, telling
 from interactions import INTERACTIONS, OPEN
 from mutant import Mutant
 
@@ -29,7 +29,7 @@ Judge = Callable[[Case], dict[str, Evidence]]
 
 def good_trees() -> Iterator[object]:
     """A case for each right tree, or for one in six of them, to be judged by all checks of its task."""
-    cases = [Case(task, each.name) for task, module in TASKS.items() for each in module.GOOD]
+    cases = [Case(task, each.name) for task in TASKS for each in good(task)]
     for case in cases if EVERY_TREE else cases[::6]:
         yield pytest.param(case, id=f"task-{case.task}-{case.tree}")
 
@@ -135,7 +135,7 @@ def test_document_names_every_mutant() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_names_of_trees_are_unique(task: int) -> None:
-    names = [each.name for each in (*mutants(task), *TASKS[task].GOOD)]
+    names = [each.name for each in (*mutants(task), *good(task))]
     assert len({*names, "reference", "baseline"}) == len(names) + 2
 
 

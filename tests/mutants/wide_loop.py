@@ -52,6 +52,17 @@ def each_epoch(order: str) -> tuple[tuple[str, str], ...]:
 
 
 BATCH_SIZE = [
+    Mutant(
+        "kept-runs-plan-without-extra-steps",
+        "a run that is kept plans its updates without its extra steps",
+        [
+            (
+                "bit_transformer/runs.py",
+                'micro_batches, extra_steps=values["extra_steps"], accum',
+                "micro_batches, accum",
+            )
+        ],
+    ),
     edit(
         "order-repeats-after-four",
         "the fifth epoch has the order of the first",

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..running.evidence import Evidence, failed, passed
 from ..sanity_fit import half_cosine
 from .arguments import form_of
+from .space import MODEL
 from .spies import Ledger
 from .training_runs import Stopped, train, watching
 from .tree import Tree
@@ -81,9 +82,10 @@ class Coins:
 
     def run(self, rows: int = 1, *, draw: Callable[[], float] | None = None, **options: Any) -> list[Toss]:
         """Train, with a seed, or with each draw fixed at the moment at which it is made."""
+        config = {name: options.pop(name) for name in MODEL if name in options}
         options = {name: value for name, value in options.items() if name == "seed" or self.tree.loop_takes(name)}
         with self.fixed(draw):
-            run = train(self.tree, self.ledger, rows, light=True, **{"compress_prob": None} | options)
+            run = train(self.tree, self.ledger, rows, light=True, config=config, **{"compress_prob": None} | options)
         self.call, self.data = run.call, run.data
         tosses, made = [], 0
         for event in run.events:

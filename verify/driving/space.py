@@ -92,13 +92,9 @@ class Point:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of the training loop."""
-        return {axis: self[axis] for axis in LOOP if axis in self.values}
-
-    @property
-    def is_data_set(self) -> bool:
-        """Whether the loop is given its rows as a data set."""
-        return self.values.get("data") == "a data set"
+        """The options of a run of the training loop: its own, and whether it is given its rows as a data set."""
+        data_set = {"data_set": True} if self.values.get("data") == "a data set" else {}
+        return {axis: self[axis] for axis in LOOP if axis in self.values} | data_set
 
 
 class Points:

@@ -156,7 +156,7 @@ def train(
     `light` model computes next to nothing. Without a seed the random streams go on. Options that are None are left out.
     Raises Stopped where the tree raises.
     """
-    model = light_model(tree, ledger) if light else tree.model(dtype=dtype, **config or {})
+    model = light_model(tree, ledger, config) if light else tree.model(dtype=dtype, **config or {})
     for weight in model.parameters():
         weight.data.mul_(scale)
     for module in model.modules():
@@ -214,7 +214,7 @@ def set_seeds(seed: int) -> None:
     np.random.seed(seed)
 
 
-def light_model(tree: Tree, ledger: Ledger) -> nn.Module:
+def light_model(tree: Tree, ledger: Ledger, config: dict[str, Any] | None = None) -> nn.Module:
     """A model of the tree's class whose logits are a parameter of its own, whatever enters it."""
     kind = tree.kind
 
@@ -223,7 +223,8 @@ def light_model(tree: Tree, ledger: Ledger) -> nn.Module:
             return self.coin[0].expand(*bits.shape, 2).clone(), {}
 
     ledger.watch_model(Light)
-    model: nn.Module = Light(d_model=4, nhead=2, num_layers=1, dim_feedforward=4, max_seq_len=64)
+    small = {"d_model": 4, "nhead": 2, "num_layers": 1, "dim_feedforward": 4, "max_seq_len": 64}
+    model: nn.Module = Light(**small | (config or {}))
     for name in dict(model.named_children()):
         setattr(model, name, nn.Identity())
     model.coin = nn.Parameter(torch.full((1, 2), 0.5))
