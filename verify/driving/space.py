@@ -140,11 +140,29 @@ class Points:
                 yield Point(values)
 
     def covered(self) -> dict[str, Any]:
-        """What was tried: the values of each axis, and how many pairs of values occurred, of how many."""
-        seen = {pair for point in self.done for pair in itertools.combinations(repr_items(point.values), 2)}
-        possible = sum(len(a) * len(b) for a, b in itertools.combinations(self.axes.values(), 2))
-        tried = {axis: sorted({repr(point[axis]) for point in self.done}) for axis in self.axes}
-        return {"points": len(self.done), "axes": tried, "pairs": len(seen), "of_pairs": possible}
+        """What was tried: the values of each axis, and how many pairs of declared values occurred, of how many."""
+        declared = {axis: [repr(value) for value in values] for axis, values in self.axes.items()}
+        known = [{axis: repr(value) for axis, value in point.values.items()} for point in self.done]
+        seen = {
+            pair
+            for point in known
+            for pair in itertools.combinations([item for item in point.items() if item[1] in declared[item[0]]], 2)
+        }
+        possible = sum(len(a) * len(b) for a, b in itertools.combinations(declared.values(), 2))
+        return {
+            "points": len(self.done),
+            "axes": {axis: self._tried(axis, {point[axis] for point in known}) for axis in declared},
+            "pairs": len(seen),
+            "of_pairs": possible,
+        }
+
+    def _tried(self, axis: str, found: set[str]) -> list[str]:
+        """The values of an axis that were tried; of a span's others only how many there were."""
+        values = self.axes[axis]
+        usual = found & {repr(value) for value in values}
+        others = len(found - usual)
+        between = "{} to {}".format(*values.bounds) if isinstance(values, Span) else ""
+        return sorted(usual) + ([f"{others} more of {between}"] if others else [])
 
 
 def drawn(values: Sequence[Any], stream: random.Random) -> Any:
@@ -165,10 +183,6 @@ def uncompiled() -> Iterator[None]:
         yield
     finally:
         torch.compile = compiler
-
-
-def repr_items(values: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(axis, repr(value)) for axis, value in values.items()]
 
 
 def holds(tree: Tree, axis: str) -> bool:

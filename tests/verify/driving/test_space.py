@@ -5,8 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from bitpatch.verify.driving.space import OTHERS, Points, always, over
+from bitpatch.verify.driving.space import DRAWN, OTHERS, Points, Span, always, over
 from bitpatch.verify.running.evidence import Evidence, failed, passed
 
 AXES: dict[str, Any] = {
@@ -20,7 +21,9 @@ AXES: dict[str, Any] = {
 def tree(*lacks: str, seconds: float = 0.0) -> Any:
     """Enough of a tree: one that takes all but some arguments."""
     takes = lambda name: name not in lacks  # noqa: E731
-    return SimpleNamespace(seconds=seconds, model_takes=takes, loop_takes=takes, path=Path())
+    return SimpleNamespace(
+        seconds=seconds, model_takes=takes, loop_takes=takes, path=Path(), seams=SimpleNamespace(found=None)
+    )
 
 
 def test_each_pair_of_values_occurs() -> None:
@@ -60,6 +63,30 @@ def test_time_is_filled_with_random_points() -> None:
     assert many > 2 * few
 
 
+def test_of_a_span_others_are_drawn_within_its_bounds_where_they_may_be() -> None:
+    axes = AXES | {"rows": Span(1, 50, 3, None)}
+    points = list(Points(tree(), axes, lambda values: values.get("rows") != 7))
+    drawn = [point["rows"] for point in points if point["rows"] not in (3, None)]
+    assert 1 < len({*drawn}) <= DRAWN
+    assert {*drawn} <= {*range(1, 51)} - {7}
+    assert [str(point) for point in points] == [
+        str(point) for point in Points(tree(), axes, lambda values: values.get("rows") != 7)
+    ]
+
+
+def test_what_is_compiled_is_as_it_was_while_compile_is_an_axis() -> None:
+    compiler = torch.compile
+    for point in Points(tree(), {"compile": (False, True)}, always):
+        assert torch.compile(point) is torch.compile(fullgraph=True)(point) is point
+    assert torch.compile is compiler
+
+
+def test_rows_are_a_data_set_only_where_a_loop_takes_rows_as_ours_does() -> None:
+    axes = {"data": ("a tensor", "a data set")}
+    assert [point.options for point in Points(tree(), axes, always)] == [{}, {"data_set": True}]
+    assert [point.options for point in Points(tree("batch_size"), axes, always)] == [{}]
+
+
 def test_evidence_says_what_was_covered() -> None:
     def judge(given: Any, stops: bool) -> Evidence:
         @over("seed", "batch_size", rows=(1, 2))
@@ -73,7 +100,9 @@ def test_evidence_says_what_was_covered() -> None:
 
     covered = judge(tree(), stops=False).covered
     assert covered is not None
+    others = covered["axes"]["batch_size"].pop()
     assert covered["axes"] == {"seed": ["0", "1", "7"], "batch_size": ["1", "4", "8"], "rows": ["1", "2"]}
+    assert others.endswith(" more of 1 to 40")
     assert covered["pairs"] == covered["of_pairs"] == 21
     partly = asdict(judge(tree(), stops=True))["covered"]
     assert partly["pairs"] < 21
