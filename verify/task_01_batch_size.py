@@ -10,7 +10,7 @@ from itertools import chain, combinations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .driving.arguments import unreached, unreached_flags
 from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
@@ -28,6 +28,7 @@ from .driving.training_runs import (
     LENGTH,
     Stopped,
     command_line,
+    freeze_the_first,
     planned_rows,
     planned_updates,
     run_command,
@@ -190,6 +191,7 @@ def workers_stay_for_the_run(tree: Tree, ledger: Ledger, points: Points) -> Evid
     "accum_steps",
     "amp",
     "compress_prob",
+    "direct_prob",
     "global_step",
     "compile",
     rows=ROWS,
@@ -255,11 +257,6 @@ def arguments_reach(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
         if frozen.requires_grad or not torch.equal(frozen, first):
             return failed("a weight that takes no gradient is trained", f"a frozen weight; {run.call}")
     return passed(f"{len(names)} arguments")
-
-
-def freeze_the_first(model: nn.Module) -> None:
-    """Have a model's first weight take no gradient."""
-    next(model.parameters()).requires_grad_(False)
 
 
 @check(task=1, prop="the caller's settings, files, threads and random streams are its own when a run has ended")

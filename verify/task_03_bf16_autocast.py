@@ -104,7 +104,7 @@ def backward_runs_outside_autocast(tree: Tree, ledger: Ledger, points: Points) -
 @check(task=3, prop="one clip an optimizer step, between its last backward and the step, with the bound of amp off")
 @watching("amp")
 @over(
-    *("accum_steps", "extra_steps", "epochs", "compile", "data", "global_step"),
+    *("accum_steps", "extra_steps", "epochs", "compile", "data", "global_step", "num_workers", "warmup_steps"),
     amp=("off", "bf16"),
     batch_size=(4, 8),
 )

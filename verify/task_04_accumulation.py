@@ -4,6 +4,7 @@ import math
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .driving.training_runs import (
     all_close,
     command_line,
     first_difference,
+    freeze_the_first,
     group_sizes,
     norm,
     planned_sizes,
@@ -43,13 +45,13 @@ def is_counted(tree: Tree, point: Point) -> bool:
     return tree.loop_takes("batch_size") or not (point["rows"] % 8 or point.values.get("extra_steps"))
 
 
-def few(values: dict[str, Any]) -> bool:
+def few(values: dict[str, Any], most: int = MOST) -> bool:
     """Whether a run has so few micro-batches that there may be many of it."""
     if not values.keys() >= {"rows", "epochs"}:
         return True
     micro_batches = math.ceil(values["rows"] / values.get("batch_size", 8)) + values.get("extra_steps", 0)
     is_slow = values.get("num_workers") and (values["epochs"] > 1 or values["rows"] > 16)  # noqa: PLR2004
-    return bool(values["epochs"] * micro_batches <= MOST and not is_slow)
+    return bool(values["epochs"] * micro_batches <= most and not is_slow)
 
 
 @check(
@@ -69,9 +71,9 @@ def few(values: dict[str, Any]) -> bool:
     "global_step",
     rows=Span(1, 80, 40, 37, 16, 3),
     batch_size=Span(1, 40, 8, 4, 1),
-    accum_steps=Span(1, 9, 1, 2, 3, 5),
+    accum_steps=Span(1, 24, 1, 2, 3, 5, 17),
     spoilt=(False, True),
-    allowed=few,
+    allowed=partial(few, most=48),
 )
 def ledger_is_the_planned_list(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     """And from no gradient, also where the update before had one that is no number."""
@@ -142,6 +144,7 @@ def trouble_with_groups(run: Run, sizes: list[int]) -> str:
     batch_size=Span(1, 12, 8, 4, 1),
     form=("raw", "compressed", "direct", "direct, cut", "mixed"),
     causal=(True, False),
+    frozen=(False, True),
     allowed=few,
 )
 def steps_along_the_group_mean(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
@@ -160,6 +163,7 @@ def steps_along_the_group_mean(tree: Tree, ledger: Ledger, points: Points) -> Ev
         options = point.options | forms[point["form"]] | at_once
         if not point["causal"]:
             options["forward_kwargs"] = {"causal": False}
+        options["prepare"] = freeze_the_first if point["frozen"] else None
         runs.append(train(tree, ledger, point["rows"], uneven=True, config=config, lr=0.05, **options))
     entered = [event for run in runs for event in run.events if event.bits is not None]
     if all(event.form == "rows" for event in entered):

@@ -46,6 +46,7 @@ def few(values: dict[str, Any]) -> bool:
     "amp",
     "batch_size",
     "compile",
+    "num_workers",
     "reversible",
     "seed",
     extra_steps=(9, 0),

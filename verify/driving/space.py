@@ -55,6 +55,7 @@ LOOP: dict[str, tuple[Any, ...]] = {  # axes of a training loop
     "direct_prob": (0.0, 1.0),
     "global_step": Span(0, 60, 0, 7),
     "num_workers": (0, 2),
+    "warmup_steps": (1000, 0, 3),
 }
 OTHERS: dict[str, tuple[Any, ...]] = {  # axes of what is done with them
     "seed": (0, 1, 7),

@@ -231,6 +231,11 @@ def light_model(tree: Tree, ledger: Ledger, config: dict[str, Any] | None = None
     return model
 
 
+def freeze_the_first(model: nn.Module) -> None:
+    """Have a model's first weight take no gradient."""
+    next(model.parameters()).requires_grad_(False)
+
+
 def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | None:
     """Run the tree's command line, by our options, on 39 short rows of text, here; return its exit status."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -256,15 +261,21 @@ def mean_gradient(model: nn.Module, rows: Tensor, **kwargs: Any) -> dict[str, Te
 
 
 def scored_gradient(model: nn.Module, parts: Sequence[tuple[Tensor, Tensor]], **kwargs: Any) -> dict[str, Tensor]:
-    """The gradient of the mean cross-entropy over all next bits of some micro-batches [B, L] that are scored."""
+    """The gradient of the mean cross-entropy over all next bits of some micro-batches [B, L] that are scored.
+
+    Each backward begins without gradients: one that adds to those that are there wrongly would be as wrong here.
+    """
     model.train()
-    model.zero_grad(set_to_none=True)
-    total = sum(int(scored.sum()) for _, scored in parts)
+    total, found = sum(int(scored.sum()) for _, scored in parts), dict[str, Tensor]()
     for rows, scored in parts:
+        model.zero_grad(set_to_none=True)
         logits = model(rows, **kwargs)[0].double()  # [B, L, 2]
         losses = -logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0]
         (losses[scored].sum() / total).backward()
-    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        for name, weight in model.named_parameters():
+            if weight.grad is not None:
+                found[name] = found[name] + weight.grad if name in found else weight.grad
+    return found
 
 
 def all_close(cases: list[tuple[Run, Update, Event]], bound: float = math.inf) -> Evidence:
