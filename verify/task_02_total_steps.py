@@ -165,12 +165,13 @@ def download_leaves_old_schedules(session: Session) -> Cases:
     extra=(0, 2),
     group=(1, 3),
     windows=((None, 0), (4, 2)),
+    held_out=(0, 5),
 )
 @managing
 def full_runs_end_at_the_floor(session: Session, points: Points) -> Cases:
     for point in points:
         plan = SHORT | plan_of(point)
-        session.init(rows := point["rows"], plan, **point.config)
+        session.init(rows := point["rows"], plan, point["held_out"], **point.config)
         if point["path"] != "init":
             session.step()
             rows, plan = take(session, point["path"], rows, plan, None)

@@ -114,7 +114,8 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
     gaps = []
     with session(tree, ledger, *YES) as compiler:
         for point in points:
-            given: dict[str, Any] = {"dtype": torch.float32 if point.values.get("amp") == "bf16" else torch.float64}
+            dtype = torch.float32 if point.values.get("amp") == "bf16" else torch.float64
+            given: dict[str, Any] = {"dtype": dtype, "dropout": 0.1}
             eager = train_at(tree, ledger, point, **given)
             compiler.compiled, compiler.depths[:], compiler.frames[:] = 0, [], []
             run = train_at(tree, ledger, point, compile=True, **given)
@@ -133,6 +134,12 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
             later = compiler.frames[count:]
             if later and max(later) > later[0]:
                 return failed(f"a forward is {later[0]} calls deep in a second run, {max(later)} in a third", call)
+            plain = tree.model(dtype=dtype, **point.config)
+            plain.load_state_dict(run.model.state_dict())
+            with torch.no_grad():
+                answers = [model.eval()(run.data, causal=False)[0] for model in (plain, run.model)]
+            if not torch.allclose(*answers):
+                return failed("in evaluation, a compiled model answers otherwise than one that is not", call)
     worst, reproduce = max(gaps)
     return at_most(worst, 1e-10, "weights, relative to those of eager training", reproduce)
 
@@ -228,7 +235,7 @@ def names_stay_bare(tree: Tree, ledger: Ledger) -> Evidence:
 def falls_back_to_eager(tree: Tree, ledger: Ledger) -> Evidence:
     gaps = []
     for form in FORMS:
-        given = {"epochs": 2, **options_of_form(tree, form)}
+        given = {"epochs": 2, "forward_kwargs": {"causal": False}, **options_of_form(tree, form)}
         with session(tree, ledger, *YES, works=False) as compiler:
             call = f"train_loop(model, bits(19, {LENGTH}), compile=True{shown(given)}) without a compiler"
             eager = train(tree, ledger, 19, **given)

@@ -139,9 +139,14 @@ class Session:
         except Exception as error:
             raise RequestFailed(f"{name} raises {type(error).__name__}: {error}") from error
 
-    def init(self, rows: int, plan: Plan | None = None, **more: Any) -> None:
-        """Ask for a new model, to be trained on so many rows; without a plan, by the tree's own."""
-        given = {} if plan is None else {"plan": self.known(plan)}
+    def init(self, rows: int, plan: Plan | None = None, held_out: int = 0, **more: Any) -> None:
+        """Ask for a new model, to be trained on so many rows; without a plan, by the tree's own.
+
+        Where the manager takes rows to validate on, it is given some.
+        """
+        given: dict[str, Any] = {} if plan is None else {"plan": self.known(plan)}
+        if held_out and "validation" in inspect.signature(self.method("init")).parameters:
+            given["validation"] = self.data[-held_out:]
         self.ask("init", self.data[:rows], **given, **CONFIG | more)
 
     def step(self, rows: int = 4) -> None:
