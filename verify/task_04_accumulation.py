@@ -5,13 +5,14 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .driving.arguments import unreached, unreached_flags
-from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_dropout
+from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_dropout, with_halting
 from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import held_more, trouble_with_a_skip
 from .driving.space import Point, Points, Span, over
@@ -337,13 +338,14 @@ def command_line_reaches_the_loop(tree: Tree, ledger: Ledger) -> Evidence:
 
 
 @check(task=4, prop="gradients that are recomputed are the loss's derivatives, with dropout and with halting")
-@over("reversible", "use_act", "use_checkpoint", "windows", "dropout", num_layers=(1, 3))
+@over("reversible", "use_act", "use_checkpoint", "windows", "dropout", num_layers=(1, 3), threshold=(0.9, 0.45))
 def recomputed_gradients_are_derivatives(tree: Tree, points: Points) -> Evidence:
     """Compare backwards with finite differences; the random stream must stay where the forward left it."""
     worst, reproduce = 0.0, ""
     for point in points:
-        call = f"BitTransformerLM(8, 2, **{point.config}) in training, with dropout {point['dropout']}"
-        model = with_dropout(tree.model(**point.config), point["dropout"])
+        config = point.config | ({"act_threshold": point["threshold"]} if tree.model_takes("act_threshold") else {})
+        call = f"BitTransformerLM(8, 2, **{config}) in training, with dropout {point['dropout']}"
+        model = with_dropout(tree.model(**config), point["dropout"])
         with counted_linears() as calls:
             loss = seeded_loss(model)
             forward, state = len(calls), torch.get_rng_state()
@@ -362,12 +364,13 @@ def recomputed_gradients_are_derivatives(tree: Tree, points: Points) -> Evidence
 def halting_weights_make_up_one(tree: Tree) -> Evidence:
     """Have dropout delete what every layer adds: a weighted mean of equal states is that state."""
     worst, call = 0.0, ""
-    for reversible in (False, True):
+    for reversible, bias in product((False, True), (0.0, -3.0, 3.0)):  # at a layer in the middle, the last, the first
         for dtype, allowed in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
             models = [
                 with_dropout(tree.model(dtype=dtype, reversible=reversible, **config), 1.0)
                 for config in ({"num_layers": 3, "use_act": True}, {"num_layers": 3}, {"num_layers": 6})
             ]
+            with_halting(models[0], bias)
             for model in models[1:]:
                 model.load_state_dict(models[0].state_dict(), strict=False)
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.float32):
@@ -375,5 +378,8 @@ def halting_weights_make_up_one(tree: Tree) -> Evidence:
             if not torch.equal(plain, deep):
                 return unproven("no nn.Dropout deletes all that a layer adds")
             if (gap := (halting - plain).abs().max().item() / allowed) >= worst:
-                worst, call = gap, f"BitTransformerLM(8, 2, 3, 16, use_act=True, reversible={reversible}), {dtype}"
+                worst = gap
+                call = (
+                    f"BitTransformerLM(8, 2, 3, 16, use_act=True, reversible={reversible}), halt.bias {bias}, {dtype}"
+                )
     return at_most(worst, 1.0, "distance of the last states from equal ones, in 1e-10, or 1e-5 under autocast", call)

@@ -254,7 +254,7 @@ def gates_hear_the_validation_loss(run: Run, burn_in: int, points: Points) -> Ca
 
 @check(task=7, prop="a run that grows, or is saved and taken up, keeps its gate; a new run has one that knows nothing")
 @over(
-    path=("width", "length", "download", "download by another", "init", "init at once in fault"),
+    path=("width", "length", "download", "download by another", "refused", "init", "init at once in fault"),
     after=(3, 12, 16),  # updates: in a burn-in of 10, after it, after the gate has tripped
     validation=(False, True),
 )
@@ -270,7 +270,7 @@ def a_run_keeps_its_gate(run: Run, burn_in: int, points: Points) -> Cases:
             if at == after and "init" in path:
                 break
             if at == after:
-                go_on(run, path)
+                run.go_on(path)
             run.step(ZEROS[:4] if run.validation is None and at > burn_in else ONES[:4])
         yield run.judged(burn_in, threshold, point)
         if "init" in path:
@@ -278,17 +278,6 @@ def a_run_keeps_its_gate(run: Run, burn_in: int, points: Points) -> Cases:
             for _ in range(burn_in + 3):
                 run.step(ONES[:4])
             yield run.judged(burn_in, threshold, point)
-
-
-def go_on(run: Run, path: str) -> None:
-    """Let the model grow, or save it and take it up."""
-    if "download" not in path:
-        run.session.ask("scale_up", path)
-        return
-    run.session.ask("save", "kept")
-    if "another" in path:
-        run.session.renew()
-    run.session.ask("download", "kept", ONES)
 
 
 @check(

@@ -18,6 +18,14 @@ def last_states(model: nn.Module) -> Tensor:
     return states
 
 
+def with_halting(model: nn.Module, bias: float) -> nn.Module:
+    """The model, with halting so likely: a linear layer of one output has this bias."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.out_features == 1 and module.bias is not None:
+            nn.init.constant_(module.bias, bias)
+    return model
+
+
 def with_dropout(model: nn.Module, rate: float) -> nn.Module:
     """The model, with another rate of dropout."""
     for module in model.modules():

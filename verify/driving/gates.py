@@ -277,6 +277,19 @@ class Run:
         """A plan of so many updates at least, which make the model soon sure of what it sees."""
         return {"batch_size": batch_size, "epochs": -(-updates // -(-ROWS // batch_size)), "lr": lr}
 
+    def go_on(self, path: str) -> None:
+        """Let the model grow, or save it and take it up, or be refused that."""
+        if path in ("width", "layers", "length"):
+            self.session.ask("scale_up", path)
+            return
+        rows = torch.ones(20, CONFIG["max_seq_len"], dtype=torch.long)
+        self.session.ask("save", "kept")
+        if "another" in path:
+            self.session.renew()
+        more: dict[str, Any] = {"plan": {"batch_size": 0}} if path == "refused" else {}
+        with suppress(*[RequestFailed] if more else []):
+            self.session.ask("download", "kept", rows, **more)
+
     def step(self, bits: Tensor) -> None:
         """Ask for an update on a micro-batch."""
         self.ask(lambda: self.session.ask("train_step", bits))
