@@ -62,7 +62,7 @@ def each_thing_has_its_type(tree: Tree, ledger: Ledger, points: Points) -> Evide
     return passed(f"{calls} calls of linear layers")
 
 
-@check(task=3, prop="the loss is float32, and is the cross-entropy of float32 logits, by one factor in a group")
+@check(task=3, prop="the loss is float32; of a group of one it is the cross-entropy of float32 logits")
 @watching("amp")
 @over("accum_steps", "batch_size", "extra_steps", epochs=(2,), form=tuple(FORMS))
 def loss_is_computed_in_float32(tree: Tree, ledger: Ledger, points: Points) -> Evidence:

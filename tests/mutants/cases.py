@@ -13,8 +13,9 @@ from pathlib import Path
 
 from interactions import INTERACTIONS
 from mutant import Mutant
+from outsiders_loops import LOOPS
+from outsiders_others import OTHERS
 from outsiders_right import OUTSIDERS_RIGHT
-from outsiders_wrong import OUTSIDERS_WRONG
 
 from bitpatch.verify.rendering.report import CheckResult
 from bitpatch.verify.running.runner import Zygote, plan_checks, run_jobs
@@ -37,7 +38,7 @@ class Case:
 def mutants(task: int) -> list[Mutant]:
     """What the judge of a task must refuse: its own mutants, and those of it with other tasks."""
     interactions = (mutant for whose, mutant in INTERACTIONS if whose == task)
-    return [*TASKS[task].MUTANTS, *interactions, *OUTSIDERS_WRONG.get(task, ())]
+    return [*TASKS[task].MUTANTS, *interactions, *(LOOPS | OTHERS).get(task, ())]
 
 
 def good(task: int) -> list[Mutant]:

@@ -67,23 +67,18 @@ def options_of_form(tree: Tree, form: str) -> dict[str, Any]:
 def loss_error(run: Run, logits: list[Tensor], accum_steps: int) -> float:
     """How far the losses that were given to backward are from the cross-entropy of the logits, relative to it.
 
-    The losses of one group may have a factor in common; a NaN where they cannot be compared.
+    What the losses of a group weigh is the tree's own, so that only those of groups of one are compared; a NaN where
+    they cannot be.
     """
     losses = [event.loss for event in run.events if event.kind == "backward" and event.loss is not None]
-    rates = []  # of each micro-batch: its loss, relative to its mean and to its sum of cross-entropies
+    worst = 0.0
     for loss, found, rows in zip(losses, logits, run.micro_batches, strict=True):
         scored = run.scored(rows)
         if scored is None or not scored.any():
             return math.nan
         surprises = -found.double()[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0][scored]
-        rates.append((loss.item() / surprises.mean().item(), loss.item() / surprises.sum().item()))
-    if accum_steps == 1:
-        return max(abs(of_mean - 1) for of_mean, _ in rates)
-    worst, given = 0.0, iter(rates)
-    for update in run.updates:
-        group = [next(given) for _ in update.micro_batches]
-        worst = max(worst, min(max(each) / min(each) - 1 for each in zip(*group, strict=True)))
-    return worst
+        worst = max(worst, abs(loss.item() / surprises.mean().item() - 1))
+    return worst if accum_steps == 1 else 0.0
 
 
 @contextmanager
