@@ -281,11 +281,14 @@ def scored_gradient(model: nn.Module, parts: Sequence[tuple[Tensor, Tensor]], **
 def all_close(cases: list[tuple[Run, Update, Event]], bound: float = math.inf) -> Evidence:
     """Compare the gradients that an event saw with those of the mean loss over all that is scored in its update.
 
-    They are taken at the weights of its step, and clipped to a norm.
+    They are taken at the weights of its step, and clipped to a norm. What differs is told with the first update and
+    the first parameter that do.
     """
     if not cases:
         return failed("train_loop makes no update")
     worst, reproduce = 0.0, ""
+    first: tuple[str, str] | None = None
+    allowed = 1e-5 if bound < math.inf else max(limit(run) for run, _, _ in cases)
     for run, update, event in cases:
         if not update.micro_batches:
             return failed("a step without a micro-batch", run.call)
@@ -302,12 +305,22 @@ def all_close(cases: list[tuple[Run, Update, Event]], bound: float = math.inf) -
         share = min(1.0, bound / norm(wanted))
         if bound == math.inf and all(each.kind != "clip" for each in run.events):  # one that is written out still clips
             share = min(1.0, norm(event.grads or {}) / norm(wanted))
-        gap = distance(event.grads or {}, {name: share * grad for name, grad in wanted.items()})
+        wanted = {name: share * grad for name, grad in wanted.items()}
+        gap = distance(event.grads or {}, wanted)
         if not (gap <= worst or math.isnan(worst)):
             worst, reproduce = gap, run.call
-    detail = f"relative error of the worst of {len(cases)} updates"
-    allowed = 1e-5 if bound < math.inf else max(limit(run) for run, _, _ in cases)
-    return at_most(worst, allowed, detail, reproduce)
+        if not (gap <= allowed or first):
+            number = next(at for at, each in enumerate(run.updates, start=1) if each.step is update.step)
+            first = f"; first in update {number}: {where(event.grads or {}, wanted, allowed)}", run.call
+    told, call = first or ("", reproduce)
+    return at_most(worst, allowed, f"relative error of the worst of {len(cases)} updates{told}", call)
+
+
+def where(found: dict[str, Tensor], wanted: dict[str, Tensor], allowed: float) -> str:
+    """The first parameter, in the order of the model, whose gradient is off by more than a share of the largest."""
+    scale = max(value.abs().max().item() for value in wanted.values())
+    gaps = ((name, (found.get(name, torch.zeros(())) - grad).abs().max().item()) for name, grad in wanted.items())
+    return next((name for name, gap in gaps if not gap <= allowed * scale), "what should have no gradient")
 
 
 def norm(grads: dict[str, Tensor]) -> float:
