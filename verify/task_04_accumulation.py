@@ -97,6 +97,8 @@ def ledger_is_the_planned_list(tree: Tree, ledger: Ledger, points: Points) -> Ev
         if not point["spoilt"] and (trouble := trouble_with_groups(run, sizes)):
             return failed(trouble, run.call)
         backwards = [event for event in run.events if event.kind == "backward"]
+        if len(backwards) < sum(sizes):
+            return failed(f"{len(backwards)} backwards of {sum(sizes)} micro-batches", run.call)
         firsts = [backwards[sum(sizes[:update])] for update in range(len(sizes))]
         if any(grad.any() for first in firsts for grad in (first.grads or {}).values()):
             return failed("a group's first backward adds to the gradient of the group before", run.call)

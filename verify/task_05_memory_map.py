@@ -5,7 +5,6 @@ What a load leaves is found by looking at the folders that a process may write t
 
 import contextlib
 import io
-import multiprocessing
 import os
 import re
 import warnings
@@ -49,7 +48,6 @@ from .driving.text_loads import (
     written,
 )
 from .driving.tree import Tree
-from .driving.world import started_processes
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 
 SIZES = (2 << 20, 8 << 20)  # bytes of text
@@ -376,13 +374,11 @@ def reads_what_is_read_only(tree: Tree) -> Evidence:
 @check(task=5, prop="the schedule trains on the rows of the text, and validates on others of them")
 def schedule_uses_the_rows(tree: Tree) -> Evidence:
     """Run a round of the schedule's command, and look at what enters the model."""
-    multiprocessing.set_start_method("fork", force=True)
     path, length, seen = write_text("a.txt", sample(8 * 43 + 5)), 72, watch_rows(tree.kind)
     words = f"--data {path} --rounds 1 --epochs 1 --layers 1 --d_model 8 --nhead 2 --max_seq_len {length}".split()
     line = f"python -m data.wikitext_schedule {' '.join(words)}"
     try:
-        with started_processes() as workers:
-            schedule(tree).main(words)
+        schedule(tree).main(words)
     except SystemExit as error:
         return unproven(f"the schedule does not take the options of old: it exits with {error.code}: {line}")
     except Exception as error:  # whatever it is, is the finding
@@ -395,6 +391,4 @@ def schedule_uses_the_rows(tree: Tree) -> Evidence:
         return failed(f"{missing} of {len(expected)} rows never enter the model", line)
     if not seen[False] or not seen[True] or seen[True] & seen[False]:
         return failed(f"rows to train on: {len(seen[True])}, to validate on: {len(seen[False])}, not apart", line)
-    if not workers:
-        return failed("the schedule reads its rows without a worker", line)
-    return passed(f"{len(seen[True])} rows to train on, {len(seen[False])} to validate on, by {len(workers)} workers")
+    return passed(f"{len(seen[True])} rows to train on, {len(seen[False])} to validate on")

@@ -99,17 +99,6 @@ OTHERS: dict[int, list[Mutant]] = {
             ),
         ),
         Mutant(
-            "no-workers-by-default",
-            "rows are loaded without workers",
-            (
-                (
-                    SCHEDULE,
-                    "max_seq_len: int, num_workers: int = 2, folder",
-                    "max_seq_len: int, num_workers: int = 0, folder",
-                ),
-            ),
-        ),
-        Mutant(
             "offset-instead-of-range",
             "rows of a slice are counted from its start, and have no end",
             (

@@ -473,11 +473,14 @@ GOOD = [
             "        self.left = state.get('left', self.burn_in_steps)\n",
         ),
     ),
-    edit(
+    Mutant(
         "tensor-state",
         "the average is a float32 tensor",
-        (AVERAGE, "        self.ema_val = ema(self.ema_val, torch.tensor(float(val_loss)), self.decay)\n"),
-        (SAVED, SAVED.replace("self.ema_val,", "None if self.ema_val is None else self.ema_val.clone(),")),
+        (
+            (SAFETY, AVERAGE, "        self.ema_val = ema(self.ema_val, torch.tensor(float(val_loss)), self.decay)\n"),
+            (SAFETY, SAVED, SAVED.replace("self.ema_val,", "None if self.ema_val is None else self.ema_val.clone(),")),
+            ("bit_transformer/pretraining.py", '"ema": progress.gate.ema_val}', '"ema": float(progress.gate.ema_val)}'),
+        ),
     ),
     edit(
         "decay-is-fixed",
