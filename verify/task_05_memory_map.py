@@ -124,6 +124,7 @@ def rows_hold_whole_codewords(tree: Tree) -> Evidence:
 @check(task=5, prop="a text that fills no row is an error that names it, and so is one that is not UTF-8, each time")
 def refuses_what_it_cannot_encode(tree: Tree) -> Evidence:
     """Load texts that are too short, and bytes that are no text at either end of much text, twice each."""
+    schedule(tree)
     text = sample(150_000)
     cases = [("empty.txt", b"", 9), ("short.txt", sample(127), 1152), ("é.txt", sample(7), 72)]
     for number, broken in enumerate(UNREADABLE.values()):

@@ -104,7 +104,7 @@ def rounds_have_one_clock(tree: Tree, coins: Coins) -> Evidence:
     """Train in rounds, the model growing between them, with a ramp that is through within the first."""
     try:
         module = schedule(tree)
-    except ModuleNotFoundError:
+    except MissingSeam:
         return passed("no schedule trains in rounds here")
     loop, begun, given = tree.module("training").train_loop, list[int](), list[dict[str, Any]]()
 

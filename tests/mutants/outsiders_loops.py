@@ -90,17 +90,6 @@ LOOPS: dict[int, list[Mutant]] = {
             ((TRAINING, "torch.randint(2**63 - 1, ())", "torch.randint(2**3, ())"),),
         ),
         Mutant(
-            "order-of-initial-seed",
-            "the order is seeded by torch.initial_seed(): each run of a process has that of the first",
-            (
-                (
-                    TRAINING,
-                    "    order = torch.Generator().manual_seed(torch.randint(2**63 - 1, ()).item())\n",
-                    "    order = torch.Generator().manual_seed(torch.initial_seed())\n",
-                ),
-            ),
-        ),
-        Mutant(
             "pct-start-of-warmup",
             "of more than 333 updates the schedule is another",
             (

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..running.evidence import Evidence, failed
 from .forks import Outcome, counted, finish, in_fork, start, wait_until_asleep
 from .operations import modules_of
+from .seams import MissingSeam
 from .tree import Tree
 
 CODEWORDS = np.array(
@@ -50,9 +51,18 @@ EVENTS = 2000  # of a build that are looked at one by one
 
 
 def schedule(tree: Tree) -> ModuleType:
-    """The tree's module wikitext_schedule, in data/ or at its root."""
+    """The tree's module wikitext_schedule, in data/ or at its root. Raises MissingSeam where it loads no rows."""
     in_folder = (tree.path / "data" / "wikitext_schedule.py").exists()
-    return importlib.import_module("data.wikitext_schedule" if in_folder else "wikitext_schedule")
+    name, wanted = "data.wikitext_schedule" if in_folder else "wikitext_schedule", "load_rows(path, max_seq_len)"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise MissingSeam("rows", f"the tree has no module {name}", f"have one with {wanted}") from error
+    if not hasattr(module, "load_rows"):
+        raise MissingSeam("rows", f"{name} has no load_rows", f"call what loads rows {wanted}")
+    return module
 
 
 def wrong_rows(rows: Any, path: Path, length: int, step: int = 1) -> str:

@@ -145,7 +145,7 @@ def train(
     scale: float = 1.0,
     dropout: float = 0.0,
     dtype: torch.dtype = torch.float64,
-    seed: int | None = 1,
+    seed: int = 1,
     data_set: bool = False,
     prepare: Callable[[nn.Module], object] | None = None,
     **options: Any,
@@ -153,8 +153,8 @@ def train(
     """Call the tree's train_loop with the ledger open and the weights scaled, on random rows, or one repeated.
 
     Rows that are `uneven` have short runs of equal bits and long ones, so that their streams differ in length. A
-    `light` model computes next to nothing. Without a seed the random streams go on. Options that are None are left out.
-    Raises Stopped where the tree raises.
+    `light` model computes next to nothing. Options that are None are left out. Raises Stopped where the tree
+    raises.
     """
     model = light_model(tree, ledger, config) if light else tree.model(dtype=dtype, **config or {})
     for weight in model.parameters():
@@ -172,9 +172,8 @@ def train(
     shown = f"stretched({shown})" if uneven else shown
     arguments = "".join(f", {name}={value!r}" for name, value in options.items())
     call = f"train_loop(model, {f'a data set of {shown}' if data_set else shown}{arguments})"
-    call = f"manual_seed({seed}); {call}" if seed not in (None, 1) else call
-    if seed is not None:
-        set_seeds(seed)
+    call = f"manual_seed({seed}); {call}" if seed != 1 else call
+    set_seeds(seed)
     ledger.take()
     given = {"compress_prob": 0.0, "direct_prob": 0.0} | options
     given = {name: value for name, value in given.items() if value is not None}
@@ -186,10 +185,10 @@ def train(
 
 
 class Rows(Dataset[Tensor]):
-    """Rows of bits as a data set."""
+    """Rows of bits as a data set that tells its shape, as one does that stands for a tensor."""
 
     def __init__(self, bits: Tensor) -> None:
-        self.bits = bits
+        self.bits, self.shape, self.size = bits, bits.shape, bits.size
 
     def __len__(self) -> int:
         return len(self.bits)
