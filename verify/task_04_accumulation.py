@@ -3,7 +3,7 @@
 import math
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import product
 from typing import Any
@@ -167,7 +167,8 @@ def steps_along_the_group_mean(tree: Tree, ledger: Ledger, points: Points) -> Ev
         if not point["causal"]:
             options["forward_kwargs"] = {"causal": False}
         options["prepare"] = freeze_the_first if point["frozen"] else None
-        runs.append(train(tree, ledger, point["rows"], uneven=True, config=config, lr=0.05, **options))
+        with suppress(Stopped) if point["frozen"] else nullcontext():  # a loop may want all weights to take gradients
+            runs.append(train(tree, ledger, point["rows"], uneven=True, config=config, lr=0.05, **options))
     entered = [event for run in runs for event in run.events if event.bits is not None]
     if all(event.form == "rows" for event in entered):
         return unproven("compress_prob=1.0 makes no forward of streams")

@@ -185,10 +185,10 @@ def train(
 
 
 class Rows(Dataset[Tensor]):
-    """Rows of bits as a data set that tells its shape, as one does that stands for a tensor."""
+    """Rows of bits as a data set that can be split and tells its shape, as one does that stands for a tensor."""
 
     def __init__(self, bits: Tensor) -> None:
-        self.bits, self.shape, self.size = bits, bits.shape, bits.size
+        self.bits, self.shape, self.size, self.split = bits, bits.shape, bits.size, bits.split
 
     def __len__(self) -> int:
         return len(self.bits)
