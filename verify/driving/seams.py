@@ -183,7 +183,7 @@ class Seams:
         if self.found is None and seam in STANDARD:
             return Part(seam, STANDARD[seam], {}, {})
         given = (self.found or {}).get(seam)
-        if given is None or "where" not in given:
+        if given is None or not given.get("where"):
             settle = (given or {}).get("settle", f"pyproject.toml: [tool.bitpatch.seams] {seam}")
             raise MissingSeam(seam, "is not found", settle)
         return Part(seam, given["where"], given["options"], given["roles"])

@@ -95,7 +95,7 @@ def trouble_with_slices(rows: Any) -> str:
         try:
             part = rows[cut][again] if turn % 2 else rows[cut]
             part = pickle.loads(pickle.dumps(part)) if turn % 3 == 0 else part  # noqa: S301 - our own
-        except (TypeError, ValueError, NotImplementedError, AttributeError):
+        except (TypeError, ValueError, LookupError, NotImplementedError, AttributeError):
             continue
         wanted, name = (whole[cut][again], f"rows[{cut}][{again}]") if turn % 2 else (whole[cut], f"rows[{cut}]")
         found = list[list[int]]()

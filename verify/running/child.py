@@ -19,6 +19,7 @@ from .evidence import CHECKS, Evidence, unproven
 from .limits import Limits, children, limit_process, own_number
 
 DETAIL_LENGTH = 4000  # an answer must fit into a pipe that nobody reads until the child has ended
+SETTLE = "settle it: bitpatch seams --write, and say in bitpatch_seams.py how its model and its loop are called"
 HELPER = b"from multiprocessing."  # of a process that multiprocessing starts for itself, and that ends by itself
 
 
@@ -36,6 +37,8 @@ def answer(request: dict[str, Any], pipe: int) -> NoReturn:
             content = error(f"imported {foreign}, which is not in {tree_path}")
     except BaseException as exception:
         content = error(describe(exception, tree_path))
+        if request["driving"] is not None and isinstance(exception, Exception):  # a tree of another layout
+            content |= {"verdict": "unproven", "detail": f"cannot be driven so far: {content['detail']}; {SETTLE}"}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or torch raises, wherever we are, for each worker that is killed
     for process in active_children():  # a data loader's workers, if the check still holds one
         process.kill()
