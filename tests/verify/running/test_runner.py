@@ -543,6 +543,17 @@ def test_progress_is_told_as_it_is_made(make_tree: MakeTree, zygote: Zygote) -> 
     ]
 
 
+def test_what_a_tree_of_another_layout_raises_is_unproven_with_what_settles_it(
+    make_tree: MakeTree, zygote: Zygote
+) -> None:
+    tree = make_tree("raise LookupError('which way?')")
+    driving = {"roots": [""], "states": {}, "seams": {}}
+    reports = [verify(tree, [IMPORTS], zygote=zygote, driving=each) for each in (None, driving)]
+    assert [report.verdict for report in reports] == [Outcome.ERROR, Outcome.UNPROVEN]
+    assert details(reports[1])[0].startswith("cannot be driven so far: LookupError: which way? at bit_transformer/")
+    assert "settle it: bitpatch seams --write" in details(reports[1])[0]
+
+
 def test_a_sanity_fit_that_crashes_is_an_error(make_tree: MakeTree, zygote: Zygote) -> None:
     tree = make_tree("import os; os._exit(3)")
     fit = verify(tree, [], zygote=zygote, sanity_fit=True, sample=enough_text(tree)).sanity_fit
