@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .driving.autocast_runs import FORMS, options_of_form, train_at
 from .driving.compiler import hearing, session
+from .driving.derivatives import with_dropout
 from .driving.space import Points, over
 from .driving.spies import Ledger
 from .driving.tracing import compiler_settings, traced, why_untraceable
@@ -115,7 +116,7 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
     with session(tree, ledger, *YES) as compiler:
         for point in points:
             dtype = torch.float32 if point.values.get("amp") == "bf16" else torch.float64
-            given: dict[str, Any] = {"dtype": dtype, "dropout": 0.1}
+            given: dict[str, Any] = {"dtype": dtype}
             eager = train_at(tree, ledger, point, **given)
             compiler.compiled, compiler.depths[:], compiler.frames[:] = 0, [], []
             run = train_at(tree, ledger, point, compile=True, **given)
@@ -136,10 +137,13 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
                 return failed(f"a forward is {later[0]} calls deep in a second run, {max(later)} in a third", call)
             plain = tree.model(dtype=dtype, **point.config)
             plain.load_state_dict(run.model.state_dict())
+            dropping = with_dropout(run.model, 0.5)
             with torch.no_grad():
-                answers = [model.eval()(run.data, causal=False)[0] for model in (plain, run.model)]
+                answers = [model.eval()(run.data, causal=False)[0] for model in (plain, dropping)]
             if not torch.allclose(*answers):
                 return failed("in evaluation, a compiled model answers otherwise than one that is not", call)
+            if torch.equal(*(dropping.train()(run.data)[0] for _ in range(2))):
+                return failed("a compiled model in training drops the same twice", call)
     worst, reproduce = max(gaps)
     return at_most(worst, 1e-10, "weights, relative to those of eager training", reproduce)
 

@@ -510,6 +510,7 @@ GOOD = [
         (
             "def predict(model: BitTransformerLM, batch",
             "def with_fallback(model):\n"
+            "    leave_windows_eager(model)\n"
             "    compiled, works = torch.compile(model), True\n\n"
             "    def run(*args, **kwargs):\n"
             "        nonlocal works\n"
