@@ -116,10 +116,9 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
     with session(tree, ledger, *YES) as compiler:
         for point in points:
             dtype = torch.float32 if point.values.get("amp") == "bf16" else torch.float64
-            given: dict[str, Any] = {"dtype": dtype}
-            eager = train_at(tree, ledger, point, **given)
+            eager = train_at(tree, ledger, point, dtype=dtype)
             compiler.compiled, compiler.depths[:], compiler.frames[:] = 0, [], []
-            run = train_at(tree, ledger, point, compile=True, **given)
+            run = train_at(tree, ledger, point, compile=True, dtype=dtype)
             call, once, count = f"{run.call} of {point}, on one model", compiler.compiled, len(compiler.depths)
             if not run.updates:
                 return failed("train_loop makes no update", call)
@@ -139,7 +138,7 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
             plain.load_state_dict(run.model.state_dict())
             dropping = with_dropout(run.model, 0.5)
             with torch.no_grad():
-                answers = [model.eval()(run.data, causal=False)[0] for model in (plain, dropping)]
+                answers = [model.eval()(run.data)[0] for model in (plain, dropping)]
             if not torch.allclose(*answers):
                 return failed("in evaluation, a compiled model answers otherwise than one that is not", call)
             if torch.equal(*(dropping.train()(run.data)[0] for _ in range(2))):
