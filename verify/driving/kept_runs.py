@@ -25,7 +25,7 @@ from ..running.evidence import Evidence, failed, passed
 from ..sanity_fit import one_cycle
 from .seams import MissingSeam
 from .spies import Event, Ledger, updates
-from .training_runs import Run, group_sizes, planned_rows
+from .training_runs import Run, Stopped, group_sizes, planned_rows
 from .tree import Tree
 
 ROWS = 39  # to train on, no two of them alike
@@ -75,7 +75,8 @@ class Runs:
     def go(self, *switches: str, name: str = "", most: int = 0, **flags: Any) -> KeptRun:
         """Start or resume a run of two epochs, and interrupt it after so many updates, or the first of the second one.
 
-        Each update is followed by an evaluation. The run is kept under a name, or under one of its own.
+        Each update is followed by an evaluation. The run is kept under a name, or under one of its own. Raises Stopped
+        where it is refused, and MissingSeam where it is to be started otherwise.
         """
         given = SMALL | {"epochs": 2, "eval_interval": 1} | flags
         shape = {name: given[name] for name in ("batch_size", "extra_steps") if name in given}
@@ -83,21 +84,18 @@ class Runs:
         words = [word for flag, value in given.items() for word in (f"--{flag}", str(value))]
         call = " ".join(["runs", *words, *switches])
         self.last = name or call
-        files = [
-            "--data",
-            str(self.text),
-            "--val_data",
-            str(self.held_out),
-            "--out",
-            str(self.folder / self.last),
-            "--force",
-        ]
+        files = ["--force", "--data", self.text, "--val_data", self.held_out, "--out", self.folder / self.last]
         self.ledger.take()
         found = KeptRun(f"python -m bit_transformer.{call} --data FILE --out FOLDER", 0)
         assert self.main is not None  # or there is nothing to ask
         with interrupted_after(most), self._evaluations(found), contextlib.redirect_stdout(io.StringIO()):
-            found.status = self.main([*files, *words, *switches])
+            try:
+                found.status = self.main([*map(str, files), *words, *switches])
+            except SystemExit as end:
+                raise MissingSeam("runs", f"their command line is another: {call} exits with {end.code}") from end
         found.events = self.ledger.take()
+        if found.status not in (0, STOPPED, INTERRUPTED):
+            raise Stopped(f"exit status {found.status}", found.call)
         return found
 
     @contextmanager
