@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .driving.arguments import unreached, unreached_flags
-from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_dropout, with_halting
+from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_halting
 from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import held_more, trouble_with_a_skip
 from .driving.space import Point, Points, Span, over
@@ -33,7 +33,7 @@ from .driving.training_runs import (
     train,
     watching,
 )
-from .driving.tree import Tree
+from .driving.tree import Tree, with_dropout
 from .driving.world import spoilt_forward
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 from .sanity_fit import one_cycle

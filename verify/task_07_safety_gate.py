@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from .driving.gates import (
     DECAY,
     NEAR,
+    ONES,
     THRESHOLD,
     Gates,
     Run,
@@ -49,7 +50,6 @@ BURN_INS = (0, 1, 2, 10, 37)
 RISING = (*4 * (0.7,), *20 * (3.0,))
 RANDOM = tuple(random.Random(7).uniform(0, 4) for _ in range(40))  # noqa: S311 - no secret
 ZEROS = torch.zeros(7, CONFIG["max_seq_len"], dtype=torch.long)
-ONES = torch.ones(20, CONFIG["max_seq_len"], dtype=torch.long)
 MIXED = torch.cat([Tree.bits(8, CONFIG["max_seq_len"], seed=5), ZEROS[:3]])  # a short last part, unlike the others
 SEQUENCES: tuple[tuple[float, ...], ...] = (
     40 * (0.7,),
@@ -287,9 +287,9 @@ def a_run_keeps_its_gate(run: Run, burn_in: int, points: Points) -> Cases:
 @watching()
 @kept_runs
 def kept_runs_keep_their_gate(runs: Runs) -> Iterator[Evidence]:
-    fault = runs.go(loss_threshold=0.0, most=60, epochs=20)
+    fault = runs.go(name="fault", loss_threshold=0.0, most=60, epochs=20)
     yield judged(fault, "" if fault.status == STOPPED else f"exit status {fault.status} after {fault.steps} updates")
-    again = runs.go("--resume", name=runs.last, most=5, epochs=20)
+    again = runs.go("--resume", name="fault", most=5, epochs=20)
     ended = f"exit status {again.status} after {again.steps} updates, of a run that had stopped"
     yield judged(again, "" if again.status == STOPPED and not again.steps else ended)
     begun = runs.go(name="begun", loss_threshold=0.0, most=fault.steps // 2, epochs=20)

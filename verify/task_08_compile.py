@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from .driving.autocast_runs import FORMS, options_of_form, train_at
 from .driving.compiler import hearing, session
-from .driving.derivatives import with_dropout
 from .driving.space import Points, over
 from .driving.spies import Ledger
 from .driving.tracing import compiler_settings, traced, why_untraceable
 from .driving.training_runs import LENGTH, Run, distance, run_command, train, watching
-from .driving.tree import Tree
+from .driving.tree import Tree, with_dropout
 from .driving.versions import GRID, PYTHONS, REFUSED, TOO_NEW, TOO_OLD, TORCHES, WHOLE, YES, on, rule, unsaid
 from .driving.world import differences, settings, streams
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven

@@ -26,14 +26,6 @@ def with_halting(model: nn.Module, bias: float) -> nn.Module:
     return model
 
 
-def with_dropout(model: nn.Module, rate: float) -> nn.Module:
-    """The model, with another rate of dropout."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-    return model
-
-
 @contextmanager
 def counted_linears() -> Iterator[list[None]]:
     """A list that grows with each call of a linear layer."""

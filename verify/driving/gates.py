@@ -30,7 +30,7 @@ from .manager_sessions import (
     seam_or,
     worst_of,
 )
-from .tree import Tree
+from .tree import Tree, with_dropout
 
 DECAY = 0.9
 THRESHOLD = 2.0
@@ -39,6 +39,7 @@ BURN_INS = ("burn_in_steps", "burn_in", "warmup_steps")  # what else it may be c
 ALLOW, REFUSE = ("allows", "allow", "check"), ("should_trigger", "should_stop", "triggers")
 CLOSED = ("tripped", "closed", "triggered")  # what says that a gate is
 ROWS = 20  # of the data of a manager
+ONES = torch.ones(ROWS, CONFIG["max_seq_len"], dtype=torch.long)
 LONGEST = 100  # updates of a burn-in that is waited for
 
 
@@ -264,12 +265,10 @@ class Run:
             del self.session.calls[2:]
             self.session.threshold = threshold
             self.session.renew()
-        takes_rows = "validation" in inspect.signature(self.session.method("init")).parameters
-        self.validation = validation if takes_rows else None
+        self.validation = validation if self.session.validates else None
         self.dropout = 0.0 if self.validation is None else 0.3
         more = {} if self.validation is None else {"validation": self.validation}
-        rows = torch.ones(ROWS, CONFIG["max_seq_len"], dtype=torch.long)
-        self.session.ask("init", rows, plan=self.session.known(plan), **more, **CONFIG | config)
+        self.session.ask("init", ONES, plan=self.session.known(plan), **more, **CONFIG | config)
         self.losses, self.made = [], []
 
     @staticmethod
@@ -282,13 +281,12 @@ class Run:
         if path in ("width", "layers", "length"):
             self.session.ask("scale_up", path)
             return
-        rows = torch.ones(20, CONFIG["max_seq_len"], dtype=torch.long)
         self.session.ask("save", "kept")
         if "another" in path:
             self.session.renew()
         more: dict[str, Any] = {"plan": {"batch_size": 0}} if path == "refused" else {}
         with suppress(*[RequestFailed] if more else []):
-            self.session.ask("download", "kept", rows, **more)
+            self.session.ask("download", "kept", ONES, **more)
 
     def step(self, bits: Tensor) -> None:
         """Ask for an update on a micro-batch."""
@@ -296,9 +294,7 @@ class Run:
 
     def ask(self, send: Callable[[], object]) -> None:
         """Send a request for updates."""
-        for module in self.session.model.modules():  # which may be another model than before
-            if isinstance(module, nn.Dropout):
-                module.p = self.dropout
+        with_dropout(self.session.model, self.dropout)  # which may be another model than before
         before, asked = self._state(), len(self.made)
         refused = False
         try:

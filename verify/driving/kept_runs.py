@@ -5,6 +5,7 @@ tasks, has nothing here that could be wrong.
 """
 
 import contextlib
+import functools
 import io
 import random
 import string
@@ -23,6 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ..running.evidence import Evidence, failed, passed
 from ..sanity_fit import one_cycle
+from .manager_sessions import Cases, worst_of
 from .seams import MissingSeam
 from .spies import Event, Ledger, updates
 from .training_runs import Run, Stopped, group_sizes, planned_rows
@@ -60,7 +62,7 @@ class Runs:
     """The runs that a tree keeps; each test of it has a folder of its own."""
 
     def __init__(self, tree: Tree, ledger: Ledger) -> None:
-        self.ledger, self.kind, self.last = ledger, tree.kind, ""
+        self.ledger, self.kind = ledger, tree.kind
         self.folder = Path(tempfile.mkdtemp())
         stream = random.Random(0)  # noqa: S311 - no secret
         self.text, self.held_out = (self.folder / name for name in ("train.txt", "held_out.txt"))
@@ -83,8 +85,8 @@ class Runs:
         most = most or len(group_sizes(len(planned_rows(ROWS, **shape)), given.get("accum_steps", 1))) + 1
         words = [word for flag, value in given.items() for word in (f"--{flag}", str(value))]
         call = " ".join(["runs", *words, *switches])
-        self.last = name or call
-        files = ["--force", "--data", self.text, "--val_data", self.held_out, "--out", self.folder / self.last]
+        out = self.folder / (name or call)
+        files = ["--force", "--data", self.text, "--val_data", self.held_out, "--out", out]
         self.ledger.take()
         found = KeptRun(f"python -m bit_transformer.{call} --data FILE --out FOLDER", 0)
         assert self.main is not None  # or there is nothing to ask
@@ -133,22 +135,17 @@ def interrupted_after(updates: int) -> Iterator[None]:
         hook.remove()
 
 
-def kept_runs(judge: Callable[[Runs], Iterator[Evidence]]) -> Callable[[Tree, Ledger], Evidence]:
-    """A check of the runs that a tree keeps, which passes where it keeps none: the first finding that is no pass."""
+def kept_runs(judge: Callable[[Runs], Cases]) -> Callable[[Tree, Ledger], Evidence]:
+    """A check of the runs that a tree keeps, which passes where it keeps none."""
 
-    def judged(tree: Tree, ledger: Ledger) -> Evidence:
+    @functools.wraps(judge)
+    def asked(tree: Tree, ledger: Ledger) -> Evidence:
         runs = Runs(tree, ledger)
         if runs.main is None:
             return passed("no runs are kept here, or they wait for other tasks")
-        found = list[Evidence]()
-        for evidence in judge(runs):
-            found.append(evidence)
-            if evidence.verdict != "pass":
-                return evidence
-        return passed(f"{len(found)} runs")
+        return worst_of(judge(runs))
 
-    judged.__name__, judged.__doc__ = judge.__name__, judge.__doc__
-    return judged
+    return asked
 
 
 def wrong_plan(kept: KeptRun, batch_size: int = 8, accum_steps: int = 1, extra_steps: int = 0) -> str:

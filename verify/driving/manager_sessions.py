@@ -145,9 +145,14 @@ class Session:
         Where the manager takes rows to validate on, it is given some.
         """
         given: dict[str, Any] = {} if plan is None else {"plan": self.known(plan)}
-        if held_out and "validation" in inspect.signature(self.method("init")).parameters:
+        if held_out and self.validates:
             given["validation"] = self.data[-held_out:]
         self.ask("init", self.data[:rows], **given, **CONFIG | more)
+
+    @property
+    def validates(self) -> bool:
+        """Whether the manager takes rows to validate on."""
+        return "validation" in inspect.signature(self.method("init")).parameters
 
     def step(self, rows: int = 4) -> None:
         """Ask for one update."""

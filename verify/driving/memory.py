@@ -68,7 +68,7 @@ def bytes_that_large_ones_leave(tree: Tree, config: dict[str, Any]) -> tuple[int
 
 
 def living() -> dict[int, tuple[Any, ...]]:
-    """The tensors in memory by their storage: dtype and rank, and of a triangle where it begins."""
+    """The tensors in memory by their storage: dtype and rank."""
     # type() rather than isinstance(): that would ask lazy objects of other libraries for their class.
     tensors = [thing for thing in gc.get_objects() if type(thing) is Tensor and not thing.is_meta]
     return {id_of(each): (each.dtype, each.dim()) for each in tensors}

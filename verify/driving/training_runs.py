@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from ..running.evidence import Evidence, at_most, failed, unproven
 from .seams import MissingSeam
 from .spies import Event, Ledger, Update, updates
-from .tree import Tree
+from .tree import Tree, with_dropout
 
 LENGTH = 18  # bits a row
 REPORTED = ("loss", "acc", "accuracy")  # last words of the keys of a history that no grouping may change
@@ -159,9 +159,7 @@ def train(
     model = light_model(tree, ledger, config) if light else tree.model(dtype=dtype, **config or {})
     for weight in model.parameters():
         weight.data.mul_(scale)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = dropout
+    with_dropout(model, dropout)
     if prepare is not None:
         prepare(model)
     data = tree.bits(1, LENGTH).repeat(rows, 1) if alike else tree.bits(rows, LENGTH)

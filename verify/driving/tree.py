@@ -12,6 +12,14 @@ from ..running.evidence import Evidence, failed
 from .seams import MissingSeam, Seams, loaded
 
 
+def with_dropout(model: nn.Module, rate: float) -> nn.Module:
+    """The model, with another rate of dropout."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+    return model
+
+
 class Tree:
     """A BitTransformerLM tree that this process has on its path."""
 
@@ -58,11 +66,7 @@ class Tree:
             "use_checkpoint": False,
         }
         torch.manual_seed(seed)
-        model = self.seams.model(defaults | config)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        return model.to(dtype)
+        return with_dropout(self.seams.model(defaults | config), 0.0).to(dtype)
 
     def model_takes(self, name: str) -> bool:
         """Whether the model has such an argument."""
