@@ -21,7 +21,7 @@ JUDGES = {
 
         @check(task=2, prop="fails")
         def fails(tree):
-            return at_most(1.0, 1e-12, "too much", "python -c 'see it'")
+            return at_most(1.0, 1e-12, "too much", "python -c 'see it'", Picture("events", "done", ["step"], ["clip"]))
 
         @check(task=2, prop="is unproven")
         def is_unproven(tree):
@@ -41,7 +41,7 @@ JUDGES = {
 
         @check(task=2, prop="has much to say")
         def has_much_to_say(tree):
-            return failed("x" * 10**6)
+            return failed("x" * 10**6, picture=Picture("curves", "losses", 4000 * [1 / 3], 4000 * [2 / 3]))
     """,
     "task_03_broken": "import no_such_module",
     "task_04_surroundings": """
@@ -84,7 +84,7 @@ JUDGES = {
             return meet(tree, "w")
     """,
 }
-HEAD = "import os\nfrom bitpatch.verify.running.evidence import at_most, check, failed, passed, unproven\n"
+HEAD = "import os\nfrom bitpatch.verify.running.evidence import Picture, at_most, check, failed, passed, unproven\n"
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class CheckResult:
             "detail": detail_of(evidence),
             "reproduce": evidence.reproduce,
             "covered": evidence.covered,
+            "picture": None if evidence.picture is None else asdict(evidence.picture),
             "seconds": round(self.seconds, 3),
         }
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from .evidence import CHECKS, Evidence, unproven
 from .limits import Limits, children, limit_process, own_number
 
-DETAIL_LENGTH = 4000  # an answer must fit into a pipe that nobody reads until the child has ended
+DETAIL_LENGTH, PIPE = 4000, 1 << 16  # an answer must fit into a pipe that nobody reads until the child has ended
 SETTLE = "settle it: bitpatch seams --write, and say in bitpatch_seams.py how its model and its loop are called"
 HELPER = b"from multiprocessing."  # of a process that multiprocessing starts for itself, and that ends by itself
 
@@ -50,7 +50,10 @@ def answer(request: dict[str, Any], pipe: int) -> NoReturn:
         sys.stdout.flush()
     if os.getpid() != pid:  # the tree forked, and this is the copy
         os._exit(70)
-    os.write(hidden, json.dumps({"nonce": nonce} | content).encode() + b"\n")
+    line = json.dumps({"nonce": nonce} | content)
+    if content.get("picture") and len(line) >= PIPE:
+        line = json.dumps({"nonce": nonce} | content | {"picture": None})
+    os.write(hidden, line.encode() + b"\n")
     os._exit(0)
 
 
@@ -111,6 +114,7 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
         "detail": str(evidence.detail)[:DETAIL_LENGTH],
         "reproduce": str(evidence.reproduce)[:DETAIL_LENGTH],
         "covered": evidence.covered,
+        "picture": None if evidence.picture is None else asdict(evidence.picture),
     }
 
 
@@ -122,6 +126,7 @@ def error(detail: str) -> dict[str, Any]:
         "detail": detail[:DETAIL_LENGTH],
         "reproduce": "",
         "covered": None,
+        "picture": None,
     }
 
 

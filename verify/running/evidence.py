@@ -20,6 +20,22 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """What a check found, beside what should be.
+
+    kind is "curves" (both are lists of numbers, one a place on x), "maps" (lists of rows of numbers) or "events" (lists
+    of words, in the order in which it all happened). None stands for what is no finite number.
+    """
+
+    kind: str
+    title: str
+    found: list[Any]
+    wanted: list[Any]
+    x: str = ""  # what the axes are
+    y: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a check saw: the numbers, a sentence, and one line that shows it again."""
 
@@ -29,6 +45,7 @@ class Evidence:
     detail: str = ""
     reproduce: str = ""
     covered: dict[str, Any] | None = None  # the points at which the property was tried, where it has axes
+    picture: Picture | None = None  # of the worst that was found
 
     @property
     def margin(self) -> float | None:
@@ -66,9 +83,9 @@ def passed(detail: str) -> Evidence:
     return Evidence(Verdict.PASS, detail=detail)
 
 
-def failed(detail: str, reproduce: str = "") -> Evidence:
+def failed(detail: str, reproduce: str = "", *, picture: Picture | None = None) -> Evidence:
     """The property was exercised and does not hold."""
-    return Evidence(Verdict.FAIL, detail=detail, reproduce=reproduce)
+    return Evidence(Verdict.FAIL, detail=detail, reproduce=reproduce, picture=picture)
 
 
 def unproven(detail: str) -> Evidence:
@@ -76,7 +93,10 @@ def unproven(detail: str) -> Evidence:
     return Evidence(Verdict.UNPROVEN, detail=detail)
 
 
-def at_most(measured: float, limit: float, detail: str = "", reproduce: str = "") -> Evidence:
+def at_most(
+    measured: float, limit: float, detail: str = "", reproduce: str = "", picture: Picture | None = None
+) -> Evidence:
     """Pass if measured <= limit; a NaN fails."""
-    verdict = Verdict.PASS if measured <= limit else Verdict.FAIL
-    return Evidence(verdict, float(measured), float(limit), detail, "" if verdict is Verdict.PASS else reproduce)
+    if measured <= limit:
+        return Evidence(Verdict.PASS, float(measured), float(limit), detail)
+    return Evidence(Verdict.FAIL, float(measured), float(limit), detail, reproduce, picture=picture)

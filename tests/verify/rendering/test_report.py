@@ -7,7 +7,7 @@ import pytest
 
 from bitpatch.verify.rendering import report as module
 from bitpatch.verify.rendering.report import CheckResult, Outcome, Report, SanityFit, TaskReport, exit_code, text_of
-from bitpatch.verify.running.evidence import Evidence, Verdict, at_most, failed, passed, unproven
+from bitpatch.verify.running.evidence import Evidence, Picture, Verdict, at_most, failed, passed, unproven
 
 SCHEMA = json.loads(Path(module.__file__).parents[1].joinpath("schemas", "verify.json").read_text())
 ERROR = Evidence(Verdict.ERROR, detail="killed by SIGSEGV")
@@ -83,6 +83,7 @@ def test_the_json_is_what_the_design_says() -> None:
                         "detail": "too far",
                         "reproduce": "python -c 1",
                         "covered": None,
+                        "picture": None,
                         "seconds": 0.25,
                     }
                 ],
@@ -106,10 +107,11 @@ def test_the_json_is_what_the_design_says() -> None:
         report_of([]),
         report_of([passed("")], [ERROR, unproven("")], sanity_fit=a_fit()),
         report_of([at_most(math.nan, 1.0), at_most(math.inf, 1.0), at_most(0.0, 0.0)]),
+        report_of([failed("", picture=Picture("maps", "a map", [[0.5, None]], [[1.0, 0.0]], "key", "query"))]),
         report_of(sanity_fit=SanityFit(Verdict.ERROR, "it crashed", (), (), 0.0)),
         report_of(sanity_fit=SanityFit(Verdict.FAIL, "", (math.nan,) * 30, (1e-3,) * 30, 0.0)),
     ],
-    ids=["nothing", "no checks", "all kinds", "no numbers", "fit in error", "fit that diverged"],
+    ids=["nothing", "no checks", "all kinds", "no numbers", "a picture", "fit in error", "fit that diverged"],
 )
 def test_the_json_follows_its_schema(report: Report) -> None:
     text = json.dumps(report.to_json(), allow_nan=False)

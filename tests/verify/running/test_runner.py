@@ -16,7 +16,7 @@ import pytest
 
 from bitpatch.verify.rendering.report import CheckResult, Outcome, Report, SanityFit
 from bitpatch.verify.running import answers, runner
-from bitpatch.verify.running.evidence import Verdict
+from bitpatch.verify.running.evidence import Picture, Verdict
 from bitpatch.verify.running.limits import Limits
 from bitpatch.verify.running.runner import Progress, VerifyUnavailable, Zygote, plan_checks, run_jobs, verify
 
@@ -477,11 +477,13 @@ def test_every_verdict_arrives(make_tree: MakeTree, zygote: Zygote) -> None:
     fails = by_name["fails"].evidence
     assert (fails.measured, fails.limit, fails.detail, fails.margin) == (1.0, 1e-12, "too much", -12.0)
     assert fails.reproduce == "python -c 'see it'"
+    assert fails.picture == Picture("events", "done", ["step"], ["clip"])
     assert by_name["raises"].evidence.detail.startswith(
         "ValueError: the judge is at fault at task_02_every_verdict.py:"
     )
     assert by_name["returns-no-evidence"].evidence.detail == "the check returned bool, not Evidence"
     assert set(by_name["has-much-to-say"].evidence.detail) == {"x"}
+    assert by_name["has-much-to-say"].evidence.picture is None  # it does not fit into a pipe
 
 
 def test_a_judge_that_does_not_import_is_an_error(make_tree: MakeTree, zygote: Zygote) -> None:
