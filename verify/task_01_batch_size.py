@@ -17,11 +17,13 @@ from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import (
     drawn_by_workers,
     held_more,
+    micro_batches_shown,
     most_alike,
     stray_device,
     trouble_with_a_skip,
     trouble_with_rows,
 )
+from .driving.pictures import one_cycle_curves
 from .driving.space import Points, Span, over
 from .driving.spies import Ledger, updates
 from .driving.training_runs import (
@@ -76,12 +78,12 @@ def batches_hold_each_row_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
     for point in points:
         run = train(tree, ledger, point["rows"], light=True, seed=point["seed"], **point.options)
         if trouble := trouble_with_rows(run, point["batch_size"]):
-            return failed(trouble, run.call)
+            return failed(trouble, run.call, picture=micro_batches_shown(run, point["batch_size"]))
         if not torch.equal(run.data, tree.bits(point["rows"], LENGTH)):
             return failed("train_loop moves the caller's rows about", run.call)
         seen += len(run.micro_batches)
     if trouble := trouble_with_rows(run := train(tree, ledger, 20, epochs=2), 8):
-        return failed(f"without batch_size, {trouble}", run.call)
+        return failed(f"without batch_size, {trouble}", run.call, picture=micro_batches_shown(run, 8))
     if stray := stray_device(tree, ledger):
         return failed(f"what enters a model on another device is on {stray}", "train_loop(model.to('meta'), ...)")
     return passed(f"{seen} micro-batches")
@@ -201,20 +203,20 @@ def rates_follow_one_cycle(tree: Tree, ledger: Ledger, points: Points) -> Eviden
     """Whoever sets the rates, for runs of 1 to 12 updates too, and of many."""
     plans = ({"rows": point["rows"], "lr": point["lr"], **point.options} for point in points)
     many = ({"rows": count, "batch_size": 1, "lr": 0.01, "accum_steps": 1} for count in (*range(1, 13), 500))
-    worst, reproduce = 0.0, ""
+    worst, reproduce, shown = 0.0, "", None
     for plan in chain(plans, many):
         run = train(tree, ledger, light=True, **{name: plan[name] for name in plan if takes(tree, name)})
         planned = planned_updates(**plan)
+        curves = one_cycle_curves(run.rates, planned, plan["lr"])
         if len(run.updates) != planned:
-            return failed(f"{len(run.updates)} updates, not {planned}", run.call)
+            return failed(f"{len(run.updates)} updates, not {planned}", run.call, picture=curves)
         if run.scheduler_steps not in (0, planned):
-            return failed(f"{planned} updates, {run.scheduler_steps} scheduler steps", run.call)
+            return failed(f"{planned} updates, {run.scheduler_steps} scheduler steps", run.call, picture=curves)
         gap = max(abs(rate - one_cycle(at, planned, plan["lr"])) for at, rate in enumerate(run.rates)) / plan["lr"]
         if not gap <= worst:
-            worst, reproduce = gap, run.call
-    return at_most(
-        worst, 1e-9, f"distance of a rate from OneCycle's, as a share of lr, of {len(points.done) + 13} runs", reproduce
-    )
+            worst, reproduce, shown = gap, run.call, curves
+    what = f"distance of a rate from OneCycle's, as a share of lr, of {len(points.done) + 13} runs"
+    return at_most(worst, 1e-9, what, reproduce, shown)
 
 
 def takes(tree: Tree, name: str) -> bool:
@@ -228,9 +230,9 @@ def takes(tree: Tree, name: str) -> bool:
 def skipped_update_is_not_scheduled(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     skips = 0
     for point in points:
-        trouble, run = trouble_with_a_skip(tree, ledger, point.options)
+        trouble, run, shown = trouble_with_a_skip(tree, ledger, point.options)
         if trouble:
-            return failed(trouble, run.call)
+            return failed(trouble, run.call, picture=shown)
         skips += planned_updates(**run.options, rows=len(run.data)) - len(run.updates)
     return passed(f"{skips} updates were skipped" if skips else "no update is skipped")
 
@@ -296,7 +298,7 @@ def kept_runs_count_their_rows(runs: Runs) -> Iterator[Evidence]:
     for batch_size, extra_steps in ((8, 0), (5, 2), (16, 1)):
         flags: dict[str, Any] = {"batch_size": batch_size, "extra_steps": extra_steps}
         kept = runs.go(**flags)
-        yield judged(kept, wrong_plan(kept, **flags))
+        yield judged(kept, *wrong_plan(kept, **flags))
 
 
 @check(task=1, prop="batch_size below 1 is refused with an error, before anything is trained")
@@ -336,9 +338,8 @@ def command_line_reaches_the_loop(tree: Tree, ledger: Ledger) -> Evidence:
                 return failed(f"micro-batches of {sizes} rows, not {planned}", command_line(flags))
             rates = [update.step.lr or 0.0 for update in updates(ledger.events)]
             if not math.isclose(rates[-1], one_cycle(1, 2, 25 * rates[0]), rel_tol=1e-6) and len(rates) > 2:  # noqa: PLR2004 - two have no start
-                return failed(
-                    f"{len(rates)} updates, and the last at {rates[-1]:.3g}: not the floor", command_line(flags)
-                )
+                trouble = f"{len(rates)} updates, and the last at {rates[-1]:.3g}: not the floor"
+                return failed(trouble, command_line(flags), picture=one_cycle_curves(rates, len(rates), 25 * rates[0]))
             if len(started) != workers:
                 return failed(f"{len(started)} worker processes started, not {workers}", command_line(flags))
     names = ("epochs", "extra_steps", "lr", "weight_decay", "direct_prob")

@@ -15,6 +15,7 @@ from .driving.arguments import unreached, unreached_flags
 from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_halting
 from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import held_more, trouble_with_a_skip
+from .driving.pictures import ledgers, loss_curves, one_cycle_curves
 from .driving.space import Point, Points, Span, over
 from .driving.spies import Ledger, updates
 from .driving.training_runs import (
@@ -95,10 +96,11 @@ def ledger_is_the_planned_list(tree: Tree, ledger: Ledger, points: Points) -> Ev
             return failed(f"{len(run.micro_batches)} micro-batches, {len(hooked)} calls of a gradient's hook", run.call)
         sizes = planned_sizes(run)
         if not point["spoilt"] and (trouble := trouble_with_groups(run, sizes)):
-            return failed(trouble, run.call)
+            return failed(trouble, run.call, picture=ledgers(run.events, sizes))
         backwards = [event for event in run.events if event.kind == "backward"]
         if len(backwards) < sum(sizes):
-            return failed(f"{len(backwards)} backwards of {sum(sizes)} micro-batches", run.call)
+            trouble = f"{len(backwards)} backwards of {sum(sizes)} micro-batches"
+            return failed(trouble, run.call, picture=ledgers(run.events, sizes))
         firsts = [backwards[sum(sizes[:update])] for update in range(len(sizes))]
         if any(grad.any() for first in firsts for grad in (first.grads or {}).values()):
             return failed("a group's first backward adds to the gradient of the group before", run.call)
@@ -208,18 +210,19 @@ def clips_the_group_mean_once(tree: Tree, ledger: Ledger, points: Points) -> Evi
     rows=Span(1, 80, 40, 37, 16),
 )
 def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
-    worst, reproduce = 0.0, ""
+    worst, reproduce, shown = 0.0, "", None
     for point in points:
         if not is_counted(tree, point):
             continue
         run = train(tree, ledger, point["rows"], light=True, lr=0.01, **point.options)
         count = len(planned_sizes(run))
+        curves = one_cycle_curves(run.rates, count, 0.01)
         if len(run.updates) != count:
-            return failed(f"{len(run.updates)} updates, not {count}", run.call)
+            return failed(f"{len(run.updates)} updates, not {count}", run.call, picture=curves)
         gap = max(abs(rate - one_cycle(at, count, 0.01)) for at, rate in enumerate(run.rates)) / 0.01
         if not gap <= worst:
-            worst, reproduce = gap, run.call
-    return at_most(worst, 1e-9, "distance of a rate from OneCycle's, as a share of lr", reproduce)
+            worst, reproduce, shown = gap, run.call, curves
+    return at_most(worst, 1e-9, "distance of a rate from OneCycle's, as a share of lr", reproduce, shown)
 
 
 @check(task=4, prop="accum_steps=1 is the default, bit for bit")
@@ -232,7 +235,8 @@ def one_is_the_default(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
             train(tree, ledger, point["rows"], config=point.config, accum_steps=each, **options) for each in (None, 1)
         ]
         if not all(map(torch.equal, *(run.model.parameters() for run in runs))):
-            return failed("the default and accum_steps=1 give different weights", runs[0].call)
+            shown = loss_curves("losses of the default, beside those of accum_steps=1", *(run.events for run in runs))
+            return failed("the default and accum_steps=1 give different weights", runs[0].call, picture=shown)
         if len(runs[0].updates) != len(runs[0].micro_batches):
             return failed("without accum_steps, not each micro-batch is an update", runs[0].call)
     return passed("with dropout")
@@ -283,9 +287,9 @@ def arguments_reach(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
 def groups_end_with_their_update(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     worst, reproduce = 0, ""
     for point in points:
-        trouble, run = trouble_with_a_skip(tree, ledger, point.options)
+        trouble, run, shown = trouble_with_a_skip(tree, ledger, point.options)
         if trouble:
-            return failed(trouble, run.call)
+            return failed(trouble, run.call, picture=shown)
         held, call = held_more(tree, ledger, point.options)
         if held >= worst:
             worst, reproduce = held, call
@@ -300,7 +304,7 @@ def kept_runs_step_by_groups(runs: Runs) -> Iterator[Evidence]:
     for batch_size, accum_steps in ((8, 2), (4, 3)):
         flags: dict[str, Any] = {"batch_size": batch_size, "accum_steps": accum_steps}
         kept = runs.go(**flags)
-        yield judged(kept, wrong_plan(kept, **flags))
+        yield judged(kept, *wrong_plan(kept, **flags))
         yield all_close([(kept.run, update, update.step) for update in kept.run.updates])
 
 

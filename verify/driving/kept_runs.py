@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from ..running.evidence import Evidence, failed, passed
+from ..running.evidence import Evidence, Picture, failed, passed
 from ..sanity_fit import one_cycle
 from .manager_sessions import Cases, worst_of
+from .pictures import ledgers, one_cycle_curves
 from .seams import MissingSeam
 from .spies import Event, Ledger, updates
 from .training_runs import Run, Stopped, group_sizes, planned_rows
@@ -148,23 +149,27 @@ def kept_runs(judge: Callable[[Runs], Cases]) -> Callable[[Tree, Ledger], Eviden
     return asked
 
 
-def wrong_plan(kept: KeptRun, batch_size: int = 8, accum_steps: int = 1, extra_steps: int = 0) -> str:
+def wrong_plan(
+    kept: KeptRun, batch_size: int = 8, accum_steps: int = 1, extra_steps: int = 0
+) -> tuple[str, Picture | None]:
     """What is wrong with rows, groups and rates of the first updates of a run of two epochs; or nothing."""
     run, planned = kept.run, planned_rows(ROWS, batch_size, extra_steps)
     sizes = group_sizes(len(planned), accum_steps)
     found = [len(update.micro_batches) for update in run.updates]
     if found != (2 * sizes)[: len(found)] or len(found) < len(sizes):
-        return f"updates of {found} micro-batches, an epoch's should be of {sizes}"
+        return f"updates of {found} micro-batches, an epoch's should be of {sizes}", ledgers(run.events, 2 * sizes)
     epoch: list[Tensor] = run.micro_batches[: len(planned)]
     if [len(bits) for bits in epoch] != planned:
-        return f"micro-batches of {[len(bits) for bits in epoch]} rows, not {planned}"
+        return f"micro-batches of {[len(bits) for bits in epoch]} rows, not {planned}", None
     if len({str(row) for bits in epoch[: len(epoch) - extra_steps] for row in bits.tolist()}) != ROWS:
-        return "an epoch does not hold each row once"
+        return "an epoch does not hold each row once", None
     expected = [one_cycle(at, 2 * len(sizes), SMALL["lr"]) for at in range(len(run.rates))]
     gap = max(abs(a - b) for a, b in zip(run.rates, expected, strict=True)) / SMALL["lr"]
-    return "" if gap <= 1e-9 else f"a rate is {gap:.3g} of lr away from OneCycle's over {2 * len(sizes)} updates"  # noqa: PLR2004
+    trouble = f"a rate is {gap:.3g} of lr away from OneCycle's over {2 * len(sizes)} updates"
+    shown = one_cycle_curves(run.rates, 2 * len(sizes), SMALL["lr"])
+    return ("", None) if gap <= 1e-9 else (trouble, shown)  # noqa: PLR2004 - rounding
 
 
-def judged(kept: KeptRun, trouble: str) -> Evidence:
+def judged(kept: KeptRun, trouble: str, shown: Picture | None = None) -> Evidence:
     """The finding on a run."""
-    return failed(trouble, kept.call) if trouble else passed(kept.call)
+    return failed(trouble, kept.call, picture=shown) if trouble else passed(kept.call)

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..running.evidence import Picture
 from ..sanity_fit import one_cycle
+from .pictures import events, one_cycle_curves
 from .spies import Ledger
 from .training_runs import LENGTH, Run, light_model, planned_rows, planned_updates, set_seeds, train
 from .tree import Tree
@@ -38,6 +40,13 @@ def trouble_with_rows(run: Run, batch_size: int) -> str:
         if epoch[usual:] != extra_steps * epoch[usual - 1 : usual]:
             return f"{extra_steps} extra steps are not the last micro-batch again"
     return ""
+
+
+def micro_batches_shown(run: Run, batch_size: int) -> Picture | None:
+    """How many rows each micro-batch has, beside what is planned."""
+    planned = run.options.get("epochs", 1) * planned_rows(len(run.data), batch_size, run.options.get("extra_steps", 0))
+    sides = ([f"{count} rows" for count in each] for each in (map(len, run.micro_batches), planned))
+    return events("rows of each micro-batch", *sides)
 
 
 def most_alike(first: list[list[int]], second: list[list[int]]) -> str:
@@ -101,17 +110,17 @@ def held_more(tree: Tree, ledger: Ledger, options: dict[str, Any]) -> tuple[int,
     return max(after - before for before, after in zip(*held, strict=True)), run.call
 
 
-def trouble_with_a_skip(tree: Tree, ledger: Ledger, options: dict[str, Any]) -> tuple[str, Run]:
+def trouble_with_a_skip(tree: Tree, ledger: Ledger, options: dict[str, Any]) -> tuple[str, Run, Picture | None]:
     """What is wrong where one micro-batch's loss is no number; nothing, if its update is made, or left out rightly."""
     said, kind = io.StringIO(), tree.kind
     with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stdout(said), spoilt_forward(kind, 3):
         warnings.simplefilter("always")
         run = train(tree, ledger, 48, light=True, epochs=2, lr=0.01, **options)
     planned = planned_updates(48, epochs=2, batch_size=8, **options)
-    skipped = planned - len(run.updates)
+    skipped, shown = planned - len(run.updates), one_cycle_curves(run.rates, planned, 0.01)
     if skipped > 1:
-        return f"{skipped} of {planned} updates are skipped, where one gradient was no number", run
+        return f"{skipped} of {planned} updates are skipped, where one gradient was no number", run, shown
     expected = [one_cycle(at, planned, 0.01) for at in range(planned)]
     if skipped and run.goes_on(expected) and not (warned or said.getvalue()):
-        return "an update is skipped, the schedule goes on, and nothing says so", run
-    return "", run
+        return "an update is skipped, the schedule goes on, and nothing says so", run, shown
+    return "", run, None

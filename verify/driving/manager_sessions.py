@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from ..running.evidence import Evidence, Verdict, at_most, failed, passed, unproven
+from .pictures import curves, one_cycle_curves
 from .tree import Tree
 
 DASHBOARDS = ("dashboard.app", "bit_transformer.dashboard_app", "bit_transformer.dashboard")
@@ -32,6 +33,7 @@ NEEDED = ("batch_size", "epochs", "extra_steps")
 NO_LIMIT = 1e9  # nats a bit, at which a safety gate would stop training
 TOLERANCE = 1e-9  # of a rate, relative to the peak
 FLOOR = 1e-3  # of the peak: a rate above it is no floor
+LONGEST = 4000  # updates of a schedule that is shown
 PEAKED = 20  # updates of a run that is long enough to come near its peak
 Plan = dict[str, Any]
 Cases = Iterator[Evidence]
@@ -204,10 +206,19 @@ class Session:
         Its shape is the tree's; but the request says no more than how long and how high it is, so that each
         schedule of this length and peak is the same.
         """
-        shown = f"{self.line}; print(m.scheduler.state_dict())"
+        wrong = self._misplanned(updates, peak)
+        if not wrong:
+            return passed(f"{updates} updates up to {peak}")
+        before, total = self.shapes.get((updates, peak)), getattr(self.schedule, "total_steps", 0)
+        rates = self.ahead(max(updates, total if total in range(LONGEST) else 0))
+        shown = one_cycle_curves(rates, updates, peak) if before is None else curves("learning rates", rates, before)
+        return failed(wrong, f"{self.line}; print(m.scheduler.state_dict())", picture=shown)
+
+    def _misplanned(self, updates: int, peak: float) -> str:
+        """What is wrong with the schedule, if anything is."""
         total = getattr(self.schedule, "total_steps", updates)
         if total != updates:
-            return failed(f"total_steps={total}, planned {updates}", shown)
+            return f"total_steps={total}, planned {updates}"
         known = hasattr(self.schedule, "total_steps")
         rates = self.ahead(updates if known else updates + 1)
         beyond = rates[updates:]
@@ -215,17 +226,17 @@ class Session:
         top = rates.index(max(rates))
         up, down = rates[: top + 1], rates[top:]
         if len(rates) < updates or any(0 < rate < rates[-1] * (1 - TOLERANCE) for rate in beyond):
-            return failed(f"the schedule is not of {updates} updates", shown)
+            return f"the schedule is not of {updates} updates"
         if up != sorted(up) or down != sorted(down, reverse=True) or (updates > 1 and rates[-1] >= rates[-2]):
-            return failed(f"the rates do not rise and fall until the last of {updates} updates: {spoken(rates)}", shown)
+            return f"the rates do not rise and fall until the last of {updates} updates: {spoken(rates)}"
         if rates[-1] > FLOOR * peak:
-            return failed(f"the last of {updates} updates is not at the floor: {spoken(rates)}", shown)
+            return f"the last of {updates} updates is not at the floor: {spoken(rates)}"
         if max(rates) > peak * (1 + TOLERANCE) or (updates >= PEAKED and max(rates) < 0.9 * peak):
-            return failed(f"the highest rate is {max(rates):.6g}, not lr={peak}", shown)
+            return f"the highest rate is {max(rates):.6g}, not lr={peak}"
         before = self.shapes.setdefault((updates, peak), rates)
         if not all(map(math.isclose, rates, before)):
-            return failed(f"another schedule than before, of {updates} updates too: {spoken(rates)}", shown)
-        return passed(f"{updates} updates up to {peak}")
+            return f"another schedule than before, of {updates} updates too: {spoken(rates)}"
+        return ""
 
     def decays(self, decay: float) -> Evidence:
         """Whether the optimizer decays weights so much, all or some."""
@@ -259,12 +270,13 @@ class Session:
             act()
         except RequestFailed as error:
             return failed(f"after {len(self.rates)} of {len(wanted)} updates {error}", self.line)
+        shown = curves("learning rates, beside those planned", [max(rates) for rates in self.rates], wanted)
         if len(self.rates) != len(wanted):
-            return failed(f"{len(self.rates)} updates, planned {len(wanted)}", self.line)
+            return failed(f"{len(self.rates)} updates, planned {len(wanted)}", self.line, picture=shown)
         gaps = [max(abs(rate - want) for rate in rates) for rates, want in zip(self.rates, wanted, strict=True)]
         at = gaps.index(max(gaps))
         detail = f"update {at + 1} of {len(wanted)} has the rate {self.rates[at][0]:.6g}, planned {wanted[at]:.6g}"
-        return at_most(gaps[at] / max(wanted), TOLERANCE, f"{detail}; relative to the peak", self.line)
+        return at_most(gaps[at] / max(wanted), TOLERANCE, f"{detail}; relative to the peak", self.line, shown)
 
     def _part(self, *names: str) -> Any:
         for name in names:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..running.evidence import Evidence, at_most, failed, unproven
+from ..running.evidence import Evidence, Picture, at_most, failed, unproven
+from .pictures import curves
 from .seams import MissingSeam
 from .spies import Event, Ledger, Update, updates
 from .tree import Tree, with_dropout
@@ -284,7 +285,7 @@ def all_close(cases: list[tuple[Run, Update, Event]], bound: float = math.inf) -
     if not cases:
         return failed("train_loop makes no update")
     worst, reproduce = 0.0, ""
-    first: tuple[str, str] | None = None
+    first: tuple[str, str, Picture | None] | None = None
     allowed = 1e-5 if bound < math.inf else max(limit(run) for run, _, _ in cases)
     for run, update, event in cases:
         if not update.micro_batches:
@@ -308,9 +309,12 @@ def all_close(cases: list[tuple[Run, Update, Event]], bound: float = math.inf) -
             worst, reproduce = gap, run.call
         if not (gap <= allowed or first):
             number = next(at for at, each in enumerate(run.updates, start=1) if each.step is update.step)
-            first = f"; first in update {number}: {where(event.grads or {}, wanted, allowed)}", run.call
-    told, call = first or ("", reproduce)
-    return at_most(worst, allowed, f"relative error of the worst of {len(cases)} updates{told}", call)
+            name = where(event.grads or {}, wanted, allowed)
+            a, b = ((each or {}).get(name, torch.zeros(0)) for each in (event.grads, wanted))
+            shown = curves(f"the gradient of {name} in update {number}", a, b, x="weight", y="gradient")
+            first = f"; first in update {number}: {name}", run.call, shown
+    told, call, shown = first or ("", reproduce, None)
+    return at_most(worst, allowed, f"relative error of the worst of {len(cases)} updates{told}", call, shown)
 
 
 def where(found: dict[str, Tensor], wanted: dict[str, Tensor], allowed: float) -> str:

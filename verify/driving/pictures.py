@@ -1,0 +1,104 @@
+"""Pictures of what was found beside what should be; none where nothing is to be seen. In child processes only.
+
+An answer must fit into a pipe: long curves are thinned, maps and events are cut to where they first differ.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..running.answers import LINE
+from ..running.evidence import Picture
+from ..sanity_fit import one_cycle
+from .spies import Event
+
+POINTS, SIDE, EVENTS = 800, 48, 100  # of a curve, of a map, and how many there are
+BEFORE = 10  # events that are shown before the first that differs
+SEEN = 1e-9  # difference of two entries of a map
+
+
+def picture(kind: str, title: str, found: list[Any], wanted: list[Any], x: str = "", y: str = "") -> Picture | None:
+    """A picture, if its two sides differ."""
+    return None if found == wanted else Picture(kind, title[:LINE], found, wanted, x, y[:LINE])
+
+
+def numbers(values: Iterable[Any], digits: int) -> list[float | None]:
+    """Numbers with so many digits; None for what is not finite."""
+    tensor = torch.as_tensor(values if isinstance(values, Tensor) else [*values]).detach().double()
+    return [float(f"{value:.{digits}g}") if abs(value) < 1e300 else None for value in tensor.flatten().tolist()]  # noqa: PLR2004 - or NaN
+
+
+def curves(
+    title: str, found: Iterable[Any], wanted: Iterable[Any], *, x: str = "update", y: str = "learning rate"
+) -> Picture | None:
+    """Two curves of numbers."""
+    a, b = (numbers(each, 9) for each in (found, wanted))
+    step = -(-max(1, len(a), len(b)) // POINTS)
+    title += f" (one in {step})" if step > 1 else ""
+    return picture("curves", title, a[::step], b[::step], x, y)
+
+
+def maps(title: str, found: Tensor, wanted: Tensor) -> Picture | None:
+    """The first page [T, T] of two maps [..., T, T] that differs."""
+    found, wanted = found.detach().double(), wanted.detach().double()
+    off = (~((found - wanted).abs() <= SEEN)).nonzero() if found.shape == wanted.shape else torch.empty(0)
+    if not len(off):
+        return None
+    *page, query, key = off[0].tolist()
+    begin = [max(0, min(at - SIDE // 2, size - SIDE)) for at, size in zip((query, key), found.shape[-2:], strict=True)]
+    title += f", row and head {page}" if page else ""
+    title += f", from query {begin[0]}, key {begin[1]} on" if any(begin) else ""
+    cut = (*page, *(slice(at, at + SIDE) for at in begin))
+    a, b = ([numbers(row, 4) for row in each[cut]] for each in (found, wanted))
+    return picture("maps", title, a, b, "key", "query")
+
+
+def events(title: str, found: Sequence[str], wanted: Sequence[str]) -> Picture | None:
+    """Two lists of what happened."""
+    at = next((at for at, pair in enumerate(zip_longest(found, wanted)) if pair[0] != pair[1]), 0)
+    begin = max(0, at - BEFORE)
+    title += f", from event {begin} on" if begin else ""
+    a, b = ([event[:LINE] for event in each[begin : begin + EVENTS]] for each in (found, wanted))
+    return picture("events", title, a, b)
+
+
+def one_cycle_curves(rates: Sequence[float], updates: int, peak: float) -> Picture | None:
+    """The rates of a run, beside OneCycle's over so many updates."""
+    wanted = [one_cycle(at, updates, peak) for at in range(updates)]
+    return curves(f"learning rates, beside OneCycle's over {updates} updates", rates, wanted)
+
+
+def loss_curves(title: str, found: Sequence[Event], wanted: Sequence[Event]) -> Picture | None:
+    """The losses of two runs that should be equal."""
+    a, b = ([event.loss.double().mean() for event in each if event.loss is not None] for each in (found, wanted))
+    return curves(title, a, b, x="backward", y="loss")
+
+
+def ledgers(found: Sequence[Event], sizes: Sequence[int]) -> Picture | None:
+    """What a loop did, beside what it does whose updates take so many micro-batches."""
+    kinds = {event.kind for event in found}
+    ends = [kind for kind in ("clip", "step", "schedule") if kind != "clip" or kind in kinds]
+    ends = ends if "scheduler" in kinds else ends[:-1]  # rates may be set by hand, and gradients clipped so
+    wanted = [event for size in sizes for event in (*taken(size), *ends)]
+    return events("what the loop did, beside what was planned", [*in_words(found)], wanted)
+
+
+def taken(size: int) -> Iterator[str]:
+    """The events of so many micro-batches of one update."""
+    for number in range(1, size + 1):
+        yield from (f"micro-batch {number}/{size}", f"backward {number}/{size}")
+
+
+def in_words(found: Sequence[Event]) -> Iterator[str]:
+    """Events from the first micro-batch on, in words; what an update has many of is numbered."""
+    kinds = [event.kind for event in found if event.kind != "zero-grad"]
+    kinds = kinds[kinds.index("micro-batch") :] if "micro-batch" in kinds else kinds
+    while kinds:
+        end = kinds.index("step") + 1 if "step" in kinds else len(kinds)
+        part, kinds = kinds[:end], kinds[end:]
+        for at, kind in enumerate(part):
+            number = f" {part[: at + 1].count(kind)}/{part.count(kind)}" if kind in ("micro-batch", "backward") else ""
+            yield kind.replace("scheduler", "schedule") + number
