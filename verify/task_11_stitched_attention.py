@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .driving import pictures
 from .driving.attention_runs import (
     FEWER,
     HEADS,
@@ -110,10 +111,13 @@ def maps_over_a_grid(tree: Tree) -> Evidence:
         if not maps or maps[-1].shape != wanted.shape:
             return failed(f"no map [B, H, T, T]: {shape}", shape.reproduction)
         if not torch.equal(maps[-1] != 0, wanted != 0):
-            return failed(f"the map's support is not the window: {shape}", shape.reproduction)
+            shown = pictures.maps("the map, beside the window's", maps[-1], wanted)
+            return failed(f"the map's support is not the window: {shape}", shape.reproduction, picture=shown)
         count, worst = count + 1, max(worst, distance(maps[-1], wanted))
         if not worst <= TOLERANCE:
-            return at_most(worst, TOLERANCE, f"the map is not the softmax over the window: {shape}", shape.reproduction)
+            shown = pictures.maps("the map, beside the softmax over the window", maps[-1], wanted)
+            detail = f"the map is not the softmax over the window: {shape}"
+            return at_most(worst, TOLERANCE, detail, shape.reproduction, shown)
     return at_most(worst, TOLERANCE, f"{count} shapes: support and values")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .driving import pictures
 from .driving.attention_runs import MODES, PRELUDE, RANK, STACK, Shape, maps_in
 from .driving.explicit_attention import logging_shows
 from .driving.memory import Memory
@@ -160,7 +161,7 @@ def logging_changes_nothing(tree: Tree, points: Points) -> Evidence:
 @over(*STACK, "causal", mode=tuple(MODES), overlap=(4, 0), asked=(LEFT_OUT, OFF))
 def memory_is_linear(tree: Tree, points: Points) -> Evidence:
     """Measure the most bytes of tensors that are alive at one time at evenly spaced T: they lie on a line."""
-    worst, where = 0.0, ""
+    worst, where, bent = 0.0, "", (list[int](), list[int]())
     for point in points:
         config = point.config | {"chunk_size": 8, "overlap": point["overlap"], "max_seq_len": LENGTHS[-1]}
         trains, grad_mode = MODES[point["mode"]]
@@ -181,7 +182,9 @@ def memory_is_linear(tree: Tree, points: Points) -> Evidence:
         bend = abs(steps[1] - steps[0]) / max(steps)
         if bend > worst:
             worst, where = bend, f"; worst {peaks[1:]}: {point}"
-    return at_most(worst, BEND, f"bend of the peak of live bytes over T={LENGTHS}{where}", line_of(8, {}))
+            bent = peaks[1:], [peaks[1], peaks[2], 2 * peaks[2] - peaks[1]]
+    shown = pictures.curves(f"peak of live bytes at T={LENGTHS}", *bent, x="length", y="bytes")
+    return at_most(worst, BEND, f"bend of the peak of live bytes over T={LENGTHS}{where}", line_of(8, {}), shown)
 
 
 @check(task=12, prop="telemetry without maps is what it is with them, or explicitly absent, and never NaN")
@@ -345,7 +348,8 @@ def maps_are_of_this_forward(tree: Tree, points: Points) -> Evidence:
                 if [each.shape for each in maps] != [each.shape for each in right]:
                     return failed(f"maps of another forward's shape: {point}", line)
                 if max(map(distance, maps, right)) > TOLERANCE:
-                    return failed(f"maps are not of this forward, or changed after it: {point}", line)
+                    shown = pictures.maps("the maps, beside a fresh model's", torch.stack(maps), torch.stack(right))
+                    return failed(f"maps are not of this forward, or changed after it: {point}", line, picture=shown)
         if maps_in(small_model(tree, 4, **stack, **OFF)(bits)[1]):  # beside one that has run
             return failed(f"a model without maps gives those of another: {stack}", line_of(4, OFF, stack))
     return passed(f"{len(points.done)} kinds of model, 3 forwards each")

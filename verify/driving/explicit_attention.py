@@ -6,19 +6,20 @@ so that logits, maps and the gradient of every parameter can be compared.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..running.evidence import Evidence, at_most, failed, passed, unproven
+from ..running.evidence import Evidence, Picture, at_most, failed, passed, unproven
 from .attention_runs import (
     MODES,
     RATE,
     REFUSALS,
     Shape,
     attentions,
+    first_call,
     mode_of,
     model_of,
     projections,
@@ -27,6 +28,7 @@ from .attention_runs import (
     with_rate,
 )
 from .operations import NAN, distance, reach, tensors_in
+from .pictures import curves, maps
 from .seams import MissingSeam
 from .space import Point, Points
 from .tree import Tree
@@ -34,6 +36,7 @@ from .world import changed, surroundings
 
 UNSEEN = "no module of a forward has projections for q, k, v and the output"
 STEEPNESS = 3.0  # times the initial weights: attention that is far from uniform
+LONGEST = 128  # bits of a row whose weights are shown
 TOLERANCE = 1e-11  # of logits, maps and gradients in float64
 
 
@@ -83,34 +86,79 @@ def compare_with_explicit(tree: Tree, points: Points, in_padding: bool) -> Evide
             return unproven(UNSEEN)
         if setting := changed(before):
             return failed(f"a forward leaves {setting} changed: {point}", shape.reproduction)
-        name = max(errors, key=lambda each: errors[each])
-        if (error := errors[name] * STEEPNESS / steepness) > worst:  # what rounding comes to grows with the weights
+        name = max(errors, key=lambda each: errors[each][0])
+        if (error := errors[name][0] * STEEPNESS / steepness) > worst:  # what rounding comes to grows with the weights
             worst, where = error, f"{name}; {point}"
         if not worst <= TOLERANCE:
-            return at_most(worst, TOLERANCE, f"not that of an explicit softmax: {where}", shape.reproduction)
+            shown = beside(name, *errors[name][1:]) if name.startswith("map") else None
+            shown = shown or weights_shown(model_of(tree, shape, steepness), shape, in_padding)
+            shown = shown or beside(name, *errors[name][1:])
+            return at_most(worst, TOLERANCE, f"not that of an explicit softmax: {where}", shape.reproduction, shown)
     return at_most(worst, TOLERANCE, f"logits, maps and gradients at {len(points.done)} points; worst {where}")
 
 
-def errors_of(tree: Tree, shape: Shape, mode: str, in_padding: bool, steepness: float) -> dict[str, float] | None:
-    """By name, how far what a step gives is from what it gives with explicit attention; None without attention."""
+def beside(name: str, found: Tensor | None = None, wanted: Tensor | None = None) -> Picture | None:
+    """Two tensors that have one name, if there are two."""
+    if found is None or wanted is None:
+        return None
+    return maps(name, found, wanted) if name.startswith("map") else curves(name, found, wanted, x="entry", y="value")
+
+
+def weights_shown(model: nn.Module, shape: Shape, in_padding: bool) -> Picture | None:
+    """How the first attention weighs values, seen by giving it one value at a time, beside an explicit softmax."""
+    call = first_call(model, shape)
+    if call is None or shape.length > LONGEST:
+        return None
+    (inner, out), found, told = projections(call.module) or ([], nn.Identity()), list[Tensor](), list[Tensor]()
+    size = shape.width // shape.heads
+
+    def one_value(_m: nn.Module, _i: Any, values: Tensor) -> Tensor:
+        told.append(values)
+        given = torch.cat([values[..., : -shape.width], torch.zeros_like(values[..., -shape.width :])], -1)
+        given[:, len(found), -shape.width :: size] = 1
+        return given
+
+    x = next(tensors_in((call.args, call.kwargs)))
+    wanted = attend(call.module, x, shape)[1]  # [B, H, T, T]
+    hooks = [inner[-1].register_forward_hook(one_value)]
+    hooks.append(out.register_forward_pre_hook(lambda _, args: found.append(args[0][..., ::size])))
+    with torch.no_grad(), suppress(*REFUSALS):
+        for _ in range(shape.length):
+            call.again(x)
+    for hook in hooks:
+        hook.remove()
+    if not len(told) == len(found) == shape.length or found[0].shape != (len(x), shape.length, shape.heads):
+        return None
+    weights = torch.stack(found, -1).transpose(1, 2)
+    if not in_padding:
+        weights[:, :, ~shape.whole] = wanted[:, :, ~shape.whole]  # which nobody compares
+    return maps("how the first attention weighs values, beside a softmax", weights, wanted)
+
+
+def errors_of(
+    tree: Tree, shape: Shape, mode: str, in_padding: bool, steepness: float
+) -> dict[str, tuple[float, Tensor, Tensor] | tuple[float]] | None:
+    """By name, how far what a step gives is from what it gives with explicit attention, and both; None without any."""
     model, queries = model_of(tree, shape, steepness), torch.ones_like(shape.whole) if in_padding else shape.whole
     if not MODES[mode][0]:
         with_rate(model, RATE)  # which an evaluation does not have
     found = step(model, shape, mode, queries)
-    with explicit_attention(model, shape) as maps:
+    with explicit_attention(model, shape) as explicit:
         right = step(model, shape, mode, queries)
-    if not maps:
+    if not explicit:
         return None
-    errors = {"logits": distance(found.logits, right.logits)}
+    errors: dict[str, tuple[float, Tensor, Tensor] | tuple[float]] = {}
+    errors["logits"] = distance(found.logits, right.logits), found.logits, right.logits
     for name, _ in model.named_parameters() if right.grads else ():
-        both = name in found.grads and name in right.grads
-        errors[name] = distance(found.grads[name], right.grads[name]) if both else NAN
+        own, wanted = found.grads.get(name), right.grads.get(name)
+        errors[name] = (NAN,) if own is None or wanted is None else (distance(own, wanted), own, wanted)
     if shape.more.get("full_attn_logging") and len(found.maps) != shape.layers:
-        errors["the number of maps"] = NAN
-    for n, (own, wanted) in enumerate(zip(found.maps, maps, strict=False)):
-        errors[f"map of layer {n}"] = map_error(own[:, :, queries], wanted[:, :, queries])
+        errors["the number of maps"] = (NAN,)
+    for n, pair in enumerate(zip(found.maps, explicit, strict=False)):
+        own, wanted = (each[:, :, queries] for each in pair)
+        errors[f"map of layer {n}"] = map_error(own, wanted), own, wanted
     if not MODES[mode][0] and not torch.equal(found.state, seeded()):
-        errors["random numbers drawn in evaluation"] = NAN
+        errors["random numbers drawn in evaluation"] = (NAN,)
     return errors
 
 
@@ -143,7 +191,8 @@ def reach_exactly(tree: Tree, points: Points) -> Evidence:
         if wrong.any():
             t, s = wrong.nonzero()[0].tolist()
             depends = "does not depend" if shape.reached[t, s] else "depends"
-            return failed(f"logits[{t}] {depends} on position {s}: {point}", shape.reproduction)
+            shown = maps("which positions (key) each one (query) depends on", found, shape.reached)
+            return failed(f"logits[{t}] {depends} on position {s}: {point}", shape.reproduction, picture=shown)
     return passed(f"{len(points.done)} points")
 
 
@@ -176,9 +225,9 @@ def decoding_error(tree: Tree, points: Points) -> Evidence:
         worst = max(worst, *errors)
         if not worst <= TOLERANCE:
             what = "a prefix" if max(errors) in errors[: len(prefixes)] else "generation"
-            return at_most(
-                worst, TOLERANCE, f"logits of {what} are not those of the whole: {point}", shape.reproduction
-            )
+            shown = curves("logits of prefixes", torch.stack(prefixes)[:, 0], whole[:, 0], x="position", y="logit of 0")
+            what = f"logits of {what} are not those of the whole: {point}"
+            return at_most(worst, TOLERANCE, what, shape.reproduction, shown)
     return at_most(worst, TOLERANCE, f"logits of prefixes and of generation at {len(points.done)} points")
 
 
