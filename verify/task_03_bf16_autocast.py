@@ -16,9 +16,20 @@ from .driving.autocast_runs import FORMS, loss_error, poisoned_gradient, train_a
 from .driving.compiler import hearing
 from .driving.kept_runs import Runs, judged, kept_runs
 from .driving.operations import tensors_in
+from .driving.pictures import ledgers
 from .driving.space import Points, over
 from .driving.spies import Ledger
-from .driving.training_runs import LENGTH, all_close, distance, mean_gradient, run_command, train, watching
+from .driving.training_runs import (
+    LENGTH,
+    all_close,
+    distance,
+    losses_beside,
+    mean_gradient,
+    planned_sizes,
+    run_command,
+    train,
+    watching,
+)
 from .driving.tree import Tree
 from .driving.world import differences, settings, streams
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
@@ -116,7 +127,8 @@ def clips_once_before_each_step(tree: Tree, ledger: Ledger, points: Points) -> E
         call = run.call if point["amp"] == "bf16" else call
         acts = "".join(LETTERS.get(event.kind, "") for event in run.events)
         if not re.fullmatch("(b+c?s)+", acts):  # gradients may be clipped by hand
-            return failed(f"not backward, clip, step in turn, by their first letters: {acts or 'nothing'}", run.call)
+            trouble = f"not backward, clip, step in turn, by their first letters: {acts or 'nothing'}"
+            return failed(trouble, run.call, picture=ledgers(run.events, planned_sizes(run)))
         norms += [math.hypot(*(grad.norm() for grad in (update.step.grads or {}).values())) for update in run.updates]
     if not min(norms):
         return unproven("a step without a gradient")
@@ -197,7 +209,8 @@ def off_is_the_loop_as_before(tree: Tree, ledger: Ledger, points: Points) -> Evi
         default = train(tree, ledger, 9, config=point.config, dtype=torch.float32, **given | point.options)
         run = train_at(tree, ledger, point, **given, amp="off")
         if not all(map(torch.equal, default.model.parameters(), run.model.parameters())):
-            return failed('the default and amp="off" give different weights', f"{run.call} of {point}")
+            losses = losses_beside(default, run)
+            return failed('the default and amp="off" give different weights', f"{run.call} of {point}", picture=losses)
     if set(seen.linear) != {torch.float32}:
         return failed(f"linear layers give {names(seen.linear)}", run.call)
     ledger.clips = False

@@ -15,7 +15,7 @@ from .driving.arguments import unreached, unreached_flags
 from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_halting
 from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import held_more, trouble_with_a_skip
-from .driving.pictures import ledgers, loss_curves, one_cycle_curves
+from .driving.pictures import ledgers, one_cycle_curves
 from .driving.space import Point, Points, Span, over
 from .driving.spies import Ledger, updates
 from .driving.training_runs import (
@@ -27,6 +27,7 @@ from .driving.training_runs import (
     first_difference,
     freeze_the_first,
     group_sizes,
+    losses_beside,
     norm,
     planned_sizes,
     reported,
@@ -235,8 +236,8 @@ def one_is_the_default(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
             train(tree, ledger, point["rows"], config=point.config, accum_steps=each, **options) for each in (None, 1)
         ]
         if not all(map(torch.equal, *(run.model.parameters() for run in runs))):
-            shown = loss_curves("losses of the default, beside those of accum_steps=1", *(run.events for run in runs))
-            return failed("the default and accum_steps=1 give different weights", runs[0].call, picture=shown)
+            losses = losses_beside(*runs)
+            return failed("the default and accum_steps=1 give different weights", runs[0].call, picture=losses)
         if len(runs[0].updates) != len(runs[0].micro_batches):
             return failed("without accum_steps, not each micro-batch is an update", runs[0].call)
     return passed("with dropout")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .driving.forks import Outcome, counted, in_fork, without_rights
 from .driving.open_rows import rows_after_a_rebuild, traces_of_reading, trouble_with_workers
+from .driving.pictures import curves
 from .driving.space import Points, over
 from .driving.text_loads import (
     CODEWORDS,
@@ -165,7 +166,8 @@ def memory_stays_bounded(tree: Tree) -> Evidence:
         if grown > share * larger:
             break
     unit = f"bytes more at the peak, for {larger} bytes more of text"
-    return at_most(grown, share * larger, unit, line)
+    shown = curves("peaks of the two", peaks, [peaks[0], peaks[0] + share * larger], x="text", y="bytes")
+    return at_most(grown, share * larger, unit, line, shown)
 
 
 @check(task=5, prop="a text is encoded once: the next run uses the file that the first one left")

@@ -8,6 +8,7 @@ import math
 import multiprocessing
 from collections.abc import Iterator
 from itertools import combinations, pairwise
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .driving.arguments import unreached, unreached_flags
-from .driving.coins import HALF, NEAR, Coins, off_by, ramp, tossing
+from .driving.coins import HALF, NEAR, Coins, off_by, ramp, shares_shown, tossing
 from .driving.kept_runs import Runs, judged, kept_runs
+from .driving.pictures import events
 from .driving.seams import MissingSeam
 from .driving.space import Points, Span, over
 from .driving.text_loads import sample, schedule, write_text
@@ -94,7 +96,8 @@ def clock_counts_updates(tree: Tree, coins: Coins, points: Points) -> Evidence:
             with spoilt_forward(kind, 1):
                 wrong = coins.miss(point.values, (side,))
             if wrong:
-                return failed(f"where a gradient is no number, {wrong}", coins.call)
+                shown = coins.ramp_shown(point.values, functools.partial(spoilt_forward, kind, 1))
+                return failed(f"where a gradient is no number, {wrong}", coins.call, picture=shown)
     return passed("one gradient of each run is no number")
 
 
@@ -161,7 +164,8 @@ def kept_runs_have_the_ramp(runs: Runs) -> Iterator[Evidence]:
         kept = runs.go(compress_prob=1.0, warmup_steps=3, accum_steps=accum_steps, batch_size=4, most=8)
         forms = [event.form for event in kept.events if event.bits is not None]
         is_right = {*forms[:accum_steps]} == {"rows"} and {*forms[3 * accum_steps :]} == {"streams"}
-        yield judged(kept, "" if is_right else f"micro-batches, {accum_steps} an update, are {' '.join(forms)}")
+        shown = events("micro-batches", forms, accum_steps * ["rows"] + (len(forms) - accum_steps) * ["streams"])
+        yield judged(kept, "" if is_right else f"micro-batches, {accum_steps} an update, are {' '.join(forms)}", shown)
 
 
 @check(task=6, prop="where p is 0, even for a draw of 0.0, micro-batches are the raw rows, bit for bit")
@@ -185,7 +189,8 @@ def zero_is_raw(_: Tree, coins: Coins, points: Points) -> Evidence:
         elif sorted(row for toss in tosses for row in toss.bits.tolist()) != sorted(2 * coins.data.tolist()):
             return failed("with compress_prob=0 the rows that enter are not those handed over", coins.call)
         if any(toss.form != "raw" or toss.bits.dtype is not coins.data.dtype for toss in tosses):
-            return failed("where p is 0 not every micro-batch is raw", coins.call)
+            shown = events("micro-batches where p is 0", [toss.form for toss in tosses], len(tosses) * ["raw"])
+            return failed("where p is 0 not every micro-batch is raw", coins.call, picture=shown)
     return passed("with warmup_steps of 0 and 3, and at the start of a ramp")
 
 
@@ -203,9 +208,11 @@ def rate_is_the_probability(_: Tree, coins: Coins, points: Points) -> Evidence:
         chances = [ramp(toss.updates, options) for toss in tosses]
         if again := [lag for lag in range(1, 81) if hits[lag:] == hits[:-lag]]:
             return failed(f"after {again[0]} micro-batches the same forms come again", coins.call)
-        gaps += [(off_by(hits[half], chances[half]), "rate", coins.call) for half in (slice(80), slice(80, 160))]
+        shown = shares_shown(hits, chances)
+        halves = slice(80), slice(80, 160)
+        gaps += [(off_by(hits[half], chances[half]), "rate", coins.call, shown) for half in halves]
         odds = [p * (1 - q) + q * (1 - p) for p, q in pairwise(chances)]
-        gaps.append((off_by([a != b for a, b in pairwise(hits)], odds), "number of changes of form", coins.call))
+        gaps.append((off_by([a != b for a, b in pairwise(hits)], odds), "number of changes of form", coins.call, None))
         forms[point["seed"], point["end"]] = hits
     for (a, hits), (b, others) in combinations(forms.items(), 2):
         if a[0] != b[0] and a[1] == b[1] and hits == others:
@@ -213,8 +220,8 @@ def rate_is_the_probability(_: Tree, coins: Coins, points: Points) -> Evidence:
     tosses = coins.run(epochs=2, compress_prob=HALF, **DRAWN | {"extra_steps": 39})
     if len({tuple(toss.form for toss in tosses[at : at + 40]) for at in (0, 40)}) < 2:  # noqa: PLR2004 - epochs
         return failed("each epoch draws the same forms again", coins.call)
-    worst, what, reproduce = max(gaps)
-    return at_most(worst, 4.0, f"sigmas between the {what} and what p gives", reproduce)
+    worst, what, reproduce, shown = max(gaps, key=itemgetter(0))
+    return at_most(worst, 4.0, f"sigmas between the {what} and what p gives", reproduce, shown)
 
 
 @check(task=6, prop="draws have their own generator: how many there are moves no global stream, and no row")
@@ -247,7 +254,8 @@ def seed_fixes_the_forms(tree: Tree, coins: Coins, points: Points) -> Evidence:
         with noisy_models(point["noise"]):
             forms = [toss.form for toss in coins.run(seed=point["seed"], **options)]
         if usual.setdefault(point["seed"], forms) != forms:
-            return failed(f"two runs from one seed compress other micro-batches: {point}", coins.call)
+            shown = events("micro-batches of two runs from one seed", forms, usual[point["seed"]])
+            return failed(f"two runs from one seed compress other micro-batches: {point}", coins.call, picture=shown)
         if point["noise"] or point.options.get("num_workers"):
             continue
         options = point.options | {"dropout": 0.2, "seed": point["seed"], "config": point.config, "warmup_steps": 0}

@@ -20,6 +20,7 @@ from .driving.gates import (
     Gates,
     Run,
     averages,
+    averages_shown,
     either,
     gated,
     goes_on,
@@ -70,10 +71,13 @@ def average_is_the_closed_form(gates: Gates) -> Cases:
             for losses in SEQUENCES:
                 for count in (1, 2, 3, 7, 20, 40):
                     found = recover(gates, losses[:count], decay)
-                    wanted = averages(losses[:count], DECAY if decay is None else decay, corrected)[-1]
+                    form = averages(losses[:count], DECAY if decay is None else decay, corrected)
+                    wanted = form[-1]
                     detail = f"the average of {count} losses, the last {list(losses[:count])[-3:]}, is {found:.6g}, "
                     detail += f"not {wanted:.6g}, with decay {decay or 'left out'}"
-                    yield at_most(abs(found - wanted) / max(losses), NEAR, detail)
+                    gap = abs(found - wanted) / max(losses)
+                    shown = None if gap <= NEAR else averages_shown(gates, losses[:count], decay, form)
+                    yield at_most(gap, NEAR, detail, "", shown)
 
     yield from either(cases)
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from .driving.compiler import hearing, session
 from .driving.space import Points, over
 from .driving.spies import Ledger
 from .driving.tracing import compiler_settings, traced, why_untraceable
-from .driving.training_runs import LENGTH, Run, distance, run_command, train, watching
+from .driving.training_runs import LENGTH, Run, distance, losses_beside, run_command, train, watching
 from .driving.tree import Tree, with_dropout
 from .driving.versions import GRID, PYTHONS, REFUSED, TOO_NEW, TOO_OLD, TORCHES, WHOLE, YES, on, rule, unsaid
 from .driving.world import differences, settings, streams
@@ -81,7 +82,8 @@ def leaves_the_model_alone(tree: Tree, ledger: Ledger) -> Evidence:
         if shape_of(runs[0].model) != shape_of(runs[1].model):
             return failed("the model has other attributes, or another class, than without compile", reproduce)
         if not all(map(torch.equal, *(run.model.parameters() for run in runs))):
-            return failed("the weights are not those without compile", reproduce)
+            losses = losses_beside(*reversed(runs))
+            return failed("the weights are not those without compile", reproduce, picture=losses)
     return passed(f"on {on(TOO_OLD)}, and on {on(TOO_NEW)}")
 
 
@@ -95,7 +97,8 @@ def off_is_the_default(tree: Tree, ledger: Ledger) -> Evidence:
             found = f"{compiler.compiled} calls of torch.compile, {len(compiler.said)} warnings"
             return failed(found, f"{runs[0].call} on {on(versions)}")
         if not runs[0].updates or not all(map(torch.equal, *(run.model.parameters() for run in runs))):
-            return failed("the default and compile=False give different weights", runs[0].call)
+            losses = losses_beside(*runs)
+            return failed("the default and compile=False give different weights", runs[0].call, picture=losses)
     return passed("the default and compile=False, on 3 pairs of versions")
 
 
@@ -121,7 +124,7 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
             call, once, count = f"{run.call} of {point}, on one model", compiler.compiled, len(compiler.depths)
             if not run.updates:
                 return failed("train_loop makes no update", call)
-            gaps.append((distance(weights_of(run), weights_of(eager)), call))
+            gaps.append((distance(weights_of(run), weights_of(eager)), call, losses_beside(run, eager)))
             for _ in range(2):
                 tree.train(run.model, run.data, compress_prob=0.0, compile=True)
             if compiler.said:
@@ -142,8 +145,8 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
                 return failed("in evaluation, a compiled model answers otherwise than one that is not", call)
             if torch.equal(*(dropping.train()(run.data)[0] for _ in range(2))):
                 return failed("a compiled model in training drops the same twice", call)
-    worst, reproduce = max(gaps)
-    return at_most(worst, 1e-10, "weights, relative to those of eager training", reproduce)
+    worst, reproduce, losses = max(gaps, key=itemgetter(0))
+    return at_most(worst, 1e-10, "weights, relative to those of eager training", reproduce, losses)
 
 
 @check(task=8, prop="torch's own compiler traces the layers, and the gradients of what it makes of them are eager ones")
@@ -172,9 +175,10 @@ def traces_for_real(tree: Tree, ledger: Ledger) -> Evidence:
             return failed(f"{what}, in {found.graphs} graphs; said: {' '.join(said)[:300] or 'nothing'}", call)
         if not run.updates or not eager.updates:
             return failed("train_loop makes no update", call)
-        gaps.append((distance(*(each.updates[0].step.grads or {} for each in (run, eager))), call))
-    worst, reproduce = max(gaps)
-    return at_most(worst, 1e-8, "gradients, relative to those of eager training", reproduce)
+        gap = distance(*(each.updates[0].step.grads or {} for each in (run, eager)))
+        gaps.append((gap, call, losses_beside(run, eager)))
+    worst, reproduce, losses = max(gaps, key=itemgetter(0))
+    return at_most(worst, 1e-8, "gradients, relative to those of eager training", reproduce, losses)
 
 
 @check(task=8, prop="a model that grew from a compiled one is compiled once, and has bare names")
@@ -253,9 +257,9 @@ def falls_back_to_eager(tree: Tree, ledger: Ledger) -> Evidence:
             return failed(f"what cannot be compiled is tried {compiler.calls} times", call)
         if len(run.micro_batches) != len(eager.micro_batches):
             return failed(f"{len(run.micro_batches)} micro-batches, {len(eager.micro_batches)} without compile", call)
-        gaps.append((distance(weights_of(run), weights_of(eager)), call))
-    worst, reproduce = max(gaps)
-    return at_most(worst, 1e-10, "weights, relative to those of eager training", reproduce)
+        gaps.append((distance(weights_of(run), weights_of(eager)), call, losses_beside(run, eager)))
+    worst, reproduce, losses = max(gaps, key=itemgetter(0))
+    return at_most(worst, 1e-10, "weights, relative to those of eager training", reproduce, losses)
 
 
 @check(task=8, prop="an error of the model itself is raised, compiled or not")

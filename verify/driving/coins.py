@@ -6,15 +6,17 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..running.evidence import Evidence, failed, passed
+from ..running.evidence import Evidence, Picture, failed, passed
 from ..sanity_fit import half_cosine
 from .arguments import form_of
+from .pictures import curves
 from .space import MODEL
 from .spies import Ledger
 from .training_runs import Stopped, train, watching
@@ -22,6 +24,7 @@ from .tree import Tree
 
 NEAR = 1e-6  # how close to p the draws come that must fall on either side of it; draws in float32 have 6e-8
 HALF = 0.5
+HALVINGS = 10  # by which a probability is found that is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Coins:
     def __init__(self, tree: Tree, ledger: Ledger, draws: Draws) -> None:
         self.tree, self.ledger, self.draws = tree, ledger, draws
         self.call = "train_loop(...)"
+        self.odd: Picture | None = None  # rates of runs that the ramp does not give
 
     @property
     def entered(self) -> int:
@@ -121,7 +125,7 @@ class Coins:
             tried += 1
             wrong = self.miss(options) if self.fixable else self._odd_rate(options, runs)
             if wrong:
-                return failed(wrong, self.call)
+                return failed(wrong, self.call, picture=self.ramp_shown(options) if self.fixable else self.odd)
         how = f"draws {NEAR} below and above p" if self.fixable else f"rates of {runs} runs, as no draw can be fixed"
         return passed(f"{tried} runs: {how}")
 
@@ -134,12 +138,34 @@ class Coins:
                     return f"after {toss.updates} updates p={p:.6f}, but a draw of {p + side:.6f} gives {toss.form}"
         return None
 
+    def ramp_shown(
+        self, options: dict[str, Any], around: Callable[[], contextlib.AbstractContextManager[Any]] = nullcontext
+    ) -> Picture | None:
+        """The probability after each number of updates, found by halving between draws that compress or not."""
+        low, high, places = dict[int, float](), dict[int, float](), list[int]()
+
+        def middle(updates: int) -> float:
+            return (low.get(updates, 0.0) + high.get(updates, 1.0)) / 2
+
+        for _ in range(HALVINGS):
+            with around():
+                tosses = self.run(draw=lambda: middle(self.updates), **options)
+            first = {toss.updates: toss for toss in reversed(tosses)}
+            places = sorted(first)
+            for at, drawn in [(at, middle(at)) for at in places]:
+                (low if first[at].form == "compressed" else high)[at] = drawn
+        found = [0.0 if at not in low else middle(at) if at in high else 1.0 for at in places]
+        return curves("p of each update, beside the ramp", found, [ramp(at, options) for at in places], y="p")
+
     def _beside(self, side: float, options: dict[str, Any]) -> float:
         return min(max(ramp(self.updates, options) + side, 0.0), 1 - 2**-24)  # as a uniform draw may be
 
     def _odd_rate(self, options: dict[str, Any], runs: int) -> str | None:
-        tosses = [self.run(**options | {"seed": seed}) for seed in range(runs)]
-        for same in zip(*tosses, strict=True):
+        tosses = [*zip(*(self.run(**options | {"seed": seed}) for seed in range(runs)), strict=True)]
+        found = [sum(toss.form == "compressed" for toss in same) / runs for same in tosses]
+        wanted = [ramp(same[0].updates, options) for same in tosses]
+        self.odd = curves(f"share of {runs} runs that compress, beside the ramp", found, wanted, x="micro-batch", y="p")
+        for same in tosses:
             p, hits = ramp(same[0].updates, options), [toss.form == "compressed" for toss in same]
             if off_by(hits, runs * [p]) > 4.5:  # noqa: PLR2004 - sigmas; there are some dozen of these
                 return f"after {same[0].updates} updates p={p:.6f}, but {sum(hits)} of {runs} runs compress"
@@ -171,6 +197,12 @@ def ramp(updates: int, options: dict[str, Any]) -> float:
     given = options.get("compress_prob")
     end: float = HALF if given is None else given
     return end if step >= warmup_steps else half_cosine(0.0, end, step / warmup_steps)
+
+
+def shares_shown(hits: Sequence[bool], chances: Sequence[float]) -> Picture | None:
+    """The share of micro-batches that were compressed so far, beside what their chances give."""
+    sides = ([total / at for at, total in enumerate(itertools.accumulate(each), 1)] for each in (hits, chances))
+    return curves("share that is compressed so far", *sides, x="micro-batch", y="share")
 
 
 def off_by(hits: list[bool], chances: list[float]) -> float:

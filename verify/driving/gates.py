@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..running.evidence import Evidence, Verdict, failed, passed, unproven
+from ..running.evidence import Evidence, Picture, Verdict, failed, passed, unproven
 from .manager_sessions import (
     CONFIG,
     LIMITS,
@@ -30,6 +30,7 @@ from .manager_sessions import (
     seam_or,
     worst_of,
 )
+from .pictures import curves, decisions
 from .tree import Tree, with_dropout
 
 DECAY = 0.9
@@ -130,7 +131,9 @@ class Gates:
         told = "loss" if self.limit else "-loss, 1.0"
         line = f"from bit_transformer.safety import SafetyGate; g = SafetyGate({options}); "
         line += f"nan, inf = float('nan'), float('inf'); print([g.{self.ask}({told}) for loss in {list(losses)}])"
-        return failed(f"loss {at + 1}, {losses[at]:.6g}, is {'refused' if wanted[at] else 'allowed'}: {options}", line)
+        trouble = f"loss {at + 1}, {losses[at]:.6g}, is {'refused' if wanted[at] else 'allowed'}: {options}"
+        asked = [own if each is None else each for own, each in zip(found, wanted, strict=True)]
+        return failed(trouble, line, picture=decisions(losses, found, asked))
 
     @functools.cached_property
     def corrected(self) -> bool:
@@ -187,6 +190,12 @@ def either(cases: Callable[[bool], Cases]) -> Cases:
     """The worst case of the start that suits the gate best: with the first loss, or at zero and corrected."""
     found = [worst_of(cases(corrected)) for corrected in (False, True)]
     yield next((each for each in found if each.verdict is Verdict.PASS), found[0])
+
+
+def averages_shown(gates: Gates, losses: Sequence[float], decay: float | None, wanted: list[float]) -> Picture | None:
+    """The average after each loss, as decisions tell it, beside its closed form."""
+    found = [recover(gates, losses[: at + 1], decay) for at in range(len(losses))]
+    return curves("the average of losses, beside its closed form", found, wanted, x="loss", y="average")
 
 
 def recover(gates: Gates, losses: Sequence[float], decay: float | None) -> float:
@@ -338,7 +347,8 @@ class Run:
         at = next(at for at, pair in enumerate(zip(self.made, wanted, strict=True)) if pair[0] != pair[1])
         detail = f"update {at + 1} is {'made' if self.made[at] else 'refused'}, where the validation losses are "
         detail += f"{', '.join(f'{loss:.5g}' for loss in self.losses[: at + 1])}, "
-        return failed(f"{detail}the threshold {threshold:.6g}, the burn-in {burn_in}; {what}", self.session.line)
+        detail += f"the threshold {threshold:.6g}, the burn-in {burn_in}; {what}"
+        return failed(detail, self.session.line, picture=decisions(self.losses, self.made, wanted))
 
     def _note(self, made: bool) -> None:
         rows = self.batch if self.validation is None else self.validation

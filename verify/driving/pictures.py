@@ -65,16 +65,19 @@ def events(title: str, found: Sequence[str], wanted: Sequence[str]) -> Picture |
     return picture("events", title, a, b)
 
 
+def decisions(losses: Sequence[float], found: Sequence[bool], wanted: Sequence[bool]) -> Picture | None:
+    """What a gate says of the losses that it is told."""
+    a, b = (
+        [f"loss {loss:.5g}: {'allowed' if each else 'refused'}" for loss, each in zip(losses, side, strict=False)]
+        for side in (found, wanted)
+    )
+    return events("what a gate says of the losses that it is told", a, b)
+
+
 def one_cycle_curves(rates: Sequence[float], updates: int, peak: float) -> Picture | None:
     """The rates of a run, beside OneCycle's over so many updates."""
     wanted = [one_cycle(at, updates, peak) for at in range(updates)]
     return curves(f"learning rates, beside OneCycle's over {updates} updates", rates, wanted)
-
-
-def loss_curves(title: str, found: Sequence[Event], wanted: Sequence[Event]) -> Picture | None:
-    """The losses of two runs that should be equal."""
-    a, b = ([event.loss.double().mean() for event in each if event.loss is not None] for each in (found, wanted))
-    return curves(title, a, b, x="backward", y="loss")
 
 
 def ledgers(found: Sequence[Event], sizes: Sequence[int]) -> Picture | None:

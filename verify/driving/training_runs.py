@@ -343,6 +343,12 @@ def limit(run: Run) -> float:
     return 1e-10 if all(loss.dtype is torch.float64 for loss in losses) else 1e-5
 
 
+def losses_beside(run: Run, other: Run) -> Picture | None:
+    """The losses of a run beside those of another, which should be equal."""
+    a, b = ([event.loss.mean() for event in each.events if event.loss is not None] for each in (run, other))
+    return curves("losses of two runs that should be equal", a, b, x="backward", y="loss")
+
+
 def first_difference(found: list[str], planned: list[str]) -> str:
     """Say where two lists of events part."""
     at = next((at for at, pair in enumerate(zip(found, planned, strict=False)) if pair[0] != pair[1]), None)
