@@ -16,7 +16,7 @@ from .driving.autocast_runs import FORMS, loss_error, poisoned_gradient, train_a
 from .driving.compiler import hearing
 from .driving.kept_runs import Runs, judged, kept_runs
 from .driving.operations import tensors_in
-from .driving.pictures import ledgers
+from .driving.pictures import curves, ledgers
 from .driving.space import Points, over
 from .driving.spies import Ledger
 from .driving.training_runs import (
@@ -133,7 +133,8 @@ def clips_once_before_each_step(tree: Tree, ledger: Ledger, points: Points) -> E
     if not min(norms):
         return unproven("a step without a gradient")
     detail = f"spread of the gradients' norms after the clip, with weights x 8: {min(norms):.6g} to {max(norms):.6g}"
-    return at_most(max(norms) / min(norms) - 1, 1e-4, detail, call)
+    shown = curves("the gradients' norms after the clip", norms, len(norms) * [min(norms)], y="norm")
+    return at_most(max(norms) / min(norms) - 1, 1e-4, detail, call, shown)
 
 
 @check(task=3, prop="gradients under bfloat16 all exist, and are those of the weights as they then are")

@@ -39,6 +39,7 @@ from .driving.explicit_attention import (
     STEEPNESS,
     TOLERANCE,
     UNSEEN,
+    beside,
     compare_with_explicit,
     decoding_error,
     logging_shows,
@@ -211,7 +212,8 @@ def is_near_in_every_precision(tree: Tree, points: Points) -> Evidence:
                 return failed(f"{name} {what}: {point}", shape.reproduction)
         error, allowed = distance(logits, right), ALLOWED[cast or dtype]
         if error > allowed:
-            return at_most(error, allowed, f"distance of logits from float64: {point}", shape.reproduction)
+            detail, shown = f"distance of logits from float64: {point}", beside("logits", logits, right)
+            return at_most(error, allowed, detail, shape.reproduction, shown)
     return passed(f"{len(points.done)} points")
 
 

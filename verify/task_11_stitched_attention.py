@@ -33,6 +33,7 @@ from .driving.devices import strays
 from .driving.explicit_attention import (
     UNSEEN,
     attend,
+    beside,
     compare_with_explicit,
     decoding_error,
     logging_shows,
@@ -206,7 +207,8 @@ def other_precisions_and_dropout(tree: Tree, points: Points) -> Evidence:
         if problem := flaw(maps_in(telemetry), shape, allowed):
             return failed(f"{problem}: {point}", shape.reproduction)
         if not point["dropout"] and distance(logits, exact) > allowed:
-            return at_most(distance(logits, exact), allowed, f"distance from float64: {point}", shape.reproduction)
+            detail, shown = f"distance from float64: {point}", beside("logits", logits, exact)
+            return at_most(distance(logits, exact), allowed, detail, shape.reproduction, shown)
         call = first_call(model, shape)
         if call is not None and (problem := strays(call.module, call.args, call.kwargs)):
             return failed(f"on another device, attention fails: {problem}: {point}", shape.reproduction)

@@ -7,6 +7,7 @@ so that logits, maps and the gradient of every parameter can be compared.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -220,12 +221,14 @@ def decoding_error(tree: Tree, points: Points) -> Evidence:
                 prefixes = [model(bits[:, :end])[0][0, -1] for end in range(1, bits.shape[1] + 1)]
         except REFUSALS as raised:
             return failed(f"{type(raised).__name__}: {raised}: {point}", shape.reproduction)
-        errors = [distance(own, wanted) for own, wanted in zip(prefixes, whole, strict=True)]
-        errors += [min(distance(own, wanted) for wanted in whole) for own in scored]
+        nearest = [min(whole, key=partial(distance, own)) for own in scored]
+        pairs = [*zip(prefixes, whole, strict=True), *zip(scored, nearest, strict=True)]
+        errors = [distance(*pair) for pair in pairs]
         worst = max(worst, *errors)
         if not worst <= TOLERANCE:
             what = "a prefix" if max(errors) in errors[: len(prefixes)] else "generation"
-            shown = curves("logits of prefixes", torch.stack(prefixes)[:, 0], whole[:, 0], x="position", y="logit of 0")
+            found, wanted = torch.stack([torch.stack(pair) for pair in pairs], 1)[..., 0]
+            shown = curves("logits of prefixes, then of generation", found, wanted, x="position", y="logit of 0")
             what = f"logits of {what} are not those of the whole: {point}"
             return at_most(worst, TOLERANCE, what, shape.reproduction, shown)
     return at_most(worst, TOLERANCE, f"logits of prefixes and of generation at {len(points.done)} points")

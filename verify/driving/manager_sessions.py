@@ -265,14 +265,17 @@ class Session:
 
     def follows(self, wanted: list[float], act: Callable[[], object]) -> Evidence:
         """Whether the updates of an act have these rates, and nothing is raised."""
+        trouble = ""
         self.rates.clear()
         try:
             act()
         except RequestFailed as error:
-            return failed(f"after {len(self.rates)} of {len(wanted)} updates {error}", self.line)
+            trouble = f"after {len(self.rates)} of {len(wanted)} updates {error}"
+        if not trouble and len(self.rates) != len(wanted):
+            trouble = f"{len(self.rates)} updates, planned {len(wanted)}"
         shown = curves("learning rates, beside those planned", [max(rates) for rates in self.rates], wanted)
-        if len(self.rates) != len(wanted):
-            return failed(f"{len(self.rates)} updates, planned {len(wanted)}", self.line, picture=shown)
+        if trouble:
+            return failed(trouble, self.line, picture=shown)
         gaps = [max(abs(rate - want) for rate in rates) for rates, want in zip(self.rates, wanted, strict=True)]
         at = gaps.index(max(gaps))
         detail = f"update {at + 1} of {len(wanted)} has the rate {self.rates[at][0]:.6g}, planned {wanted[at]:.6g}"

@@ -3,6 +3,7 @@
 An answer must fit into a pipe: long curves are thinned, maps and events are cut to where they first differ.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -17,6 +18,7 @@ from .spies import Event
 
 POINTS, SIDE, EVENTS = 800, 48, 100  # of a curve, of a map, and how many there are
 BEFORE = 10  # events that are shown before the first that differs
+PAGES = ("layer", "row", "head")  # what the dimensions of maps are before query and key
 SEEN = 1e-9  # difference of two entries of a map
 
 
@@ -27,8 +29,9 @@ def picture(kind: str, title: str, found: list[Any], wanted: list[Any], x: str =
 
 def numbers(values: Iterable[Any], digits: int) -> list[float | None]:
     """Numbers with so many digits; None for what is not finite."""
-    tensor = torch.as_tensor(values if isinstance(values, Tensor) else [*values]).detach().double()
-    return [float(f"{value:.{digits}g}") if abs(value) < 1e300 else None for value in tensor.flatten().tolist()]  # noqa: PLR2004 - or NaN
+    tensor = values.detach() if isinstance(values, Tensor) else torch.tensor([*values], dtype=torch.float64)
+    found: list[float] = tensor.double().flatten().tolist()
+    return [float(f"{each:.{digits}g}") if math.isfinite(each) else None for each in found]
 
 
 def curves(
@@ -49,7 +52,7 @@ def maps(title: str, found: Tensor, wanted: Tensor) -> Picture | None:
         return None
     *page, query, key = off[0].tolist()
     begin = [max(0, min(at - SIDE // 2, size - SIDE)) for at, size in zip((query, key), found.shape[-2:], strict=True)]
-    title += f", row and head {page}" if page else ""
+    title += "".join(f", {name} {at}" for name, at in zip(PAGES[-len(page) :], page, strict=False))
     title += f", from query {begin[0]}, key {begin[1]} on" if any(begin) else ""
     cut = (*page, *(slice(at, at + SIDE) for at in begin))
     a, b = ([numbers(row, 4) for row in each[cut]] for each in (found, wanted))

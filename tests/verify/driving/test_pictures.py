@@ -15,6 +15,12 @@ def test_what_is_equal_is_no_picture() -> None:
     assert one_cycle_curves([one_cycle(at, 9, 0.1) for at in range(9)], 9, 0.1) is None
 
 
+def test_a_small_difference_is_kept() -> None:
+    shown = curves("", [0.1], [0.1 + 1e-8])
+    assert shown is not None
+    assert (shown.found, shown.wanted) == ([0.1], [0.10000001])
+
+
 def test_what_is_no_number_is_none() -> None:
     shown = curves("", [math.nan, 1.0, -math.inf], [0.0])
     assert shown is not None
@@ -36,7 +42,7 @@ def test_of_maps_the_first_page_that_differs_is_shown_where_it_does() -> None:
     assert shown is not None
     assert (len(shown.found), len(shown.found[0])) == (SIDE, SIDE)
     assert shown.found[SIDE - 1][SIDE // 2] == 1.0
-    assert shown.title == f"weights, row and head [1, 2], from query {200 - SIDE}, key {100 - SIDE // 2} on"
+    assert shown.title == f"weights, row 1, head 2, from query {200 - SIDE}, key {100 - SIDE // 2} on"
 
 
 def test_maps_of_two_shapes_are_not_compared() -> None:
