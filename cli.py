@@ -253,8 +253,9 @@ def verify(
     tasks: parameters.Tasks = None,
     every: parameters.All = False,
     tree: parameters.OptionalTree = None,
-    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    as_format: parameters.AsResult = parameters.ResultFormat.TEXT,
     output: parameters.Output = None,
+    page: parameters.Page = None,
     sanity_fit: parameters.WithFit = None,
     jobs: parameters.Jobs = 2,
     thorough: parameters.Thorough = 0.0,
@@ -264,6 +265,9 @@ def verify(
     from .patches.asked import again, tasks_asked, tree_or_reference
     from .patches.seams import driving
     from .verify.rendering import report as reports
+    from .verify.rendering import terminal
+    from .verify.rendering.forms import TELLING
+    from .verify.rendering.surroundings import Shown, looked_round
     from .verify.running import runner
 
     every = every or not tasks
@@ -271,6 +275,7 @@ def verify(
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         package, driven = Path(source_tree.model_path).parent, driving(source_tree, chosen)
+        shown = looked_round(source_tree, chosen, str(where)) if page or as_format in TELLING else Shown
     with screen.shown_progress(quiet) as show, runner.Zygote() as zygote:
         report = runner.verify(
             where / package.parent if driven is None else where,
@@ -282,8 +287,8 @@ def verify(
             seconds=60 * thorough,
             on_event=show,
         )
-    screen.give_report(report, output, as_json=as_format == parameters.Format.JSON, quiet=quiet)
-    if as_format != parameters.Format.JSON and not quiet and report.verdict is reports.Outcome.VERIFIED:
+    terminal.give(shown(report), as_format, output, page, quiet=quiet)
+    if as_format == parameters.ResultFormat.TEXT and not quiet and report.verdict is reports.Outcome.VERIFIED:
         screen.show_next("bitpatch train --plan" if every else again("verify", None, tree))
     raise typer.Exit(reports.exit_code(report))
 

@@ -26,6 +26,16 @@ class DiffFormat(StrEnum):
     PATCH = "patch"
 
 
+class ResultFormat(StrEnum):
+    """How what the judges say is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    JUNIT = "junit"
+    GITHUB = "github"
+
+
 class Preset(StrEnum):
     """A run of Phase 2."""
 
@@ -59,6 +69,8 @@ TreeToLookAt = Annotated[
     Path | None, typer.Option("--tree", metavar="DIR", help="Say what of it this BitTransformerLM tree has, and where.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+AsResult = Annotated[ResultFormat, typer.Option("--format", help="How the result is printed.")]
+Page = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write the result as a page, too.")]
 Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the result to a file.")]
 WithFit = Annotated[
     bool | None, typer.Option("--sanity-fit/--no-sanity-fit", help="A short training run; default: with --all.")

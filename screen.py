@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .patches.task import Plan, TaskStatus
-    from .verify.rendering.report import Report
     from .verify.running.runner import Progress
 
 
@@ -351,43 +350,13 @@ def show_outcomes(planned: Plan, *, written: bool) -> None:
         say(f"{'wrote' if written else 'would write'} {change.path}")
 
 
-def give_report(report: Report, output: Path | None, *, as_json: bool, quiet: bool) -> None:
-    """What verify found out, to a file or to standard output."""
-    from .verify.rendering.report import text_of
-
-    if output is None:
-        if as_json:
-            show_json(report.to_json())
-        elif not quiet:
-            show_report(report)
-        return
+def save(path: Path, text: str, option: str, mode: str = "w") -> None:
+    """Write a text to a file that an option names."""
     try:
-        text = json.dumps(report.to_json(), indent=2) + "\n" if as_json else text_of(report)
-        output.write_text(text, encoding="utf-8")
+        with path.open(mode, encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
     except OSError as error:
-        fail(f"{output}: {error.strerror}", EXIT_IO, f"name another file with --output, then {AGAIN}")
-
-
-def show_report(report: Report) -> None:
-    """What verify found out: a table a task on a terminal, then what needs saying of checks that did not pass."""
-    from .verify.rendering import report as reports
-
-    if not (is_terminal(sys.stdout) or in_colour(sys.stdout)):
-        printed(reports.text_of(report))
-        return
-    for task in report.tasks:
-        say(f"{task.id} ", nl=False, bold=True)
-        say(task.verdict, **STYLES[task.verdict])
-        if task.checks:
-            show_table(reports.COLUMNS, [reports.cells(check) for check in task.checks], typed=("check",))
-        say("\n".join([*reports.complaints(task), ""]))
-    if report.sanity_fit is not None:
-        say("sanity fit ", nl=False, bold=True)
-        say(report.sanity_fit.verdict, nl=False, **STYLES[report.sanity_fit.verdict])
-        say(f"  {reports.fit_summary(report.sanity_fit)}")
-    say(f"{report.tree}: ", nl=False)
-    say(report.verdict, nl=False, **STYLES[report.verdict])
-    say(f" in {report.seconds:.1f} s")
+        fail(f"{path}: {error.strerror}", EXIT_IO, f"name another file with {option}, then {AGAIN}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from samples import BASELINE, REFERENCE
 from bitpatch import screen
 from bitpatch.patches.engine import all_tasks
 from bitpatch.verify.phase2 import phases, validation
+from bitpatch.verify.rendering import terminal
 from bitpatch.verify.rendering.report import CheckResult, Report, SanityFit, TaskReport
 from bitpatch.verify.running.evidence import Evidence, Verdict, at_most, passed, unproven
 
@@ -81,7 +82,7 @@ def the_validation():
 
 
 def the_verdict():
-    screen.show_report(a_report())
+    terminal.show(a_report())
     return ["serves-training-after-inference-3", "0.0001", "1e-12", "by [much]", "reproduce: python -c 1", "/tree: "]
 
 

@@ -23,6 +23,7 @@ from bitpatch.verify.running.runner import Zygote, plan_checks, run_jobs
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KILLS = HERE / "kills.json"
+KNOWN = ROOT / "verify" / "rendering" / "mutants.json"  # the same for people
 TASKS = {int(path.stem[-2:]): importlib.import_module(path.stem) for path in sorted(HERE.glob("task_??.py"))}
 
 
@@ -50,6 +51,17 @@ def read_kills(task: int) -> dict[str, list[str]]:
     """Which checks kill each mutant of a task, the fastest first, as `make mutants` found last."""
     recorded = json.loads(KILLS.read_text(encoding="utf-8")) if KILLS.exists() else {}
     return recorded.get(f"task-{task}", {})
+
+
+def known_kills() -> dict[str, list[str]]:
+    """What is wrong with the mutants that each check kills, in words: verify/rendering/mutants.json, for reports."""
+    known: dict[str, list[str]] = {}
+    for task in TASKS:
+        recorded = read_kills(task)
+        for mutant in mutants(task):
+            for check in recorded.get(mutant.name, ()):
+                known.setdefault(f"task-{task}/{check}", []).append(mutant.wrong)
+    return dict(sorted(known.items()))
 
 
 def telling(kills: Mapping[str, Sequence[str]], checks: Collection[str]) -> dict[str, list[str]]:

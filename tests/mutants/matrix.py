@@ -4,7 +4,7 @@
     python tests/mutants/matrix.py 4 10         some tasks; what was written of others stays
     python tests/mutants/matrix.py --first 4    each mutant until a check kills it: a fifth of the time
 
-Writes kills.json and docs/mutants.md.
+Writes kills.json, docs/mutants.md, and verify/rendering/mutants.json, from which reports say what a check finds.
 
 Exits 1 if a mutant survives, a check kills nothing that nearly all others do not, or reference/ fails.
 """
@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from cases import KILLS, ROOT, TASKS, Case, grow, judged, mutants, read_kills, telling
+from cases import KILLS, KNOWN, ROOT, TASKS, Case, grow, judged, known_kills, mutants, read_kills, telling
 from interactions import INTERACTIONS, OPEN
 from mutant import Mutant
 from rich.console import Console
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         f"task-{task}": recorded_kills(task, found[task]) if task in tasks else read_kills(task) for task in TASKS
     }
     KILLS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    KNOWN.write_text(json.dumps(known_kills(), indent=1) + "\n", encoding="utf-8")
     DOCUMENT.parent.mkdir(exist_ok=True)
     DOCUMENT.write_text(document(found), encoding="utf-8")
     faults = [fault for task in tasks for fault in faults_of(task, found[task])]

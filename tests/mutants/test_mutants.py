@@ -5,6 +5,7 @@ kills.json. Here each check kills somewhere, some other mutants meet their kille
 trees all checks. That reference/ passes is what the gate sees (tests/test_gate.py).
 """
 
+import json
 import os
 import shutil
 from collections import defaultdict
@@ -13,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cases import ROOT, TASKS, Case, choose_killers, good, judged, mutants, read_kills, telling
+from cases import KNOWN, ROOT, TASKS, Case, choose_killers, good, judged, known_kills, mutants, read_kills, telling
 from interactions import INTERACTIONS, OPEN
 from mutant import Mutant
 
@@ -125,6 +126,10 @@ def test_every_check_is_tried_as_a_killer(task: int) -> None:
     checks = {check for killers in recorded.values() for check in killers}
     assert [check for check, victims in telling(recorded, checks).items() if not victims] == []
     assert {check for chosen in choose_killers(recorded).values() for check in chosen} == checks
+
+
+def test_reports_know_what_is_recorded() -> None:
+    assert json.loads(KNOWN.read_text(encoding="utf-8")) == known_kills(), STALE
 
 
 def test_document_names_every_mutant() -> None:

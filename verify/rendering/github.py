@@ -1,0 +1,128 @@
+"""A result for GitHub Actions: annotations on the lines that matter, and a summary of the step in Markdown.
+
+GitHub shows ten annotations of a kind a step, and those on lines of the pull request's diff beside the code; so the
+gravest come first, and the last says how many more there are. What a tree prints must not be taken for a command.
+"""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..running.evidence import Verdict
+from .report import EXIT_CODES, Outcome, Report, detail_of, fit_summary, mean, text_of
+from .surroundings import Shown
+
+MOST = 10  # annotations of a kind that GitHub shows of a step
+LONGEST = 4000  # characters of a message
+SIGNS = {"verified": "✅", "violated": "❌", "unproven": "❔", "error": "⚠️"}
+SIGNS |= {"pass": "✅", "fail": "❌"}
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What is said of a line: kind "error" or "warning"."""
+
+    kind: str
+    title: str
+    message: str
+    task: int
+
+    def command(self, shown: Shown) -> str:
+        """The line that Actions read."""
+        site = shown.site(self.task)
+        place = {"file": shown.path(site), "line": site.place.line, "col": site.place.column} if site else {}
+        options = ",".join(f"{name}={_option(str(value))}" for name, value in (place | {"title": self.title}).items())
+        return f"::{self.kind} {options}::{_message(self.message[:LONGEST])}"
+
+
+def commands(shown: Shown) -> str:
+    """The result as text, which is not read as commands, then the annotations."""
+    word = secrets.token_hex(16)
+    text = [f"::stop-commands::{word}", text_of(shown.report).rstrip("\n"), f"::{word}::"]
+    return "\n".join([*text, *(each.command(shown) for each in annotations(shown.report))]) + "\n"
+
+
+def annotations(report: Report) -> list[Annotation]:
+    """At most so many of a kind as are shown; the last of more says how many are left."""
+    found = list(_annotations(report))
+    kept = []
+    for kind in ("error", "warning"):
+        some = [each for each in found if each.kind == kind]
+        if len(some) > MOST:
+            more = f"{len(some) - MOST + 1} more are red: the step's summary names them"
+            some = [*some[: MOST - 1], Annotation(kind, f"{len(some) - MOST + 1} more", more, some[MOST - 1].task)]
+        kept += some
+    return kept
+
+
+def _annotations(report: Report) -> Iterator[Annotation]:
+    for task in report.tasks:
+        for result in task.checks:
+            evidence = result.evidence
+            if evidence.verdict is Verdict.PASS:
+                continue
+            again = f"\n{evidence.reproduce}" if evidence.reproduce else ""
+            kind = "error" if evidence.verdict is Verdict.FAIL else "warning"
+            title = f"{task.id} {result.name}: {evidence.verdict}"
+            yield Annotation(kind, title, f"{result.prop}\n{detail_of(evidence)}{again}", task.task)
+    if report.sanity_fit is not None and report.sanity_fit.verdict is not Verdict.PASS:
+        kind = "error" if report.sanity_fit.verdict is Verdict.FAIL else "warning"
+        yield Annotation(kind, f"sanity fit: {report.sanity_fit.verdict}", fit_summary(report.sanity_fit), 1)
+
+
+def summary(shown: Shown) -> str:
+    """The step's summary: the verdict, a table of tasks, then what needs saying of each check that did not pass."""
+    return "\n".join(_summary(shown)) + "\n"
+
+
+def _summary(shown: Shown) -> Iterator[str]:
+    report = shown.report
+    yield f"## {SIGNS[report.verdict]} bitpatch: {report.verdict} (exit code {EXIT_CODES[report.verdict]})\n"
+    yield "| task | verdict | checks | pass | fail | unproven | error | where |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    for task in report.tasks:
+        verdicts = [str(each.evidence.verdict) for each in task.checks]
+        counts = " | ".join(str(verdicts.count(each)) for each in ("pass", "fail", "unproven", "error"))
+        site = shown.site(task.task)
+        where = f"`{shown.path(site)}:{site.place.line}`" if site else ""
+        name = shown.tasks[task.task].task.title if task.task in shown.tasks else ""
+        sign = f"{SIGNS[task.verdict]} {task.verdict}"
+        yield f"| {task.id} {_cell(name)} | {sign} | {len(verdicts)} | {counts} | {where} |"
+    if report.sanity_fit is not None:
+        fit = report.sanity_fit
+        fall = f"{mean(fit.losses[:10]):.3f} → {mean(fit.losses[-20:]):.3f}" if fit.losses else ""
+        yield f"\nSanity fit: {SIGNS[str(fit.verdict)]} {fit.verdict} {fall} {_cell(fit.detail)}"
+    for task in report.tasks:
+        red = [each for each in task.checks if each.evidence.verdict is not Verdict.PASS]
+        if task.verdict is Outcome.VERIFIED:
+            continue
+        yield f"\n<details><summary><b>{task.id}</b>: {task.verdict}, {len(red)} of {len(task.checks)}</summary>\n"
+        for result in red:
+            yield f"- {SIGNS[str(result.evidence.verdict)]} **{result.name}**: {_cell(result.prop)}"
+            for text in (detail_of(result.evidence), result.evidence.reproduce):
+                if text:
+                    yield _fenced(text[:LONGEST])
+        yield f"\nJudge it again: `{shown.command(task.task)}`\n\n</details>"
+
+
+def _cell(text: str) -> str:
+    """A text in a line of Markdown that is neither markup nor the end of a cell."""
+    line = " ".join(text.split())
+    return line.translate({ord(sign): f"&#{ord(sign)};" for sign in "&<>|`*_[]\\@#"})
+
+
+def _fenced(text: str) -> str:
+    """A text as it is, in a fence that it does not close."""
+    fence = "~" * 3
+    while fence in text:
+        fence += "~"
+    lines = [f"{fence}text", *text.splitlines(), fence]
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _message(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _option(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,133 @@
+"""A result as SARIF 2.1.0: one run a task, so that judging some of them says nothing of the others."""
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from ... import __version__
+from ...patches.task import Change, Site
+from ..running.evidence import Verdict
+from .report import CheckResult, SanityFit, TaskReport, detail_of, exit_code, fit_summary
+from .surroundings import Shown
+
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+LEVELS = {Verdict.FAIL: "error", Verdict.UNPROVEN: "warning", Verdict.ERROR: "warning"}
+ROOT = "SRCROOT"
+Json = dict[str, Any]
+
+
+def sarif(shown: Shown) -> Json:
+    """The log: a category for each task that was judged, and one for the sanity fit."""
+    runs = [_run(shown, task) for task in shown.report.tasks]
+    if shown.report.sanity_fit is not None:
+        runs.append(_fitted(shown, shown.report.sanity_fit))
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": runs}
+
+
+def _run(shown: Shown, task: TaskReport) -> Json:
+    red = [each for each in task.checks if each.evidence.verdict is not Verdict.PASS]
+    results = [_result(shown, each) for each in red]
+    fix = _fix(shown, task.task)
+    if results and fix is not None:
+        results[0]["fixes"] = [fix]
+    broken = [each for each in red if each.evidence.verdict is Verdict.ERROR]
+    notes = [{"level": "error", "message": {"text": _text(each)}} for each in broken]
+    return _frame(shown, task.id, [_rule(shown, each) for each in task.checks], results, notes)
+
+
+def _fitted(shown: Shown, fit: SanityFit) -> Json:
+    rule = {"id": "sanity-fit", "shortDescription": {"text": "a short training run learns, and follows its schedule"}}
+    results: list[Json] = []
+    if fit.verdict is not Verdict.PASS:
+        results.append(_placed(shown, "sanity-fit", 1, f"sanity fit: {fit_summary(fit)}", LEVELS[fit.verdict]))
+    return _frame(shown, "sanity-fit", [rule], results, [])
+
+
+def _frame(shown: Shown, category: str, rules: list[Json], results: list[Json], notes: list[Json]) -> Json:
+    code = exit_code(shown.report)
+    invocation = {"executionSuccessful": not notes, "exitCode": code, "toolExecutionNotifications": notes}
+    return {
+        "tool": {"driver": {"name": "bitpatch", "version": __version__, "rules": rules}},
+        "automationDetails": {"id": f"bitpatch/{category}/"},
+        "columnKind": "unicodeCodePoints",
+        "invocations": [invocation],
+        "results": results,
+    }
+
+
+def _rule(shown: Shown, result: CheckResult) -> Json:
+    found = shown.tasks.get(result.task)
+    help_text = f"Judge it again: {shown.command(result.task)}"
+    if found is not None:
+        help_text = f"{found.task.title} ({found.task.contract}). {found.task.why.strip()}\n\n{help_text}"
+    return {
+        "id": f"task-{result.task}/{result.name}",
+        "shortDescription": {"text": result.prop or result.name},
+        "help": {"text": help_text},
+        "defaultConfiguration": {"level": "error"},
+        "properties": {"tags": [f"task-{result.task}"]},
+    }
+
+
+def _result(shown: Shown, result: CheckResult) -> Json:
+    rule = f"task-{result.task}/{result.name}"
+    return _placed(shown, rule, result.task, _text(result), LEVELS[result.evidence.verdict])
+
+
+def _placed(shown: Shown, rule: str, task: int, text: str, level: str) -> Json:
+    found: Json = {"ruleId": rule, "level": level, "message": {"text": text}, "locations": []}
+    sites = shown.tasks[task].sites if task in shown.tasks else ()
+    if sites:
+        found["locations"] = [_location(shown, sites[0])]
+        found["relatedLocations"] = [
+            {"id": place, **_location(shown, site), "message": {"text": site.note}}
+            for place, site in enumerate(sites[1:], 1)
+        ]
+    where = shown.path(sites[0]) if sites else ""
+    found["partialFingerprints"] = {"bitpatchCheck/v1": hashlib.sha256(f"{rule}\0{where}".encode()).hexdigest()[:32]}
+    return found
+
+
+def _text(result: CheckResult) -> str:
+    evidence = result.evidence
+    limit = "" if evidence.limit is None or evidence.measured is None else f" (limit {evidence.limit:.3g})"
+    measured = "" if evidence.measured is None else f" Measured {evidence.measured:.3g}{limit}."
+    again = f"\nShow it again: {evidence.reproduce}" if evidence.reproduce else ""
+    return f"{evidence.verdict}: {result.prop}.{measured} {detail_of(evidence)}{again}"
+
+
+def _location(shown: Shown, site: Site) -> Json:
+    place = site.place
+    region = {"startLine": place.line, "startColumn": place.column}
+    return {"physicalLocation": {"artifactLocation": _artifact(shown.path(site)), "region": region}}
+
+
+def _artifact(path: str) -> Json:
+    return {"uri": quote(path, errors="surrogateescape")}
+
+
+def _fix(shown: Shown, task: int) -> Json | None:
+    """What `apply` would write, as replacements of whole lines; None where that is nothing, or is not UTF-8."""
+    found = shown.tasks.get(task)
+    if found is None or not found.changes:
+        return None
+    try:
+        changes = [_artifact_change(shown, each) for each in found.changes]
+    except UnicodeDecodeError:
+        return None
+    return {"description": {"text": f"bitpatch apply {found.task.id}"}, "artifactChanges": changes}
+
+
+def _artifact_change(shown: Shown, change: Change) -> Json:
+    replacements = list(_replacements(change.before.decode(), change.after.decode()))
+    return {"artifactLocation": _artifact(shown.path(change)), "replacements": replacements}
+
+
+def _replacements(before: str, after: str) -> Iterator[Json]:
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    for tag, first, end, new_first, new_end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag != "equal":
+            region = {"startLine": first + 1, "startColumn": 1, "endLine": end + 1, "endColumn": 1}
+            yield {"deletedRegion": region, "insertedContent": {"text": "".join(new[new_first:new_end])}}

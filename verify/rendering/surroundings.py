@@ -1,0 +1,98 @@
+"""Where in a tree each task is, and what `apply` would write there: what a rendering shows beside a verdict."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from ...patches.engine import plan
+from ...patches.seams import seams
+from ...patches.survey import survey
+from ...patches.task import Change, Site, State, Task, TaskStatus
+from ...patches.tree import SourceTree
+from .report import Report
+
+SEAMS = {1: "update", 2: "manager", 3: "update", 4: "update", 5: "rows", 6: "update"}
+SEAMS |= {7: "gate", 8: "model"} | dict.fromkeys((9, 10, 11, 12), "attention")
+
+AROUND = 3  # lines of an excerpt before and after the one that is meant
+
+
+@dataclass(frozen=True, slots=True)
+class InTree:
+    """A task in a tree: how far its source holds it, where that shows, and what `apply` would write, or why not."""
+
+    task: Task
+    state: State
+    sites: tuple[Site, ...] = ()  # the one that says most comes first
+    changes: tuple[Change, ...] = ()
+    refusal: str = ""
+    excerpt: tuple[tuple[int, str], ...] = ()  # the lines around the first site, with their numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is rendered: the result, and what is known of the tree beside it."""
+
+    report: Report
+    tasks: Mapping[int, InTree] = field(default_factory=dict)
+    prefix: str = ""  # the tree's folder in its repository, as "trees/mine/"
+    tree: str = "."  # as it was named on the command line
+
+    def site(self, task: int) -> Site | None:
+        """Where a task's verdict belongs: no behaviour has a line, but the code that it comes from has."""
+        found = self.tasks.get(task)
+        return found.sites[0] if found and found.sites else None
+
+    def path(self, site: Site | Change) -> str:
+        """A path as its repository knows it."""
+        return self.prefix + site.path
+
+    def command(self, task: int) -> str:
+        """How to have a task judged again."""
+        return f"bitpatch verify task-{task} --tree {self.tree}"
+
+
+def looked_round(tree: SourceTree, tasks: Sequence[Task], named: str) -> Callable[[Report], Shown]:
+    """What a tree's source says of tasks, as it is now: to be shown beside the result that the judges will have."""
+    known = {each.name: each.site for each in seams(tree)}
+    found = {}
+    for status in survey(tree, tasks):
+        number = status.task.number
+        seam = known.get(SEAMS.get(number, "model")) or known["model"]
+        sites = (*_telling(status), *([] if seam is None else [seam]))
+        found[number] = InTree(
+            status.task, status.state, tuple({str(site.place): site for site in sites[::-1]}.values())[::-1]
+        )
+        found[number] = replace(found[number], excerpt=_excerpt(tree, sites[0]) if sites else ())
+        if status.state in (State.MISSING, State.PARTIAL):
+            found[number] = _with_plan(found[number], tree)
+    return partial(Shown, tasks=found, prefix=prefix_in_repository(tree.root), tree=named)
+
+
+def _telling(status: TaskStatus) -> list[Site]:
+    """The sites of a task, those first at which something is to be done, then what is not understood."""
+    order = [State.MISSING, State.UNRECOGNISED, State.PARTIAL, State.APPLIED]
+    return [each.site for each in sorted(status.findings, key=lambda each: order.index(each.state)) if not each.aside]
+
+
+def _excerpt(tree: SourceTree, site: Site) -> tuple[tuple[int, str], ...]:
+    lines = tree.raw(site.path).decode(errors="replace").splitlines()
+    first = max(0, site.line - 1 - AROUND)
+    return tuple(enumerate(lines[first : site.line + AROUND], first + 1))
+
+
+def _with_plan(found: InTree, tree: SourceTree) -> InTree:
+    planned = plan(tree, [found.task], quick=True)
+    refusal = next((each.reason for each in planned.outcomes if planned.refused), "")
+    return replace(found, changes=() if refusal else planned.changes, refusal=refusal)
+
+
+def prefix_in_repository(root: Path) -> str:
+    """A tree's folder as seen from the root of its repository, with a slash at its end; "" where that is the tree."""
+    root = root.resolve()
+    for folder in (root, *root.parents):
+        if (folder / ".git").exists():
+            inner = root.relative_to(folder).as_posix()
+            return "" if inner == "." else f"{inner}/"
+    return ""
