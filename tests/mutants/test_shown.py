@@ -17,6 +17,7 @@ SHOWN = {  # the kind of the picture, by task, mutant and check
     (2, "no-guard", "full-runs-end-at-the-floor"): "curves",
     (4, "clip-every-micro-batch", "ledger-is-the-planned-list"): "events",
     (4, "scheduler-before-step", "schedule-ends-with-the-last-update"): "curves",
+    (4, "zero-grad-every-micro-batch", "clips-the-group-mean-once"): "curves",
     (6, "full-cosine", "ramp-is-half-a-cosine"): "curves",
     (6, "linear", "clock-counts-updates"): "curves",
     (7, "decay-swapped", "average-is-the-closed-form"): "curves",

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..running.evidence import Evidence, Picture, failed, passed
 from ..sanity_fit import half_cosine
 from .arguments import form_of
-from .pictures import curves
+from .pictures import curves, if_possible
 from .space import MODEL
 from .spies import Ledger
 from .training_runs import Stopped, train, watching
@@ -138,6 +138,7 @@ class Coins:
                     return f"after {toss.updates} updates p={p:.6f}, but a draw of {p + side:.6f} gives {toss.form}"
         return None
 
+    @if_possible
     def ramp_shown(
         self, options: dict[str, Any], around: Callable[[], contextlib.AbstractContextManager[Any]] = nullcontext
     ) -> Picture | None:

@@ -6,7 +6,7 @@ so that logits, maps and the gradient of every parameter can be compared.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from .attention_runs import (
     with_rate,
 )
 from .operations import NAN, distance, reach, tensors_in
-from .pictures import curves, maps
+from .pictures import curves, if_possible, maps
 from .seams import MissingSeam
 from .space import Point, Points
 from .tree import Tree
@@ -105,6 +105,7 @@ def beside(name: str, found: Tensor | None = None, wanted: Tensor | None = None)
     return maps(name, found, wanted) if name.startswith("map") else curves(name, found, wanted, x="entry", y="value")
 
 
+@if_possible
 def weights_shown(model: nn.Module, shape: Shape, in_padding: bool) -> Picture | None:
     """How the first attention weighs values, seen by giving it one value at a time, beside an explicit softmax."""
     call = first_call(model, shape)
@@ -123,7 +124,7 @@ def weights_shown(model: nn.Module, shape: Shape, in_padding: bool) -> Picture |
     wanted = attend(call.module, x, shape)[1]  # [B, H, T, T]
     hooks = [inner[-1].register_forward_hook(one_value)]
     hooks.append(out.register_forward_pre_hook(lambda _, args: found.append(args[0][..., ::size])))
-    with torch.no_grad(), suppress(*REFUSALS):
+    with torch.no_grad():
         for _ in range(shape.length):
             call.again(x)
     for hook in hooks:

@@ -30,7 +30,7 @@ from .manager_sessions import (
     seam_or,
     worst_of,
 )
-from .pictures import curves, decisions
+from .pictures import curves, decisions, if_possible
 from .tree import Tree, with_dropout
 
 DECAY = 0.9
@@ -192,6 +192,7 @@ def either(cases: Callable[[bool], Cases]) -> Cases:
     yield next((each for each in found if each.verdict is Verdict.PASS), found[0])
 
 
+@if_possible
 def averages_shown(gates: Gates, losses: Sequence[float], decay: float | None, wanted: list[float]) -> Picture | None:
     """The average after each loss, as decisions tell it, beside its closed form."""
     found = [recover(gates, losses[: at + 1], decay) for at in range(len(losses))]

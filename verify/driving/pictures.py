@@ -3,10 +3,11 @@
 An answer must fit into a pipe: long curves are thinned, maps and events are cut to where they first differ.
 """
 
+import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -16,10 +17,24 @@ from ..running.evidence import Picture
 from ..sanity_fit import one_cycle
 from .spies import Event
 
+P = ParamSpec("P")
 POINTS, SIDE, EVENTS = 800, 48, 100  # of a curve, of a map, and how many there are
 BEFORE = 10  # events that are shown before the first that differs
 PAGES = ("layer", "row", "head")  # what the dimensions of maps are before query and key
 SEEN = 1e-9  # difference of two entries of a map
+
+
+def if_possible(make: Callable[P, Picture | None]) -> Callable[P, Picture | None]:
+    """A picture, or none where it cannot be made: what a check says does not hang on it."""
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Picture | None:
+        try:
+            return make(*args, **kwargs)
+        except Exception:  # whatever a tree gives, or raises
+            return None
+
+    return made
 
 
 def picture(kind: str, title: str, found: list[Any], wanted: list[Any], x: str = "", y: str = "") -> Picture | None:
@@ -34,6 +49,7 @@ def numbers(values: Iterable[Any], digits: int) -> list[float | None]:
     return [float(f"{each:.{digits}g}") if math.isfinite(each) else None for each in found]
 
 
+@if_possible
 def curves(
     title: str, found: Iterable[Any], wanted: Iterable[Any], *, x: str = "update", y: str = "learning rate"
 ) -> Picture | None:
@@ -44,6 +60,7 @@ def curves(
     return picture("curves", title, a[::step], b[::step], x, y)
 
 
+@if_possible
 def maps(title: str, found: Tensor, wanted: Tensor) -> Picture | None:
     """The first page [T, T] of two maps [..., T, T] that differs."""
     found, wanted = found.detach().double(), wanted.detach().double()
@@ -68,6 +85,7 @@ def events(title: str, found: Sequence[str], wanted: Sequence[str]) -> Picture |
     return picture("events", title, a, b)
 
 
+@if_possible
 def decisions(losses: Sequence[float], found: Sequence[bool], wanted: Sequence[bool]) -> Picture | None:
     """What a gate says of the losses that it is told."""
     a, b = (
@@ -83,6 +101,7 @@ def one_cycle_curves(rates: Sequence[float], updates: int, peak: float) -> Pictu
     return curves(f"learning rates, beside OneCycle's over {updates} updates", rates, wanted)
 
 
+@if_possible
 def ledgers(found: Sequence[Event], sizes: Sequence[int]) -> Picture | None:
     """What a loop did, beside what it does whose updates take so many micro-batches."""
     kinds = {event.kind for event in found}

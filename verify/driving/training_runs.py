@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..running.evidence import Evidence, Picture, at_most, failed, unproven
-from .pictures import curves
+from .pictures import curves, if_possible
 from .seams import MissingSeam
 from .spies import Event, Ledger, Update, updates
 from .tree import Tree, with_dropout
@@ -343,6 +343,7 @@ def limit(run: Run) -> float:
     return 1e-10 if all(loss.dtype is torch.float64 for loss in losses) else 1e-5
 
 
+@if_possible
 def losses_beside(run: Run, other: Run) -> Picture | None:
     """The losses of a run beside those of another, which should be equal."""
     a, b = ([event.loss.mean() for event in each.events if event.loss is not None] for each in (run, other))

@@ -70,3 +70,8 @@ def test_rates_that_are_set_by_hand_have_no_event() -> None:
     shown = ledgers([Event("micro-batch"), Event("backward"), Event("step")], [1, 1])
     assert shown is not None
     assert shown.wanted == 2 * ["micro-batch 1/1", "backward 1/1", "step"]
+
+
+def test_what_cannot_be_shown_is_no_picture() -> None:
+    assert curves("", [torch.zeros((), device="meta")], [0.0]) is None
+    assert maps("", torch.zeros(2, 2), torch.zeros(2, 2, device="meta")) is None
