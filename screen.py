@@ -385,7 +385,7 @@ def show_report(report: Report) -> None:
         say("sanity fit ", nl=False, bold=True)
         say(report.sanity_fit.verdict, nl=False, **STYLES[report.sanity_fit.verdict])
         say(f"  {reports.fit_summary(report.sanity_fit)}")
-    say(f"{report.tree}: ", nl=False)
+    say("\n".join([*(report.since.lines() if report.since else ()), f"{report.tree}: "]), nl=False)
     say(report.verdict, nl=False, **STYLES[report.verdict])
     say(f" in {report.seconds:.1f} s")
 
