@@ -19,6 +19,7 @@ SAME = {
     "a test was renamed": ({PATH: ONE}, {PATH: ONE.replace("one", "first")}),
     "a test was renamed and mended": ({PATH: BOTH}, {PATH: BOTH.replace("two", "second").replace("f(2)", "f(3)")}),
     "a skipped one is gone": ({PATH: BOTH.replace("def test_two", "@pytest.mark.skip\ndef test_two")}, {PATH: ONE}),
+    "a skipped one still is": ({PATH: f"@pytest.mark.skip\n{ONE}"}, {PATH: f"import os\n\n@pytest.mark.skip\n{ONE}"}),
     "one is no longer skipped": ({PATH: f"@pytest.mark.skip\n{ONE}"}, {PATH: ONE}),
     "asserted by a function of its own": (
         {PATH: ONE},
