@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 INTERRUPTED, AGAIN = "interrupted; nothing is half done", "run the command again"
-TAKES_VALUE = {"--tree", "--at", "--format", "--output", "--report", "-j", "--runs", "--run", "--thorough"}
+TAKES_VALUE = {"--tree", "--at", "--format", "--output", "-j", "--runs", "--run", "--thorough", "--report", "--since"}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 EXIT_IO, EXIT_SIGNAL = 6, 128  # and the number of the signal
 

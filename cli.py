@@ -18,7 +18,6 @@ from .screen import guarded
 from .verify.running.clean_start import restart_clean
 
 if TYPE_CHECKING:
-    from .patches.task import Plan
     from .patches.tree import SourceTree
 
 app = typer.Typer(
@@ -214,7 +213,10 @@ def enact(
         else:
             planned, originals = plan_revert(source_tree, load(tree), chosen, every=every)
         if prove and planned.changes:
-            planned, code = proved(tree, Path(source_tree.model_path).parent, planned, quiet)
+            from .verify.running.proof import proved
+
+            package = Path(source_tree.model_path).parent
+            planned, code = proved(tree, package, planned, screen.shown_progress(quiet))
         writes = not (dry_run or check or code) and (keep_going or not planned.refused)
         if writes:
             write(tree, planned.changes, originals, tell=screen.warn)
@@ -237,16 +239,6 @@ app.command("revert", help="Take tasks back that bitpatch applied; later edits b
 )
 
 
-def proved(tree: Path, package: Path, planned: Plan, quiet: bool) -> tuple[Plan, int]:
-    """A plan with what the judges say of it, and the exit code that stands for that."""
-    from .verify.rendering import report
-    from .verify.running import proof
-
-    with screen.shown_progress(quiet) as show:
-        found = proof.judged(tree, package, planned, show)
-    return proof.with_reasons(planned, found), report.exit_code(found)
-
-
 @app.command()
 @guarded
 def verify(
@@ -259,38 +251,41 @@ def verify(
     sanity_fit: parameters.WithFit = None,
     jobs: parameters.Jobs = 2,
     thorough: parameters.Thorough = 0.0,
+    since: parameters.Since = None,
     quiet: parameters.Quiet = False,
 ) -> None:
     """Judge by behaviour whether tasks hold in a tree."""
     from .patches.asked import again, tasks_asked, tree_or_reference
     from .patches.seams import driving
-    from .verify.rendering import report as reports
     from .verify.rendering import terminal
-    from .verify.rendering.forms import TELLING
-    from .verify.rendering.surroundings import Shown, looked_round
     from .verify.running import runner
+    from .verify.since.judged import compare
 
     every = every or not tasks
     chosen = tasks_asked(tasks, every=every)
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         package, driven = Path(source_tree.model_path).parent, driving(source_tree, chosen)
-        shown = looked_round(source_tree, chosen, str(where)) if page or as_format in TELLING else Shown
-    with screen.shown_progress(quiet) as show, runner.Zygote() as zygote:
+        shown = terminal.look(source_tree, chosen, str(where), as_format, page)
+        compared = None if since is None else compare(source_tree, since, chosen, driven)
+    numbers = [task.number for task in (chosen if compared is None else compared.judged)]
+    fits = every and bool(numbers) if sanity_fit is None else sanity_fit
+    with screen.shown_progress(quiet) as show, runner.Zygote(needed=bool(numbers) or fits) as zygote:
         report = runner.verify(
             where / package.parent if driven is None else where,
-            [task.number for task in chosen],
-            sanity_fit=every if sanity_fit is None else sanity_fit,
+            numbers,
+            sanity_fit=fits,
             jobs=jobs,
             zygote=zygote,
             driving=driven,
             seconds=60 * thorough,
+            since=compared,
             on_event=show,
         )
-    terminal.give(shown(report), as_format, output, page, quiet=quiet)
-    if as_format == parameters.ResultFormat.TEXT and not quiet and report.verdict is reports.Outcome.VERIFIED:
+    code = terminal.give(shown(report), as_format, output, page, quiet=quiet)
+    if as_format == parameters.ResultFormat.TEXT and not quiet and code == 0:
         screen.show_next("bitpatch train --plan" if every else again("verify", None, tree))
-    raise typer.Exit(reports.exit_code(report))
+    raise typer.Exit(code)
 
 
 @app.command(

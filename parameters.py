@@ -77,6 +77,9 @@ WithFit = Annotated[
 ]
 Jobs = Annotated[int, typer.Option("-j", metavar="N", min=1, help="Checks at once.")]
 Thorough = Annotated[float, typer.Option("--thorough", metavar="MINUTES", min=0, help="Try random points for so long.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="REF", help="Judge what changed since a commit, and the tests' number.")
+]
 Write = Annotated[bool, typer.Option("--write", help="Begin bitpatch_seams.py with what was found.")]
 Prove = Annotated[bool, typer.Option("--prove", help="Write only what the judges verify, in a copy.")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Apply what can be, name the rest, exit 3.")]

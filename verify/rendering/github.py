@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...patches.task import Site
 from ..running.evidence import Verdict
 from .report import EXIT_CODES, Outcome, Report, detail_of, fit_summary, mean, text_of
 from .surroundings import Shown
@@ -25,11 +26,11 @@ class Annotation:
     kind: str
     title: str
     message: str
-    task: int
+    place: int | Site  # the task whose it is, or where it is
 
     def command(self, shown: Shown) -> str:
         """The line that Actions read."""
-        site = shown.site(self.task)
+        site = shown.site(self.place) if isinstance(self.place, int) else self.place
         place = {"file": shown.path(site), "line": site.place.line, "col": site.place.column} if site else {}
         options = ",".join(f"{name}={_option(str(value))}" for name, value in (place | {"title": self.title}).items())
         return f"::{self.kind} {options}::{_message(self.message[:LONGEST])}"
@@ -50,7 +51,7 @@ def annotations(report: Report) -> list[Annotation]:
         some = [each for each in found if each.kind == kind]
         if len(some) > MOST:
             more = f"{len(some) - MOST + 1} more are red: the step's summary names them"
-            some = [*some[: MOST - 1], Annotation(kind, f"{len(some) - MOST + 1} more", more, some[MOST - 1].task)]
+            some = [*some[: MOST - 1], Annotation(kind, f"{len(some) - MOST + 1} more", more, some[MOST - 1].place)]
         kept += some
     return kept
 
@@ -68,6 +69,8 @@ def _annotations(report: Report) -> Iterator[Annotation]:
     if report.sanity_fit is not None and report.sanity_fit.verdict is not Verdict.PASS:
         kind = "error" if report.sanity_fit.verdict is Verdict.FAIL else "warning"
         yield Annotation(kind, f"sanity fit: {report.sanity_fit.verdict}", fit_summary(report.sanity_fit), 1)
+    for path, line, words in report.since.tests.lost() if report.since is not None else ():
+        yield Annotation("error", "the tree's own tests shrank", words, Site.at(path, words, line, 1))
 
 
 def summary(shown: Shown) -> str:
@@ -92,6 +95,8 @@ def _summary(shown: Shown) -> Iterator[str]:
         fit = report.sanity_fit
         fall = f"{mean(fit.losses[:10]):.3f} → {mean(fit.losses[-20:]):.3f}" if fit.losses else ""
         yield f"\nSanity fit: {SIGNS[str(fit.verdict)]} {fit.verdict} {fall} {_cell(fit.detail)}"
+    if report.since is not None:
+        yield "\n" + "\n".join(f"- {_cell(line)}" for line in report.since.lines())
     for task in report.tasks:
         red = [each for each in task.checks if each.evidence.verdict is not Verdict.PASS]
         if task.verdict is Outcome.VERIFIED:

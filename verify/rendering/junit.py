@@ -24,6 +24,10 @@ def junit(shown: Shown) -> str:
         fit = shown.report.sanity_fit
         suite = _suite(root, "sanity-fit")
         _case(suite, "sanity-fit", "sanity-fit", fit.seconds, _evidence(fit), [fit_summary(fit)])
+    if shown.report.since is not None:
+        tests = shown.report.since.tests
+        suite = _suite(root, "own-tests")
+        _case(suite, "own-tests", "own-tests", 0.0, Evidence(tests.verdict), list(tests.detail))
     for suite in (*root, root):
         for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
             suite.set(name, str(len(list(suite.iter(tag)))))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..running.evidence import Evidence, Verdict
+from ..since.found import Since
 
 
 class Outcome(StrEnum):
@@ -110,12 +111,14 @@ class Report:
     tasks: tuple[TaskReport, ...]
     sanity_fit: SanityFit | None
     seconds: float
+    since: Since | None = None
 
     @property
     def verdict(self) -> Outcome:
-        """The gravest verdict among the tasks and the sanity fit; of nothing, unproven."""
+        """The gravest verdict among the tasks, the sanity fit and the tree's own tests; of nothing, unproven."""
         fits = () if self.sanity_fit is None else (OUTCOMES[self.sanity_fit.verdict],)
-        return gravest([*(task.verdict for task in self.tasks), *fits])
+        tests = () if self.since is None else (OUTCOMES[self.since.tests.verdict],)
+        return gravest([*(task.verdict for task in self.tasks), *fits, *tests])
 
     def to_json(self) -> dict[str, Any]:
         """The verify JSON; its schema is schemas/verify.json."""
@@ -125,6 +128,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "tasks": [task.to_json() for task in self.tasks],
             "sanity_fit": None if self.sanity_fit is None else self.sanity_fit.to_json(),
+            **({} if self.since is None else {"since": self.since.to_json()}),
         }
 
 
@@ -174,6 +178,7 @@ def plain_lines(report: Report) -> Iterator[str]:
         yield ""
     if report.sanity_fit is not None:
         yield f"sanity fit: {report.sanity_fit.verdict}  {fit_summary(report.sanity_fit)}"
+    yield from () if report.since is None else report.since.lines()
     yield f"{report.tree}: {report.verdict} in {report.seconds:.1f} s"
 
 

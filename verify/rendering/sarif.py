@@ -9,6 +9,7 @@ from urllib.parse import quote
 from ... import __version__
 from ...patches.task import Change, Site
 from ..running.evidence import Verdict
+from ..since.found import OwnTests
 from .report import CheckResult, SanityFit, TaskReport, detail_of, exit_code, fit_summary
 from .surroundings import Shown
 
@@ -23,6 +24,8 @@ def sarif(shown: Shown) -> Json:
     runs = [_run(shown, task) for task in shown.report.tasks]
     if shown.report.sanity_fit is not None:
         runs.append(_fitted(shown, shown.report.sanity_fit))
+    if shown.report.since is not None:
+        runs.append(_tested(shown, shown.report.since.tests))
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": runs}
 
 
@@ -43,6 +46,20 @@ def _fitted(shown: Shown, fit: SanityFit) -> Json:
     if fit.verdict is not Verdict.PASS:
         results.append(_placed(shown, "sanity-fit", 1, f"sanity fit: {fit_summary(fit)}", LEVELS[fit.verdict]))
     return _frame(shown, "sanity-fit", [rule], results, [])
+
+
+def _tested(shown: Shown, tests: OwnTests) -> Json:
+    rule = {"id": "own-tests", "shortDescription": {"text": "a change does not take tests of the tree out of force"}}
+    results = []
+    for path, line, words in tests.lost():
+        site = Site.at(path, words, line, 1)
+        found = {"ruleId": "own-tests", "level": "error", "message": {"text": words}}
+        results.append({**found, "locations": [_location(shown, site)], **_fingerprint("own-tests", path + words)})
+    return _frame(shown, "own-tests", [rule], results, [])
+
+
+def _fingerprint(rule: str, where: str) -> Json:
+    return {"partialFingerprints": {"bitpatchCheck/v1": hashlib.sha256(f"{rule}\0{where}".encode()).hexdigest()[:32]}}
 
 
 def _frame(shown: Shown, category: str, rules: list[Json], results: list[Json], notes: list[Json]) -> Json:
@@ -86,8 +103,7 @@ def _placed(shown: Shown, rule: str, task: int, text: str, level: str) -> Json:
             for place, site in enumerate(sites[1:], 1)
         ]
     where = shown.path(sites[0]) if sites else ""
-    found["partialFingerprints"] = {"bitpatchCheck/v1": hashlib.sha256(f"{rule}\0{where}".encode()).hexdigest()[:32]}
-    return found
+    return found | _fingerprint(rule, where)
 
 
 def _text(result: CheckResult) -> str:

@@ -2,17 +2,27 @@
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...patches.task import Task
+from ...patches.tree import SourceTree
 from ...screen import STYLES, in_colour, is_terminal, printed, save, say, show_table
 from . import forms
 from .github import summary
-from .report import COLUMNS, Report, cells, complaints, fit_summary, text_of
-from .surroundings import Shown
+from .report import COLUMNS, Report, cells, complaints, exit_code, fit_summary, text_of
+from .surroundings import Shown, looked_round
 
 
-def give(shown: Shown, form: str, output: Path | None, page: Path | None, *, quiet: bool) -> None:
-    """What verify found out, in some form, to a file or to standard output; and as a page where one is asked for."""
+def look(
+    tree: SourceTree, tasks: Sequence[Task], named: str, form: str, page: Path | None
+) -> Callable[[Report], Shown]:
+    """What a tree's source says beside the verdict, as it is before it is judged: where the form says that."""
+    return looked_round(tree, tasks, named) if page is not None or form in forms.TELLING else Shown
+
+
+def give(shown: Shown, form: str, output: Path | None, page: Path | None, *, quiet: bool) -> int:
+    """Print what verify found out, or write it to a file, and to a page where one is asked for; gives the exit code."""
     if output is not None:
         save(output, forms.FORMS[form](shown), "--output")
     elif form != "text":
@@ -23,6 +33,7 @@ def give(shown: Shown, form: str, output: Path | None, page: Path | None, *, qui
         save(Path(summed), summary(shown), "GITHUB_STEP_SUMMARY", "a")
     if page is not None:
         save(page, forms.page(shown), "--report")
+    return exit_code(shown.report)
 
 
 def show(report: Report) -> None:
@@ -40,6 +51,6 @@ def show(report: Report) -> None:
         say("sanity fit ", nl=False, bold=True)
         say(report.sanity_fit.verdict, nl=False, **STYLES[report.sanity_fit.verdict])
         say(f"  {fit_summary(report.sanity_fit)}")
-    say(f"{report.tree}: ", nl=False)
+    say("\n".join([*(report.since.lines() if report.since else ()), f"{report.tree}: "]), nl=False)
     say(report.verdict, nl=False, **STYLES[report.verdict])
     say(f" in {report.seconds:.1f} s")

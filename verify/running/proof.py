@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,23 @@ from ...patches.seams import driving
 from ...patches.task import Outcome as Planned
 from ...patches.task import Plan
 from ...patches.tree import open_tree
-from ..rendering.report import Outcome, Report, complaints
+from ..rendering.report import Outcome, Report, complaints, exit_code
 from .runner import Progress, Zygote, verify
 
 MOST_BYTES = 64 * 2**20  # of a file that is copied: a judge needs code and samples, no data sets
 
 
-def judged(root: Path, package: Path, planned: Plan, on_event: Callable[[Progress], None]) -> Report:
+Show = Callable[[Progress], None]
+
+
+def proved(root: Path, package: Path, planned: Plan, shown: AbstractContextManager[Show]) -> tuple[Plan, int]:
+    """A plan with what the judges say of it, and the exit code that stands for that."""
+    with shown as show:
+        found = judged(root, package, planned, show)
+    return with_reasons(planned, found), exit_code(found)
+
+
+def judged(root: Path, package: Path, planned: Plan, on_event: Show) -> Report:
     """What the judges say of the tasks that a plan applies, on a copy of the tree with its changes.
 
     `package` is the folder of the model's package in the tree. Raises VerifyUnavailable where torch is missing.

@@ -27,6 +27,7 @@ from typing import Any, Self
 from ...patches.task import BitpatchError
 from ..rendering.report import CheckResult, Report, SanityFit, TaskReport
 from ..sanity_fit import read_fit
+from ..since.found import Since
 from .answers import read_answer, read_evidence
 from .clean_start import scrubbed_environment
 from .evidence import Evidence, Verdict
@@ -94,7 +95,7 @@ class Zygote:
 
     `checks` holds name and property of each task's checks, `broken` the reasons of judges that did
     not import, `confined` whether checks have namespaces of their own: where that can be had, unless they are not
-    to. Raises VerifyUnavailable on entry where checks cannot run.
+    to. Raises VerifyUnavailable on entry where checks cannot run. One that is not needed is not started.
     """
 
     checks: dict[int, list[tuple[str, str]]]
@@ -102,10 +103,12 @@ class Zygote:
     spaces: set[str]  # names of checks whose property is tried over a space
     confined: bool
 
-    def __init__(self, judges: str = "bitpatch.verify", *, confined: bool = True) -> None:
-        self.judges, self.mode = judges, "confined" if confined else "free"
+    def __init__(self, judges: str = "bitpatch.verify", *, confined: bool = True, needed: bool = True) -> None:
+        self.judges, self.mode, self.needed = judges, "confined" if confined else "free", needed
 
     def __enter__(self) -> Self:
+        if not self.needed:
+            return self
         require_packages()
         self.folder = Path(tempfile.mkdtemp(prefix="bitpatch-")).resolve()
         self.control, theirs = socket.socketpair()
@@ -147,6 +150,8 @@ class Zygote:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.needed:
+            return
         self.control.close()  # on which the zygote kills its children and ends
         try:
             self.process.wait(GRACE)
@@ -204,12 +209,13 @@ def verify(
     only: Collection[str] | None = None,
     driving: dict[str, Any] | None = None,
     seconds: float = 0.0,
+    since: Since | None = None,
     on_event: Callable[[Progress], None] = ignore_progress,
 ) -> Report:
     """Run the checks of tasks (`only` those named) on a tree, `jobs` at a time, each within limits.
 
     `driving` says where its seams are (patches/seams.py), if it is not laid out as ours; checks fill so many
-    `seconds` with random points of their spaces.
+    `seconds` with random points of their spaces. What was compared `since` a commit, the report says.
     """
     began = time.monotonic()
     tree = tree.resolve()
@@ -232,7 +238,7 @@ def verify(
         TaskReport(task, (*broken_judge(zygote, task), *(results[job] for job in planned if job.task == task)))
         for task in dict.fromkeys(tasks)
     )
-    return Report(tree, reports, fit, time.monotonic() - began)
+    return Report(tree, reports, fit, time.monotonic() - began, since)
 
 
 def plan_checks(zygote: Zygote, tree: Path, tasks: Sequence[int], only: Collection[str] | None = None) -> list[Job]:

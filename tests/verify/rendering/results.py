@@ -7,6 +7,7 @@ from bitpatch.patches.task import Change, Site, State
 from bitpatch.verify.rendering.report import CheckResult, Report, SanityFit, TaskReport
 from bitpatch.verify.rendering.surroundings import InTree, Shown
 from bitpatch.verify.running.evidence import Evidence, Picture, Verdict, at_most, failed, passed, unproven
+from bitpatch.verify.since.found import OwnTests, Since
 
 HOSTILE = "</pre><script>alert(1)</script>\n::error file=x::no\x00\x1b[31m ```` ~~~ | & ]]> %0A"
 MAP = [[1.0, 0.0, None], [0.5, 0.5, 0.0], [0.25, 0.25, 0.5]]
@@ -41,6 +42,12 @@ def report(*more: TaskReport, fit: SanityFit | None = None) -> Report:
 
 def fit(verdict: Verdict = Verdict.PASS) -> SanityFit:
     return SanityFit(verdict, "", tuple(1 - place / 500 for place in range(200)), tuple([1e-3] * 200), 9.0)
+
+
+def since() -> Since:
+    """What a pull request changed: one file, and two tests that no longer run."""
+    lost = ("tests/test_m.py:3: test_one is gone", "tests/test_m.py:9: test_two is skipped now (skip)")
+    return Since("main", ("pkg/model.py",), {"task-7": "nothing that its judge runs has changed"}, OwnTests(3, 1, lost))
 
 
 def shown(made: Report | None = None, changes: tuple[Change, ...] = ()) -> Shown:
