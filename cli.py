@@ -247,7 +247,7 @@ def verify(
     tree: parameters.OptionalTree = None,
     as_format: parameters.AsResult = parameters.ResultFormat.TEXT,
     output: parameters.Output = None,
-    page: parameters.Page = None,
+    reports: parameters.Reports = None,
     sanity_fit: parameters.WithFit = None,
     jobs: parameters.Jobs = 2,
     thorough: parameters.Thorough = 0.0,
@@ -266,7 +266,7 @@ def verify(
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         package, driven = Path(source_tree.model_path).parent, driving(source_tree, chosen)
-        shown = terminal.look(source_tree, chosen, str(where), as_format, page)
+        shown = terminal.look(source_tree, chosen, str(where), as_format, reports or ())
         compared = None if since is None else compare(source_tree, since, chosen, driven)
     numbers = [task.number for task in (chosen if compared is None else compared.judged)]
     fits = every and bool(numbers) if sanity_fit is None else sanity_fit
@@ -282,7 +282,7 @@ def verify(
             since=compared,
             on_event=show,
         )
-    code = terminal.give(shown(report), as_format, output, page, quiet=quiet)
+    code = terminal.give(shown(report), as_format, output, reports or (), quiet=quiet)
     if as_format == parameters.ResultFormat.TEXT and not quiet and code == 0:
         screen.show_next("bitpatch train --plan" if every else again("verify", None, tree))
     raise typer.Exit(code)

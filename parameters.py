@@ -70,7 +70,10 @@ TreeToLookAt = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 AsResult = Annotated[ResultFormat, typer.Option("--format", help="How the result is printed.")]
-Page = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write the result as a page, too.")]
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option("--report", metavar="FILE.html", help="Write it here too: a page, or .sarif, .xml (JUnit), .json."),
+]
 Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the result to a file.")]
 WithFit = Annotated[
     bool | None, typer.Option("--sanity-fit/--no-sanity-fit", help="A short training run; default: with --all.")

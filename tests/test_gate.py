@@ -1,13 +1,17 @@
 """The gate's steps, run here under bash as a runner would run them."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 
+import jsonschema
 import pytest
 import yaml
+from published import schema
 from samples import BASELINE, CODE_ONLY, REFERENCE, ROOT
 
 GATE = yaml.safe_load((ROOT / ".github/workflows/gate.yml").read_text())
@@ -15,21 +19,28 @@ ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 
 
 @pytest.fixture(scope="module")
-def clean_python(tmp_path_factory):
-    """A virtual environment that has this one's packages, but no bitpatch of its own yet."""
-    venv = tmp_path_factory.mktemp("runner") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    (packages,) = venv.glob("lib/python*/site-packages")
+def runner(tmp_path_factory):
+    """A runner's folder, with a virtual environment that has this one's packages, but no bitpatch of its own yet."""
+    temp = tmp_path_factory.mktemp("runner")
+    subprocess.run([sys.executable, "-m", "venv", temp / "bitpatch"], check=True)
+    (packages,) = temp.glob("bitpatch/lib/python*/site-packages")
     for old in (*packages.glob("setuptools*"), *packages.glob("_distutils_hack")):
         shutil.rmtree(old)  # the shared one is new enough to build with
     (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return venv / "bin"
+    return temp
 
 
-def run_step(step, folder, bin_folder, **env):
-    """Run a step's script as a runner does: bash with -e and pipefail, in the checkout."""
+def steps():
+    return {step["name"]: step for step in ACTION["runs"]["steps"]}
+
+
+def run_step(step, folder, temp, inputs):
+    """Run a step's script as a runner does: bash with -e and pipefail, in the checkout; gives what it says and sets."""
     offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONSTRAINT": ""}
-    env = {**os.environ, **offline, **env, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
+    env = {**os.environ, **offline, **expanded(step, inputs), "RUNNER_TEMP": str(temp), "GITHUB_ACTION_PATH": str(ROOT)}
+    env |= {"GITHUB_OUTPUT": str(temp / "output"), "GITHUB_STEP_SUMMARY": str(temp / "summary")}
+    (temp / "output").write_text("")
+    (temp / "summary").write_text("")
     env.pop("PYTHONPATH", None)  # of whoever runs the tests: a runner has none
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
@@ -42,30 +53,78 @@ def expanded(step, inputs):
         for each in ACTION["inputs"]:
             value = value.replace("${{ inputs." + each + " }}", inputs.get(each, ACTION["inputs"][each]["default"]))
         env[name] = value
+    env.pop("PIP_CACHE_DIR", None)
     return env
 
 
-def test_the_gate_of_this_repository_judges_the_reference(clean_python, tmp_path):
-    checkout = shutil.copytree(
-        ROOT, tmp_path / "checkout", ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info")
-    )
-    install, verify = [step for step in GATE["jobs"]["verify"]["steps"] if "run" in step]
-    installed = run_step(install, checkout, clean_python)
-    assert installed.returncode == 0, installed.stderr
-    verified = run_step(verify, checkout, clean_python)
-    assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert str(checkout / "reference") in verified.stderr
-
-
 @pytest.mark.parametrize(("tree", "code"), [(REFERENCE, 0), (BASELINE, 4)], ids=["reference", "baseline"])
-def test_the_action_judges_the_tree_of_a_fork(clean_python, tmp_path, tree, code):
+def test_the_action_judges_the_tree_of_a_fork(runner, tmp_path, tree, code):
     fork = tmp_path / "fork"
     shutil.copytree(tree, fork / "a tree", ignore=CODE_ONLY)
-    install, verify = ACTION["runs"]["steps"]
-    installed = run_step(install, fork, clean_python, GITHUB_ACTION_PATH=str(ROOT))
+    inputs = {"tree": "a tree", "tasks": "task-7 task-10"}
+    installed = run_step(steps()["install"], fork, runner, inputs)
     assert installed.returncode == 0, installed.stderr
-    verified = run_step(verify, fork, clean_python, **expanded(verify, {"tree": "a tree", "tasks": "task-7 task-10"}))
-    assert verified.returncode == code, verified.stdout + verified.stderr
+    judged = run_step(steps()["verify"], fork, runner, inputs)
+    assert judged.returncode == code, judged.stdout + judged.stderr
+    verdict = {0: "verified", 4: "violated"}[code]
+    reports = runner / "bitpatch-reports"
+    assert (runner / "output").read_text() == f"verdict={verdict}\nreport={reports}/report.html\n"
+    assert f"bitpatch: {verdict} (exit code {code})" in (runner / "summary").read_text()
+    assert sorted(path.name for path in reports.iterdir()) == [
+        f"report.{form}" for form in ("html", "json", "sarif", "xml")
+    ]
+    annotated = [line for line in judged.stdout.splitlines() if line.startswith("::error file=")]
+    assert bool(annotated) is (code != 0)
+    assert all(",line=1," not in line for line in annotated)
+
+
+def test_the_action_fails_where_the_trees_own_tests_shrank(runner, tmp_path):
+    fork = tmp_path / "fork"
+    shutil.copytree(BASELINE, fork, ignore=CODE_ONLY)
+    (fork / "test_it.py").write_text("def test_it():\n    assert 1\n")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "before"]):
+        subprocess.run([*git, *words], cwd=fork, check=True)
+    (fork / "test_it.py").write_text("")
+    judged = run_step(steps()["verify"], fork, runner, {"since": "HEAD"})
+    assert judged.returncode == 4, judged.stdout + judged.stderr
+    assert "::error file=test_it.py,line=1,col=1,title=the tree's own tests shrank::test_it is gone" in judged.stdout
+    assert "no task is left to be judged" in (runner / "summary").read_text()
+
+
+@pytest.mark.parametrize("path", ["action.yml", ".github/workflows/gate.yml", ".github/workflows/test.yml"])
+def test_they_are_what_github_reads(path):
+    kind = "action" if path == "action.yml" else "workflow"
+    content = yaml.safe_load((ROOT / path).read_text())
+    content = {"on" if key is True else key: value for key, value in content.items()}  # as YAML 1.1 reads that word
+    jsonschema.validate(content, schema(f"https://json.schemastore.org/github-{kind}.json"))
+
+
+def test_what_others_run_for_us_is_pinned_by_commit():
+    texts = [(ROOT / "action.yml").read_text(), *(path.read_text() for path in (ROOT / ".github").rglob("*.yml"))]
+    used = [
+        line.partition("uses:")[2].split()[0]
+        for text in texts
+        for line in text.splitlines()
+        if "uses:" in line and "#     -" not in line
+    ]
+    assert len(used) >= 6
+    assert [each for each in used if each != "./" and not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", each)] == []
+
+
+def test_the_gate_of_this_repository_uses_the_action_on_the_reference():
+    (gate,) = [step for step in GATE["jobs"]["verify"]["steps"] if step.get("uses") == "./"]
+    assert gate["with"]["tree"] == "reference"
+    assert set(gate["with"]) <= set(ACTION["inputs"])
+
+
+def test_hooks_work_without_files():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert [hook["pass_filenames"] for hook in hooks] == [False, False]
+    for hook, code in zip(hooks, (1, 0), strict=True):
+        words = [*shlex.split(hook["entry"])[1:], "--help" if code == 0 else "--quiet"]
+        ended = subprocess.run([sys.executable, "-m", "bitpatch", *words], cwd=BASELINE, capture_output=True, text=True)
+        assert ended.returncode == code, ended.stderr
 
 
 def test_the_gate_runs_on_pull_requests_and_has_nothing_to_take():

@@ -3,11 +3,17 @@
 import importlib
 import json
 from collections.abc import Callable
-from typing import Any
 
 from . import github, junit, sarif
 from .report import text_of
 from .surroundings import Shown
+
+
+def page(shown: Shown) -> str:
+    """The result as a page: what that needs is loaded only where one is asked for."""
+    html: str = importlib.import_module(".html", __package__).html(shown)
+    return html
+
 
 FORMS: dict[str, Callable[[Shown], str]] = {
     "text": lambda shown: text_of(shown.report),
@@ -15,11 +21,7 @@ FORMS: dict[str, Callable[[Shown], str]] = {
     "sarif": lambda shown: json.dumps(sarif.sarif(shown), indent=1) + "\n",
     "junit": junit.junit,
     "github": github.commands,
+    "html": page,
 }
-TELLING = ("sarif", "junit", "github")  # those that say where in its source a tree has what is judged
-
-
-def page(shown: Shown, **more: Any) -> str:
-    """The result as a page: what that needs is loaded only where one is asked for."""
-    html: str = importlib.import_module(".html", __package__).html(shown, **more)
-    return html
+BY_SUFFIX = {".html": "html", ".sarif": "sarif", ".xml": "junit", ".json": "json"}
+TELLING = {"sarif", "junit", "github", "html"}  # those that say where in its source a tree has what is judged

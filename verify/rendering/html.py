@@ -3,7 +3,7 @@
 import datetime
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,7 @@ WORDS = {
 CODES = {0: "verified", 4: "violated", 5: "unproven, or a check that ended in error"}
 SIGNS = {"pass": "✓", "fail": "✗", "unproven": "?", "error": "!"}
 RED = [Verdict.FAIL, Verdict.ERROR, Verdict.UNPROVEN]  # the gravest first
+OUTRIGHT = -99  # decades: what is so far outside is wrong in kind, not by a distance
 MOST_MUTANTS = 5  # wrong patches that are named at a check
 
 
@@ -45,16 +46,16 @@ class Room:
 ROOMS = [Room(200, 400, 4000), Room(24, 200, 2000), Room(8, 80, 1000), Room(0, 30, 400), Room(0, 0, 160)]
 
 
-def html(shown: Shown, curves: Sequence[Picture] = ()) -> str:
-    """The page; `curves` are those of training before and after, where there are any."""
+def html(shown: Shown) -> str:
+    """The page, which says less of each thing where it would grow too large."""
     for room in ROOMS:
-        page = _page(shown, curves, room)
+        page = _page(shown, room)
         if len(page.encode(errors="replace")) <= LARGEST:
             break
     return page
 
 
-def _page(shown: Shown, curves: Sequence[Picture], room: Room) -> str:
+def _page(shown: Shown, room: Room) -> str:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -81,7 +82,7 @@ def _page(shown: Shown, curves: Sequence[Picture], room: Room) -> str:
         first=next((each for each in sorted(tasks, key=_gravity) if each["red"]), None),
         fit=report.sanity_fit,
         fit_words="" if report.sanity_fit is None else fit_summary(report.sanity_fit),
-        fit_curves=[pictures.drawn(each) for each in curves or fitted(report.sanity_fit)],
+        fit_curves=[pictures.drawn(each) for each in fitted(report.sanity_fit)],
         command=" ".join(["bitpatch verify", *(each.id for each in report.tasks), f"--tree {shown.tree}"]),
     )
 
@@ -113,6 +114,7 @@ def _task(shown: Shown, task: TaskReport, room: Room, left: Iterator[int]) -> di
 def _check(result: CheckResult, room: Room = ROOMS[-1], left: Iterator[int] | None = None) -> dict[str, Any]:
     evidence = result.evidence
     picture = evidence.picture
+    is_outright = evidence.margin is not None and evidence.margin < OUTRIGHT
     killed = known_mutants().get(f"task-{result.task}/{result.name}", [])
     return {
         "name": result.name,
@@ -120,9 +122,9 @@ def _check(result: CheckResult, room: Room = ROOMS[-1], left: Iterator[int] | No
         "prop": result.prop,
         "verdict": str(evidence.verdict),
         "sign": SIGNS[str(evidence.verdict)],
-        "measured": "" if evidence.measured is None else f"{evidence.measured:.4g}",
+        "measured": "" if evidence.measured is None or is_outright else f"{evidence.measured:.4g}",
         "limit": "" if evidence.limit is None else f"{evidence.limit:.4g}",
-        "margin": "" if evidence.margin is None else f"{evidence.margin:+.1f}",
+        "margin": "" if evidence.margin is None or is_outright else f"{evidence.margin:+.1f}",
         "seconds": f"{result.seconds:.1f}",
         "detail": _cut(detail_of(evidence), room.letters),
         "reproduce": evidence.reproduce,
@@ -156,8 +158,8 @@ def _diff(found: InTree, room: Room) -> list[tuple[str, str]]:
     return [*shown[: room.lines], *more]
 
 
-def fitted(fit: SanityFit | None, before: SanityFit | None = None) -> list[Picture]:
-    """The curves of a short training run, as pictures: as it is, and before the tree was patched."""
+def fitted(fit: SanityFit | None) -> list[Picture]:
+    """The curves of a short training run, as pictures."""
     if fit is None or not fit.losses:
         return []
     titles = (("loss", "bits per bit", "losses"), ("learning rate", "learning rate", "rates"))
@@ -166,7 +168,7 @@ def fitted(fit: SanityFit | None, before: SanityFit | None = None) -> list[Pictu
             "curves",
             f"{title}, {len(fit.losses)} updates of a small model",
             list(getattr(fit, name)),
-            [] if before is None else list(getattr(before, name)),
+            [],
             "update",
             unit,
         )

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...__main__ import AGAIN, EXIT_IO
 from ...patches.task import Task
 from ...patches.tree import SourceTree
-from ...screen import STYLES, in_colour, is_terminal, printed, save, say, show_table
+from ...screen import EXIT_USAGE, STYLES, fail, in_colour, is_terminal, printed, save, say, show_table
 from . import forms
 from .github import summary
 from .report import COLUMNS, Report, cells, complaints, exit_code, fit_summary, text_of
@@ -15,14 +16,25 @@ from .surroundings import Shown, looked_round
 
 
 def look(
-    tree: SourceTree, tasks: Sequence[Task], named: str, form: str, page: Path | None
+    tree: SourceTree, tasks: Sequence[Task], named: str, form: str, files: Sequence[Path]
 ) -> Callable[[Report], Shown]:
-    """What a tree's source says beside the verdict, as it is before it is judged: where the form says that."""
-    return looked_round(tree, tasks, named) if page is not None or form in forms.TELLING else Shown
+    """What a tree's source says beside the verdict, as it is before it is judged: where a form says that.
+
+    Ends the command, before the judges run, where the name of a file in `files` says no form, or its folder takes none.
+    """
+    for file in files:
+        if file.suffix not in forms.BY_SUFFIX:
+            known = ", ".join(forms.BY_SUFFIX)
+            fail(f"--report {file}: its name is to end in one of {known}", EXIT_USAGE, "bitpatch verify -h")
+        if not os.access(file.parent, os.W_OK):
+            why = "no folder that can be written to" if file.parent.exists() else "no such folder"
+            fail(f"{file.parent}: {why}", EXIT_IO, f"name another file with --report, then {AGAIN}")
+    told = {form, *(forms.BY_SUFFIX[file.suffix] for file in files)}
+    return looked_round(tree, tasks, named) if told & forms.TELLING else Shown
 
 
-def give(shown: Shown, form: str, output: Path | None, page: Path | None, *, quiet: bool) -> int:
-    """Print what verify found out, or write it to a file, and to a page where one is asked for; gives the exit code."""
+def give(shown: Shown, form: str, output: Path | None, files: Sequence[Path], *, quiet: bool) -> int:
+    """Print what verify found out, or write it to a file, and to further ones in their forms; gives the exit code."""
     if output is not None:
         save(output, forms.FORMS[form](shown), "--output")
     elif form != "text":
@@ -31,8 +43,8 @@ def give(shown: Shown, form: str, output: Path | None, page: Path | None, *, qui
         show(shown.report)
     if form == "github" and (summed := os.environ.get("GITHUB_STEP_SUMMARY")):
         save(Path(summed), summary(shown), "GITHUB_STEP_SUMMARY", "a")
-    if page is not None:
-        save(page, forms.page(shown), "--report")
+    for file in files:
+        save(file, forms.FORMS[forms.BY_SUFFIX[file.suffix]](shown), "--report")
     return exit_code(shown.report)
 
 

@@ -141,6 +141,6 @@ def test_events_begin_near_the_first_that_differs():
 
 
 def test_the_curves_of_a_fit():
-    loss, rate = fitted(fit(), fit())
-    assert (loss.found[0], len(rate.wanted)) == (1.0, 200)
+    loss, rate = fitted(fit())
+    assert (loss.found[0], len(rate.found)) == (1.0, 200)
     assert fitted(None) == []

