@@ -27,7 +27,7 @@ from .driving.attention_runs import (
     model_of,
     under,
     weighted,
-    with_rate,
+    with_dropout,
 )
 from .driving.devices import strays
 from .driving.explicit_attention import (
@@ -198,7 +198,7 @@ def other_precisions_and_dropout(tree: Tree, points: Points) -> Evidence:
         shape, (dtype, cast, _, _) = Shape.at(point), point["precision"]
         bits, allowed = tree.bits(shape.rows, shape.length), ALLOWED[cast or dtype]
         exact = model_of(tree, shape)(bits, causal=shape.causal)[0]
-        model = with_rate(model_of(tree, shape, dtype=dtype), point["dropout"])
+        model = with_dropout(model_of(tree, shape, dtype=dtype), point["dropout"])
         try:
             with under(point["precision"]):
                 logits, telemetry = model(bits, causal=shape.causal)

@@ -146,15 +146,7 @@ def model_of(tree: Tree, shape: Shape, steepness: float = 1.0, dtype: torch.dtyp
     model = tree.model(dtype=dtype, **{name: value for name, value in shape.config.items() if tree.model_takes(name)})
     for weight in model.parameters():
         weight.data.mul_(steepness if weight.dim() > 1 else 1.0)
-    return with_rate(model, 0.0)
-
-
-def with_rate(model: nn.Module, rate: float) -> nn.Module:
-    """The model, with one rate for all its dropout, that of attentions too which is no nn.Dropout's."""
-    for module in attentions(model):
-        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
-            setattr(module, name, rate)
-    return with_dropout(model, rate)
+    return with_dropout(model, 0.0)
 
 
 def weighted(logits: Tensor) -> Tensor:
@@ -248,4 +240,4 @@ def attention_with_rate(attention: nn.Module, shape: Shape) -> nn.Module:
     required = {name for name, each in parameters.items() if each.default is each.empty}
     if "dropout" in parameters and required <= {*values}:
         return type(attention)(**{name: value for name, value in values.items() if name in parameters})
-    return with_rate(attention, RATE)
+    return with_dropout(attention, RATE)

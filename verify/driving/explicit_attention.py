@@ -26,7 +26,7 @@ from .attention_runs import (
     projections,
     step,
     under,
-    with_rate,
+    with_dropout,
 )
 from .operations import NAN, distance, reach, tensors_in
 from .pictures import curves, if_possible, maps
@@ -143,7 +143,7 @@ def errors_of(
     """By name, how far what a step gives is from what it gives with explicit attention, and both; None without any."""
     model, queries = model_of(tree, shape, steepness), torch.ones_like(shape.whole) if in_padding else shape.whole
     if not MODES[mode][0]:
-        with_rate(model, RATE)  # which an evaluation does not have
+        with_dropout(model, RATE)  # which an evaluation does not have
     found = step(model, shape, mode, queries)
     with explicit_attention(model, shape) as explicit:
         right = step(model, shape, mode, queries)
@@ -255,7 +255,7 @@ def logging_shows(tree: Tree, point: Point, *asked: Any) -> str:
     steps = []
     for value in asked:
         shape = Shape.at(point.values | {"full_attn_logging": value})
-        steps.append(step(with_rate(model_of(tree, shape), RATE), shape, mode_of(point)))
+        steps.append(step(with_dropout(model_of(tree, shape), RATE), shape, mode_of(point)))
     first = steps[0]
     for value, other in zip(asked[1:], steps[1:], strict=True):
         same = {

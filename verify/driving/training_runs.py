@@ -223,8 +223,6 @@ def light_model(tree: Tree, ledger: Ledger, config: dict[str, Any] | None = None
     ledger.watch_model(Light)
     small = {"d_model": 4, "nhead": 2, "num_layers": 1, "dim_feedforward": 4, "max_seq_len": 64}
     model: nn.Module = Light(**small | (config or {}))
-    for name in dict(model.named_children()):
-        setattr(model, name, nn.Identity())
     model.coin = nn.Parameter(torch.full((1, 2), 0.5))
     return model
 

@@ -1,8 +1,10 @@
 """The tree under test, as a check sees it. Imported in child processes only."""
 
+import dataclasses
 import sys
+from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,11 +15,24 @@ from .seams import MissingSeam, Seams, loaded
 
 
 def with_dropout(model: nn.Module, rate: float) -> nn.Module:
-    """The model, with another rate of dropout."""
+    """The model, with another rate of dropout, wherever it holds one: in modules, numbers of them, records or dicts."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
+        is_dropout = "drop" in type(module).__name__.lower()
+        for held in (vars(module), *map(_fields, vars(module).values())):
+            for name, value in [*held.items()]:
+                if (isinstance(name, str) and isinstance(value, float) and "drop" in name) or (
+                    is_dropout and name == "p"
+                ):
+                    held[name] = rate
     return model
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """What a record of options holds, to be changed even where it is frozen."""
+    if isinstance(value, dict):
+        return value
+    is_record = dataclasses.is_dataclass(value) or isinstance(value, (SimpleNamespace, Namespace))
+    return vars(value) if is_record and hasattr(value, "__dict__") else {}
 
 
 class Tree:
