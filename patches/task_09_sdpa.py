@@ -88,7 +88,7 @@ def _computed_by_torch(tree: SourceTree, source: Source, reading: Reading, found
     dropped = ["dropout_p=dropout_p"] if probability else []
     arguments = [*given, *masked, *dropped, *scale(tree.code.graph, reading, found)]
     text = called(source, node, statement, function, arguments) + order(found)
-    gone = spent(reading, [node], found.result, [*arguments, probability or "0"])
+    gone = spent(reading, [node], [found.result], [*arguments, probability or "0"])
     edits += [Edit(source, source.at(each), lambda _: cst.RemoveFromParent()) for each in gone]
     edits += _map_apart(source, reading, found, gone, f"{no_grad}()", names_in(f"f({', '.join(arguments)})"))
     site = found.softmax.at if found.softmax.at is not None and found.softmax.at.file is reading.file else None

@@ -11,24 +11,23 @@ from ..reading.values import Value
 
 
 def spent(
-    reading: Reading, replaced: Collection[ast.expr], made: Value | None, kept: Iterable[str] = ()
+    reading: Reading, replaced: Collection[ast.AST], made: Collection[Value], kept: Iterable[str] = ()
 ) -> list[ast.stmt]:
     """The statements of a function that only fed expressions which are replaced, in source order.
 
-    `made` is what the expressions computed, or nothing where each computed something of its own; `kept` are the texts
-    that stand in their place: what these use is needed. Only plain assignments to one local name go, of values that
-    have no effect and that the expressions were made of, and conditions under which nothing is left.
+    `made` is what the expressions computed; `kept` are the texts that stand in their place: what these use is needed.
+    Only plain assignments to local names go, of values that have no effect and that the expressions were made of, and
+    conditions under which nothing is left.
     """
     needed = {name for text in kept for name in names_in(text)}
-    values = [made] if made is not None else [reading.values[node] for node in replaced]
-    parts = {each.key for value in values for each in value.walk()}
+    parts = {each.key for value in made for each in value.walk()}
     gone = {
         id(node): node for node in walk(reading.node) if isinstance(node, ast.Assign) and _may_go(reading, node, parts)
     }
     while True:
         around = {id(node) for node in (*replaced, *gone.values())}
         used = _used(reading, around) | needed
-        alive = {key for key, node in gone.items() if node.targets[0].id in used}  # type: ignore[attr-defined]
+        alive = {key for key, node in gone.items() if not used.isdisjoint(_names_of(node))}
         if not alive:
             known, stuck = _with_conditions(reading, list(gone.values()))
             alive = {id(node) for block in stuck for node in _of_block(block, gone.values())}
@@ -39,13 +38,23 @@ def spent(
 
 
 def _may_go(reading: Reading, node: ast.Assign, parts: set[int]) -> bool:
-    """Whether an assignment to one local name has no effect, and its value is a part of what is replaced."""
-    scope, value = reading.file.scopes[reading.node], reading.values.get(node.value)
-    target = node.targets[0]
-    is_local = isinstance(target, ast.Name) and target.id in scope.bound and target.id not in scope.elsewhere
+    """Whether an assignment to local names has no effect, and its value is a part of what is replaced."""
+    scope, value, names = reading.file.scopes[reading.node], reading.values.get(node.value), _names_of(node)
+    is_local = bool(names) and names <= scope.bound.keys() - scope.elsewhere.keys()
     is_pure = not any(each in reading.doing or isinstance(each, ast.NamedExpr) for each in walk(node))
     is_plain = len(node.targets) == 1 and is_local and is_pure and _is_alone(reading, node)
     return is_plain and value is not None and value.key in parts
+
+
+def _names_of(node: ast.Assign) -> set[str]:
+    """The names that an assignment sets; none where it sets anything else."""
+    target = node.targets[0]
+    every = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+    return (
+        {each.id for each in every if isinstance(each, ast.Name)}
+        if all(isinstance(e, ast.Name) for e in every)
+        else set()
+    )
 
 
 def _used(reading: Reading, around: set[int]) -> set[str]:
