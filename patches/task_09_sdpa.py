@@ -110,7 +110,10 @@ def _map_apart(
         raise Unread(found.dropout, "the weights are read once they are dropped out: read them before")
     parts = {each.key for each in found.softmax.walk()} | made
     if makers and uses and may_move(reading, makers, uses, (parts, made), kept):
-        yield from kept_apart(source, reading, makers, uses, no_grad)
+        block = reading.file.parents[makers[0]]
+        feeding = spent(reading, [found.node, *makers], [found.softmax], kept)
+        feeding = [each for each in feeding if each not in (*gone, *makers) and reading.file.parents[each] is block]
+        yield from kept_apart(source, reading, makers, uses, no_grad, feeding)
 
 
 task = Task(

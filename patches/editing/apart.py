@@ -16,9 +16,17 @@ from .spent import changed_in_place
 
 
 def kept_apart(
-    source: Source, reading: Reading, statements: Sequence[ast.stmt], uses: Collection[ast.Name], no_grad: str
+    source: Source,
+    reading: Reading,
+    statements: Sequence[ast.stmt],
+    uses: Collection[ast.Name],
+    no_grad: str,
+    feeding: Sequence[ast.stmt],
 ) -> Iterator[Edit]:
-    """Put neighbouring statements under what all uses of their names stand under, refused if not known by then."""
+    """Put neighbouring statements under what all uses of their names stand under, refused if not known by then.
+
+    Those that do nothing but feed them go with them, where they stand among or right above them.
+    """
     conditions = {condition_of(reading, use, statements[0]) for use in uses}
     heads = [f"if {condition}:" for condition in conditions if condition and len(conditions) == 1]
     tests = [_asked_under(reading, use, statements[0]) for use in uses]
@@ -28,6 +36,9 @@ def kept_apart(
         raise Unread(reading.values[next(iter(uses))], why)
     if all(_is_detached(reading, use) for use in uses):
         heads.append(f"with {no_grad}:")
+    more = sorted([*feeding, *statements], key=lambda each: each.lineno)
+    if {condition_of(reading, use, more[0]) for use in uses} == conditions != {""} and _are_neighbours(reading, more):
+        statements = more if _beside(reading, more) is None else statements
     if heads and _are_neighbours(reading, statements):
         if (other := _beside(reading, statements)) is not None:
             place = f"{other.lineno}:{other.col_offset + 1}"
@@ -110,6 +121,9 @@ def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
     asked = {each.attr for each in walk(test) if isinstance(each, ast.Attribute)}
     last = file.statement(test).lineno
     doing = reading.doing - {each.value for each in walk(reading.node) if changed_in_place(reading, each) is not None}  # type: ignore[attr-defined]
+    match test:  # nothing that is done changes what a local name stands for
+        case ast.Compare(left=ast.Name(), ops=[ast.Is() | ast.IsNot()], comparators=[ast.Constant()]) if own:
+            doing = set()
     between = [each for each in doing if first.lineno <= getattr(each, "lineno", 0) < last]
     return _text(file, test, holds=holds) if is_same and not asked & reading.written and not between else ""
 

@@ -285,7 +285,8 @@ def is_default_scale(graph: Graph, reading: Reading, found: Attention) -> bool:
         return False
     factor, divides = found.factors[0]
     settings = [each for each in factor.walk() if each.op == "parameter" and each.data[1] is not reading.node]
-    if settings:  # of a constructor: an attribute may be set to something else
+    is_measured = factor.op == "pow" and factor["input"].op == "size"
+    if settings and not is_measured:  # of a constructor: an attribute may be set to something else
         return False
     return any(sized_as(graph, factor, each, 0.5 if divides else -0.5) for each in (found.queries, found.keys))
 

@@ -171,7 +171,7 @@ def built_masks(reading: Reading) -> list[Built]:
                 found[node] = Built(node, value, mask)
     for write in reading.writes:
         made = _written_once(reading, write)
-        mask = causal_mask(write.value) if made is not None else None
+        mask = causal_mask(write.value) if made is not None and _is_built_here(reading, write.value) else None
         if made is not None and mask is not None:
             statement = reading.file.statement(write.at.node)
             inside = [node for node in found if reading.file.statement(node) is statement]
@@ -226,14 +226,12 @@ def other_triangles(reading: Reading, built: Sequence[Built]) -> list[tuple[ast.
         if is_own and is_new and _is_built_here(reading, value):
             found[node] = _why_not(value)  # type: ignore[index]
     for write in reading.writes:
-        is_own = write.is_own and write.value.op == "setitem" and write.value.key not in known
-        if (
-            is_own
-            and isinstance(write.at.node, ast.Subscript)
-            and causal_mask(write.value)
-            and _is_read(reading, write)
-        ):
-            found[write.at.node] = "it is written to a tensor that is read or set elsewhere too: make it in one place"
+        parts = {each.key for each in write.value.walk()}
+        is_own = write.is_own and write.value.op == "setitem" and _is_built_here(reading, write.value)
+        is_new = write.value.key not in known and not any(mask.value.key in parts for mask in built)
+        if is_own and is_new and causal_mask(write.value) is not None and _is_read(reading, write):
+            why = "it is written to a tensor that is read or set elsewhere too: make it in one place"
+            found[write.at.node] = why  # type: ignore[index]
     return [
         (node, why) for node, why in found.items() if not any(each in found for each in reading.file.ancestors(node))
     ]

@@ -420,3 +420,49 @@ def test_products_that_are_laid_out_otherwise_are_refused(tree_of, refusal, size
     flat = "        a, b = q.reshape(B * H, T, D), k.reshape(B * H, T, D)\n"
     scores = f"        scores = torch.bmm(a, b.transpose(1, 2)).view({sizes}) / math.sqrt(D)\n"
     assert "view is done to them" in refusal(tree_of(ATTENTION.replace(SCORES, flat + scores)), "task-9")
+
+
+def test_a_mask_out_of_a_cache_of_pairs_is_asked_for_and_goes_with_the_map(tree_of, after):
+    cache = """\
+KEPT = {}
+
+
+def future_of(length, device):
+    entry = KEPT.get((length, device))
+    if entry is None or entry[0]._version != entry[1]:
+        mask = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+        entry = KEPT[length, device] = (mask, mask._version)
+    return entry[0]
+
+
+class Attention"""
+    mask = "        future = future_of(T, q.device) if causal else None\n"
+    scores = "        if future is not None:\n" + HIDDEN
+    text = after(tree_of(ATTENTION.replace("class Attention", cache).replace(MASK, mask + scores)), "task-9")
+    assert "F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout_p)" in text
+    assert f"            with torch.no_grad():\n        {SCORES}        {mask}" in text
+
+
+def test_a_map_that_is_kept_where_there_is_a_place_for_it(tree_of, after):
+    kept = "        seen = [] if self.logging else None\n        self.calls.append(T)\n"
+    returned = "        self.calls.append(T)\n        if seen is not None:\n            seen.append(weights.detach())\n        return out\n"
+    text = after(tree_of(ATTENTION.replace(SCORES, kept + SCORES).replace(RETURN, returned)), "task-9")
+    assert "        if seen is not None:\n            with torch.no_grad():\n                scores = q @" in text
+
+
+def test_attention_of_a_mixin_drops_as_the_class_that_it_is_mixed_in_says(tree_of, after):
+    mixin, setup = ATTENTION.split("    def __init__")
+    setup, forward = setup.split("    def forward")
+    text = mixin.replace("(nn.Module)", "") + "    def forward" + forward
+    text += "\n\nclass Mixed(Attention, nn.Module):\n    def __init__" + setup
+    made = after(tree_of(text), "task-9")
+    assert "dropout_p = self.dropout.p if self.dropout.training else 0.0" in made
+
+
+def test_attention_of_a_mixin_of_two_classes_is_named(tree_of, refusal):
+    mixin, setup = ATTENTION.split("    def __init__")
+    setup, forward = setup.split("    def forward")
+    text = mixin.replace("(nn.Module)", "") + "    def forward" + forward
+    for name in ("One", "Other"):
+        text += f"\n\nclass {name}(Attention, nn.Module):\n    def __init__" + setup
+    assert "besides dropout" in refusal(tree_of(text), "task-9")

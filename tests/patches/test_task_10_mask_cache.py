@@ -411,6 +411,14 @@ def test_on_the_baseline(tree, patched):
             "        mask.masked_fill_(get_tri_mask(T, x.device), -1e9)\n        return mask\n",
             id="by another mask",
         ),
+        pytest.param(
+            """\
+        mask = torch.zeros(T, T, device=x.device)
+        mask[torch.ones(T, T, device=x.device).tril() == 0] = float("-inf")
+""",
+            '        mask[get_tri_mask(T, x.device)] = float("-inf")\n        return mask\n',
+            id="by another mask as an index",
+        ),
     ],
 )
 def test_a_mask_that_is_written_to_a_tensor_just_made(model_of, lines, expected):
