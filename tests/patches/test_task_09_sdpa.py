@@ -466,3 +466,20 @@ def test_attention_of_a_mixin_of_two_classes_is_named(tree_of, refusal):
     for name in ("One", "Other"):
         text += f"\n\nclass {name}(Attention, nn.Module):\n    def __init__" + setup
     assert "besides dropout" in refusal(tree_of(text), "task-9")
+
+
+def test_a_mask_that_a_helper_writes_to_a_tensor_of_its_own_goes_with_the_map(tree_of, after):
+    helper = """\
+def future_of(length, device):
+    mask = torch.zeros(length, length, dtype=torch.bool, device=device)
+    rows, columns = torch.triu_indices(length, length, 1, device=device)
+    mask[rows, columns] = True
+    return mask
+
+
+class Attention"""
+    made = "torch.triu(torch.ones(T, T, dtype=torch.bool, device=q.device), diagonal=1)"
+    text = ATTENTION.replace("class Attention", helper).replace(made, "future_of(T, q.device)")
+    assert f"            with torch.no_grad():\n        {SCORES}                if causal:\n" in after(
+        tree_of(text), "task-9"
+    )
