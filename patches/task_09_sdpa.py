@@ -88,7 +88,7 @@ def _computed_by_torch(tree: SourceTree, source: Source, reading: Reading, found
     dropped = ["dropout_p=dropout_p"] if probability else []
     arguments = [*given, *masked, *dropped, *scale(tree.code.graph, reading, found)]
     text = called(source, node, statement, function, arguments) + order(found)
-    gone = spent(reading, [node], found.result, [*arguments, probability or "0"])
+    gone = spent(reading, [node], [found.result], [*arguments, probability or "0"])
     edits += [Edit(source, source.at(each), lambda _: cst.RemoveFromParent()) for each in gone]
     edits += _map_apart(source, reading, found, gone, f"{no_grad}()", names_in(f"f({', '.join(arguments)})"))
     site = found.softmax.at if found.softmax.at is not None and found.softmax.at.file is reading.file else None
@@ -110,7 +110,10 @@ def _map_apart(
         raise Unread(found.dropout, "the weights are read once they are dropped out: read them before")
     parts = {each.key for each in found.softmax.walk()} | made
     if makers and uses and may_move(reading, makers, uses, (parts, made), kept):
-        yield from kept_apart(source, reading, makers, uses, no_grad)
+        block = reading.file.parents[makers[0]]
+        feeding = spent(reading, [found.node, *makers], [found.softmax], kept)
+        feeding = [each for each in feeding if each not in (*gone, *makers) and reading.file.parents[each] is block]
+        yield from kept_apart(source, reading, makers, uses, no_grad, feeding)
 
 
 task = Task(

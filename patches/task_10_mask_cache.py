@@ -9,8 +9,9 @@ Contract: equivalent. The mask is the same; only how often it is built changes.
 from __future__ import annotations
 
 import ast
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import libcst as cst
@@ -23,6 +24,7 @@ from .edits import rewrite
 from .reading.frames import Reading
 from .reading.kept import kept_by_hand
 from .reading.masks import Built, builders, built_masks, other_triangles
+from .reading.values import Value
 from .source import Source
 from .task import Contract, Edit, Finding, State, Task, apart, mend, mended, near_miss
 from .tree import SourceTree
@@ -62,9 +64,12 @@ def _masks(source: Source, reading: Reading, readings: list[Reading], kept: dict
     for node, why in others:
         yield from apart([node], [near_miss(source.site(node, f"a triangle that is no causal mask: {why}"))])
     cached = {each.node: _cached(source, reading, readings, each) for each in built}
-    clear = [each for each in cached.values() if not each.problem]
-    gone = spent(reading, [each.node for each in clear], None, [each.text for each in clear])
-    fed = {each.node: [other for other in gone if _feeds(reading, other, each)] for each in built}
+    clear = [each for each in built if not cached[each.node].problem]
+    replaced = [node for each in clear for node in (each.node, each.write) if node is not None]
+    gone = spent(reading, replaced, [each.value for each in clear], [cached[each.node].text for each in clear])
+    writes = {each.write: each.value for each in built if each.write is not None}
+    gone += [each.write for each in clear if each.write is not None and reading.file.statement(each.node) in gone]
+    fed = {each.node: [other for other in gone if _feeds(reading, other, writes, each)] for each in built}
     often = Counter(statement for each in fed.values() for statement in each)
     for each in built:
         mine = cached[each.node]
@@ -75,7 +80,8 @@ def _masks(source: Source, reading: Reading, readings: list[Reading], kept: dict
             note = f"causal mask built in every forward, but {mine.problem}"
             yield from apart([unit], [near_miss(source.site(each.node, note))])
             continue
-        edits = [Edit(source, source.at(statement), lambda _: cst.RemoveFromParent()) for statement in fed[each.node]]
+        statements = dict.fromkeys([*fed[each.node], *([each.write] if each.write is not None else [])])
+        edits = [Edit(source, source.at(statement), lambda _: cst.RemoveFromParent()) for statement in statements]
         edits.append(rewrite(source, source.at(mine.node), lambda _, text=mine.text: text))  # type: ignore[misc, arg-type]
         yield from apart([unit], [mend(source.site(each.node, "causal mask built in every forward"), edits)])
 
@@ -104,26 +110,26 @@ def _cached(source: Source, reading: Reading, readings: list[Reading], built: Bu
         return Cached(built.node, problem="how many rows it leaves out has no name here: name their number first")
     if problem := shared_badly(reading, readings, built, CACHE):
         return Cached(built.node, problem=problem)
-    call = f"{CACHE}({length}, {device})" + (f"[{above}:]" if above is not None else "")
+    cut = ", ".join([*["None"] * built.mask.leading, *([f"{above}:"] if above is not None else [])])
+    call = f"{CACHE}({length}, {device})" + (f"[{cut}]" if cut else "")
     if built.mask.hides_future:
         return Cached(built.node, call)
     if built.mask.keeps_past:
         parent = reading.file.parents[built.node]
         is_operand = isinstance(parent, (ast.Attribute, ast.Subscript, ast.BinOp, ast.Compare))
         return Cached(built.node, f"(~{call})" if is_operand else f"~{call}")
-    zeros = source.names.spelled("torch.zeros")
-    if built.mask.adds_to_future_alone and zeros is not None:
-        kind = dtype_text(reading, built)
-        if kind is not None:
+    zeros, fill = source.names.spelled("torch.zeros"), built.mask.above
+    if type(fill) is float and fill < 0 and built.mask.below == 0 and zeros is not None:
+        kind, text = dtype_text(reading, built), 'float("-inf")' if fill == -math.inf else repr(fill)
+        if kind is not None and (fill == -math.inf or not kind):
             settings = f"dtype={kind}, device={device}" if kind else f"device={device}"
-            return Cached(
-                built.node, f'{zeros}({height or length}, {length}, {settings}).masked_fill({call}, float("-inf"))'
-            )
+            return Cached(built.node, f"{zeros}({height or length}, {length}, {settings}).masked_fill({call}, {text})")
     return Cached(built.node, problem="it is not boolean: build it with dtype=torch.bool")
 
 
-def _feeds(reading: Reading, statement: ast.stmt, built: Built) -> bool:
+def _feeds(reading: Reading, statement: ast.stmt, writes: Mapping[ast.stmt, Value], built: Built) -> bool:
     made = reading.values.get(statement.value) if isinstance(statement, ast.Assign) else None
+    made = writes.get(statement, made)
     return made is not None and any(each.key == made.key for each in built.value.walk())
 
 

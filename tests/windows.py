@@ -103,6 +103,15 @@ def body(text: str) -> str:
 
 
 STITCHES = {  # of weights [B, H, N, chunk, width]: what their author wrote instead
+    "columns that are shifted": STITCH.replace("torch.arange(start, end)", "start + torch.arange(end - start)"),
+    "windows that are unbound and narrowed": STITCH.replace(
+        "for n, s in enumerate(range(0, T, chunk)):",
+        "for n, window in enumerate(weights.unbind(2)):\n        s = n * chunk",
+    )
+    .replace("torch.arange(start, end)", "torch.arange(end - start) + start")
+    .replace(
+        "weights[:, :, n, : end - s, : end - start]", "torch.narrow(window.narrow(2, 0, end - s), 3, 0, end - start)"
+    ),
     "columns as a slice that wraps": body(
         """
         B, H = weights.shape[:2]

@@ -12,12 +12,21 @@ from ..reading.masked import Unread
 from ..reading.nodes import walk
 from ..source import Source
 from ..task import Edit
+from .spent import changed_in_place
 
 
 def kept_apart(
-    source: Source, reading: Reading, statements: Sequence[ast.stmt], uses: Collection[ast.Name], no_grad: str
+    source: Source,
+    reading: Reading,
+    statements: Sequence[ast.stmt],
+    uses: Collection[ast.Name],
+    no_grad: str,
+    feeding: Sequence[ast.stmt],
 ) -> Iterator[Edit]:
-    """Put neighbouring statements under what all uses of their names stand under, refused if not known by then."""
+    """Put neighbouring statements under what all uses of their names stand under, refused if not known by then.
+
+    Those that do nothing but feed them go with them, where they stand among or right above them.
+    """
     conditions = {condition_of(reading, use, statements[0]) for use in uses}
     heads = [f"if {condition}:" for condition in conditions if condition and len(conditions) == 1]
     tests = [_asked_under(reading, use, statements[0]) for use in uses]
@@ -27,6 +36,9 @@ def kept_apart(
         raise Unread(reading.values[next(iter(uses))], why)
     if all(_is_detached(reading, use) for use in uses):
         heads.append(f"with {no_grad}:")
+    more = sorted([*feeding, *statements], key=lambda each: each.lineno)
+    if {condition_of(reading, use, more[0]) for use in uses} == conditions != {""} and _are_neighbours(reading, more):
+        statements = more if _beside(reading, more) is None else statements
     if heads and _are_neighbours(reading, statements):
         if (other := _beside(reading, statements)) is not None:
             place = f"{other.lineno}:{other.col_offset + 1}"
@@ -47,9 +59,12 @@ def makers_and_uses(
     makers: list[ast.stmt] = []
     names: set[str] = set()
     for node in walk(reading.node):
+        change = changed_in_place(reading, node)
         value = reading.values.get(node.value) if isinstance(node, ast.Assign) else None
+        value = change[1] if change is not None else value
         if value is not None and node not in gone and value.key in made:
             names |= {each.id for each in walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+            names |= {change[0]} if change is not None else set()
             top = next((each for each in (node, *file.ancestors(node)) if file.parents.get(each) is block), None)
             if isinstance(top, ast.stmt) and top not in makers:
                 makers.append(top)
@@ -70,10 +85,14 @@ def may_move(
 
     `found` are the keys of the parts, and of those that may be read; `kept` are names that are needed all the same.
     """
-    parts, made = found
+    (parts, made), own = found, set[ast.AST]()
     scope = reading.file.scopes[reading.node]
     for node in (each for statement in makers for each in walk(statement)):
-        if isinstance(node, ast.Assign):
+        if (change := changed_in_place(reading, node)) is not None:
+            own.add(getattr(node, "value", node))
+            if change[0] in {*scope.elsewhere, *kept} or change[1].key not in parts:
+                return False
+        elif isinstance(node, ast.Assign):
             value, target = reading.values.get(node.value), node.targets[0]
             is_local = (
                 isinstance(target, ast.Name) and target.id not in {*scope.elsewhere, *kept} and len(node.targets) == 1
@@ -82,7 +101,7 @@ def may_move(
                 return False
         elif (
             (isinstance(node, ast.stmt) and not isinstance(node, ast.If))
-            or node in reading.doing
+            or (node in reading.doing and node not in own)
             or isinstance(node, ast.NamedExpr)
         ):
             return False
@@ -101,7 +120,11 @@ def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
     is_same = all(each.id in env and env[each.id].key == reading.values[each].key for each in own)
     asked = {each.attr for each in walk(test) if isinstance(each, ast.Attribute)}
     last = file.statement(test).lineno
-    between = [each for each in reading.doing if first.lineno <= getattr(each, "lineno", 0) < last]
+    doing = reading.doing - {each.value for each in walk(reading.node) if changed_in_place(reading, each) is not None}  # type: ignore[attr-defined]
+    match test:  # nothing that is done changes what a local name stands for
+        case ast.Compare(left=ast.Name(), ops=[ast.Is() | ast.IsNot()], comparators=[ast.Constant()]) if own:
+            doing = set()
+    between = [each for each in doing if first.lineno <= getattr(each, "lineno", 0) < last]
     return _text(file, test, holds=holds) if is_same and not asked & reading.written and not between else ""
 
 

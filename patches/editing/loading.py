@@ -116,7 +116,11 @@ def _local(code: Code, trial: Trial, file: File, scope: ast.AST, cut: Cut, first
         name = holder.targets[0].id  # type: ignore[union-attr]
         return Place(file, scope, holder, rows, name, name, own=holder)  # type: ignore[arg-type]
     reading = scope_of(code, cut.file, cut.node, DEEP)
-    gone = spent(reading, [cut.node], None) if cut.node in reading.values and not cut.is_slice else []
+    gone = (
+        spent(reading, [cut.node], [reading.values[cut.node]])
+        if cut.node in reading.values and not cut.is_slice
+        else []
+    )
     return Place(file, scope, top, rows, LOADER, LOADER, gone=[*gone, *_feeding(trial, scope, cut)])
 
 

@@ -15,6 +15,7 @@ from ..reading.values import Value
 from .spelling import spelled, spellings
 
 _KEEPING = ("register_buffer", "Parameter", "Buffer")
+_SAME = ("triu", "tril", "contiguous", "clone", "detach", "setitem")  # of the same dtype
 _MASKED = ("masked_fill", "where", "add", "sub", "mul")
 
 
@@ -38,12 +39,29 @@ def device_text(reading: Reading, built: Built) -> str | None:
 def dtype_text(reading: Reading, built: Built) -> str | None:
     """The dtype that a mask of floats is made with; nothing where it is torch's own, None where that is not known."""
     value = built.value
-    while value.op in ("triu", "tril", "masked_fill", "contiguous", "clone", "detach"):
+    while value.op in _SAME:
         value = value["input"]
-    if value.op not in ("full", "zeros"):
+    if value.op in ("mul", "add", "sub"):
+        return "" if _is_of_default_dtype(value) else None
+    dtype, fill = value.get("dtype"), value.get("fill_value")
+    if value.op.startswith("new_") and dtype is None:
+        text = spelled(value["input"], reading, built.node)
+        return f"{text}.dtype" if text is not None else None
+    if value.op not in ("full", "zeros", "new_full", "new_zeros") or (
+        fill is not None and isinstance(fill.number, int)
+    ):
         return None
-    dtype = value.get("dtype")
     return spelled(dtype, reading, built.node) if dtype is not None else ""
+
+
+def _is_of_default_dtype(value: Value) -> bool:
+    """Whether arithmetic is done with tensors of torch's own dtype of floats, and with numbers, for certain."""
+    if value.op in ("mul", "add", "sub", "neg"):
+        tensors = [each for each in value.items if each.number is None]
+        return bool(tensors) and all(map(_is_of_default_dtype, tensors))
+    if value.op in _SAME:
+        return _is_of_default_dtype(value["input"])
+    return value.op in ("ones", "zeros") and "dtype" not in value.args
 
 
 def shared_badly(reading: Reading, readings: Iterable[Reading], built: Built, name: str) -> str:
@@ -68,7 +86,8 @@ def shared_badly(reading: Reading, readings: Iterable[Reading], built: Built, na
 
 def _is_it(value: Value, built: Built) -> bool:
     """Whether a value is the mask, here or where what makes it is called."""
-    return value.key == built.value.key or (value.at is not None and value.at.node is built.node)
+    own = built.value.at.node if built.write is not None and built.value.at is not None else built.node
+    return value.key == built.value.key or (value.at is not None and value.at.node is own)
 
 
 def _is_function(node: ast.AST) -> bool:

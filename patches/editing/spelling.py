@@ -89,6 +89,9 @@ def written(value: Value, reading: Reading, at: ast.AST) -> str | None:
             return f"{inner}.transpose{value.data}"
         case "permute":
             return inner + reordered(value)
+        case "unflatten":
+            sizes = [spelled(each, reading, at) for each in value["sizes"].items]
+            return None if None in sizes else f"{inner}.unflatten({value['dim'].data}, ({', '.join(map(str, sizes))}))"
         case "contiguous" | "clone" | "detach":
             return f"{inner}.{value.op}()"
         case "index":

@@ -9,26 +9,30 @@ from ..reading.frames import Reading
 from ..reading.nodes import walk
 from ..reading.values import Value
 
+_NEW = {  # views of nothing
+    *("matmul", "mul", "div", "add", "sub", "masked_fill", "where", "softmax", "clone"),
+    *("zeros", "ones", "full", "new_zeros", "new_ones", "new_full"),
+}
+
 
 def spent(
-    reading: Reading, replaced: Collection[ast.expr], made: Value | None, kept: Iterable[str] = ()
+    reading: Reading, replaced: Collection[ast.AST], made: Collection[Value], kept: Iterable[str] = ()
 ) -> list[ast.stmt]:
     """The statements of a function that only fed expressions which are replaced, in source order.
 
-    `made` is what the expressions computed, or nothing where each computed something of its own; `kept` are the texts
-    that stand in their place: what these use is needed. Only plain assignments to one local name go, of values that
-    have no effect and that the expressions were made of, and conditions under which nothing is left.
+    `made` is what the expressions computed; `kept` are the texts that stand in their place: what these use is needed.
+    Only plain assignments to local names go, of values that have no effect and that the expressions were made of, and
+    conditions under which nothing is left.
     """
     needed = {name for text in kept for name in names_in(text)}
-    values = [made] if made is not None else [reading.values[node] for node in replaced]
-    parts = {each.key for value in values for each in value.walk()}
+    parts = {each.key for value in made for each in value.walk()}
     gone = {
-        id(node): node for node in walk(reading.node) if isinstance(node, ast.Assign) and _may_go(reading, node, parts)
+        id(node): node for node in walk(reading.node) if isinstance(node, ast.stmt) and _may_go(reading, node, parts)
     }
     while True:
         around = {id(node) for node in (*replaced, *gone.values())}
         used = _used(reading, around) | needed
-        alive = {key for key, node in gone.items() if node.targets[0].id in used}  # type: ignore[attr-defined]
+        alive = {key for key, node in gone.items() if not used.isdisjoint(_names_of(reading, node))}
         if not alive:
             known, stuck = _with_conditions(reading, list(gone.values()))
             alive = {id(node) for block in stuck for node in _of_block(block, gone.values())}
@@ -38,14 +42,43 @@ def spent(
         gone = {key: node for key, node in gone.items() if key not in alive}
 
 
-def _may_go(reading: Reading, node: ast.Assign, parts: set[int]) -> bool:
-    """Whether an assignment to one local name has no effect, and its value is a part of what is replaced."""
-    scope, value = reading.file.scopes[reading.node], reading.values.get(node.value)
-    target = node.targets[0]
-    is_local = isinstance(target, ast.Name) and target.id in scope.bound and target.id not in scope.elsewhere
-    is_pure = not any(each in reading.doing or isinstance(each, ast.NamedExpr) for each in walk(node))
-    is_plain = len(node.targets) == 1 and is_local and is_pure and _is_alone(reading, node)
-    return is_plain and value is not None and value.key in parts
+def _may_go(reading: Reading, node: ast.stmt, parts: set[int]) -> bool:
+    """Whether a statement sets local names, or what is new, and does nothing else, to a part of what is replaced."""
+    scope, names, inside = reading.file.scopes[reading.node], _names_of(reading, node), list(walk(node))
+    change = changed_in_place(reading, node)
+    value = change[1] if change is not None else reading.values.get(getattr(node, "value", node))
+    is_local = bool(names) and names <= scope.bound.keys() - scope.elsewhere.keys()
+    doing = [each for each in inside if each in reading.doing and (change is None or each is not node.value)]  # type: ignore[attr-defined]
+    is_pure = not doing and not any(isinstance(each, ast.NamedExpr) for each in inside)
+    return is_local and is_pure and _is_alone(reading, node) and value is not None and value.key in parts
+
+
+def _names_of(reading: Reading, node: ast.stmt) -> set[str]:
+    """The names that a statement sets, or whose tensor it changes; none where it does anything else."""
+    if (change := changed_in_place(reading, node)) is not None:
+        return {change[0]}
+    target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+    every = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+    names = {each.id for each in every if isinstance(each, ast.Name)}
+    return names if all(isinstance(each, ast.Name) for each in every) else set()
+
+
+def changed_in_place(reading: Reading, node: ast.AST) -> tuple[str, Value] | None:
+    """The name of a tensor that a function has made and a statement changes in place, and what it is then."""
+    writes = {each.at.node: each.value for each in reading.writes if each.is_own}
+    match node:
+        case ast.AugAssign(target=ast.Name(id=name) as at):
+            value = reading.values.get(at)
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name))) as at) if at in writes:
+            value = writes[at]
+        case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name)) as at]) if at in writes:
+            value = writes[at]
+        case _:
+            return None
+    root, made = value, {each.key for each in writes.values()}
+    while root is not None and (root is value or root.key in made):
+        root = root.get("input")
+    return (name, value) if root is not None and value is not None and root.op in _NEW else None
 
 
 def _used(reading: Reading, around: set[int]) -> set[str]:

@@ -14,6 +14,7 @@ from ..reading.code import Code
 from ..reading.files import File
 from ..reading.frames import Effect, Reading
 from ..reading.maps import counted, indices_of, root_of
+from ..reading.nodes import walk
 from ..reading.values import Value
 from ..reading.windows import Seen, runs_over
 from ..source import Source
@@ -39,10 +40,15 @@ class Columns(NamedTuple):
 
 def columns(new: Value) -> Columns | None:
     """The columns of a write; None where they are not counted from a number to another."""
-    for each in counted(indices_of(new)[-1:]):
+    last = indices_of(new)[-1:]
+    for each in counted(last):
         bounds = each.items[:2] if each.op == "slice" else [each.get("start"), each.get("end")]
         bounds = each.items[:2] if each.op == "range" and len(each.args) > 1 else bounds
         if each.op in ("slice", *_RANGES) and len(bounds) == 2 and bounds[0] is not None:  # noqa: PLR2004
+            sides = last[0].items if last[0].op == "add" and bounds[0].number == 0 else ()  # s + arange(width)
+            shifts = [side for side in sides if side.key != each.key]
+            if len(shifts) == 1:
+                return Columns(shifts[0], None, _unclamped(shifts[0]))
             return Columns(bounds[0], bounds[1], _unclamped(bounds[0]))
     return None
 
@@ -160,7 +166,12 @@ def moved(source: Source, reading: Reading, write: Effect, found: Columns, name:
             yield [insert, rewrite(source, source.at(at), lambda _, inner=inner: f"{file.text(at.value)}[{inner}]")]  # type: ignore[attr-defined, misc, arg-type]
     statement = file.statement(window)
     insert = insert_before(source, source.at(statement), f"{name} = {lack(found.offset, reading, window)}")
-    yield [insert, rewrite(source, source.at(window), lambda code: f"{code}[..., {name}:]")]  # type: ignore[arg-type]
+    part: ast.AST | None = window
+    while part is not None:  # what is written, or what that is cut out of
+        yield [insert, rewrite(source, source.at(part), lambda code: f"{code}[..., {name}:]")]  # type: ignore[arg-type]
+        cut_of = reading.values[part].get("input") if part in reading.values else None
+        inside = (each for each in walk(part) if each is not part and each in reading.values)
+        part = next((each for each in inside if cut_of is not None and reading.values[each].key == cut_of.key), None)
 
 
 def _is_first(lower: ast.expr | None) -> bool:

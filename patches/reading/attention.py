@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .frames import Reading
@@ -131,9 +131,15 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
 
 def _rank(graph: Graph, values: Value, scores: Value) -> int:
     """How many dimensions scores have, as far as what they are made of and what they weigh tells; 0 if that is not."""
+    scores = _product_of(scores)
+    return max(rank_of(graph, each) or 0 for each in (values, scores, *scores.items))
+
+
+def _product_of(scores: Value) -> Value:
+    """The product that scores are made of, past what may be done to them; what is in its way where there is none."""
     while scores.op != "matmul" and holds_product(scores):
         scores = next(each for each in scores.items if holds_product(each))
-    return max(rank_of(graph, each) or 0 for each in (values, scores, *scores.items))
+    return scores
 
 
 def _is_dtype_of(dtype: Value, scores: Value) -> bool:
@@ -150,9 +156,10 @@ def _is_cast_back(weights: Value, scores: Value) -> bool:
 
 def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
     """Take masks and factors off the scores, down to the product of queries and keys."""
+    rank, heads, above = _rank(graph, found.values, scores), list[Value](), 0
     while scores.op != "matmul":
-        found.made += [scores, *(scores.items[1:] if scores.op == "phi" else ())]
-        masking = masked(scores)
+        found.made += [scores, *(_in_branches(scores) if scores.op == "phi" else ())]
+        masking = masked(scores, rank)
         if masking is not None:
             scores, mask = masking
             _require_unscaled(found, mask)
@@ -161,25 +168,57 @@ def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
             scores = _unscaled(found, scores)
         elif scores.op in PLAIN:
             scores = scores["input"]
+        elif not heads and (heads := _heads_apart(graph, scores)):
+            scores, above = scores["input"], len(found.masks)
         else:
             raise Unread(
                 scores, "its scores are no scaled product of queries and keys, with masks: " + _described(scores)
             )
     found.made.append(scores)
+    if heads and not all(mask.is_causal for mask in found.masks[above:]):
+        raise Unread(scores, "its scores are masked before their heads are apart: mask them behind that")
     sides = []
     for name, side in (("queries", scores["input"]), ("keys", scores["other"])):
         known = len(found.factors)
         sides.append(_without_factors(graph, found, side))
-        found.scaled[name] = (
-            side if name == "queries" else applied(graph, "mT", {"input": side}, side.at),
-            found.factors[known:],
-        )
-    found.queries, keys = sides
-    found.keys = applied(graph, "mT", {"input": keys}, keys.at)
+        side = side if name == "queries" else applied(graph, "mT", {"input": side}, side.at)
+        found.scaled[name] = (_with_heads(graph, side, heads), found.factors[known:])
+    found.queries, keys = _with_heads(graph, sides[0], heads), sides[1]
+    found.keys = _with_heads(graph, applied(graph, "mT", {"input": keys}, keys.at), heads)
     of_queries, of_keys = rank_of(graph, found.queries), rank_of(graph, keys)
     is_vector = of_queries == 1 or of_keys == 1 or (of_keys == 2 and of_queries is None)  # noqa: PLR2004 - a matrix
     if is_vector or (keys.op not in _MATRICES and of_keys is None and (of_queries or 0) < 3):  # noqa: PLR2004 - a batch
         raise Unread(keys, "how many dimensions its queries and keys have is not known: torch wants two and more")
+
+
+def _heads_apart(graph: Graph, scores: Value) -> list[Value]:
+    """The sizes that the first of three dimensions of scores is taken apart to, where that is all that is done."""
+    product = _product_of(scores["input"] if "input" in scores.args else scores)
+    sizes = scores.get("sizes" if scores.op == "unflatten" else "size")
+    if scores.op not in ("view", "reshape", "unflatten") or product.op != "matmul" or rank_of(graph, product) != 3:  # noqa: PLR2004
+        return []
+    if sizes is None or sizes.op not in ("tuple", "list"):
+        return []
+    if scores.op == "unflatten":
+        return list(sizes.items) if scores["dim"].number in (0, -3) else []
+    own = [size_of(graph, product, graph.const(place), None).key for place in (-2, -1)]
+    *heads, rows, columns = sizes.items if len(sizes.items) > len(own) else [product] * 3
+    is_same = rows.key == own[0] and (columns.key == own[1] or columns.number == -1)
+    return heads if is_same and all(each.number != -1 for each in heads) else []
+
+
+def _with_heads(graph: Graph, tensor: Value, heads: Sequence[Value]) -> Value:
+    """A tensor with its first dimension taken apart."""
+    made = {"input": tensor, "dim": graph.const(0), "sizes": graph.group("tuple", heads)}
+    return graph.value("unflatten", made, at=tensor.at) if heads else tensor
+
+
+def _in_branches(scores: Value) -> Iterator[Value]:
+    """What scores are in each branch of a condition, and the plain copies that they are made of there."""
+    for side in scores.items[1:]:
+        yield side
+        while (side := side.get("input") or side).op in PLAIN:
+            yield side
 
 
 def _unscaled(found: Attention, scores: Value) -> Value:
@@ -246,7 +285,8 @@ def is_default_scale(graph: Graph, reading: Reading, found: Attention) -> bool:
         return False
     factor, divides = found.factors[0]
     settings = [each for each in factor.walk() if each.op == "parameter" and each.data[1] is not reading.node]
-    if settings:  # of a constructor: an attribute may be set to something else
+    is_measured = factor.op == "pow" and factor["input"].op == "size"
+    if settings and not is_measured:  # of a constructor: an attribute may be set to something else
         return False
     return any(sized_as(graph, factor, each, 0.5 if divides else -0.5) for each in (found.queries, found.keys))
 

@@ -248,6 +248,11 @@ class Code:
             others = {name for name in found if owner.op == "self" and self.is_open(path, node, name)}
             for name in (names_of(each).outside_init | settings | others) & found.keys():
                 found[name] = self.graph.value("attr", {"of": owner}, name)
+        below = self.subclasses(node) if owner.op == "self" else []
+        is_mixin = len(below) == 1 and not any(constructor_of(each) for _, each in self.bases(path, node))
+        if is_mixin and below[0] in self.files.file(path).parents:  # type: ignore[union-attr]
+            own, names = self._set_in(path, below[0], owner), names_of(below[0])
+            found.update({name: own[name] for name in own.keys() - found.keys() - names.outside_init - names.methods})
         return found
 
     def _set_in(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]:

@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 
+from .picks import places_of
 from .tensors import (
     ELEMENTWISE,
     MOST_ELEMENTS,
@@ -18,6 +19,7 @@ from .tensors import (
     expanded,
     promoted,
     steps_of,
+    taken,
     whole,
 )
 from .values import Value
@@ -150,13 +152,15 @@ def _masked_fill(small: Evaluator, value: Value) -> Tensor:
 
 
 def _set(small: Evaluator, value: Value) -> Tensor:
-    """What is written by a mask."""
-    base, mask = small.tensor(value["input"]), small.tensor(value["0"])
-    if not mask.is_bool or mask.shape != base.shape or "1" in value.args:
-        raise Unknown(value)
-    new = small.number(value["value"])
-    kind = type(base.data[0]) if base.data else float
-    return Tensor(base.shape, tuple(kind(new) if sets else x for x, sets in zip(base.data, mask.data, strict=True)))
+    """A tensor once some of its elements are set."""
+    tensor, new = small.tensor(value["input"]), small.operand(value["value"])
+    indices = [each for name, each in value.args.items() if name.isdigit()]
+    shape, places = places_of(small, tensor.shape, indices)
+    data = list(tensor.data)
+    for place, element in zip(places, broadcast(new, Tensor(shape, tuple(places)))[1][0], strict=True):
+        is_plain = not isinstance(data[place], tuple) and not isinstance(element, tuple)
+        data[place] = type(data[place])(element) if is_plain else element
+    return Tensor(tensor.shape, tuple(data))
 
 
 def _where(small: Evaluator, value: Value) -> Tensor:
@@ -168,46 +172,22 @@ def _where(small: Evaluator, value: Value) -> Tensor:
 
 def _indexed(small: Evaluator, value: Value) -> Tensor:
     tensor = small.tensor(value["input"])
-    indices = [each for name, each in value.args.items() if name != "input"]
-    used = sum(not each.is_const(None) and not each.is_const("...") for each in indices)
-    places: list[Value | None] = []
-    for each in indices:
-        if each.is_const("..."):
-            places += [None] * (len(tensor.shape) - used)
-        else:
-            places.append(each)
-    if used > len(tensor.shape):
-        raise Unknown(value)
-    shape: list[int] = []
-    chosen: list[list[int]] = []
-    dim = 0
-    for index in places:
-        if index is not None and index.is_const(None):
-            shape.append(1)
-            continue
-        size = tensor.shape[dim]
-        dim += 1
-        if index is None:
-            picked = list(range(size))
-            shape.append(size)
-        elif index.op == "slice":
-            bounds = [None if each.is_const(None) else int(small.number(each)) for each in index.items]
-            picked = list(range(size))[slice(*bounds)]
-            if bounds[2] is not None and bounds[2] < 1:
-                raise Unknown(value)
-            shape.append(len(picked))
-        else:
-            number = small.number(index)
-            if isinstance(number, bool) or not isinstance(number, int) or not -size <= number < size:
-                raise Unknown(value)
-            picked = [number % size]
-        chosen.append(picked)
-    for rest in tensor.shape[dim:]:
-        chosen.append(list(range(rest)))
-        shape.append(rest)
-    steps = steps_of(tensor.shape)
-    data = tuple(tensor.data[sum(i * s for i, s in zip(at, steps, strict=True))] for at in itertools.product(*chosen))
-    return Tensor(tuple(shape), data)
+    shape, places = places_of(small, tensor.shape, [each for name, each in value.args.items() if name != "input"])
+    return Tensor(shape, tuple(tensor.data[place] for place in places))
+
+
+def _indices(small: Evaluator, value: Value) -> Tensor:
+    """The places of a triangle: a row of rows, and one of columns."""
+    rows, columns = int(small.number(value["row"])), int(small.number(value["col"]))
+    offset = small.option(value, "offset", 0)
+    is_above = value.op == "triu_indices"
+    places = [(i, j) for i in range(rows) for j in range(columns) if (j - i >= offset if is_above else j - i <= offset)]
+    return Tensor((2, len(places)), tuple(place[side] for side in (0, 1) for place in places))
+
+
+def _part(small: Evaluator, value: Value) -> Tensor:
+    """One row of what is unpacked."""
+    return taken(small.tensor(value["of"]), 0, [value.data], keep=False)
 
 
 def _unsqueezed(small: Evaluator, value: Value) -> Tensor:
@@ -355,11 +335,14 @@ TENSORS: dict[str, Operation] = {
     "ones": _filled(1.0),
     "ones_like": _filled(1.0),
     "permute": _ordered(lambda value, _: value.data),
+    "part": _part,
     "phi": _choice,
     "reshape": _viewed,
     "setitem": _set,
     "squeeze": _squeezed,
     "swap": _ordered(_swap),
+    "tril_indices": _indices,
+    "triu_indices": _indices,
     "tril": _triangle(lambda right, k: right <= k),
     "triu": _triangle(lambda right, k: right >= k),
     "unflatten": _unflattened,

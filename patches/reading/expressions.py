@@ -233,6 +233,9 @@ def _subscript(frame: Frame, node: ast.Subscript) -> Value:
         return choice(graph, first, base["True"], base["False"], at)
     if base.op == "cache" or (base.op == "dict" and not base.args):
         return kept_in(frame, base, at)
+    if base.op == "phi" and number in (0, 1) and {each.op for each in base.items[1:]} == {"tuple", "kept"}:
+        yes, no = (each.get(str(number)) or graph.value("part", {"of": each}, number, at) for each in base.items[1:])
+        return choice(graph, base["test"], yes, no, at)
     if number is not None and number >= 0 and base.op in ("call", "part", "item", "module"):
         return graph.value("part", {"of": base}, number, at)
     return graph.value("index", {"input": base, **index}, at=at)

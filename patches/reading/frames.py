@@ -158,11 +158,16 @@ def choice(graph: Graph, test: Value, yes: Value, no: Value, at: Place | None) -
     return graph.value("phi", {"test": test, "yes": yes, "no": no}, at=at)
 
 
+_NEW = {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty"}
+
+
 def is_of_a_cache(effect: Effect) -> bool:
     """Whether all that is done is to keep something in a mapping, or to choose a mode: nothing that shows elsewhere."""
     func, base = effect.value.get("func"), effect.value.get("input")
-    if effect.kind == "setitem":
-        return base is not None and base.op in MAPPINGS
+    if effect.kind == "setitem" and base is not None:
+        made, file = base.bases({"setitem"})[-1] if base.op == "setitem" else base, effect.at.file
+        is_new = made.op in _NEW and made.at is not None and made.at.file is file and not effect.is_own
+        return base.op in MAPPINGS or (is_new and file.function(made.at.node) is file.function(effect.at.node))  # type: ignore[union-attr]
     is_mapping = func is not None and func.op == "attr" and func["of"].op in MAPPINGS
     return is_mapping or effect.kind in ("inference_mode", "no_grad")
 

@@ -19,6 +19,7 @@ BETWEEN = PLAIN | {
     "sub",
     "cast",
     "masked_fill",
+    "setitem",
     "where",
     "phi",
     "index",
@@ -59,13 +60,15 @@ class Masking:
         return {"hides": found.hides_future, "keeps": found.keeps_past, "added": found.adds_to_future_alone}[self.kind]
 
 
-def masked(scores: Value) -> tuple[Value, Masking] | None:
-    """The scores under a mask, and the mask."""
+def masked(scores: Value, rank: int) -> tuple[Value, Masking] | None:
+    """The scores of a rank, which may be 0 where it is not known, under a mask; and the mask."""
     if scores.op in ("add", "masked_fill", "where") and scores.args.keys() - _OPERANDS:
         raise Unread(scores, f"{scores.op} is told more than its operands")
     match scores.op:
         case "masked_fill":
             return scores["input"], _hiding(Masking(scores["mask"], "hides"), scores["value"])
+        case "setitem" if _is_of_last(scores, rank):
+            return scores["input"], _hiding(Masking(scores.items[-2], "hides"), scores["value"])
         case "where":
             for name, other, kind in (("input", "other", "keeps"), ("other", "input", "hides")):
                 if holds_product(scores[name]) and not holds_product(scores[other]):
@@ -76,16 +79,37 @@ def masked(scores: Value) -> tuple[Value, Masking] | None:
                     return scores[name], _added(scores[other])
         case "phi":
             for side, other, is_asked_for in (("yes", "no", True), ("no", "yes", False)):
-                inner = masked(scores[side]) if scores[side].op != "phi" else None
-                if inner is not None and inner[1].condition is None and inner[0].key == scores[other].key:
-                    return inner[0], _at_times(inner[1], scores["test"], is_asked_for)
-            return _choice_of_masks(scores)
+                inner = masked(scores[side], rank) if scores[side].op != "phi" else None
+                if (
+                    inner is not None
+                    and inner[1].condition is None
+                    and _plain(inner[0]).key == _plain(scores[other]).key
+                ):
+                    return scores[other], _at_times(inner[1], scores["test"], is_asked_for)
+            return _choice_of_masks(scores, rank)
     return None
 
 
-def _choice_of_masks(scores: Value) -> tuple[Value, Masking] | None:
+def _plain(value: Value) -> Value:
+    while value.op in PLAIN:
+        value = value["input"]
+    return value
+
+
+def _is_of_last(scores: Value, rank: int) -> bool:
+    """Whether a causal mask says which scores are written to, in their last two dimensions."""
+    *places, mask = scores.items[1:-1]
+    is_whole = [each.op == "slice" and all(bound.is_const(None) for bound in each.items) for each in places]
+    found = causal_mask(mask) if not mask.is_const() and mask.op != "slice" else None
+    if found is None or not (found.hides_future or found.keeps_past):
+        return False
+    own = 2 + found.leading
+    return [each.is_const("...") for each in places] == [True] or (all(is_whole) and len(places) + own == rank)
+
+
+def _choice_of_masks(scores: Value, rank: int) -> tuple[Value, Masking] | None:
     """Scores to which one of two masks is added, one of them nothing: baddbmm with a bias or zeros."""
-    sides = [masked(scores[side]) for side in ("yes", "no")]
+    sides = [masked(scores[side], rank) for side in ("yes", "no")]
     if None in sides or len({inner[0].key for inner in sides if inner is not None}) != 1:
         return None
     (base, yes), (_, no) = sides  # type: ignore[misc]

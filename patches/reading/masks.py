@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .frames import Reading
+from .frames import Effect, Reading
+from .numbers import is_number
 from .small import Small
 from .tensors import Number, Unknown
 from .values import Value
 
-_BUILDERS = {"triu", "tril", "arange", "cumsum", "eye"}
+_BUILDERS = {"triu", "tril", "triu_indices", "tril_indices", "arange", "cumsum", "eye"}
 _NO_MASKS = {
     "matmul",
     "softmax",
@@ -41,6 +42,7 @@ class Mask(NamedTuple):
     lengths: tuple[Value, ...]  # values of which each is how wide it is, the outermost first
     left_out: tuple[Value, ...] = ()  # values of which each is how many rows are left out at the top, if some are
     heights: tuple[Value, ...] = ()  # values of which each is how many are left, if some are left out
+    leading: int = 0  # dimensions of one in front of its rows
 
     @property
     def is_cut(self) -> bool:
@@ -73,6 +75,7 @@ def causal_mask(value: Value) -> Mask | None:
     found: set[tuple[Number, type, Number, type]] = set()
     order: dict[int, int] = {}
     widths: set[int] = set()
+    ranks: set[int] = set()
     lengths = left_out = heights = list(_numbers_in(value))
     is_cut = False
     for chosen in _CHOICES:
@@ -89,6 +92,7 @@ def causal_mask(value: Value) -> Mask | None:
         except (Unknown, ArithmeticError, ValueError, TypeError, IndexError, RecursionError):
             return None
         widths.add(columns)
+        ranks.add(len(tensor.shape))
         is_cut = is_cut or rows != columns
         places = [
             (x, type(x), place % columns > place // columns + columns - rows) for place, x in enumerate(tensor.data)
@@ -100,8 +104,8 @@ def causal_mask(value: Value) -> Mask | None:
     if len(found) != 1 or len(widths) < 3 or not lengths or (is_cut and not [*left_out, *heights]):  # noqa: PLR2004 - or any triangle's
         return None
     high, _, low, _ = found.pop()
-    cut = (tuple(left_out), tuple(heights)) if is_cut else ()
-    return Mask(high, low, tuple(lengths), *cut) if high != low else None
+    cut = (tuple(left_out), tuple(heights)) if is_cut else ((), ())
+    return Mask(high, low, tuple(lengths), *cut, leading=max(ranks) - 2) if high != low else None
 
 
 def _is_number(small: Small, value: Value, number: int) -> bool:
@@ -124,6 +128,8 @@ def _numbers_in(value: Value) -> list[Value]:
     diagonals = [each["diagonal"] for each in value.walk() if "diagonal" in each.args]
     parts = [part for each in diagonals for part in each.walk()]
     cuts = [part for each in value.walk() if each.op == "slice" for part in each.items if part.op != "const"]
+    shifts = [part for each in value.walk() if each.op in ("arange", "add", "sub") for part in each.items]
+    cuts += [part for part in shifts if part.op != "const" and is_number(part)]
     return list({each.key: each for each in (*_sizes_in(value), *parts, *cuts)}.values())
 
 
@@ -142,11 +148,15 @@ def _sizes_in(value: Value) -> list[Value]:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A causal mask that a function builds: the largest expression that is still this mask."""
+    """A causal mask that a function builds: the largest expression that is still this mask, of truth values if any is.
+
+    Of one that is written to a tensor it is what makes that tensor, and the write.
+    """
 
     node: ast.expr
     value: Value
     mask: Mask
+    write: ast.stmt | None = None
 
 
 def built_masks(reading: Reading) -> list[Built]:
@@ -159,10 +169,44 @@ def built_masks(reading: Reading) -> list[Built]:
             mask = causal_mask(value)
             if mask is not None:
                 found[node] = Built(node, value, mask)
+    for write in reading.writes:
+        made = _written_once(reading, write)
+        mask = causal_mask(write.value) if made is not None and _is_built_here(reading, write.value) else None
+        if made is not None and mask is not None:
+            statement = reading.file.statement(write.at.node)
+            inside = [node for node in found if reading.file.statement(node) is statement]
+            if all(found[node].value.key == write.value.key for node in inside):
+                found = {node: each for node, each in found.items() if node not in inside}
+                found[made] = Built(made, write.value, mask, statement)
+    known = {each.value.key for each in found.values() if each.mask.hides_future or each.mask.keeps_past}
+    found = {
+        node: each
+        for node, each in found.items()
+        if each.value.key in known or not any(part.key in known for part in each.value.walk())
+    }
     outermost = [
         built for node, built in found.items() if not any(each in found for each in reading.file.ancestors(node))
     ]
     return sorted(outermost, key=lambda built: (built.node.lineno, built.node.col_offset))
+
+
+def _written_once(reading: Reading, write: Effect) -> ast.expr | None:
+    """What makes a tensor of numbers that is read for nothing but to be written to by a statement of the same block."""
+    base, file = write.value.get("input"), reading.file
+    node = base.at.node if base is not None and base.at is not None else None
+    if not write.is_own or base is None or node not in reading.values or not _is_constant(base):
+        return None
+    second, name = file.statement(write.at.node), node
+    match second:
+        case ast.Assign(targets=[ast.Subscript(value=name)]) | ast.Expr(value=ast.Call(func=ast.Attribute(value=name))):
+            pass
+    match file.statement(node):
+        case ast.Assign(targets=[ast.Name() as target], value=made) as first if made is node:
+            own = {each for each, value in reading.values.items() if value.key == base.key}
+            is_local = target.id not in file.scopes[reading.node].elsewhere and own == {node, target, name}
+            is_next = file.parents[first] is file.parents[second] and (first.end_lineno or 0) < second.lineno
+            return made if is_local and is_next else None
+    return None
 
 
 def _is_built_here(reading: Reading, value: Value) -> bool:
@@ -181,9 +225,22 @@ def other_triangles(reading: Reading, built: Sequence[Built]) -> list[tuple[ast.
         is_new = value.key not in known and (is_triangle or is_compared)
         if is_own and is_new and _is_built_here(reading, value):
             found[node] = _why_not(value)  # type: ignore[index]
+    for write in reading.writes:
+        parts = {each.key for each in write.value.walk()}
+        is_own = write.is_own and write.value.op == "setitem" and _is_built_here(reading, write.value)
+        is_new = write.value.key not in known and not any(mask.value.key in parts for mask in built)
+        if is_own and is_new and causal_mask(write.value) is not None and _is_read(reading, write):
+            why = "it is written to a tensor that is read or set elsewhere too: make it in one place"
+            found[write.at.node] = why  # type: ignore[index]
     return [
         (node, why) for node, why in found.items() if not any(each in found for each in reading.file.ancestors(node))
     ]
+
+
+def _is_read(reading: Reading, write: Effect) -> bool:
+    names = ((node, value) for node, value in reading.values.items() if isinstance(node, ast.Name))
+    loads = (value for node, value in names if isinstance(node.ctx, ast.Load))
+    return any(part.key == write.value.key for value in loads for part in value.walk())
 
 
 def _is_constant(value: Value) -> bool:

@@ -341,6 +341,21 @@ def _t(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
     return _swapped(graph, args["input"], -1, -2, at)
 
 
+def _like(op: str) -> Normal:
+    def made(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | None:
+        """A tensor made as large as another one, whose sizes the code tells."""
+        tensor = args["input"]
+        rank = rank_of(graph, tensor)
+        if rank is None:
+            return None
+        sizes = [size_of(graph, tensor, graph.const(place), at) for place in range(rank)]
+        like = {name: graph.value("attr", {"of": tensor}, name, at) for name in ("dtype", "device")}
+        own = {name: value for name, value in args.items() if name != "input"}
+        return graph.value(op, {"size": graph.group("tuple", sizes), **like, **own}, at=at)
+
+    return made
+
+
 def _moved(device: str) -> Normal:
     def made(graph: Graph, args: dict[str, Value], at: Place | None) -> Value:
         return graph.value("cast", {"input": args["input"], "device": graph.const(device)}, at=at)
@@ -357,9 +372,11 @@ _NORMAL: dict[str, Normal] = {
     "div": _div,
     "einsum": _einsum,
     "exp": _exp,
+    "full_like": _like("full"),
     "is": _is_none(True),
     "isnot": _is_none(False),
     "mT": _turned,
+    "ones_like": _like("ones"),
     "permute": _permute,
     "pow": _pow,
     "rsqrt": _root(-0.5),

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .loops import Turned
-from .tensors import Number, Unknown, broadcast, steps_of
+from .tensors import Evaluator, Number, Tensor, Unknown, broadcast, steps_of
 from .values import Value
 
 
-def places_of(small: Turned, shape: Sequence[int], indices: Sequence[Value]) -> tuple[tuple[int, ...], list[int]]:
+def places_of(small: Evaluator, shape: Sequence[int], indices: Sequence[Value]) -> tuple[tuple[int, ...], list[int]]:
     """What indices make of a shape, and which elements they mean, as torch counts: from the end where negative."""
     picks: list[tuple[str, Any]] = []
-    made = [small.made(each) for each in indices]
-    known = [each[0] if isinstance(each, tuple) and isinstance(each[0], Value) else None for each in made]
-    used = sum(each is None or not (each.is_const(None) or each.is_const("...")) for each in known)
-    for given, each in zip(indices, known, strict=True):
-        if each is not None and each.is_const("..."):
-            picks += [("all", None)] * (len(shape) - used)
-        elif each is not None and each.is_const(None):
-            picks.append(("new", None))
+    for given in indices:
+        made = small.made(given)
+        each = made[0] if isinstance(made, tuple) and isinstance(made[0], Value) else None
+        if each is not None and (each.is_const("...") or each.is_const(None)):
+            picks.append(("new" if each.is_const(None) else "rest", None))
         elif each is not None and each.op == "slice":
             picks.append(("slice", [None if e.is_const(None) else int(small.number(e)) for e in each.items]))
-        elif (
-            (each is not None and each.op == "builtin")
-            or (each is not None and each.op == "slice")
-            or (each is not None and each.op == "call")
-        ):
+        elif each is not None and each.op in ("builtin", "call"):
             raise Unknown(each)
         else:
-            picks.append(("tensor", small.tensor(given)))
-    picks += [("all", None)] * (len(shape) - sum(kind != "new" for kind, _ in picks))
+            tensor = small.operand(given)
+            picks += [("tensor", one) for one in (_marked(tensor) if _is_mask(tensor) else [tensor])]
+    missing = len(shape) - sum(kind not in ("new", "rest") for kind, _ in picks)
+    rest = next((place for place, (kind, _) in enumerate(picks) if kind == "rest"), len(picks))
+    picks[rest : rest + 1] = [("all", None)] * missing
     return _placed(shape, picks)
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return bool(tensor.shape and tensor.data) and tensor.is_bool
+
+
+def _marked(mask: Tensor) -> Iterator[Tensor]:
+    """Where a mask is True: an index for each of its dimensions."""
+    at = [each for each, holds in zip(itertools.product(*map(range, mask.shape)), mask.data, strict=True) if holds]
+    for dim in range(len(mask.shape)):
+        yield Tensor((len(at),), tuple(each[dim] for each in at))
 
 
 def _placed(shape: Sequence[int], picks: Sequence[tuple[str, Any]]) -> tuple[tuple[int, ...], list[int]]:
@@ -79,7 +85,7 @@ def wrapped(number: Number, size: int) -> int:
     return int(number) % size
 
 
-def scattered(small: Turned, shape: Sequence[int], value: Value) -> tuple[tuple[int, ...], list[int]]:
+def scattered(small: Evaluator, shape: Sequence[int], value: Value) -> tuple[tuple[int, ...], list[int]]:
     """The shape of what is scattered to a shape, and the elements that it goes to."""
     index, dim = small.tensor(value["index"]), int(small.number(value["dim"])) % len(shape)
     if len(index.shape) != len(shape):

@@ -19,15 +19,6 @@ def _counted(small: Turned, value: Value) -> Tensor:
     return TENSORS["arange"](small, value)
 
 
-def _indices(small: Turned, value: Value) -> Tensor:
-    """The places of a triangle: a row of rows, and one of columns."""
-    rows, columns = int(small.number(value["row"])), int(small.number(value["col"]))
-    offset = small.option(value, "offset", 0)
-    is_above = value.op == "triu_indices"
-    places = [(i, j) for i in range(rows) for j in range(columns) if (j - i >= offset if is_above else j - i <= offset)]
-    return Tensor((2, len(places)), tuple(place[side] for side in (0, 1) for place in places))
-
-
 def _padded(small: Turned, value: Value) -> Tensor:
     tensor = small.tensor(value["input"])
     amounts = [int(small.number(each)) for each in value["pad"].items]
@@ -103,7 +94,5 @@ PIECES: dict[str, Callable[[Any, Value], Tensor]] = {
     "repeat_interleave": _repeated,
     "select": _selected,
     "stack": _stack,
-    "tril_indices": _indices,
-    "triu_indices": _indices,
     "unfold": _unfolded,
 }

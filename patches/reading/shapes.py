@@ -89,6 +89,10 @@ def size_of(graph: Graph, tensor: Value, dim: Value, at: Place | None) -> Value:
         place %= rank
         if tensor.op in ("view", "reshape") and (given := tensor["size"].items[place]).number != -1:
             return given
+        if tensor.op == "index" and all(
+            each.op == "const" and isinstance(each.number, int) for each in tensor.items[1:]
+        ):
+            return size_of(graph, tensor["input"], graph.const(place + len(tensor.items) - 1), at)
         if tensor.op == "mT" and place >= rank - 2:
             return size_of(graph, tensor["input"], graph.const(2 * rank - 3 - place), at)
         if tensor.op == "permute":

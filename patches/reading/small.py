@@ -24,6 +24,10 @@ class Small:
         self._lengths: dict[int, int] = {}
         self._known: dict[int, Tensor] = {}
 
+    def made(self, value: Value) -> object:
+        """What a value is here: itself, and in no turn."""
+        return value, None
+
     def number(self, value: Value) -> Number:
         """A Python number; what is none is a length that the code does not tell."""
         made = self._number(value)

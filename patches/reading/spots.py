@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from .elements import TENSORS
 from .loops import Impossible, Turned
 from .numbers import is_number
-from .picks import places_of, scattered
+from .picks import scattered
 from .pieces import PIECES
 from .tensors import ELEMENTWISE, Number, Tensor, Unknown, broadcast, permuted
 from .values import Value
@@ -272,12 +272,6 @@ def _where(small: Spotted, value: Value) -> Tensor:
     return Tensor(shape, tuple(HIDDEN if marked and not _is_marked(x) and x <= LOWEST else x for x in chosen))
 
 
-def _picked(small: Spotted, value: Value) -> Tensor:
-    tensor = small.tensor(value["input"])
-    shape, places = places_of(small, tensor.shape, [each for name, each in value.args.items() if name != "input"])
-    return Tensor(shape, tuple(tensor.data[place] for place in places))
-
-
 def _converted(small: Spotted, value: Value) -> Tensor:
     tensor = small.tensor(value["input"])
     is_known = "dtype" in value.args and value["dtype"].op in ("global", "builtin")
@@ -286,22 +280,6 @@ def _converted(small: Spotted, value: Value) -> Tensor:
 
 def _same(small: Spotted, value: Value) -> Tensor:
     return small.tensor(value["input"])
-
-
-def _changed(small: Spotted, value: Value) -> Tensor:
-    """A tensor of numbers once some of its elements are set: a mask, say."""
-    tensor = small.tensor(value["input"])
-    indices = [each for name, each in value.args.items() if name.isdigit()]
-    new = small.tensor(value["value"])
-    if len(indices) == 1 and (mask := _as_mask(small, indices[0])) is not None and mask.shape == tensor.shape:
-        if len(new.data) != 1:
-            raise Unknown(value)
-        return Tensor(tensor.shape, tuple(new.data[0] if m else x for x, m in zip(tensor.data, mask.data, strict=True)))
-    shape, places = places_of(small, tensor.shape, indices)
-    data = list(tensor.data)
-    for place, element in zip(places, broadcast(new, Tensor(shape, tuple(places)))[1][0], strict=True):
-        data[place] = element
-    return Tensor(tensor.shape, tuple(data))
 
 
 def _scattered(small: Spotted, value: Value) -> Tensor:
@@ -316,27 +294,18 @@ def _scattered(small: Spotted, value: Value) -> Tensor:
     return Tensor(tensor.shape, tuple(data))
 
 
-def _as_mask(small: Spotted, index: Value) -> Tensor | None:
-    if index.op in ("slice", "const"):
-        return None
-    tensor = small.tensor(index)
-    return tensor if tensor.is_bool and tensor.data else None
-
-
 _OPERATIONS: dict[str, Callable[[Any, Value], Tensor]] = {
-    **{name: function for name, function in TENSORS.items() if name not in ("phi", "kept")},
+    **{name: function for name, function in TENSORS.items() if name not in ("phi", "kept", "part")},
     **{name: _mixed(name) for name in ELEMENTWISE if name not in ("min", "max")},
     **PIECES,
     "cast": _converted,
     "dropout": _same,
     "einsum": _einsum,
-    "index": _picked,
     "linear": _same,
     "masked_fill": _masked,
     "matmul": _matmul,
     "scatter": _scattered,
     "scatter_add": _scattered,
-    "setitem": _changed,
     "softmax": _softmax,
     "where": _where,
 }

@@ -371,3 +371,115 @@ def attend(q, k, v):
 def test_near_misses_are_refused(tree_of, refusal, old, new, reason):
     assert old in ATTENTION
     assert reason in refusal(tree_of(ATTENTION.replace(old, new)), "task-9")
+
+
+HIDDEN = '            scores = scores.masked_fill(future, float("-inf"))\n'
+IN_PLACE = {
+    "a method": '            scores.masked_fill_(future, float("-inf"))\n',
+    "an index": '            scores[..., future] = float("-inf")\n',
+    "an index behind whole dimensions": "            scores = scores.clone()\n            scores[:, :, future] = -torch.inf\n",
+}
+
+
+@pytest.mark.parametrize("hiding", [pytest.param(lines, id=name) for name, lines in IN_PLACE.items()])
+def test_what_hides_in_place_goes_with_the_scores(tree_of, after, hiding):
+    scores = SCORES.replace(" / math.sqrt(D)", "\n        scores /= math.sqrt(D)")
+    kept = after(tree_of(ATTENTION.replace(HIDDEN, hiding).replace(SCORES, scores)), "task-9")
+    alone = after(
+        tree_of(ATTENTION.replace(HIDDEN, hiding).replace(SCORES, scores).replace(RETURN, RETURN[:19] + "\n")), "task-9"
+    )
+    assert "out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout_p)\n" in kept
+    moved = (scores + MASK.replace(HIDDEN, hiding) + WEIGHTS).replace("\n        ", "\n                ")
+    assert f"        if self.logging:\n            with torch.no_grad():\n        {moved.rstrip(' ')}" in kept
+    assert "scores" not in alone
+
+
+@pytest.mark.parametrize(
+    "hiding",
+    [
+        pytest.param('            scores[:, future] = float("-inf")\n', id="other dimensions"),
+        pytest.param('            scores[:, :1, future] = float("-inf")\n', id="a part of them"),
+        pytest.param('            scores[..., future.T] = float("-inf")\n', id="the past"),
+    ],
+)
+def test_what_hides_something_else_in_place_is_refused(tree_of, refusal, hiding):
+    assert "a condition changes more than a mask" in refusal(tree_of(ATTENTION.replace(HIDDEN, hiding)), "task-9")
+
+
+def test_heads_that_are_one_dimension_in_the_product_are_taken_apart(tree_of, after):
+    flat = "        a, b = q.reshape(B * H, T, D), k.reshape(B * H, -1, D)\n"
+    scores = "        scores = torch.bmm(a, b.transpose(1, 2)).view(B, H, T, -1) / math.sqrt(D)\n"
+    text = after(tree_of(ATTENTION.replace(SCORES, flat + scores)), "task-9")
+    assert "a.unflatten(0, (B, H)), b.unflatten(0, (B, H)), v, is_causal=causal and T > 1" in text
+
+
+@pytest.mark.parametrize(
+    "sizes", [pytest.param("B, H, D, -1", id="rows"), pytest.param("B, H, T, 2 * T", id="columns"), "-1, H, T, T"]
+)
+def test_products_that_are_laid_out_otherwise_are_refused(tree_of, refusal, sizes):
+    flat = "        a, b = q.reshape(B * H, T, D), k.reshape(B * H, T, D)\n"
+    scores = f"        scores = torch.bmm(a, b.transpose(1, 2)).view({sizes}) / math.sqrt(D)\n"
+    assert "view is done to them" in refusal(tree_of(ATTENTION.replace(SCORES, flat + scores)), "task-9")
+
+
+def test_a_mask_out_of_a_cache_of_pairs_is_asked_for_and_goes_with_the_map(tree_of, after):
+    cache = """\
+KEPT = {}
+
+
+def future_of(length, device):
+    entry = KEPT.get((length, device))
+    if entry is None or entry[0]._version != entry[1]:
+        mask = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+        entry = KEPT[length, device] = (mask, mask._version)
+    return entry[0]
+
+
+class Attention"""
+    mask = "        future = future_of(T, q.device) if causal else None\n"
+    scores = "        if future is not None:\n" + HIDDEN
+    text = after(tree_of(ATTENTION.replace("class Attention", cache).replace(MASK, mask + scores)), "task-9")
+    assert "F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout_p)" in text
+    assert f"            with torch.no_grad():\n        {SCORES}        {mask}" in text
+
+
+def test_a_map_that_is_kept_where_there_is_a_place_for_it(tree_of, after):
+    kept = "        seen = [] if self.logging else None\n        self.calls.append(T)\n"
+    returned = "        self.calls.append(T)\n        if seen is not None:\n            seen.append(weights.detach())\n        return out\n"
+    text = after(tree_of(ATTENTION.replace(SCORES, kept + SCORES).replace(RETURN, returned)), "task-9")
+    assert "        if seen is not None:\n            with torch.no_grad():\n                scores = q @" in text
+
+
+def test_attention_of_a_mixin_drops_as_the_class_that_it_is_mixed_in_says(tree_of, after):
+    mixin, setup = ATTENTION.split("    def __init__")
+    setup, forward = setup.split("    def forward")
+    text = mixin.replace("(nn.Module)", "") + "    def forward" + forward
+    text += "\n\nclass Mixed(Attention, nn.Module):\n    def __init__" + setup
+    made = after(tree_of(text), "task-9")
+    assert "dropout_p = self.dropout.p if self.dropout.training else 0.0" in made
+
+
+def test_attention_of_a_mixin_of_two_classes_is_named(tree_of, refusal):
+    mixin, setup = ATTENTION.split("    def __init__")
+    setup, forward = setup.split("    def forward")
+    text = mixin.replace("(nn.Module)", "") + "    def forward" + forward
+    for name in ("One", "Other"):
+        text += f"\n\nclass {name}(Attention, nn.Module):\n    def __init__" + setup
+    assert "besides dropout" in refusal(tree_of(text), "task-9")
+
+
+def test_a_mask_that_a_helper_writes_to_a_tensor_of_its_own_goes_with_the_map(tree_of, after):
+    helper = """\
+def future_of(length, device):
+    mask = torch.zeros(length, length, dtype=torch.bool, device=device)
+    rows, columns = torch.triu_indices(length, length, 1, device=device)
+    mask[rows, columns] = True
+    return mask
+
+
+class Attention"""
+    made = "torch.triu(torch.ones(T, T, dtype=torch.bool, device=q.device), diagonal=1)"
+    text = ATTENTION.replace("class Attention", helper).replace(made, "future_of(T, q.device)")
+    assert f"            with torch.no_grad():\n        {SCORES}                if causal:\n" in after(
+        tree_of(text), "task-9"
+    )

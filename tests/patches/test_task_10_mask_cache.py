@@ -371,3 +371,122 @@ def test_on_the_baseline(tree, patched):
     assert (before.count("torch.triu("), after.count("torch.triu(")) == (2, 1)
     assert "future = get_tri_mask(T, q.device)" in after
     assert "future = get_tri_mask(width, q.device)" in after
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        pytest.param(
+            """\
+        mask = torch.zeros(T, T, dtype=torch.bool, device=x.device)
+        rows, columns = torch.triu_indices(T, T, offset=1, device=x.device)
+        mask[rows, columns] = True
+""",
+            "        mask = get_tri_mask(T, x.device)\n        return mask\n",
+            id="by the indices of a triangle",
+        ),
+        pytest.param(
+            """\
+        mask = torch.ones(T, T, dtype=torch.bool, device=x.device)
+        mask.triu_(1)
+""",
+            "        mask = get_tri_mask(T, x.device)\n        return mask\n",
+            id="in place",
+        ),
+        pytest.param(
+            """\
+        seen = torch.zeros(T, T, dtype=torch.bool, device=x.device)
+        index = torch.tril_indices(T, T, device=x.device)
+        seen[index[0], index[1]] = True
+        mask = ~seen
+""",
+            "        mask = get_tri_mask(T, x.device)\n        return mask\n",
+            id="what may be seen, turned over",
+        ),
+        pytest.param(
+            """\
+        mask = torch.zeros(T, T, device=x.device)
+        mask.masked_fill_(torch.ones(T, T, device=x.device).triu(1) > 0, -1e9)
+""",
+            "        mask.masked_fill_(get_tri_mask(T, x.device), -1e9)\n        return mask\n",
+            id="by another mask",
+        ),
+        pytest.param(
+            """\
+        mask = torch.zeros(T, T, device=x.device)
+        mask[torch.ones(T, T, device=x.device).tril() == 0] = float("-inf")
+""",
+            '        mask[get_tri_mask(T, x.device)] = float("-inf")\n        return mask\n',
+            id="by another mask as an index",
+        ),
+    ],
+)
+def test_a_mask_that_is_written_to_a_tensor_just_made(model_of, lines, expected):
+    assert expected in after(model_of(HEADER + lines + "        return mask\n"))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param("other = mask\n        mask[rows, columns] = True\n        mask = other", id="another name"),
+        pytest.param("if x.any():\n            mask[rows, columns] = True", id="a condition"),
+        pytest.param("mask[rows, columns] = True\n        mask[0] = True", id="written to again"),
+    ],
+)
+def test_a_mask_that_is_written_where_it_may_show_elsewhere_is_named(model_of, lines):
+    head = """\
+        mask = torch.zeros(T, T, dtype=torch.bool, device=x.device)
+        rows, columns = torch.triu_indices(T, T, offset=1, device=x.device)
+"""
+    (found,) = status(open_tree(model_of(HEADER + f"{head}        {lines}\n        return mask\n")), [TASK])
+    assert [(each.state, bool(each.edits)) for each in found.findings] == [(State.UNRECOGNISED, False)]
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        pytest.param(
+            "torch.where(at[:, None] >= at[None, :], 0.0, float('-inf'))",
+            "torch.where(~get_tri_mask(T, x.device), 0.0, float('-inf'))",
+            id="a bias chosen by a comparison",
+        ),
+        pytest.param(
+            "torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1).float() * -1e9",
+            "get_tri_mask(T, x.device).float() * -1e9",
+            id="a mask made a bias",
+        ),
+        pytest.param(
+            "(1.0 - torch.ones(T, T, device=x.device).tril()) * -1e9",
+            "torch.zeros(T, T, device=x.device).masked_fill(get_tri_mask(T, x.device), -1000000000.0)",
+            id="a bias by arithmetic",
+        ),
+        pytest.param(
+            "x.new_full((T, T), float('-inf')).triu(1)",
+            'torch.zeros(T, T, dtype=x.dtype, device=x.device).masked_fill(get_tri_mask(T, x.device), float("-inf"))',
+            id="a bias of another tensor's dtype",
+        ),
+        pytest.param(
+            "torch.ones(1, 1, T, T, device=x.device).tril() == 0",
+            "get_tri_mask(T, x.device)[None, None]",
+            id="dimensions of one in front",
+        ),
+        pytest.param(
+            "torch.arange(T + B, device=x.device) > torch.arange(B, T + B, device=x.device).unsqueeze(1)",
+            "get_tri_mask(T + B, x.device)[B:]",
+            id="queries from some on",
+        ),
+        pytest.param(
+            "torch.arange(T + B, device=x.device) > (torch.arange(T, device=x.device) + B).unsqueeze(1)",
+            "get_tri_mask(T + B, x.device)[B:]",
+            id="queries that are moved",
+        ),
+    ],
+)
+def test_the_boolean_part_of_a_bias_is_kept_and_its_shape(model_of, before, expected):
+    at = "        at, B = torch.arange(T, device=x.device), x.size(0)\n"
+    assert f"        return {expected}\n" in after(model_of(HEADER + f"{at}        return {before}\n"))
+
+
+def test_a_mask_as_large_as_scores_of_one_length(model_of):
+    lines = "        B, T, C = x.shape\n        scores = x @ x.mT\n        return torch.ones_like(scores[0], dtype=torch.bool).triu(1)\n"
+    assert "        return get_tri_mask(T, scores[0].device)\n" in after(model_of(HEADER + lines))

@@ -291,7 +291,7 @@ def mask_where_bias(tree: Path) -> None:
         """\
 if causal:
     at = torch.arange(T, device=q.device)
-    scores = scores + torch.where(at[:, None] >= at[None, :], 0.0, float("-inf"))
+    scores = scores + torch.where(at[:, None] >= at[None, :], 0.0, float("-inf")).to(scores.dtype)
 """,
         MODEL,
     )
