@@ -24,12 +24,12 @@ class Tree:
     """A BitTransformerLM tree that this process has on its path."""
 
     def __init__(self, path: Path, seconds: float = 0.0, driving: dict[str, Any] | None = None) -> None:
-        self.path = path
+        given = driving or {"roots": [""], "seams": None}
+        self.path = path if given["seams"] else path / given["roots"][0]  # ours may stand in a folder, src/ say
         self.seconds = seconds  # of processor time that a check may fill with random points
-        given = driving or {}
-        sys.path[:0] = [str(path / root) for root in reversed(given.get("roots", [""]))]
+        sys.path[:0] = [str(path / root) for root in reversed(given["roots"])]
         self.states: dict[str, str] = given.get("states", {})  # of the tasks that bring an option, if the loop lacks it
-        self.seams = Seams(path, given.get("seams"))
+        self.seams = Seams(path, given["seams"])
 
     def module(self, name: str) -> ModuleType:
         """Import one of the tree's modules: `model`, `training`, ... Raises MissingSeam where it has none so called."""
