@@ -7,6 +7,7 @@ is no UTF-8.
 from __future__ import annotations
 
 import ast
+import copy
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from .playing.grids import Grid
 from .playing.kinds import Function as Func
 from .playing.kinds import Raised, Scope, Stuck
 from .playing.texts import Machine
+from .reads import reads_of_attribute
 from .updates import calls_of
 
 BITS = 9  # of a byte: most significant first, and one that makes the number of ones even
@@ -95,10 +97,7 @@ def rows_of_texts(code: Code, starts: Sequence[File]) -> Iterator[Rows | Miss]:
         made = found[function] = _made_in(code, file, function, owner)
         is_open = isinstance(made, Miss) and not made.is_sure
         if is_open and isinstance(function, Function) and depth < _MOST_CALLERS:
-            for reading, _ in calls_of(code, function):
-                caller = reading.node
-                if isinstance(caller, Function):
-                    pending.append((reading.file, caller, reading.owner, depth + 1))
+            pending += [(*each, depth + 1) for each in _callers(code, function)]
     sites = {function for function, each in found.items() if isinstance(each, Rows)}
     made_of = {each.function for each in found.values() if isinstance(each, Rows)}
     for function, each in found.items():
@@ -114,11 +113,21 @@ def _opening(file: File) -> Iterator[tuple[Function | ast.Module, ast.ClassDef |
         yield each, file.owner(each) if isinstance(each, Function) else None
 
 
+def _callers(code: Code, function: Function) -> list[tuple[File, Function, ast.ClassDef | None]]:
+    """The functions that call one, or that ask for a property which it is."""
+    sites = [(reading.file, call) for reading, call in calls_of(code, function)]
+    home = code.home(function)
+    if home is not None and home.owner(function) is not None and not sites:
+        sites = [*reads_of_attribute(code, home, home.owner(function), function.name)]  # type: ignore[list-item]
+    callers = [(file, file.function(node)) for file, node in sites]
+    return [(file, each, file.owner(each)) for file, each in callers if each is not None]
+
+
 def _leads_to(code: Code, function: ast.AST, made_of: set[Function], depth: int = 0) -> bool:
     """Whether a function is called on the way to rows that were found: then it is a part of what makes them."""
     if function in made_of or depth > _MOST_CALLERS or not isinstance(function, Function):
         return function in made_of
-    return any(_leads_to(code, reading.node, made_of, depth + 1) for reading, _ in calls_of(code, function))
+    return any(_leads_to(code, caller, made_of, depth + 1) for _, caller, _ in _callers(code, function))
 
 
 def _called(machine: Machine, node: ast.expr) -> set[ast.AST]:
@@ -145,7 +154,7 @@ def _run(
 ) -> tuple[Machine, Stuck | Raised | None]:
     machine = Machine(code, raw, numbers)
     machine.stops = lambda value: _is_rows(value, raw)
-    machine.returned = lambda func, value: machine.encoders.append(func.path) if _is_bits(value) else None
+    machine.returned = lambda func, value: machine.encoders.append(func.path) if _is_bits(_listed(value)) else None
     try:
         machine.run(*function)
     except (Stuck, Raised) as trouble:
@@ -261,6 +270,11 @@ def _is_pathlike(code: Code, file: File, function: Function, value: Any) -> bool
     frame = code.module(file.path)
     known = [frame.expr(each) for each in hints if each is not None]
     return value.is_path or any(each.op == "global" and each.data == "pathlib.Path" for each in known)
+
+
+def _listed(value: Any) -> Any:
+    """What a generator gives, which stays as it is."""
+    return list(copy.copy(value)) if isinstance(value, type(iter([]))) else value
 
 
 def _is_bits(value: Any) -> bool:

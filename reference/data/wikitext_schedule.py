@@ -43,6 +43,8 @@ class BitRows(Dataset):
     takes its name, or its removal, changes nothing here. Slices are views, of the same map.
     """
 
+    ndim, dtype = 2, torch.long  # as a tensor's
+
     def __init__(self, file: Path, packed: mmap.mmap, length: int, rows: range, num_workers: int = 2) -> None:
         self.file = file
         self.packed = packed
@@ -84,6 +86,10 @@ class BitRows(Dataset):
     def size(self, dim: int | None = None) -> tuple[int, int] | int:
         """The shape, or one of its sizes, as a TensorDataset asks for it."""
         return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """The number of axes, as a tensor's."""
+        return len(self.shape)
 
     def __len__(self) -> int:
         return len(self.rows)

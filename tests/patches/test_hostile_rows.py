@@ -76,6 +76,23 @@ class Corpus:
 def load(path, n):
     return Corpus(path, n).rows()
 """,
+    "property of a class": """
+class Corpus:
+    def __init__(self, path):
+        self.path = Path(path)
+
+    @functools.cached_property
+    def bits(self):
+        with self.path.open(encoding="utf-8", newline="") as lines:
+            return [bit for line in lines for bit in text_to_bits(line)]
+
+    def rows(self, n):
+        return bits_to_rows(self.bits, n)
+
+
+def load(path, n):
+    return Corpus(path).rows(n)
+""",
     "array of numpy's": """
 def load(path, n):
     bits = np.array(text_to_bits(Path(path).read_text(encoding="utf-8")), dtype=np.int64)
