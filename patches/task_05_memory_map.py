@@ -71,7 +71,11 @@ def gives(kind: str, how: str, name: str) -> str | None:
             return "batches"
         case (("rows" | "few"), "method", ("size" | "dim")) | ("few", "method", "to"):
             return DONE
-        case (("rows" | "few"), "attribute", ("shape" | "ndim" | "dtype")) | (_, ("index" | "loop"), _):
+        case (
+            (("rows" | "few"), "some", _)
+            | (("rows" | "few"), "attribute", ("shape" | "ndim" | "dtype"))
+            | (_, ("index" | "loop"), _)
+        ):
             return DONE
         case _, "call", ("next" | "isinstance"):
             return None

@@ -211,10 +211,10 @@ def _indexed(code: Code, file: File, node: ast.Subscript, kind: str, gives: Aske
         if inner:
             yield At(file, node, inner if not isinstance(index, ast.Slice) else f"({ANY}){inner}")
         return
-    how = "index" if _is_number(code, file, index) else "indices"
+    how = "index" if _is_number(code, file, index) else "places" if isinstance(index, ast.Tuple) else "some"
     if isinstance(index, ast.Slice):
         is_open = index.lower is None or index.upper is None or _is_negative(index.lower) or _is_negative(index.upper)
-        how = "indices" if index.step is not None else "slice" if is_open else "few"
+        how = "slice" if is_open or index.step is not None else "few"
     yield from _given(gives, kind, how, "", file, node, node)
 
 

@@ -311,6 +311,7 @@ def evaluate(rows: Tensor):
         pytest.param("parts = rows.split(8)\n    return [*chain(parts, repeat(parts[-1], 2))]", id="repeated"),
         pytest.param("return [*rows[:4], *rows[4:]][0].sum()", id="rows in a list"),
         pytest.param("batch = rows[0:4]\n    batch = batch.to('cpu')\n    return batch.sum()", id="set anew"),
+        pytest.param("return [rows[at] for at in torch.randperm(len(rows)).split(4)]", id="drawn by places"),
         pytest.param(PASSED_ON, id="handed on by what others hand tensors on"),
         pytest.param(
             "return [print(rows) for rows in rows.split(4)]\n\n\ndef of(rows):\n    return rows.sum()", id="name"
