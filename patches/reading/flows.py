@@ -27,6 +27,7 @@ _TAKING = {"pop", "popleft", "popright", "get", "setdefault", "__getitem__"}  # 
 _CARRYING = {"list", "tuple", "set", "frozenset", "dict", "sorted", "reversed", "iter", "filter"}
 _LOOKING = {"len", "print", "bool", "id", "repr", "str", "type", "isinstance", "any", "all"}
 _NUMBERING = {"enumerate", "zip"}
+_LOOPS = (ast.For, ast.While, ast.ListComp, ast.GeneratorExp)
 _HARMLESS = (ast.Expr, ast.FormattedValue, ast.If, ast.While, ast.Assert, ast.Delete, ast.Await)
 
 
@@ -211,7 +212,8 @@ def _indexed(code: Code, file: File, node: ast.Subscript, kind: str, gives: Aske
         if inner:
             yield At(file, node, inner if not isinstance(index, ast.Slice) else f"({ANY}){inner}")
         return
-    how = "index" if _is_number(code, file, index) else "places" if isinstance(index, ast.Tuple) else "some"
+    is_turn = any(isinstance(each, _LOOPS) for each in file.ancestors(node)) and not isinstance(index, ast.Tuple)
+    how = "index" if _is_number(code, file, index) else "some" if is_turn else "indices"
     if isinstance(index, ast.Slice):
         is_open = index.lower is None or index.upper is None or _is_negative(index.lower) or _is_negative(index.upper)
         how = "slice" if is_open or index.step is not None else "few"

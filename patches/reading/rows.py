@@ -10,7 +10,7 @@ import ast
 import copy
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ from .playing.disk import FilePath, Given
 from .playing.grids import Grid
 from .playing.kinds import Function as Func
 from .playing.kinds import Raised, Scope, Stuck
-from .playing.texts import Machine
+from .playing.texts import LARGE, Machine
 from .reads import reads_of_attribute
 from .updates import calls_of
 
@@ -30,7 +30,9 @@ OPENING = ("open", "read_text", "read_bytes")
 _MOST_CALLERS = 3  # of callers, from what opens a file to what makes its rows
 _TEXT = "\ufeffAb\n\n  é\u2028x \x0cz\t\n\nñ日本𝄞 end. The quick brown fox\n"
 _TAIL, _FULL = 385, 384  # bytes: rows of 2, 3, 4, 8, 64 and 128 bytes leave a tail, or none
-_LENGTHS = ((18, 27, 36, 72), (27, 18, 72, 36))  # bits of a row that is given
+_LENGTHS = ((18, 27, 36, 72), (27, 18, 72, 36), (9, 18, 27, 36))  # bits of a row that is given
+SMALL = 67  # for large numbers that are written out, so that what they limit is seen on a short text
+_WORD = 24
 _PLAIN = (ast.Name, ast.Attribute, ast.Constant)
 
 
@@ -79,6 +81,13 @@ def sample(size: int, *, is_text: bool = True) -> bytes:
     text = (_TEXT * 9).encode()[: size - 12].decode(errors="ignore").encode()
     end = b"ab" + (b"c" if size % 2 else b"\n")  # with space at the end of some, and none behind the others
     return (text + b"so it ends here" * 4)[: size - 3] + (end if is_text else b"a\xffc")
+
+
+def probe(words: Collection[str]) -> bytes:
+    """A text with more lines and rows than any number that counts is written out for, and what the code asks for."""
+    plain = sorted(each for each in words if len(each) <= _WORD and each.isprintable())[:_WORD]
+    lines = [line for word in plain for line in (word, f"{word}x", f"x {word} x", f"x{word}")]
+    return "\n".join([*lines, "12", "AB", "ab", "x" * 4 * SMALL, *[""] * LARGE, _TEXT + "end"]).encode()
 
 
 def bits_of(raw: bytes) -> list[int]:
@@ -150,9 +159,14 @@ def _is_rows(value: Any, raw: bytes) -> bool:
 
 
 def _run(
-    code: Code, function: tuple[File, Function | ast.Module, ast.ClassDef | None], raw: bytes, numbers: Sequence[int]
+    code: Code,
+    function: tuple[File, Function | ast.Module, ast.ClassDef | None],
+    raw: bytes,
+    numbers: Sequence[int],
+    most_written: int = 0,
 ) -> tuple[Machine, Stuck | Raised | None]:
     machine = Machine(code, raw, numbers)
+    machine.most_written = most_written
     machine.stops = lambda value: _is_rows(value, raw)
     machine.returned = lambda func, value: machine.encoders.append(func.path) if _is_bits(_listed(value)) else None
     try:
@@ -166,9 +180,14 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     where = (file, function, owner)
     tail, full = sample(_TAIL), sample(_FULL)
     machine, trouble = _run(code, where, tail, _LENGTHS[0])
-    node = _last(machine, tail)
-    if node is None:
+    nodes = _all_rows(machine, tail)
+    if not nodes:
         return _miss(file, machine, trouble)
+    wide = probe(machine.words)
+    probed, _ = _run(code, where, wide, _LENGTHS[2], SMALL)
+    node = next((each for each in reversed(nodes) if _is_rows(_value(probed, each), wide)), None)
+    if node is None:
+        return Miss(file, nodes[-1], "of a longer text, or one with what is asked for here, they are not all bits")
     made = _value(machine, node)
     if made.dtype != "int64":
         return Miss(file, node, f"they are of dtype {made.dtype}, expected torch.long")
@@ -193,10 +212,9 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     return Rows(file, function, node, path[0], is_path, length[0], machine, home)
 
 
-def _last(machine: Machine, raw: bytes) -> ast.expr | None:
+def _all_rows(machine: Machine, raw: bytes) -> list[ast.expr]:
     own = machine.own.items()
-    nodes = [node for node, (value, _) in own if not isinstance(node, ast.Name) and _is_rows(value, raw)]
-    return nodes[-1] if nodes else None  # type: ignore[return-value]
+    return [node for node, (value, _) in own if not isinstance(node, ast.Name) and _is_rows(value, raw)]  # type: ignore[misc]
 
 
 def _value(machine: Machine, node: ast.AST) -> Any:
