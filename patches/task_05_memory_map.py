@@ -69,13 +69,9 @@ def gives(kind: str, how: str, name: str) -> str | None:
             return "few" if how == "few" else kind
         case (("rows" | "few"), "method", "split"):
             return "batches"
-        case (("rows" | "few"), "method", ("size" | "dim")) | ("few", "method", "to"):
+        case ("few", "method", "to") | (_, ("index" | "loop"), _):
             return DONE
-        case (
-            (("rows" | "few"), "some", _)
-            | (("rows" | "few"), "attribute", ("shape" | "ndim" | "dtype"))
-            | (_, ("index" | "loop"), _)
-        ):
+        case (("rows" | "few"), ("some" | "method" | "attribute"), ("" | "size" | "dim" | "shape" | "ndim" | "dtype")):
             return DONE
         case _, "call", ("next" | "isinstance"):
             return None
