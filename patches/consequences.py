@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from .reading.files import File, Files, Function
 from .reading.names import Scope, parameters
-from .reading.nodes import walk
+from .reading.nodes import at_once, walk
 from .reading.updates import calls_of
 from .task import Site
 from .tree import SourceTree
@@ -35,6 +35,10 @@ def broken(before: SourceTree, after: SourceTree) -> Iterator[Site]:
         for name, node in _unbound(new):
             if name not in known:
                 yield source.site(node, f"use of {name}, which nothing binds here")
+        known = {name for name, _ in _too_early(old)}
+        for name, node in _too_early(new):
+            if name not in known:
+                yield source.site(node, f"use of {name} before it is defined")
         for dotted, name, statement in _imports(new):
             if (dotted, name) not in {each[:2] for each in _imports(old)} and not _is_found(now, new, dotted, name):
                 yield source.site(statement, f"import of {name} from {dotted}, which is not there")
@@ -63,6 +67,26 @@ def _unbound(file: File) -> Sequence[tuple[str, ast.Name]]:
             is_open = scope.is_open or scope.owner(node.id) is not None
             if not is_open and node.id not in file.scope.bound and node.id not in _OF_MODULES:
                 found.append((node.id, node))
+    return found
+
+
+@lru_cache(maxsize=512)
+def _too_early(file: File) -> Sequence[tuple[str, ast.Name]]:
+    """The names that a module asks for as it is imported, and binds only further down."""
+    found = list[tuple[str, ast.Name]]()
+    lines = {each: line for line, top in enumerate(file.module.body) for each in walk(top)}
+    is_late = "annotations" in file.scope.bound  # imported from __future__
+    hints = {
+        h for each in walk(file.module) for h in (getattr(each, "annotation", 0), getattr(each, "returns", 0)) if h
+    }
+    unread = {each for hint in hints if is_late for each in walk(hint)}
+    for line, top in enumerate(file.module.body):
+        for node in at_once(top):
+            bound = file.scope.bound.get(node.id, ()) if isinstance(node, ast.Name) and node not in unread else ()
+            if isinstance(node, ast.Name) and bound and all(lines.get(each, -1) > line for each in bound):
+                is_known = file.scope.is_open or hasattr(builtins, node.id)
+                if not is_known and _scope(file, node).owner(node.id) is file.scope:
+                    found.append((node.id, node))
     return found
 
 

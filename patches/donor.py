@@ -6,6 +6,7 @@ tasks are applied leaves no trace.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
@@ -16,6 +17,7 @@ from .imports import TakenError, import_edits, is_import, opens
 from .names import globals_of
 from .places import read_bytes
 from .ranks import REFERENCE
+from .reading.nodes import at_once
 from .source import Source
 from .task import Edit, Finding, mend, mended, near_miss
 
@@ -175,6 +177,10 @@ def _definition_edits(target: Source, given: Source, wanted: Sequence[str]) -> I
             place = _without_neighbours(target, new)
             is_next = place in inserted and not isinstance(new, _DEFINED)  # constants of one task stand together
             new = new if is_next else _set_off(new, 2 if isinstance(new, _DEFINED) else 1)
+        used = {each.id for each in at_once(ast.parse(given.code(new))) if isinstance(each, ast.Name)}
+        needed = [(_definition(target, each), True) for each in used if is_defined(target, each)]
+        needed += [each for each, nodes in inserted.items() if used & {n for node in nodes for n in _names_of(node)}]
+        place = max([place, *needed], key=lambda each: (target.order[each[0]], each[1]))
         inserted.setdefault(place, []).append(new)
     for (anchor, behind), nodes in inserted.items():
         yield Edit(target, anchor, neighbours(target, nodes, behind))

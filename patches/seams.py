@@ -56,8 +56,9 @@ def driving(tree: SourceTree, tasks: Sequence[Task]) -> dict[str, Any] | None:
 
     Of a task whose option the loop does not have it says in which state the tree is, as far as its source tells.
     """
-    if _is_ours(tree):
-        return None
+    root = _root_of_ours(tree)
+    if root is not None:
+        return {"seams": None, "roots": [root], "states": {}} if root else None
     every = seams(tree)
     update = next(each for each in every if each.name == "update")
     lacking = [task for task in tasks if task.number in OPTIONS and OPTIONS[task.number] not in update.options]
@@ -69,13 +70,13 @@ def driving(tree: SourceTree, tasks: Sequence[Task]) -> dict[str, Any] | None:
     }
 
 
-def _is_ours(tree: SourceTree) -> bool:
-    """Whether what stands where we have our model, loop and gate is called in our words."""
-    for name, where in STANDARD.items():
-        seam = _named(tree, name, where) if name not in tree.settings.seams else None
-        if seam is None or not seam.is_plain:
-            return False
-    return True
+def _root_of_ours(tree: SourceTree) -> str | None:
+    """The folder in which our model, loop and gate stand where we have them, called in our words; None of others."""
+    found = {name: _named(tree, name, where) for name, where in STANDARD.items() if name not in tree.settings.seams}
+    if len(found) < len(STANDARD) or not all(each is not None and each.is_plain for each in found.values()):
+        return None
+    roots = {root_of(tree, each.site.path) for each in found.values() if each is not None and each.site is not None}
+    return roots.pop() if len(roots) == 1 else None
 
 
 def _seam(tree: SourceTree, name: str, find: Callable[[SourceTree], Seam | None]) -> Seam:

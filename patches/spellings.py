@@ -44,6 +44,11 @@ LOOP = {
     "forward_kwargs": ("model_kwargs", "forward_args"),
     "log": ("verbose",),
 }
+COMMAND = {
+    "data": ("text", "texts", "corpus", "input", "inputs", "file", "files", "path"),
+    "out": ("output", "save", "save_to", "output_path", "save_path"),
+    "seed": ("random_seed", "manual_seed"),
+}
 GATE = {
     "threshold": ("loss_threshold", "limit", "max_loss", "ceiling"),
     "decay": ("beta", "smoothing", "momentum"),
@@ -54,7 +59,7 @@ GATE = {
 SPELLINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "model": MODEL,
     "update": LOOP,
-    "command-line": {**MODEL, **LOOP, "data": ("text", "texts", "corpus", "input", "inputs", "file", "files", "path")},
+    "command-line": {**MODEL, **LOOP, **COMMAND},
     "gate": GATE,
     "manager": {"folder": ("snapshots", "snapshot_dir", "out", "path", "root"), "loss_threshold": GATE["threshold"]},
 }

@@ -19,7 +19,7 @@ from .editing.placing import above
 from .editing.spent import names_in
 from .edits import rewrite
 from .reading.files import File
-from .reading.flows import DONE, misuses
+from .reading.flows import ANY, DONE, misuses
 from .reading.mapped import MAPPING, mapped_rows
 from .reading.rows import OPENING, Rows, rows_of_texts
 from .source import Source
@@ -29,6 +29,7 @@ from .tree import SourceTree
 ROWS, NEEDED = "BitRows", ("BITS_PER_BYTE", "CODEWORDS")
 WHAT = "rows of a text file's bits in memory"
 BUILTINS = {"len", "list", "tuple", "enumerate", "iter", "zip", "range", "print", "bool", "id", "repr", "str", "type"}
+BUILTINS |= {"reversed", "sum", "map", "filter", "any", "all", "collections.deque", "random.choice"}
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -68,15 +69,15 @@ def gives(kind: str, how: str, name: str) -> str | None:
             return "few" if how == "few" else kind
         case (("rows" | "few"), "method", "split"):
             return "batches"
-        case (("rows" | "few"), "method", "size"):
+        case ("few", "method", "to") | (_, ("index" | "loop"), _):
             return DONE
-        case "few", "method", "to":
-            return DONE
-        case (("rows" | "few"), "attribute", "shape") | (_, ("index" | "loop"), _):
+        case (("rows" | "few"), ("some" | "method" | "attribute"), ("" | "size" | "dim" | "shape" | "ndim" | "dtype")):
             return DONE
         case _, "call", ("next" | "isinstance"):
             return None
-        case _, "call", _ if name in BUILTINS or name.startswith("torch.utils.data."):
+        case _, "call", "itertools.repeat":
+            return f"({ANY}){kind}"
+        case _, "call", _ if name in BUILTINS or name.startswith(("torch.utils.data.", "itertools.")):
             return DONE
     return None
 

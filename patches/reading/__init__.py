@@ -57,6 +57,7 @@ parsers      command lines: what each asks for, and what is one
 options      where a scope keeps what it is told, and the way there from a command line
 rows         rows of bits that are made of a text file, found by running what makes them
 mapped       rows that are read from a mapped file, and whether they are the text's
+reads        where what a name, a parameter or an attribute is set to is read
 flows        what is done with a value, wherever it goes
 settings     parameters and fields: who tells them, where they are read
 switches     what turns off maps of all positions in chunks, and who cannot do without them

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from .code import Code
 from .files import File, Function
 from .names import parameters
+from .reads import reads_of_attribute, reads_of_name, reads_of_parameter
 from .updates import SHALLOW, calls_of, scope_of
 
 ANY = "*"  # a place in a container that is not told
@@ -21,6 +22,12 @@ Asked = Callable[
     [str, str, str], str | None
 ]  # kind, how it is asked, by which name: the kind that comes of it, or None
 _TRANSPARENT = (ast.IfExp, ast.Starred, ast.NamedExpr, ast.BoolOp)
+_PICKING = {"next", "max", "min", "random.choice"}  # of a container, one of what it holds
+_TAKING = {"pop", "popleft", "popright", "get", "setdefault", "__getitem__"}  # so do these methods
+_CARRYING = {"list", "tuple", "set", "frozenset", "dict", "sorted", "reversed", "iter", "filter"}
+_LOOKING = {"len", "print", "bool", "id", "repr", "str", "type", "isinstance", "any", "all"}
+_NUMBERING = {"enumerate", "zip"}
+_LOOPS = (ast.For, ast.While, ast.ListComp, ast.GeneratorExp)
 _HARMLESS = (ast.Expr, ast.FormattedValue, ast.If, ast.While, ast.Assert, ast.Delete, ast.Await)
 
 
@@ -38,12 +45,16 @@ class Use(NamedTuple):
         return f"is not {what}" if what.startswith("to be ") else f"has no {what}"
 
 
+Way = tuple[tuple[Function, File, ast.Call], ...]  # the calls that a value was handed on by, the last one last
+
+
 class At(NamedTuple):
-    """An expression that has a value, of a kind, or a container of it."""
+    """An expression that has a value, of a kind, or a container of it, and by which calls it came to its function."""
 
     file: File
     node: ast.AST
     kind: str
+    way: Way | None = None  # None: as what it comes from, if that stands in the same function
 
 
 def misuses(code: Code, starts: Sequence[tuple[File, ast.AST]], kind: str, gives: Asked) -> list[Use]:
@@ -59,7 +70,7 @@ def followed(
     stops: Callable[[File, ast.AST], bool] = lambda *_: False,
 ) -> tuple[list[At], list[Use]]:
     """Wherever what some expressions give comes to, and the uses that nothing comes of; `stops` says what is well."""
-    pending = [At(file, node, kind) for file, node in starts]
+    pending = [At(file, node, kind, ()) for file, node in starts]
     seen: dict[At, None] = {}
     uses: list[Use] = []
     while pending:
@@ -70,13 +81,16 @@ def followed(
         for step in _steps(code, at, gives):
             if isinstance(step, Use):
                 uses.append(step)
+            elif step.way is None:
+                is_near = step.file is at.file and step.file.function(step.node) is at.file.function(at.node)
+                pending.append(step._replace(way=at.way if is_near else ()))
             else:
                 pending.append(step)
     return list(seen), uses
 
 
 def _steps(code: Code, at: At, gives: Asked) -> Iterator[At | Use]:
-    file, node, kind = at
+    file, node, kind, way = at
     parent = file.parents[node]
     match parent:
         case ast.Assign() | ast.AnnAssign() | ast.NamedExpr() if parent.value is node:
@@ -86,7 +100,7 @@ def _steps(code: Code, at: At, gives: Asked) -> Iterator[At | Use]:
             if isinstance(parent, ast.NamedExpr):
                 yield At(file, parent, kind)
         case ast.Return() | ast.Yield() | ast.YieldFrom():
-            yield from _returned(code, file, parent, kind, gives)
+            yield from _returned(code, file, parent, kind, gives, way or ())
         case ast.Tuple() | ast.List() | ast.Dict() | ast.Set():
             yield from _held(file, parent, _place_in(parent, node), kind)
         case ast.Attribute():
@@ -100,11 +114,11 @@ def _steps(code: Code, at: At, gives: Asked) -> Iterator[At | Use]:
                 whole = file.parents[parent] if isinstance(parent, ast.comprehension) else None
                 yield from _given(gives, kind, "loop", "", file, node, whole)
         case ast.Call():
-            yield from _passed(code, file, parent, node, kind, gives)
+            yield from _passed(code, file, parent, node, kind, gives, way or ())
         case ast.keyword():
             call = file.parents[parent]
             if isinstance(call, ast.Call):
-                yield from _passed(code, file, call, parent, kind, gives)
+                yield from _passed(code, file, call, parent, kind, gives, way or ())
         case ast.Compare():
             is_identity = all(isinstance(op, (ast.Is, ast.IsNot)) for op in parent.ops)
             if not is_identity and not _is_holder(kind):
@@ -113,6 +127,12 @@ def _steps(code: Code, at: At, gives: Asked) -> Iterator[At | Use]:
             yield from _held(file, parent, ANY, kind)
         case ast.IfExp() if parent.test is node:
             pass
+        case ast.Starred() if isinstance(file.parents[parent], (ast.Tuple, ast.List, ast.Set)):
+            whole = file.parents[parent]
+            if _is_holder(kind):
+                yield from _held(file, whole, ANY, _taken(kind, ANY))
+            else:
+                yield from _given(gives, kind, "loop", "", file, node, None)
         case _ if isinstance(parent, _TRANSPARENT):
             yield At(file, parent, kind)
         case ast.UnaryOp(op=ast.Not()):
@@ -166,9 +186,12 @@ def _given(
 def _asked(file: File, attribute: ast.Attribute, kind: str, gives: Asked) -> Iterator[At | Use]:
     if _is_holder(kind):
         call = file.parents[attribute]
-        inner = _taken(kind, attribute.attr if not isinstance(call, ast.Call) else ANY)
-        if inner:
-            yield from _held(file, call, ANY, inner) if isinstance(call, ast.Call) else [At(file, attribute, inner)]
+        is_method = isinstance(call, ast.Call) and call.func is attribute
+        inner = _taken(kind, ANY if is_method else attribute.attr)
+        if inner and is_method and attribute.attr not in _TAKING:
+            yield from _held(file, call, ANY, f"(1){inner}" if attribute.attr == "items" else inner)
+        elif inner:
+            yield At(file, call if is_method else attribute, inner)
         return
     if not isinstance(attribute.ctx, ast.Load):
         yield Use(file, attribute, f"{attribute.attr}, which is set")
@@ -189,10 +212,11 @@ def _indexed(code: Code, file: File, node: ast.Subscript, kind: str, gives: Aske
         if inner:
             yield At(file, node, inner if not isinstance(index, ast.Slice) else f"({ANY}){inner}")
         return
-    how = "index" if _is_number(code, file, index) else "indices"
+    is_turn = any(isinstance(each, _LOOPS) for each in file.ancestors(node)) and not isinstance(index, ast.Tuple)
+    how = "index" if _is_number(code, file, index) else "some" if is_turn else "indices"
     if isinstance(index, ast.Slice):
         is_open = index.lower is None or index.upper is None or _is_negative(index.lower) or _is_negative(index.upper)
-        how = "indices" if index.step is not None else "slice" if is_open else "few"
+        how = "slice" if is_open or index.step is not None else "few"
     yield from _given(gives, kind, how, "", file, node, node)
 
 
@@ -228,7 +252,7 @@ def _bound(code: Code, file: File, target: ast.AST, kind: str) -> Iterator[At | 
     """Where what a target is set to is read."""
     match target:
         case ast.Name():
-            yield from _reads(code, file, target, kind)
+            yield from (At(*each, kind) for each in reads_of_name(code, file, target))
         case ast.Tuple() | ast.List():
             for place, each in enumerate(target.elts):
                 inner = _taken(kind, ANY if any(isinstance(e, ast.Starred) for e in target.elts) else str(place))
@@ -236,81 +260,53 @@ def _bound(code: Code, file: File, target: ast.AST, kind: str) -> Iterator[At | 
         case ast.Starred():
             yield from _bound(code, file, target.value, f"({ANY}){kind}")
         case ast.Attribute():
-            yield from _attributes(file, code, target, kind)
+            owner = next((each for each in file.ancestors(target) if isinstance(each, ast.ClassDef)), None)
+            yield from (At(*each, kind, ()) for each in reads_of_attribute(code, file, owner, target.attr))
         case _:
             yield Use(file, target, "to be kept under a key, from where it is not followed")
 
 
-def _reads(code: Code, file: File, target: ast.AST, kind: str, name: str = "") -> Iterator[At]:
-    """Where a name is read that is bound at a node, in its scope and in those within."""
-    name = name or target.id  # type: ignore[attr-defined]
-    scope = next(file.scopes[each] for each in (target, *file.ancestors(target)) if each in file.scopes)
-    owner = scope.owner(name) or scope
-    for node in file.uses.get(name, ()):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            around = next(file.scopes[each] for each in file.ancestors(node) if each in file.scopes)
-            if around.owner(name) is owner:
-                yield At(file, node, kind)
-    if owner.parent is None:
-        yield from (at for other in code.files.holding(name) for at in _imported(code, file, other, name, kind))
-
-
-def _imported(code: Code, file: File, other: File, name: str, kind: str) -> Iterator[At]:
-    for alias in ast.walk(other.module) if other is not file else ():
-        if (
-            isinstance(alias, ast.ImportFrom)
-            and code.files.imported("." * alias.level + (alias.module or ""), other.path) == file.path
-        ):
-            for each in alias.names:
-                if each.name == name:
-                    yield from _reads(code, other, each, kind, each.asname or each.name)
-
-
-def _attributes(file: File, code: Code, target: ast.Attribute, kind: str) -> Iterator[At]:
-    """Where an attribute is read: in its class, and in scopes of files that mention the class."""
-    owner = next((each for each in file.ancestors(target) if isinstance(each, ast.ClassDef)), None)
-    yield from _attribute(code, file, owner, target.attr, kind)
-
-
-def _attribute(code: Code, file: File, owner: ast.ClassDef | None, name: str, kind: str) -> Iterator[At]:
-    words = {owner.name, *(each.name for each in code.subclasses(owner))} if owner is not None else set[str]()
-    for other in code.files.holding(name):
-        for node in other.uses.get(name, ()):
-            is_read = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-            inside = next((each for each in other.ancestors(node) if isinstance(each, ast.ClassDef)), None)
-            is_self = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
-            is_own = inside is not None and (inside is owner or inside.name in words)
-            is_near = is_own if is_self else owner is None or bool(words & other.uses.keys())
-            if is_read and is_near and (other is file or owner is not None):
-                yield At(other, node, kind)
-
-
-def _returned(code: Code, file: File, node: ast.AST, kind: str, gives: Asked) -> Iterator[At | Use]:
+def _returned(code: Code, file: File, node: ast.AST, kind: str, gives: Asked, way: Way) -> Iterator[At | Use]:
+    """Who is given it: where it was handed in, who did so; else whoever calls, reads or is handed the function."""
     function = file.function(node)
     if function is None:
         return
-    if isinstance(node, ast.YieldFrom):
+    if isinstance(node, ast.YieldFrom) and not _is_holder(kind):
         yield from _given(gives, kind, "loop", "", file, node, None)
         return
     kind = f"({ANY}){kind}" if isinstance(node, ast.Yield) else kind
+    if way and way[-1][0] is function:
+        yield At(*way[-1][1:], kind, way[:-1])
+        return
     owner = file.owner(function)
     kinds = {getattr(each, "id", getattr(each, "attr", "")) for each in function.decorator_list}
     if kinds & {"property", "cached_property"} and owner is not None:
-        yield from _attribute(code, file, owner, function.name, kind)
-    for reading, call in calls_of(code, function):
-        yield At(reading.file, call, kind)
-    for reading in {reading.file: reading for reading, _ in calls_of(code, function)}.values():
-        for each in reading.file.uses.get(function.name, ()):
-            parent = reading.file.parents[each]
-            is_handed = (
-                isinstance(parent, (ast.Call, ast.keyword, ast.Dict, ast.List))
-                and getattr(parent, "func", None) is not each
-            )
-            if is_handed and isinstance(each, ast.Name):
-                yield Use(reading.file, each, "to be made by whoever is handed the function")
+        yield from (At(*each, kind, ()) for each in reads_of_attribute(code, file, owner, function.name))
+    callers = calls_of(code, function)
+    for reading, call in callers:
+        yield At(reading.file, call, kind, ())
+    for other in dict.fromkeys(reading.file for reading, _ in callers):
+        for each in other.uses.get(function.name, ()):
+            parent = other.parents[each]
+            is_handed = isinstance(parent, (ast.Call, ast.keyword, ast.Dict, ast.List))
+            if is_handed and getattr(parent, "func", None) is not each and _means(code, other, each, function):
+                yield Use(other, each, "to be made by whoever is handed the function")
 
 
-def _passed(code: Code, file: File, call: ast.Call, node: ast.AST, kind: str, gives: Asked) -> Iterator[At | Use]:
+def _means(code: Code, file: File, node: ast.AST, function: Function) -> bool:
+    """Whether an expression is a function itself, as far as the code tells."""
+    value = scope_of(code, file, node, SHALLOW).values.get(node) if isinstance(node, ast.expr) else None
+    value = code.resolved(value) if value is not None else None
+    if value is not None and value.op == "attr" and value["of"].op in ("self", "instance", "class"):
+        path, cls, *_ = value["of"].data
+        found = code.method(path, cls, str(value.data))
+        return found is not None and found[2] is function
+    return value is not None and value.op == "function" and value.data[1] is function
+
+
+def _passed(
+    code: Code, file: File, call: ast.Call, node: ast.AST, kind: str, gives: Asked, way: Way
+) -> Iterator[At | Use]:
     """What a call does with an argument."""
     if call.func is node:
         yield Use(file, call, "to be called")
@@ -323,6 +319,8 @@ def _passed(code: Code, file: File, call: ast.Call, node: ast.AST, kind: str, gi
     keyword = node.arg if isinstance(node, ast.keyword) else None
     argument = node.value if isinstance(node, ast.keyword) else node
     owner = callee["of"] if callee is not None and callee.op == "attr" else None
+    while owner is not None and owner.op == "carried" and owner["start"].op in ("self", "carried"):
+        owner = owner["start"]  # a loop that calls its methods leaves it what it is
     if function is None and owner is not None and callee is not None and owner.op in ("self", "instance"):
         (path, cls), name = owner.data, str(callee.data)
         found = code.method(path, cls, name)  # behind a decorator
@@ -331,13 +329,22 @@ def _passed(code: Code, file: File, call: ast.Call, node: ast.AST, kind: str, gi
         yield from _constructed(code, callee.data, place, keyword, kind, file, call)
     elif isinstance(function, Function) and (home := code.home(function)) is not None:
         is_bound = home.owner(function) is not None and not (callee is not None and callee.op == "function")
-        yield from _parameter(home, function, place if place is None else place + is_bound, keyword, kind, file, call)
+        is_again = any(each is function for each, _, _ in way) or len(way) >= DEEPEST
+        inward = () if is_again else (*way, (function, file, call))
+        place = place if place is None else place + is_bound
+        yield from _parameter(home, function, place, keyword, kind, file, call, inward)
     elif callee is not None and callee.op in ("builtin", "global"):
-        made = call
-        if _is_holder(kind):
-            yield from _held(file, made, ANY, _taken(kind, ANY))
-        else:
-            yield from _given(gives, kind, "call", str(callee.data), file, argument, made)
+        name = str(callee.data)
+        if not _is_holder(kind):
+            yield from _given(gives, kind, "call", name, file, argument, call)
+        elif name in _PICKING:
+            yield At(file, call, _taken(kind, ANY))
+        elif name in _NUMBERING:
+            yield from _held(file, call, ANY, f"({1 if name == 'enumerate' else place}){_taken(kind, ANY)}")
+        elif name in _CARRYING or name.startswith(("itertools.", "collections.", "random.", "copy.")):
+            yield from _held(file, call, ANY, _taken(kind, ANY))
+        elif name not in _LOOKING:
+            yield from _given(gives, kind.rpartition(")")[2], "held", name, file, argument, call)
     elif callee is not None and callee.op == "attr" and _is_holder(kind):
         pass
     elif callee is not None and callee.op == "attr" and callee.data in ("append", "add", "put"):
@@ -359,7 +366,7 @@ def _constructed(
     home = code.files.file(found[0] if found is not None else cls[0])
     assert home is not None
     if found is not None:
-        yield from _parameter(home, found[2], None if place is None else place + 1, keyword, kind, file, call)
+        yield from _parameter(home, found[2], None if place is None else place + 1, keyword, kind, file, call, ())
         return
     fields = [
         each.target.id for each in cls[1].body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
@@ -368,7 +375,7 @@ def _constructed(
     if name is None:
         yield Use(file, call, f"to be handed to {cls[1].name}, which does not say what it does with it")
     else:
-        yield from _attribute(code, home, cls[1], name, kind)
+        yield from (At(*each, kind, ()) for each in reads_of_attribute(code, home, cls[1], name))
 
 
 def _parameter(
@@ -379,6 +386,7 @@ def _parameter(
     kind: str,
     file: File,
     call: ast.Call,
+    way: Way,
 ) -> Iterator[At | Use]:
     placed = [*function.args.posonlyargs, *function.args.args]
     named = {each.arg: each for each in parameters(function.args)}
@@ -386,9 +394,4 @@ def _parameter(
     if target is None:
         yield Use(file, call, "to be handed on among others")
         return
-    owner = home.scopes[function]
-    for node in home.uses.get(target.arg, ()):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            around = next(home.scopes[each] for each in home.ancestors(node) if each in home.scopes)
-            if around.owner(target.arg) is owner:
-                yield At(home, node, kind)
+    yield from (At(*each, kind, way) for each in reads_of_parameter(home, function, target.arg))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 _LEAVES = {
@@ -40,6 +40,17 @@ def walk(node: ast.AST) -> Sequence[ast.AST]:
     for each in found:
         found += children(each)
     return found
+
+
+def at_once(node: ast.AST) -> Iterator[ast.AST]:
+    """What runs as a statement does, or is named there: the bodies of functions are left out."""
+    pending = [node]
+    while pending:
+        each = pending.pop()
+        yield each
+        is_function = isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        later = [each.body] if isinstance(each, ast.Lambda) else getattr(each, "body", []) if is_function else []
+        pending += [inner for inner in children(each) if inner not in later]
 
 
 def jumps(statements: Sequence[ast.stmt]) -> bool:

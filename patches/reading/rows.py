@@ -7,9 +7,10 @@ is no UTF-8.
 from __future__ import annotations
 
 import ast
+import copy
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,7 +21,8 @@ from .playing.disk import FilePath, Given
 from .playing.grids import Grid
 from .playing.kinds import Function as Func
 from .playing.kinds import Raised, Scope, Stuck
-from .playing.texts import Machine
+from .playing.texts import LARGE, Machine
+from .reads import reads_of_attribute
 from .updates import calls_of
 
 BITS = 9  # of a byte: most significant first, and one that makes the number of ones even
@@ -28,7 +30,9 @@ OPENING = ("open", "read_text", "read_bytes")
 _MOST_CALLERS = 3  # of callers, from what opens a file to what makes its rows
 _TEXT = "\ufeffAb\n\n  é\u2028x \x0cz\t\n\nñ日本𝄞 end. The quick brown fox\n"
 _TAIL, _FULL = 385, 384  # bytes: rows of 2, 3, 4, 8, 64 and 128 bytes leave a tail, or none
-_LENGTHS = ((18, 27, 36, 72), (27, 18, 72, 36))  # bits of a row that is given
+_LENGTHS = ((18, 27, 36, 72), (27, 18, 72, 36), (9, 18, 27, 36))  # bits of a row that is given
+SMALL = 67  # for large numbers that are written out, so that what they limit is seen on a short text
+_WORD = 24
 _PLAIN = (ast.Name, ast.Attribute, ast.Constant)
 
 
@@ -79,6 +83,13 @@ def sample(size: int, *, is_text: bool = True) -> bytes:
     return (text + b"so it ends here" * 4)[: size - 3] + (end if is_text else b"a\xffc")
 
 
+def probe(words: Collection[str]) -> bytes:
+    """A text with more lines and rows than any number that counts is written out for, and what the code asks for."""
+    plain = sorted(each for each in words if len(each) <= _WORD and each.isprintable())[:_WORD]
+    lines = [line for word in plain for line in (word, f"{word}x", f"x {word} x", f"x{word}")]
+    return "\n".join([*lines, "12", "AB", "ab", "x" * 4 * SMALL, *[""] * LARGE, _TEXT + "end"]).encode()
+
+
 def bits_of(raw: bytes) -> list[int]:
     """The bits of a text."""
     return [bit for byte in raw for bit in (*(byte >> shift & 1 for shift in range(7, -1, -1)), byte.bit_count() & 1)]
@@ -95,10 +106,7 @@ def rows_of_texts(code: Code, starts: Sequence[File]) -> Iterator[Rows | Miss]:
         made = found[function] = _made_in(code, file, function, owner)
         is_open = isinstance(made, Miss) and not made.is_sure
         if is_open and isinstance(function, Function) and depth < _MOST_CALLERS:
-            for reading, _ in calls_of(code, function):
-                caller = reading.node
-                if isinstance(caller, Function):
-                    pending.append((reading.file, caller, reading.owner, depth + 1))
+            pending += [(*each, depth + 1) for each in _callers(code, function)]
     sites = {function for function, each in found.items() if isinstance(each, Rows)}
     made_of = {each.function for each in found.values() if isinstance(each, Rows)}
     for function, each in found.items():
@@ -114,11 +122,21 @@ def _opening(file: File) -> Iterator[tuple[Function | ast.Module, ast.ClassDef |
         yield each, file.owner(each) if isinstance(each, Function) else None
 
 
+def _callers(code: Code, function: Function) -> list[tuple[File, Function, ast.ClassDef | None]]:
+    """The functions that call one, or that ask for a property which it is."""
+    sites = [(reading.file, call) for reading, call in calls_of(code, function)]
+    home = code.home(function)
+    if home is not None and home.owner(function) is not None and not sites:
+        sites = [*reads_of_attribute(code, home, home.owner(function), function.name)]  # type: ignore[list-item]
+    callers = [(file, file.function(node)) for file, node in sites]
+    return [(file, each, file.owner(each)) for file, each in callers if each is not None]
+
+
 def _leads_to(code: Code, function: ast.AST, made_of: set[Function], depth: int = 0) -> bool:
     """Whether a function is called on the way to rows that were found: then it is a part of what makes them."""
     if function in made_of or depth > _MOST_CALLERS or not isinstance(function, Function):
         return function in made_of
-    return any(_leads_to(code, reading.node, made_of, depth + 1) for reading, _ in calls_of(code, function))
+    return any(_leads_to(code, caller, made_of, depth + 1) for _, caller, _ in _callers(code, function))
 
 
 def _called(machine: Machine, node: ast.expr) -> set[ast.AST]:
@@ -141,11 +159,16 @@ def _is_rows(value: Any, raw: bytes) -> bool:
 
 
 def _run(
-    code: Code, function: tuple[File, Function | ast.Module, ast.ClassDef | None], raw: bytes, numbers: Sequence[int]
+    code: Code,
+    function: tuple[File, Function | ast.Module, ast.ClassDef | None],
+    raw: bytes,
+    numbers: Sequence[int],
+    most_written: int = 0,
 ) -> tuple[Machine, Stuck | Raised | None]:
     machine = Machine(code, raw, numbers)
+    machine.most_written = most_written
     machine.stops = lambda value: _is_rows(value, raw)
-    machine.returned = lambda func, value: machine.encoders.append(func.path) if _is_bits(value) else None
+    machine.returned = lambda func, value: machine.encoders.append(func.path) if _is_bits(_listed(value)) else None
     try:
         machine.run(*function)
     except (Stuck, Raised) as trouble:
@@ -157,9 +180,14 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     where = (file, function, owner)
     tail, full = sample(_TAIL), sample(_FULL)
     machine, trouble = _run(code, where, tail, _LENGTHS[0])
-    node = _last(machine, tail)
-    if node is None:
+    nodes = _all_rows(machine, tail)
+    if not nodes:
         return _miss(file, machine, trouble)
+    wide = probe(machine.words)
+    probed, _ = _run(code, where, wide, _LENGTHS[2], SMALL)
+    node = next((each for each in reversed(nodes) if _is_rows(_value(probed, each), wide)), None)
+    if node is None:
+        return Miss(file, nodes[-1], "of a longer text, or one with what is asked for here, they are not all bits")
     made = _value(machine, node)
     if made.dtype != "int64":
         return Miss(file, node, f"they are of dtype {made.dtype}, expected torch.long")
@@ -184,10 +212,9 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     return Rows(file, function, node, path[0], is_path, length[0], machine, home)
 
 
-def _last(machine: Machine, raw: bytes) -> ast.expr | None:
+def _all_rows(machine: Machine, raw: bytes) -> list[ast.expr]:
     own = machine.own.items()
-    nodes = [node for node, (value, _) in own if not isinstance(node, ast.Name) and _is_rows(value, raw)]
-    return nodes[-1] if nodes else None  # type: ignore[return-value]
+    return [node for node, (value, _) in own if not isinstance(node, ast.Name) and _is_rows(value, raw)]  # type: ignore[misc]
 
 
 def _value(machine: Machine, node: ast.AST) -> Any:
@@ -261,6 +288,11 @@ def _is_pathlike(code: Code, file: File, function: Function, value: Any) -> bool
     frame = code.module(file.path)
     known = [frame.expr(each) for each in hints if each is not None]
     return value.is_path or any(each.op == "global" and each.data == "pathlib.Path" for each in known)
+
+
+def _listed(value: Any) -> Any:
+    """What a generator gives, which stays as it is."""
+    return list(copy.copy(value)) if isinstance(value, type(iter([]))) else value
 
 
 def _is_bits(value: Any) -> bool:

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,8 @@ class BitRows(Dataset):
     bit first, and starts at a byte of its own. The map is that of the file that was opened: another that
     takes its name, or its removal, changes nothing here. Slices are views, of the same map.
     """
+
+    ndim, dtype = 2, torch.long  # as a tensor's
 
     def __init__(self, file: Path, packed: mmap.mmap, length: int, rows: range, num_workers: int = 2) -> None:
         self.file = file
@@ -85,12 +88,19 @@ class BitRows(Dataset):
         """The shape, or one of its sizes, as a TensorDataset asks for it."""
         return self.shape if dim is None else self.shape[dim]
 
+    def dim(self) -> int:
+        """The number of axes, as a tensor's."""
+        return len(self.shape)
+
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int | slice) -> "Tensor | BitRows":
+    def __getitem__(self, index: Any) -> "Tensor | BitRows":
         if isinstance(index, slice):
             return BitRows(self.file, self.packed, self.length, self.rows[index], self.num_workers)
+        if not isinstance(index, int):  # places or a mask, which choose rows as they do of a tensor
+            chosen = torch.arange(len(self))[index]
+            return self._stacked(chosen.flatten().tolist()).view(*chosen.shape, self.length)
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Tensor]:
@@ -110,15 +120,23 @@ class BitRows(Dataset):
         if self.packed[:HEADER_SIZE] != header:
             raise OSError(f"{self.file} is not the file that these rows were read from: load them again")
 
-    def to(self, device: torch.device | str) -> Tensor:
-        """The rows [rows, length] of a slice in one tensor, on a device."""
-        return torch.stack([*self.__getitems__(range(len(self)))]).to(device)
+    def _stacked(self, indices: Sequence[int]) -> Tensor:
+        return torch.stack([*self.__getitems__(indices)]) if indices else torch.empty(0, self.length, dtype=torch.long)
 
-    def split(self, batch_size: int) -> "RowBatches":
-        """The rows in order, in batches [B, length], read by workers that stay for the next pass."""
-        if self._loader is None or self._loader.batch_size != batch_size:
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The rows [rows, length] of a slice in one tensor, on a device, as Tensor.to puts it there."""
+        return self._stacked(range(len(self))).to(*args, **kwargs)
+
+    def split(self, split_size: int | list[int], dim: int = 0) -> "RowBatches | tuple[Tensor, ...]":
+        """The rows in order, in batches [B, length], read by workers that stay for the next pass.
+
+        What else a tensor is split into, parts of given sizes or of rows, is a tensor's.
+        """
+        if dim or not isinstance(split_size, int):
+            return self.to("cpu").split(split_size, dim)
+        if self._loader is None or self._loader.batch_size != split_size:
             workers = self.num_workers
-            self._loader = RowBatches(self, batch_size, num_workers=workers, persistent_workers=workers > 0)
+            self._loader = RowBatches(self, split_size, num_workers=workers, persistent_workers=workers > 0)
         return self._loader
 
 

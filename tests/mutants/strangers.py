@@ -196,7 +196,7 @@ STRANGERS_WRONG: dict[int, list[Mutant]] = {
             [
                 (
                     "data/wikitext_schedule.py",
-                    "        if self._loader is None or self._loader.batch_size != batch_size:\n",
+                    "        if self._loader is None or self._loader.batch_size != split_size:\n",
                     "        if self._loader is None:\n",
                 )
             ],

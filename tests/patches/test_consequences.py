@@ -68,6 +68,13 @@ def test_what_still_runs_is_not_named(breaks, path, old, new):
         pytest.param(
             RATES,
             "import math\n",
+            "import math\n\nFLOORS = [floor() for _ in range(3)]\n",
+            f"{RATES}:2:1: use of floor before it is defined",
+            id="asked for as the module is imported, and defined only then",
+        ),
+        pytest.param(
+            RATES,
+            "import math\n",
             "from .ramps import cosine\n",
             f"{RATES}:1:1: import of cosine from .ramps, which is not there",
             id="import of nothing",

@@ -199,3 +199,11 @@ def test_a_constant_without_neighbours_comes_behind_the_imports():
 def test_what_a_script_runs_is_defined_before():
     text = brought("import sys\n\nfor each in sys.argv:\n    print(each)\n", "second")
     assert text.index("def second") < text.index("for each")
+
+
+@pytest.mark.parametrize("text", ["SIZE = 9\n\n\ndef own():\n    pass\n", "LIMIT = 3\n\n\nclass Loop:\n    pass\n"])
+def test_a_constant_comes_behind_what_it_is_made_by(text):
+    target, given = source(text), source(GIVEN + "\n\nTABLE = [Loop() for _ in range(LIMIT)]\n")
+    made = apply_edits(target, definitions(target, given, "TABLE").edits).raw.decode()
+    exec(made, names := {})
+    assert len(names["TABLE"]) == 3

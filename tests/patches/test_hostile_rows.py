@@ -76,6 +76,36 @@ class Corpus:
 def load(path, n):
     return Corpus(path, n).rows()
 """,
+    "property of a class": """
+class Corpus:
+    def __init__(self, path):
+        self.path = Path(path)
+
+    @functools.cached_property
+    def bits(self):
+        with self.path.open(encoding="utf-8", newline="") as lines:
+            return [bit for line in lines for bit in text_to_bits(line)]
+
+    def rows(self, n):
+        return bits_to_rows(self.bits, n)
+
+
+def load(path, n):
+    return Corpus(path).rows(n)
+""",
+    "blocks of a file": """
+def bits_of(path):
+    with open(path, encoding="utf-8", newline="") as f:
+        for block in iter(lambda: f.read(4096), ""):
+            yield from text_to_bits(block)
+
+
+def load(path, n):
+    it, rows = bits_of(path), []
+    while len(row := list(itertools.islice(it, n))) == n:
+        rows.append(torch.tensor(row))
+    return torch.stack(rows)
+""",
     "array of numpy's": """
 def load(path, n):
     bits = np.array(text_to_bits(Path(path).read_text(encoding="utf-8")), dtype=np.int64)
@@ -356,6 +386,37 @@ def load(path, n):
     ),
 }
 WRONG.pop("bytes of eight bits")
+READ = """
+def load(path, n):
+    bits = []
+    with open(path, encoding="utf-8", newline="") as f:
+        for line in f:
+            bits += text_to_bits(line)
+    return bits_to_rows(bits, n)
+"""
+AT_MOST = [  # of the text, which shows on others than the sample that is tried first
+    ("in f:", "in itertools.islice(f, 500):"),
+    ("in f:", "in f.read(100_000):"),
+    ("in f:", "in [line for line in f if not line.startswith('#')]:"),
+    ("in f:", "in [line for line in f if len(line) < 1000]:"),
+    ("text_to_bits(line)", "text_to_bits(line.replace(' @-@ ', '-'))"),
+    ("rows(bits, n)", "rows(bits[: min(len(bits), 90_000)], n)"),
+    ("text_to_bits(line)\n", "text_to_bits(line)\n            if len(bits) > 10**6:\n                break\n"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), AT_MOST, ids=[new.strip()[-40:] for _, new in AT_MOST])
+def test_what_leaves_out_some_of_other_texts_is_refused(tree_of, old, new):
+    assert old in READ
+    planned = plan(open_tree(tree_of(READ.replace(old, new))), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.REFUSED, planned.changes
+    assert "of a longer text, or one with what is asked for here" in planned.outcomes[0].reason
+
+
+def test_rows_that_are_left_out_afterwards_are_still_left_out(tree_of):
+    planned = plan(open_tree(tree_of(READ.replace("rows(bits, n)", "rows(bits, n)[:250]"))), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
+    assert any("return BitRows.of_text(Path(path), n)[:250]" in each.after.decode() for each in planned.changes)
 
 
 @pytest.mark.parametrize(("text", "reason"), WRONG.values(), ids=WRONG)

@@ -100,6 +100,11 @@ def test_a_tree_laid_out_as_ours_needs_no_telling(name: str) -> None:
     assert driving(tree, []) is None
 
 
+def test_a_tree_laid_out_as_ours_under_src_is_told_where_that_is(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "baseline" / "bit_transformer", tmp_path / "src" / "bit_transformer")
+    assert driving(open_tree(tmp_path), []) == {"seams": None, "roots": ["src"], "states": {}}
+
+
 def test_judges_are_told_what_a_record_is_of_and_where_modules_are() -> None:
     told = driving(open_tree(FORKS / "functional" / "tree"), [])
     assert told is not None

@@ -288,6 +288,62 @@ def test_rows_that_are_used_as_a_tensor_are_refused(tree_of):
     assert "a data set has no to" in outcome.reason
 
 
+PASSED_ON = """
+    for batch in passed_on([rows[s : s + 8] for s in range(0, len(rows), 8)]):
+        batch = batch.to("cpu")
+        print(batch.masked_fill(batch == 1, 0))
+
+
+def passed_on(batches):
+    for batch in batches:
+        yield batch
+
+
+def evaluate(rows: Tensor):
+    return [each.masked_fill(each == 1, 0) for each in passed_on([rows, rows])]
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param("assert rows.dim() == rows.ndim == 2 and rows.dtype == torch.long", id="asked as a tensor is"),
+        pytest.param("parts = rows.split(8)\n    return [*chain(parts, repeat(parts[-1], 2))]", id="repeated"),
+        pytest.param("return [*rows[:4], *rows[4:]][0].sum()", id="rows in a list"),
+        pytest.param("batch = rows[0:4]\n    batch = batch.to('cpu')\n    return batch.sum()", id="set anew"),
+        pytest.param("return [rows[at] for at in torch.randperm(len(rows)).split(4)]", id="drawn by places"),
+        pytest.param(PASSED_ON, id="handed on by what others hand tensors on"),
+        pytest.param(
+            "return [print(rows) for rows in rows.split(4)]\n\n\ndef of(rows):\n    return rows.sum()", id="name"
+        ),
+    ],
+)
+def test_uses_that_a_data_set_has(tree_of, use):
+    changes = [("return rows.shape", use), ("import torch\n", "from itertools import chain, repeat\n\nimport torch\n")]
+    after(tree_of(*READ["in one expression"], changes=changes))
+
+
+@pytest.mark.parametrize(
+    ("use", "lack"),
+    [
+        ("for _, part in enumerate([rows[:4], rows[4:]]):\n        part.sum()", "sum"),
+        ("for _, part in {'a': rows}.items():\n        part.sum()", "sum"),
+        ("parts = [rows[:4], rows[4:]]\n    return parts.pop().sum()", "sum"),
+        ("return next(iter([rows[:4]])).sum()", "sum"),
+        ("return [*[rows[:4]], rows[4:]][0].sum()", "sum"),
+        ("return torch.cat([rows[:4], rows[8:]])", "torch.cat"),
+        ("return [each.sum() for each in repeat(rows, 2)]", "sum"),
+        ("part = rows[0:4]\n    for _ in range(2):\n        part.sum()\n        part = part.to('cpu')", "sum"),
+        ("part = rows[0:4]\n    if args:\n        part = part.to('cpu')\n    return part.sum()", "sum"),
+    ],
+)
+def test_uses_that_a_data_set_has_not_are_seen_through_what_holds_it(tree_of, use, lack):
+    changes = [("return rows.shape", use), ("import torch\n", "from itertools import repeat\n\nimport torch\n")]
+    (outcome,) = plan(open_tree(tree_of(*READ["in one expression"], changes=changes)), [TASK]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert f"a data set has no {lack}" in outcome.reason
+
+
 def test_rows_outside_of_any_function_are_refused(tree_of):
     text = HEADER + "\nROWS = bits_to_rows(text_to_bits(Path('x').read_text()), 9)\n"
     (outcome,) = plan(open_tree(tree_of(text=text)), [TASK]).outcomes

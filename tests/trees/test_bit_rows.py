@@ -102,3 +102,27 @@ def test_a_process_that_is_new_to_the_tree_opens_the_file_again(text, tree):
     command = [sys.executable, "-c", READ]
     read = subprocess.run(command, input=pickle.dumps(rows), env=environment, capture_output=True, check=True)
     assert int(read.stdout) == int(expected(TEXT).sum())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(lambda rows, at: rows[at(5, 0, 5)], id="places"),
+        pytest.param(lambda rows, at: rows[at(5, 0, 5).tolist()], id="a list of places"),
+        pytest.param(lambda rows, at: rows[at(0, 1)[1]], id="a place in a tensor"),
+        pytest.param(lambda rows, at: rows[at().long()], id="no place"),
+        pytest.param(lambda rows, at: rows[at(*range(len(rows))) > 9], id="mask"),
+        pytest.param(lambda rows, at: rows[3:][at(0, -1)], id="places of a slice"),
+        pytest.param(lambda rows, at: rows[::3].to(torch.device("cpu"), torch.uint8), id="device and type"),
+        pytest.param(lambda rows, at: rows[2:2].to("cpu"), id="no row"),
+        pytest.param(lambda rows, at: torch.cat(list(rows.split(split_size=7))), id="split by name"),
+        pytest.param(lambda rows, at: rows.split([1, len(rows) - 1])[1], id="parts of given sizes"),
+        pytest.param(lambda rows, at: rows.split(9, 1)[2], id="parts of rows"),
+        pytest.param(lambda rows, at: torch.tensor([rows.dim(), rows.ndim, *rows.shape]), id="axes"),
+    ],
+)
+def test_rows_are_asked_for_as_a_tensor_is(asked, text):
+    rows = load_rows(text, 72)
+    found, wanted = (asked(each, lambda *places: torch.tensor(places)) for each in (rows, expected(TEXT)))
+    assert torch.equal(found, wanted)
+    assert found.dtype is wanted.dtype

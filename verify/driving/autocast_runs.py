@@ -1,5 +1,6 @@
 """Runs of a training loop in bfloat16: what layers gave, when autocast was on, and forms of micro-batches."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,21 +35,34 @@ class Seen:
 def watch(tree: Tree, ledger: Ledger) -> Seen:
     """Note from now on what linear layers and models give, and whether autocast is on at each event."""
     seen, record = Seen(), ledger._record
-    model_class = tree.kind
 
     def note_output(module: nn.Module, _: Any, out: Any) -> None:
         if isinstance(module, nn.Linear):
             seen.linear.append(out.dtype)
-        elif isinstance(module, model_class) and module.training and torch.is_grad_enabled():
-            seen.logits.append(out[0].detach())
 
     def note_event(kind: str, fields: Callable[[], dict[str, Any]]) -> None:
         seen.autocast.append((kind, torch.is_autocast_enabled("cpu")))
         record(kind, fields)
 
     register_module_forward_hook(note_output)
+    after_forwards(tree.kind, lambda logits: seen.logits.append(logits.detach()))
     vars(ledger)["_record"] = note_event
     return seen
+
+
+def after_forwards(kind: type[nn.Module], note: Callable[[Tensor], None]) -> Callable[[], None]:
+    """Be told the logits of each micro-batch, until what this returns is called; hooks miss a self.forward(...)."""
+    original = kind.forward
+
+    @functools.wraps(original)
+    def forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        out = original(model, *args, **kwargs)
+        if model.training and torch.is_grad_enabled():
+            note(out[0])
+        return out
+
+    kind.forward = forward
+    return lambda: setattr(kind, "forward", original)
 
 
 def train_at(tree: Tree, ledger: Ledger, point: Point, *, rows: int = 9, **options: Any) -> Run:
@@ -84,17 +98,16 @@ def loss_error(run: Run, logits: list[Tensor], accum_steps: int) -> float:
 @contextmanager
 def poisoned_gradient(tree: Tree, at: int) -> Iterator[None]:
     """Have the gradient of one micro-batch's logits, counted from 0, be no number."""
-    model_class, count = tree.kind, 0
+    count = 0
 
-    def poison(module: nn.Module, _: Any, out: Any) -> None:
+    def poison(logits: Tensor) -> None:
         nonlocal count
-        if isinstance(module, model_class) and module.training and torch.is_grad_enabled():
-            if count == at:
-                out[0].register_hook(lambda grad: grad * math.nan)
-            count += 1
+        if count == at:
+            logits.register_hook(lambda grad: grad * math.nan)  # type: ignore[no-untyped-call]
+        count += 1
 
-    hook = register_module_forward_hook(poison)
+    remove = after_forwards(tree.kind, poison)
     try:
         yield
     finally:
-        hook.remove()
+        remove()

@@ -230,7 +230,11 @@ def spoken(part: Part, words: Sequence[str]) -> list[str]:
     while pending:
         name = pending.popleft().removeprefix("--")
         values = [] if not pending or pending[0].startswith("--") else [pending.popleft()]
-        theirs = part.options.get(ALSO.get(name, name))
+        own = name.removeprefix("no-")
+        theirs = part.options.get(ALSO.get(own, own))
+        if theirs is not None and own != name:
+            said += [] if part.roles.get(theirs) == "switch" else [f"--no-{theirs.removeprefix('--')}"]
+            continue
         if theirs is None:
             line = f'pyproject.toml: [tool.bitpatch.options.command-line] {name} = "..."'
             raise MissingSeam(part.seam, f"the command line of {part.where.rstrip(':')} takes no --{name}", line)

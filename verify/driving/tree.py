@@ -1,6 +1,8 @@
 """The tree under test, as a check sees it. Imported in child processes only."""
 
+import contextlib
 import dataclasses
+import importlib.util
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 
 from ..running.evidence import Evidence, failed
 from .seams import MissingSeam, Seams, loaded
+
+SEAMS = {"training": "update", "model": "model", "safety": "gate"}  # by our module, what it holds of a tree's seams
 
 
 def with_dropout(model: nn.Module, rate: float) -> nn.Module:
@@ -39,21 +43,33 @@ class Tree:
     """A BitTransformerLM tree that this process has on its path."""
 
     def __init__(self, path: Path, seconds: float = 0.0, driving: dict[str, Any] | None = None) -> None:
-        self.path = path
+        given = driving or {"roots": [""], "seams": None}
+        self.path = path if given["seams"] else path / given["roots"][0]  # ours may stand in a folder, src/ say
         self.seconds = seconds  # of processor time that a check may fill with random points
-        given = driving or {}
-        sys.path[:0] = [str(path / root) for root in reversed(given.get("roots", [""]))]
+        sys.path[:0] = [str(path / root) for root in reversed(given["roots"])]
         self.states: dict[str, str] = given.get("states", {})  # of the tasks that bring an option, if the loop lacks it
-        self.seams = Seams(path, given.get("seams"))
+        self.seams = Seams(path, given["seams"])
 
     def module(self, name: str) -> ModuleType:
         """Import one of the tree's modules: `model`, `training`, ... Raises MissingSeam where it has none so called."""
-        module: ModuleType = loaded(f"bit_transformer.{name}:")
+        module: ModuleType = loaded(f"{self._dotted(name)}:")
         return module
 
     def part(self, module: str, name: str) -> Any:
         """What one of the tree's modules defines under a name. Raises MissingSeam where there is no such thing."""
-        return loaded(f"bit_transformer.{module}:{name}")
+        return loaded(f"{self._dotted(module)}:{name}")
+
+    def _dotted(self, name: str) -> str:
+        """A module of the model's package, or else where the seam is that ours has in the module of this name."""
+        places = {
+            seam: str(each.get("where") or "").partition(":")[0] for seam, each in (self.seams.found or {}).items()
+        }
+        package, dot, _ = (places.get("model") or "bit_transformer.model").partition(".")
+        dotted = f"{package}{dot}{name}" if dot else name
+        with contextlib.suppress(ModuleNotFoundError):
+            if importlib.util.find_spec(dotted) is not None:
+                return dotted
+        return places.get(SEAMS.get(name, "")) or dotted
 
     @property
     def model_module(self) -> ModuleType:

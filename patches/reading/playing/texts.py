@@ -34,7 +34,7 @@ _OPEN = (Opaque, Given, Library, Thing)
 _OF_GRIDS = {**BINARY, **COMPARE, ast.LShift: "shl", ast.RShift: "shr"}
 _HARMLESS = {"staticmethod", "classmethod", "property", "cached_property", "override", "no_grad", "inference_mode"}
 _HARMLESS |= {"cache", "lru_cache"}
-_HIGHEST = 64  # of a power
+_HIGHEST, LARGE = 64, 256  # of a power, and of numbers that are no block sizes or limits of what is read
 
 
 class Machine:
@@ -45,13 +45,13 @@ class Machine:
     def __init__(self, code: Code, sample: bytes, numbers: Sequence[int]) -> None:
         self.walk, self.disk = Walk(code, self), Disk(sample)
         self.numbers = itertools.chain(numbers, itertools.count(90, 9))
-        self.own: dict[
-            ast.AST, tuple[Any, Scope]
-        ] = {}  # of the scope's own expressions: what they gave last, and where
+        self.own: dict[ast.AST, tuple[Any, Scope]] = {}  # what the scope's own expressions gave last, and where
         self.doing: set[ast.AST] = set()  # calls that do more than they return
         self.stops: Callable[[Any], bool] = lambda _: False  # what ends the run once its statement is done
         self.age = 1  # of the sample
         self.effects = 0
+        self.words: set[str] = set()  # texts that the code names
+        self.most_written: Any = None  # what stands for large numbers that the code names, or else themselves
         self.encoders: list[str] = []  # the modules of functions that give bits
         self.returned: Callable[[Function, Any], None] = lambda *_: None  # is told what functions of the tree return
 
@@ -104,6 +104,9 @@ class Machine:
     # -- a World: statements
 
     def came_to(self, scope: Scope, node: ast.expr, made: Any) -> Any:
+        if isinstance(node, (ast.Constant, ast.BinOp)) and isinstance(made, (str, int)) and _is_written(node):
+            self.words |= {made} if isinstance(made, str) else set()
+            made = self.most_written if isinstance(made, int) and made > LARGE and self.most_written else made
         if scope.is_own:
             self.own.pop(node, None)
             self.own[node] = made, scope
@@ -324,7 +327,7 @@ class Machine:
             raise Stuck("a call that is too deep", at)
         is_flat = all(isinstance(each, (int, str, bytes)) for each in placed)
         is_bare = is_flat and not named and function.around is None and function.owner is None
-        key, known = (function.node, *placed), self.walk.code.answers.setdefault("run", {})
+        key, known = (function.node, self.most_written, *placed), self.walk.code.answers.setdefault("run", {})
         if is_bare and key in known:
             made = list(known[key]) if isinstance(known[key], list) else known[key]
         else:
@@ -375,6 +378,12 @@ class Machine:
         if any(mutables([*placed, *named.values()])):
             raise Stuck("a list that is handed to a function that is not seen", at)
         return callee if isinstance(callee, Opaque) else Given(_shown(at))
+
+
+def _is_written(node: ast.AST) -> bool:
+    """Whether an expression is a constant, or made of such."""
+    is_made = isinstance(node, ast.BinOp) and _is_written(node.left) and _is_written(node.right)
+    return is_made or isinstance(node, ast.Constant)
 
 
 def _shown(at: Place) -> str:

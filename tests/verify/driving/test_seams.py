@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bitpatch.verify.driving.seams import DRIVER, MissingSeam, Part, Seams, spoken
+from bitpatch.verify.driving.tree import Tree
 
 SOURCE = """
     from dataclasses import dataclass
@@ -140,8 +141,21 @@ def test_a_command_line_is_spoken_in_its_own_words(root: Path) -> None:
     words = ["--data", "a.txt", "--layers", "2", "--amp", "bf16"]
     assert spoken(part, words) == ["a.txt", "--depth", "2", "--bf16"]
     assert spoken(part, ["--amp", "off", "--compile"]) == ["--compile"]
+    assert spoken(part, ["--no-compile", "--no-amp", "--layers", "2"]) == ["--no-compile", "--depth", "2"]
     with pytest.raises(MissingSeam, match="takes no --accum_steps"):
         spoken(part, ["--accum_steps", "2"])
+
+
+def test_modules_are_those_of_the_models_package_or_of_a_seam(root: Path) -> None:
+    for file in ("bitseams_own/__init__.py", "bitseams_own/lm.py", "bitseams_own/safety.py", "bitseams_own/trainer.py"):
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).write_text("")
+    seams = {"model": {"where": "bitseams_own.lm:Net"}, "update": {"where": "bitseams_own.trainer:fit"}}
+    tree = Tree(root, driving={"roots": [""], "seams": seams})
+    assert tree.module("safety").__name__ == "bitseams_own.safety"
+    assert tree.module("training").__name__ == "bitseams_own.trainer"
+    with pytest.raises(MissingSeam, match=r"bitseams_own\.compression"):
+        tree.module("compression")
 
 
 def test_a_command_line_runs_as_a_module_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
