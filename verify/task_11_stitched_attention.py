@@ -27,7 +27,6 @@ from .driving.attention_runs import (
     model_of,
     under,
     weighted,
-    with_dropout,
 )
 from .driving.devices import strays
 from .driving.explicit_attention import (
@@ -42,7 +41,7 @@ from .driving.explicit_attention import (
 from .driving.memory import Memory
 from .driving.operations import distance, tensors_in
 from .driving.space import Points, over
-from .driving.tree import Tree
+from .driving.tree import Tree, with_dropout
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
 
 CHUNKS = (1, 2, 3, 4, 5, 6, 8, 9, 13, 16, 30)

@@ -26,13 +26,12 @@ from .attention_runs import (
     projections,
     step,
     under,
-    with_dropout,
 )
 from .operations import NAN, distance, reach, tensors_in
 from .pictures import curves, if_possible, maps
 from .seams import MissingSeam
 from .space import Point, Points
-from .tree import Tree
+from .tree import Tree, with_dropout
 from .world import changed, surroundings
 
 UNSEEN = "no module of a forward has projections for q, k, v and the output"
