@@ -158,7 +158,7 @@ def traces_for_real(tree: Tree, ledger: Ledger) -> Evidence:
     ledger.clips = False
     policy: dict[str, Any] = {"compile_policy": "table"} if tree.loop_takes("compile_policy") else {}
     gaps = []
-    for config in ({"use_act": True}, {"chunk_size": 4, "overlap": 2}):
+    for config in ({"use_act": True} if tree.model_takes("use_act") else {}, {"chunk_size": 4, "overlap": 2}):
         eager = train(tree, ledger, 8, config=config)
         said: list[str] = []
         with traced() as found, hearing(said):

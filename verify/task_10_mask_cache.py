@@ -140,7 +140,7 @@ def step(tree: Tree, visit: Visit) -> list[Tensor]:
     kind, length, rows, mode = visit
     config, causal, precision = KINDS[kind]
     trains, grad_mode = MODES[mode]
-    model = tree.model(dtype=precision[0], **config).train(trains)
+    model = tree.model(dtype=precision[0], **{k: v for k, v in config.items() if tree.model_takes(k)}).train(trains)
     with under(precision), grad_mode():
         logits, telemetry = model(tree.bits(rows, length), causal=causal)
     outputs = [logits.detach(), *maps_in(telemetry)]
@@ -210,7 +210,8 @@ def is_bounded(tree: Tree) -> Evidence:
 @check(task=10, prop="a model that has run has the state it had, deep-copies, pickles and moves")
 def copies_pickles_and_moves(tree: Tree) -> Evidence:
     """Compare state dicts; send a model through each way of copying it, and compare outputs of old and new lengths."""
-    for config in (DENSE, CHUNKED, WIDE, DENSE | {"reversible": True}):
+    reversibly = [DENSE | {"reversible": True}] * tree.model_takes("reversible")
+    for config in (DENSE, CHUNKED, WIDE, *reversibly):
         fresh, model = tree.model(num_layers=2, **config), tree.model(num_layers=2, **config)
         for length in (*LENGTHS, 8):
             model(tree.bits(1, length))[0].sum().backward()

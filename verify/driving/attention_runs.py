@@ -154,9 +154,11 @@ def weighted(logits: Tensor) -> Tensor:
     return logits.flatten() @ torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype)
 
 
-def maps_in(telemetry: dict[str, Any]) -> list[Tensor]:
-    """The maps [B, H, T, T] of the layers; a tensor of five dimensions is a stack of them."""
-    found = tensors_in(telemetry.get("attention_maps"))
+def maps_in(telemetry: Any) -> list[Tensor]:
+    """The maps [B, H, T, T] of the layers, whatever they are called; a tensor of five dimensions is a stack of them."""
+    named = isinstance(telemetry, dict) and "attention_maps" in telemetry
+    held = tensors_in(telemetry["attention_maps"] if named else telemetry)
+    found = [each for each in held if named or (each.dim() >= RANK and each.shape[-1] == each.shape[-2])]
     return [each for maps in found for each in (maps if maps.dim() > RANK else [maps])]
 
 
