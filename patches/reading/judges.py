@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .code import Code
 from .files import File, Function
 from .frames import Reading
-from .gates import FAR, ORDERS, Gate, Judge, Measured, is_number, is_raw, measured, required
+from .gates import FAR, Gate, Judge, Measured, is_number, is_raw, measured, orders, required
 from .names import defaults_of, parameters
 from .playing.figures import Figures
 from .playing.kinds import Class, Raised
@@ -51,10 +51,12 @@ def tested(code: Code, judge: Judge, found: Measured) -> Test | None:
     widest = [node for node in said if not any(is_within(judge.file, node, o) for o in said if o is not node)]
     at_edge = Gate(code, judge)
     at_edge.feed(found.threshold)
-    compared = next(_compared(code, judge, found), None)
-    if not widest or compared is None:
+    if not widest:
         return None
     node = min(widest, key=lambda each: (each.lineno, each.col_offset))
+    compared = _parts(code, judge, found, node) or next(_compared(code, judge, found), None)
+    if compared is None:
+        return None
     return Test(node, said[node], at_edge.run.seen[node] == [not said[node]], *compared)
 
 
@@ -101,6 +103,21 @@ def _defaults(function: Function) -> dict[str, Any]:
     return {name: value for name, value in values.items() if isinstance(value, (bool, int, float))}
 
 
+def _parts(code: Code, judge: Judge, found: Measured, node: ast.expr) -> tuple[ast.expr, ast.expr] | None:
+    """The loss and the threshold in an expression, where each is one part of it, however they are compared."""
+    seen = list[tuple[float, dict[ast.expr, list[Any]]]]()
+    for loss in (found.threshold - 0.125, found.threshold + 0.125):
+        gate = Gate(code, judge)
+        gate.feed(loss)
+        seen.append((loss, gate.run.seen))
+    inside = [each for each in ast.walk(node) if isinstance(each, ast.expr)]
+    losses = [each for each in inside if all(values.get(each) == [loss] for loss, values in seen)]
+    limits = [each for each in inside if all(values.get(each) == [found.threshold] for _, values in seen)]
+    wholes = [each for each in limits if not any(is_within(judge.file, each, o) for o in limits if o is not each)]
+    is_one = losses and len({judge.file.text(each) for each in wholes}) == 1
+    return (losses[0], limits[0]) if is_one else None
+
+
 def _compared(code: Code, judge: Judge, found: Measured) -> Iterator[tuple[ast.expr, ast.expr]]:
     """The loss and the threshold where they are compared."""
     gate, loss = Gate(code, judge), found.threshold - 0.125
@@ -116,7 +133,7 @@ def _compared(code: Code, judge: Judge, found: Measured) -> Iterator[tuple[ast.e
 @lru_cache(maxsize=4096)
 def _orders(node: ast.AST) -> bool:
     """Whether anything is put in order in a function or a class."""
-    return any(isinstance(op, ORDERS) for each in ast.walk(node) if isinstance(each, ast.Compare) for op in each.ops)
+    return any(map(orders, ast.walk(node)))
 
 
 def judges(code: Code, files: Iterator[File]) -> Iterator[Judge]:
