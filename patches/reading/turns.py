@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .code import Code
@@ -61,6 +61,16 @@ class Turn(NamedTuple):
                 return _asked(self.outer.reading, self.loop, left)
         return None
 
+    @property
+    def sieve(self) -> ast.If | None:
+        """What leaves items of the loop out before anything else, each by itself alone."""
+        match self.loop, self.header:
+            case ast.For(body=[ast.If(body=[ast.Continue()], orelse=[]) as first, _, *_]), Header(
+                is_counted=False
+            ) as own:
+                return first if _is_of(first.test, own.item, self.loop) else None
+        return None
+
     def guard(self) -> ast.If | None:
         """The condition of a scope on the way under which optimizers step."""
         place, done = self.steps() or (0, [])
@@ -96,7 +106,8 @@ class Turn(NamedTuple):
         for place, level in enumerate(self.levels[: last + 1]):
             inside = self.loop if place == 0 else level.reading.node
             for node in walk(inside):
-                if _leaves(level.reading, node, inside, is_loop=place == 0):
+                is_sifted = self.sieve is not None and node in self.sieve.body
+                if not is_sifted and _leaves(level.reading, node, inside, is_loop=place == 0):
                     yield level.reading, node
 
 
@@ -166,6 +177,22 @@ def is_learned_from(turn: Turn, update: Update, item: Value) -> bool:
         return any(each.key == item.key for each in update.loss.walk())
     given = (turn.outer.reading.values[each] for each in turn.outer.node.args if each in turn.outer.reading.values)
     return any(part.key == item.key for each in given for part in each.walk())
+
+
+def _is_of(test: ast.expr, item: ast.expr, loop: Loop) -> bool:
+    """Whether a test asks what a loop gets each time, and what nothing else there knows, and does nothing else."""
+    inside, own = walk(test), _names(walk(item))
+    others = _names(inside) - own - {"len"}
+    called = [each.func for each in inside if isinstance(each, ast.Call)]
+    asks = all(isinstance(each, ast.Attribute) or getattr(each, "id", "") == "len" for each in called)
+    is_known = others.isdisjoint(_names([each for each in walk(loop) if each not in inside]))
+    is_plain = not any(isinstance(each, (ast.NamedExpr, ast.Await, ast.Lambda, ast.comprehension)) for each in inside)
+    is_own = not any(_names(walk(each)) & others for each in called)
+    return asks and is_own and is_plain and is_known and not own.isdisjoint(_names(inside))
+
+
+def _names(nodes: Sequence[ast.AST]) -> set[str]:
+    return {each.id for each in nodes if isinstance(each, ast.Name)}
 
 
 def _level(code: Code, caller: Reading, call: ast.Call) -> Level | None:

@@ -225,6 +225,24 @@ def test_idioms(loop, old, new, expected):
     assert expected in after(loop(header + LOOP.replace(old, new)))
 
 
+@pytest.mark.parametrize(
+    ("test", "kept"),
+    [
+        ("batch.numel() == 0", "batch.numel() != 0"),
+        ("len(batch) < rows", "not (len(batch) < rows)"),
+        ("not batch.any()", "batch.any()"),
+    ],
+)
+def test_what_leaves_items_out_first_does_so_before_they_are_grouped(loop, test, kept):
+    first = f"            if {test}:\n                continue\n"
+    made = after(
+        loop(LOOP.replace("epochs=1", "epochs=1, rows=2").replace("            loss = ", f"{first}            loss = "))
+    )
+    some = f"(\n            (batch for batch in data.split(8) if {kept}), accum_steps\n        ):\n"
+    assert some in made
+    assert "continue" not in made
+
+
 ASKED = """\
         stream = iter(data.split(8))
         while (batch := next(stream, None)) is not None:
@@ -386,8 +404,18 @@ STEP, ZERO = "            optimizer.step()\n", "            optimizer.zero_grad(
         pytest.param("loss = loss_of(model, batch)", "loss = loss_of(model, batch[0])", id="fields of a record"),
         pytest.param(
             "            loss = ",
-            "            if len(batch) < 2:\n                continue\n            loss = ",
-            id="continue",
+            "            batch = batch[batch[:, 0] > 0]\n            if len(batch) < 2:\n                continue\n            loss = ",
+            id="continue by what is made of an item",
+        ),
+        pytest.param(
+            "            loss = ",
+            "            if batch in seen:\n                continue\n            seen.append(batch)\n            loss = ",
+            id="continue by what a turn changes",
+        ),
+        pytest.param(
+            "            loss = ",
+            "            if random.random() < 0.5:\n                continue\n            loss = ",
+            id="continue by a draw",
         ),
         pytest.param("            print(loss.item())", "            if epoch:\n                break", id="break"),
         pytest.param(
