@@ -54,7 +54,7 @@ def tested(code: Code, judge: Judge, found: Measured) -> Test | None:
     if not widest:
         return None
     node = min(widest, key=lambda each: (each.lineno, each.col_offset))
-    compared = _parts(code, judge, found, node) or next(_compared(code, judge, found), None)
+    compared = _compared(code, judge, found, node)
     if compared is None:
         return None
     return Test(node, said[node], at_edge.run.seen[node] == [not said[node]], *compared)
@@ -103,31 +103,21 @@ def _defaults(function: Function) -> dict[str, Any]:
     return {name: value for name, value in values.items() if isinstance(value, (bool, int, float))}
 
 
-def _parts(code: Code, judge: Judge, found: Measured, node: ast.expr) -> tuple[ast.expr, ast.expr] | None:
-    """The loss and the threshold in an expression, where each is one part of it, however they are compared."""
-    seen = list[tuple[float, dict[ast.expr, list[Any]]]]()
+def _compared(code: Code, judge: Judge, found: Measured, node: ast.expr) -> tuple[ast.expr, ast.expr] | None:
+    """The loss and the threshold in an expression, or else where they are compared, in whatever function."""
+    seen = dict[float, dict[ast.expr, list[Any]]]()
     for loss in (found.threshold - 0.125, found.threshold + 0.125):
         gate = Gate(code, judge)
         gate.feed(loss)
-        seen.append((loss, gate.run.seen))
-    inside = [each for each in ast.walk(node) if isinstance(each, ast.expr)]
-    losses = [each for each in inside if all(values.get(each) == [loss] for loss, values in seen)]
-    limits = [each for each in inside if all(values.get(each) == [found.threshold] for _, values in seen)]
-    wholes = [each for each in limits if not any(is_within(judge.file, each, o) for o in limits if o is not each)]
-    is_one = losses and len({judge.file.text(each) for each in wholes}) == 1
-    return (losses[0], limits[0]) if is_one else None
-
-
-def _compared(code: Code, judge: Judge, found: Measured) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """The loss and the threshold where they are compared."""
-    gate, loss = Gate(code, judge), found.threshold - 0.125
-    gate.feed(loss)
-    for node in gate.run.seen:
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            sides = (node.left, node.comparators[0])
-            for one, other in (sides, sides[::-1]):
-                if gate.run.seen[one][-1] == loss and gate.run.seen[other][-1] == found.threshold:
-                    yield one, other
+        seen[loss] = gate.run.seen
+    for top in (node, *(each for each in gate.run.seen if isinstance(each, ast.Compare))):
+        inside = [each for each in ast.walk(top) if isinstance(each, ast.expr)]
+        losses = [each for each in inside if all(values.get(each) == [loss] for loss, values in seen.items())]
+        limits = [each for each in inside if all(values.get(each) == [found.threshold] for values in seen.values())]
+        within = {part for each in limits for part in ast.walk(each) if part is not each}
+        if losses and len({ast.unparse(each) for each in limits if each not in within}) == 1:
+            return losses[0], limits[0]
+    return None
 
 
 @lru_cache(maxsize=4096)
