@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import cast
 
 import libcst as cst
@@ -157,6 +159,31 @@ def averaged(tested: Tested, code: Code, feed: Sequence[str], judged: str) -> It
     )
     judged = judged if test.is_over else f"not {judged}" if is_alone else f"(not {judged})"
     yield rewrite(source, node, lambda _: judged)
+    for each in _of_nothing(tested, code):
+        both = source.parents[source.at(each)]
+        if isinstance(both, cst.BooleanOperation):
+            yield Edit(source, both, attrgetter("right" if both.left is source.at(each) else "left"))
+
+
+def _of_nothing(tested: Tested, code: Code) -> Iterator[ast.expr]:
+    """What says in an `or` that a loss is not a number, or in an `and` that it is one: the test of its average does."""
+    judge, seen = tested.found.judge, list[dict[ast.expr, list[object]]]()
+    for loss in (math.nan, tested.found.measured.edge - 1, tested.found.measured.edge + 1):
+        gate = Gate(code, judge)
+        gate.feed(loss)
+        seen.append(gate.run.seen)
+    within = [*ast.walk(tested.found.test.node)]  # type: ignore[union-attr]
+    either = [node for node in ast.walk(judge.node) if isinstance(node, ast.BoolOp) and node not in within]
+    for each in (part for node in either for part in node.values):
+        is_or = isinstance(judge.file.parents[each].op, ast.Or)  # type: ignore[attr-defined]
+        names = {node.id for node in ast.walk(each) if isinstance(node, ast.Name)}
+        said = [values.get(each, [not is_or]) for values in seen]
+        if (
+            said == [[is_or], [not is_or], [not is_or]]
+            and judge.record not in names
+            and names & {*judge.losses, tested.loss}
+        ):
+            yield each
 
 
 def _asked(tested: Tested, average: str) -> str:

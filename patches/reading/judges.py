@@ -73,7 +73,7 @@ def _steps(code: Code, judge: Judge, found: Measured) -> Iterator[_Step]:
     for losses in (
         [edge - FAR, edge - room, edge + room],
         [edge + room, edge - room],
-        [edge - 1, math.inf],
+        [edge - 1, edge + FAR],
         [edge + 1, 0.0],
     ):
         gate, is_open = Gate(code, judge), True

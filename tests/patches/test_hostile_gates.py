@@ -208,6 +208,22 @@ RAW = {  # how each is asked whether a run may go on
         ),
         "LossGate().check",
     ),
+    "no number, among others": (
+        method("self.stopped = self.stopped or math.isnan(val_loss) or val_loss > self.limit\nreturn not self.stopped"),
+        "LossGate().check",
+    ),
+    "a number, among others": (
+        method(
+            "ok = not self.stopped and math.isfinite(val_loss) and val_loss <= self.limit\nself.stopped = not ok\nreturn ok"
+        ),
+        "LossGate().check",
+    ),
+    "no number, or too high": (
+        method(
+            "if not math.isfinite(val_loss) or val_loss > self.limit:\n    self.stopped = True\nreturn not self.stopped"
+        ),
+        "LossGate().check",
+    ),
     "larger of two": (
         method("if max(self.limit, val_loss) != self.limit:\n    self.stopped = True\nreturn not self.stopped"),
         "LossGate().check",
@@ -434,7 +450,7 @@ def test_what_an_average_keeps_is_asked_for(planned, old, new, reason):
         ),
         pytest.param(
             method(
-                "self.stopped = self.stopped or val_loss > self.limit or val_loss != val_loss\nreturn not self.stopped"
+                "if val_loss != val_loss:\n    self.stopped = True\nif val_loss > self.limit:\n    self.stopped = True\nreturn not self.stopped"
             ),
             "a loss that is not a number stops it in the burn-in too",
             id="nan apart",
