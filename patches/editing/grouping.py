@@ -28,7 +28,7 @@ def regrouped(source: Source, turn: Turn, form: str, more: Sequence[str]) -> lis
     target = ", ".join([target, *more])
     if isinstance(turn.loop, ast.While):
         gone = [Edit(source, source.at(each), lambda _: cst.RemoveFromParent()) for each in header.asks]
-        made = as_for(source, target, form.format(file.text(header.items)))
+        made = as_for(source, target, form.format(ast.unparse(header.items)))
         return [*gone, Edit(source, source.at(turn.loop), made)]
     target = f"({target})" if header.is_counted else target
     return [

@@ -225,6 +225,25 @@ def test_what_accumulation_has_planned_is_told_the_extra_steps(loop_of, patched)
     assert "in accumulation_groups(repeated(loader, extra_steps), accum_steps):" in text
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "        for at in range(0, len(data), 8):\n            batch = data[at : at + 8]\n",
+        "        at = 0\n        while at < len(data):\n            batch = data[at : at + 8]\n            at += 8\n",
+    ],
+)
+def test_rows_that_are_sliced_by_their_place_are_grouped_and_loaded_in_either_order(loop_of, patched, head):
+    loss = LOOP.replace("loss_of(logits, batch)", "torch.nn.functional.cross_entropy(logits, batch)")
+    texts = []
+    for names in (["task-4", "task-1"], ["task-1", "task-4"]):
+        tree = loop_of(loss.replace(CUT, head))
+        for name in names:
+            patched(tree.root, name)
+        texts.append((tree.root / "bit_transformer/training.py").read_text())
+    assert texts[0] == texts[1]
+    assert "for batch, shares, closes in accumulation_groups(loader, accum_steps):" in texts[0]
+
+
 TOTALS = {
     "a helper": "    total = count(len(data), epochs)\n",
     "a dict": "    plan = {'epochs': epochs, 'steps': max(1, len(data) // 8)}\n    total = plan['epochs'] * plan['steps']\n",
