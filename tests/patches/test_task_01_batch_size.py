@@ -216,6 +216,16 @@ def test_all_obstacles_are_named_at_once(loop_of, refusal):
         assert obstacle in reason
 
 
+def test_what_a_run_repeats_is_found_in_a_dict_of_a_dict(loop_of, after):
+    text = REPEATED.replace("*, epochs=1, extra_steps=0, compress_prob=0.5", "conf")
+    text = text.replace("    total = epochs", '    settings = conf["train"]\n    total = settings["epochs"]')
+    text = text.replace("range(epochs)", 'range(settings["epochs"])').replace(
+        ", extra_steps)", ', conf["train"]["extra_steps"])'
+    )
+    made = after(loop_of(text.replace("compress_prob", "0.5")), "task-1")
+    assert 'planned_updates(settings["epochs"], len(loader), extra_steps=settings["extra_steps"])' in made
+
+
 def test_what_accumulation_has_planned_is_told_the_extra_steps(loop_of, patched):
     tree = loop_of(REPEATED)
     for name in ("task-4", "task-1"):
