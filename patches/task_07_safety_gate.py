@@ -16,7 +16,7 @@ import libcst as cst
 
 from .donor import definitions, donor
 from .editing.classes import class_of, member, methods
-from .editing.gates import Tested, averaged, loads, obstacles, state_methods, written
+from .editing.gates import Tested, averaged, kept_lines, loads, obstacles, state_methods, written
 from .editing.kept import begins, inherited_back, loaded, put_back, saved
 from .edits import apply_edits
 from .reading.averages import keeps_itself, reopens, wrong_with
@@ -34,7 +34,7 @@ FIRST = {"ema_val": "None", "steps": "0"}
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """What stops a run by its losses: each by itself, or by an average of them."""
-    found = gates(tree.code, tree.modules(having=rb"[<>]"))
+    found = gates(tree.code, tree.modules(having=rb"[<>]|\bm(?:ax|in)\(|\b[gl][te]\("))
     raw = [each for each in found if each.is_raw]
     for each in found:
         yield from apart([each.judge.node], list(_of_gate(tree, each, len(raw))))
@@ -125,10 +125,9 @@ def _state(tree: SourceTree, test: Tested) -> Iterator[Finding]:
     """What saves and loads the state of a gate that has nothing for that."""
     save, load = state_methods(test, tree.code)
     given = donor("bit_transformer/safety.py")
-    flags = "".join(f'"{name}": self.{name}, ' for name in test.holder.flags)
-    text = given.raw.decode().replace('"tripped": self.tripped, ', flags)
-    loads_ = (f'        self.{name} = state["{name}"]\n' for name in test.holder.flags)
-    text = text.replace('        self.tripped = state["tripped"]\n', "".join(loads_))
+    entries, loads_ = kept_lines(test)
+    text = given.raw.decode().replace('"tripped": self.tripped, ', entries)
+    text = text.replace('        self.tripped = state["tripped"]\n', loads_)
     theirs = Source(given.path, text.encode())
     missing = [name for name, known in (("state_dict", save), ("load_state_dict", load)) if known is None]
     for name in missing if test.found.judge.kind == "object" else ():

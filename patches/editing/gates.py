@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import cast
 
 import libcst as cst
@@ -15,7 +17,7 @@ from ..edits import rewrite
 from ..reading.averages import Method, kept_by
 from ..reading.code import Code
 from ..reading.files import Function
-from ..reading.gates import Gate, required
+from ..reading.gates import Gate, flags_of, is_member, other, required
 from ..reading.judges import Found
 from ..reading.playing.kinds import Function as Routine
 from ..reading.playing.kinds import Raised
@@ -52,7 +54,8 @@ def written(source: Source, found: Found, code: Code) -> Tested | str:
     if holder is None:
         return "nothing keeps what it knows: give it a class of its own"
     own = {*ast.walk(judge.node)}
-    loss = file.text(test.loss) if test.loss in own else judge.losses[0] if len(judge.losses) == 1 else ""
+    given = judge.losses[0] if len(judge.losses) == 1 else ""
+    loss = (_outside(found, test.loss) or given) if test.loss in own else given
     kept_as = getattr(test.threshold, "attr", "")
     threshold = file.text(test.threshold) if test.threshold in own else holder.form(judge.node).format(kept_as)
     if not loss or not (kept_as or test.threshold in own):
@@ -60,19 +63,30 @@ def written(source: Source, found: Found, code: Code) -> Tested | str:
     return Tested(source, found, loss, threshold, kept_as, holder)
 
 
+def _outside(found: Found, loss: ast.expr) -> str:
+    """A loss as it is written before the statement that tests it; nothing where a pattern of that names it."""
+    file, statement = found.judge.file, found.judge.file.statement(loss)
+    inside = [*ast.walk(statement)] if isinstance(statement, ast.Match) else []
+    captured = {each.name for each in inside if isinstance(each, ast.MatchAs)}
+    if captured.isdisjoint(each.id for each in ast.walk(loss) if isinstance(each, ast.Name)):
+        return file.text(loss)
+    subject = statement.subject  # type: ignore[attr-defined]
+    return file.text(subject) if not isinstance(subject, ast.Tuple) else ""
+
+
 def _holder(source: Source, found: Found, code: Code) -> Holder | None:
     """What keeps whether a gate has tripped; None where nothing does that can keep more."""
     judge, file = found.judge, found.judge.file
-    flags = {str(name): value for name, value in Gate(code, judge).state.items() if isinstance(value, bool)}
+    flags = {str(name): value for name, value in flags_of(Gate(code, judge).state).items()}
     if judge.cls is not None:
         is_own = judge.cls.path == file.path
-        return Holder(source, file, judge.cls.node, flags, is_record=judge.kind == "record") if is_own else None
+        return Holder(source, file, judge.cls.node, flags, code, is_record=judge.kind == "record") if is_own else None
     for each in file.module.body:
         target = each.targets[0] if isinstance(each, ast.Assign) else getattr(each, "target", None)
         display = getattr(each, "value", None)
         keys = display.keys if isinstance(display, ast.Dict) else []
         if isinstance(target, ast.Name) and flags.keys() & {getattr(key, "value", None) for key in keys}:
-            return Holder(source, file, cast("ast.Dict", display), flags, target.id)
+            return Holder(source, file, cast("ast.Dict", display), flags, code, target.id)
     return None
 
 
@@ -85,7 +99,7 @@ def obstacles(tested: Tested, code: Code, names: Sequence[str]) -> Iterator[str]
     statement = file.statement(test.node)
     loops = (ast.For, ast.While, ast.Lambda, ast.comprehension)
     is_repeated = isinstance(statement, ast.While) or any(isinstance(each, loops) for each in file.ancestors(test.node))
-    if is_repeated or isinstance(source.parents[node_of(source, statement)], cst.If):
+    if is_repeated:
         yield "not each time, once: test it in the function's own body"
     if counted := list(_counted(tested, code)):
         yield f"{', '.join(counted)} counts such losses too: say whether it is to count averages"
@@ -131,15 +145,45 @@ def averaged(tested: Tested, code: Code, feed: Sequence[str], judged: str) -> It
     statement = judge.file.statement(test.node)
     node = source.at(test.node)
     assert isinstance(node, cst.BaseExpression)
-    yield put_before(source, node_of(source, statement), *lines)
+    first = node_of(source, statement)
+    while isinstance(first, cst.If) and isinstance(source.parents[first], cst.If):  # which it is the elif of
+        first = source.parents[first]
+    yield put_before(source, first, *lines)
     if test.threshold not in {*ast.walk(judge.node)}:  # but in a function that is asked
         judged = judged.partition(" and ")[0] + " and " + _asked(tested, in_form("self.ema_val", tested.form))
     judged = in_form(judged, tested.form)
     is_whole = isinstance(statement, ast.If) and statement.test is test.node and not node.lpar
     judged = judged if test.is_over and is_whole else f"({judged})"
-    is_alone = isinstance(source.parents[node], (cst.If, cst.Assign, cst.AnnAssign, cst.Return, cst.BooleanOperation))
+    is_alone = isinstance(
+        source.parents[node], (cst.If, cst.MatchCase, cst.Assign, cst.AnnAssign, cst.Return, cst.BooleanOperation)
+    )
     judged = judged if test.is_over else f"not {judged}" if is_alone else f"(not {judged})"
     yield rewrite(source, node, lambda _: judged)
+    for each in _of_nothing(tested, code):
+        both = source.parents[source.at(each)]
+        if isinstance(both, cst.BooleanOperation):
+            yield Edit(source, both, attrgetter("right" if both.left is source.at(each) else "left"))
+
+
+def _of_nothing(tested: Tested, code: Code) -> Iterator[ast.expr]:
+    """What says in an `or` that a loss is not a number, or in an `and` that it is one: the test of its average does."""
+    judge, seen = tested.found.judge, list[dict[ast.expr, list[object]]]()
+    for loss in (math.nan, tested.found.measured.edge - 1, tested.found.measured.edge + 1):
+        gate = Gate(code, judge)
+        gate.feed(loss)
+        seen.append(gate.run.seen)
+    within = [*ast.walk(tested.found.test.node)]  # type: ignore[union-attr]
+    either = [node for node in ast.walk(judge.node) if isinstance(node, ast.BoolOp) and node not in within]
+    for each in (part for node in either for part in node.values):
+        is_or = isinstance(judge.file.parents[each].op, ast.Or)  # type: ignore[attr-defined]
+        names = {node.id for node in ast.walk(each) if isinstance(node, ast.Name)}
+        said = [values.get(each, [not is_or]) for values in seen]
+        if (
+            said == [[is_or], [not is_or], [not is_or]]
+            and judge.record not in names
+            and names & {*judge.losses, tested.loss}
+        ):
+            yield each
 
 
 def _asked(tested: Tested, average: str) -> str:
@@ -171,10 +215,20 @@ def loads(tested: Tested, code: Code) -> list[ast.FunctionDef]:
         if isinstance(each, ast.FunctionDef) and len(required(each)) == 1 and each is not tested.found.judge.node:
             gate = Gate(code, tested.found.judge)
             with suppress(Unknown, Raised):
-                gate.run.call(Routine(tested.source.path, each), {name: not value for name, value in first.items()})
+                gate.run.call(Routine(tested.source.path, each), {name: other(value) for name, value in first.items()})
             if any(gate.state.get(name) != value for name, value in first.items()):
                 found.append(each)
     return found
+
+
+def kept_lines(tested: Tested) -> tuple[str, str]:
+    """How the flags of a gate are saved as entries of a dict, and the lines that load them; a member by its name."""
+    entries, lines = "", ""
+    for name, value in tested.holder.flags.items():
+        entry = f'state["{name}"]'
+        entries += f'"{name}": self.{name}{".name" if is_member(value) else ""}, '
+        lines += f"        self.{name} = {f'type(self.{name})[{entry}]' if is_member(value) else entry}\n"
+    return entries, lines
 
 
 def state_methods(tested: Tested, code: Code) -> tuple[Method | None, Function | None]:

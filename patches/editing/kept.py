@@ -5,14 +5,20 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import libcst as cst
 
 from ..edits import insert_after, operand, rewrite
 from ..reading.classes import constructor_of, names_of
+from ..reading.code import Code
 from ..reading.files import File, Function
 from ..reading.names import parameters
+from ..reading.playing.figures import Figures
+from ..reading.playing.kinds import Raised
+from ..reading.tensors import Unknown
 from ..source import Source
 from ..task import Edit
 from .classes import more_arguments, more_entries, more_method, more_parameters, node_of, put_behind
@@ -25,7 +31,8 @@ class Holder:
     source: Source
     file: File
     node: ast.ClassDef | ast.Dict
-    flags: Mapping[str, bool]  # and what each of them is at first
+    flags: Mapping[str, Any]  # and what each of them is at first
+    code: Code
     name: str = ""  # of a module's dict
     is_record: bool = False  # whether functions of the module are given its objects, and it has no methods for that
 
@@ -97,19 +104,23 @@ def put_back(holder: Holder, but: Function, line: str, first: Mapping[str, str])
         for node in ast.walk(function) if is_other else ():
             for target, value in _pairs(node):
                 flag = _flag_of(holder, function, target)
-                if flag in holder.flags and isinstance(value, ast.Constant) and value.value == holder.flags[flag]:
+                if value is not None and _is_first(holder, flag, value):
                     text = in_form(line, holder.form(function))
                     yield put_behind(holder.source, node_of(holder.source, node), text)  # type: ignore[arg-type]
             match node:
                 case ast.Call(keywords=keywords) if holder.is_record and any(
-                    _is_first(holder, each) for each in keywords
+                    _is_first(holder, each.arg or "", each.value) for each in keywords
                 ):
                     yield more_arguments(holder.source, holder.source.at(node), first)  # type: ignore[arg-type]
 
 
-def _is_first(holder: Holder, keyword: ast.keyword) -> bool:
-    value, first = keyword.value, holder.flags.get(keyword.arg or "")
-    return first is not None and isinstance(value, ast.Constant) and value.value == first
+def _is_first(holder: Holder, name: str, value: ast.expr) -> bool:
+    """Whether a value is what is kept at first under a name."""
+    with suppress(Unknown, Raised):
+        return name in holder.flags and bool(
+            holder.flags[name] == Figures(holder.code).expression(holder.file.path, value, {})
+        )
+    return False
 
 
 def _flag_of(holder: Holder, function: Function, target: ast.expr) -> str:

@@ -314,10 +314,17 @@ def slicing(cut: Cut) -> tuple[ast.For | ast.While, ast.stmt, str] | None:
 
 def _stepped(loop: ast.For | ast.While) -> set[str]:
     if isinstance(loop, ast.For):
-        return {loop.target.id} if isinstance(loop.target, ast.Name) else set()
+        is_plain = isinstance(loop.target, ast.Name) or _range_in(loop) is not loop.iter
+        return {each.id for each in walk(loop.target) if isinstance(each, ast.Name)} if is_plain else set()
     return {
         each.target.id for each in loop.body if isinstance(each, ast.AugAssign) and isinstance(each.target, ast.Name)
     }
+
+
+def _range_in(loop: ast.For) -> ast.expr:
+    """The one range that a loop goes through, whatever else comes with each number of it; else all that it does."""
+    found = [each for each in walk(loop.iter) if isinstance(each, ast.Call) and getattr(each.func, "id", "") == "range"]
+    return found[0] if len(found) == 1 else loop.iter
 
 
 def _counting(file: File, loop: ast.While, names: set[str]) -> list[ast.stmt]:
@@ -336,11 +343,12 @@ def _unsliced(source: Source, cut: Cut, loader: str) -> Iterator[Edit]:
     found = slicing(cut)
     assert found is not None
     loop, statement, name = found
+    starts = {each.id for each in walk(cut.node) if isinstance(each, ast.Name)} & _stepped(loop)
     if isinstance(loop, ast.For):
-        yield rewrite(source, source.at(loop.iter), lambda _: loader)  # type: ignore[arg-type]
-        yield rewrite(source, source.at(loop.target), lambda _: name)  # type: ignore[arg-type]
+        yield rewrite(source, source.at(_range_in(loop)), lambda _: loader)  # type: ignore[arg-type]
+        for place in (each for each in walk(loop.target) if getattr(each, "id", "") in starts):
+            yield rewrite(source, source.at(place), lambda _: name)  # type: ignore[arg-type]
     else:
-        starts = {each.id for each in walk(cut.node) if isinstance(each, ast.Name)} & _stepped(loop)
         for each in _counting(cut.file, loop, starts):
             yield Edit(source, source.at(each), lambda _: cst.RemoveFromParent())
         yield Edit(source, source.at(loop), as_for(source, name, loader))

@@ -37,7 +37,7 @@ def told(tree: SourceTree, reading: Reading, given: Source, *names: str) -> list
     """Options of the reference's training loop as options of a scope."""
     way = way_to(tree.code, reading)
     if way is not None:
-        return [_told(tree, way, given, name) for name in names]
+        return [_told(tree, reading, way, given, name) for name in names]
     node = reading.file.module.body[0] if isinstance(reading.node, ast.Module) else reading.node
     source = tree.source(reading.file.path)
     site = source.site(node, f"training, but where {', '.join(names)} could be an option is not seen")  # type: ignore[arg-type]
@@ -58,11 +58,11 @@ def taken(reading: Reading, options: Mapping[str, Told], inserted: Sequence[str]
             yield owner.bound[name][0], f"rename {name}"
 
 
-def _told(tree: SourceTree, way: Way, given: Source, name: str) -> Told:
+def _told(tree: SourceTree, reading: Reading, way: Way, given: Source, name: str) -> Told:
     homes = [] if way.home.kind == "namespace" else [way.home, *way.through]
     found = [_home(tree, home, given, name) for home in homes]
     is_new = way.home.kind == "namespace" or any(each.state is State.MISSING for each in found[:1])
-    found += [_flag(tree, flags, given, name) for flags in way.parsers]
+    found += [_flag(tree, flags, given, name, reading.file.path) for flags in way.parsers]
     found += [_handed(tree, hand, given, name) for hand in way.hands if way.parsers]
     if way.problem and is_new:
         note = f"training that is to have {name}, but {way.problem}"
@@ -172,8 +172,8 @@ def _kept(target: Source, setup: ast.FunctionDef, given: Source, name: str) -> E
     return insert_after(target, target.at(kept[place - 1][1]), text)
 
 
-def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str) -> Finding:
-    """An option behind the nearest one before it that the parser has."""
+def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str, path: str) -> Finding:
+    """An option of a scope in some file, behind the nearest one before it that the parser has."""
     target = tree.source(flags[0].file.path)
     own = {flag.name: flag for flag in flags if not flag.is_exclusive}
     spelled = [flag for flag in flags if flag.name == name or f"--{name}" in flag.texts]
@@ -194,7 +194,9 @@ def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str) -> 
     is_dashed = any("-" in text.lstrip("-") for flag in flags for text in flag.texts)
     text = f"--{name.replace('_', '-') if is_dashed else name}"
     site = target.site(anchor.node, f"option {text}")
-    settings = {k.keyword.value: _setting(target, given, k.value) for k in ours[name].args if k.keyword is not None}
+    settings = {
+        k.keyword.value: _setting(target, given, k.value, path) for k in ours[name].args if k.keyword is not None
+    }
     if isinstance(anchor.node, ast.Call) and any(isinstance(each, ast.Constant) for each in anchor.node.args):
         return _call(target, given, anchor, ours[name], text, settings, behind=bool(before))
     return mend(site, [_row(target, anchor, text, settings, behind=bool(before))])
@@ -295,10 +297,10 @@ def _handed(tree: SourceTree, hand: Hand, given: Source, name: str) -> Finding:
     return mend(site, [Edit(target, target.at(hand.call), change)])
 
 
-def _setting(target: Source, given: Source, value: cst.BaseExpression) -> str:
-    """A setting of an option as a file writes it: its name where it has it, else what the name means."""
+def _setting(target: Source, given: Source, value: cst.BaseExpression, path: str) -> str:
+    """A setting of an option as a file writes it: its name where it has it or is given it, else what the name means."""
     text = given.code(value)
-    if isinstance(value, cst.Name) and target.path != given.path and not target.names.top_level(text):
+    if isinstance(value, cst.Name) and {target.path} != {given.path, path} and not target.names.top_level(text):
         known = [(each.part.text, each.value) for each in given.names.top_level(text) if each.value is not None]
         return (ast.get_source_segment(*known[-1]) if known else None) or text
     return (target.names.spelled(text) or text) if "." in text else text

@@ -10,7 +10,7 @@ from typing import Any
 
 from .code import Code
 from .files import Function
-from .gates import FAR, Gate, Judge, Measured, is_number, required
+from .gates import FAR, Gate, Judge, Measured, flags_of, is_number, required
 from .playing.kinds import Function as Routine
 from .playing.kinds import Raised
 from .tensors import Unknown
@@ -122,11 +122,11 @@ def reopens(code: Code, judge: Judge, found: Measured) -> Iterator[tuple[Functio
     for function in _functions(code, judge):
         gate, new = Gate(code, judge), Gate(code, judge)
         bad = [found.edge + FAR] * (found.burn_in + 1)
-        is_shut = found.first(gate, bad) is not None and _flags(gate) != _flags(new)
+        is_shut = found.first(gate, bad) is not None and flags_of(gate.state) != flags_of(new.state)
         if is_shut and len(required(function[2])) == (judge.kind != "module"):
             with suppress(Unknown, Raised):
                 gate.take(gate.ask(function))
-                if _flags(gate) == _flags(new):
+                if flags_of(gate.state) == flags_of(new.state):
                     is_clear = found.first(gate, [found.edge - 1.0] * (found.burn_in + 5)) is None
                     yield function[2], is_clear and _begins_anew(code, judge, found, function)
 
@@ -143,13 +143,9 @@ def _recovers(code: Code, judge: Judge, found: Measured) -> bool:
     """Whether a gate that remembers to have stopped a run forgets that."""
     gate, new = Gate(code, judge), Gate(code, judge)
     is_shut = found.first(gate, [found.edge + 50.0] * (found.burn_in + 1)) is not None
-    if not is_shut or _flags(gate) == _flags(new):
+    if not is_shut or flags_of(gate.state) == flags_of(new.state):
         return False
     return any(found.first(gate, [found.edge - 1.0]) is None for _ in range(100))
-
-
-def _flags(gate: Gate) -> dict[Any, Any]:
-    return {name: value for name, value in gate.state.items() if isinstance(value, bool)}
 
 
 def is_kept(code: Code, judge: Judge, found: Measured) -> bool:

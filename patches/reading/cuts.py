@@ -247,14 +247,13 @@ def _parts(player: Player, value: Any) -> list[str]:
     if isinstance(value, dict):
         return [f"[{key}" for key in value if isinstance(key, str)]
     if isinstance(value, Opaque) and value.path:
-        known = [*player.leaves, *player.kinds]
-        return list(
-            dict.fromkeys(
-                each.removeprefix(f"{value.path}.")
-                for each in known
-                if each.startswith(f"{value.path}.") and each.removeprefix(f"{value.path}.").isidentifier()
-            )
+        begins = (
+            each.removeprefix(value.path) for each in (*player.leaves, *player.kinds) if each.startswith(value.path)
         )
+        entries = (
+            (each[0], each[2:-2] if each.startswith('["') else each[1:]) for each in begins if each[:1] in (".", "[")
+        )
+        return [("" if sign == "." else "[") + name for sign, name in dict.fromkeys(entries) if name.isidentifier()]
     return list(value.own) if isinstance(value, (Thing, Space)) else []
 
 
@@ -262,7 +261,7 @@ def _step(player: Player, value: Any, name: str) -> Any:
     if isinstance(value, dict):
         return value.get(name.removeprefix("["))
     if isinstance(value, Opaque):
-        return player.leaf(f"{value.path}.{name}")
+        return player.leaf(value.path + (f'["{name[1:]}"]' if name.startswith("[") else f".{name}"))
     return value.own.get(name) if isinstance(value, (Thing, Space)) else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,8 @@ from .playing.kinds import Function as Routine
 
 LONGEST = 128  # losses of a burn-in that is looked for
 FAR = 1e6  # from any threshold
-ORDERS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+_ORDERING = ("max", "min", "gt", "ge", "lt", "le")  # functions
+_ORDERS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _CLOCKS = ("step", "epoch", "iter", "update")
 
 
@@ -104,8 +105,10 @@ class Gate:
     def vary(self, name: Any) -> None:
         """Let it keep something else under a name."""
         for each in self._kept():
-            if isinstance(each.get(name), (bool, int, float)):
-                each[name] = not each[name] if isinstance(each[name], bool) else each[name] + 1000
+            if is_number(each.get(name)):
+                each[name] += 1000
+            elif name in flags_of(each):
+                each[name] = other(each[name])
 
     def feed(self, loss: float, **changed: Any) -> Any:
         """Give it a loss; returns what shows of that."""
@@ -119,9 +122,9 @@ class Gate:
         except Raised:
             raises = True
         self.take(returned)
-        flags = {name: value for name, value in self.state.items() if isinstance(value, bool)}
+        flags = flags_of(self.state)
         parts = returned if isinstance(returned, (tuple, list)) else [returned]
-        said = [each if isinstance(each, (bool, str)) else type(each).__name__ for each in parts]
+        said = [each if isinstance(each, (bool, str)) or is_member(each) else type(each).__name__ for each in parts]
         return said, raises, flags
 
     def take(self, made: Any) -> None:
@@ -162,7 +165,7 @@ class Measured:
 def measured(code: Code, judge: Judge) -> Measured | None:
     """What a function does as a gate; None where it is none. Raises Unknown."""
     low, high = Gate(code, judge), Gate(code, judge)
-    before = {name: value for name, value in low.state.items() if isinstance(value, bool)}
+    before = flags_of(low.state)
     shown: list[tuple[Any, Any]] = []
     numbers = set[float]()
     was: list[dict[Any, Any]] = []
@@ -200,8 +203,30 @@ def is_raw(code: Code, judge: Judge, found: Measured) -> bool:
 
 def _compares(gate: Gate) -> bool:
     """Whether anything was put in order the last time."""
-    compared = [node for node in gate.run.seen if isinstance(node, ast.Compare)]
-    return any(isinstance(op, ORDERS) for node in compared for op in node.ops)
+    return any(map(orders, gate.run.seen))
+
+
+def orders(node: ast.AST) -> bool:
+    """Whether an expression puts something in order."""
+    if isinstance(node, ast.Call):
+        return getattr(node.func, "id", getattr(node.func, "attr", "")) in _ORDERING
+    return isinstance(node, ast.Compare) and any(isinstance(op, _ORDERS) for op in node.ops)
+
+
+def flags_of(state: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What is kept that says whether a run has been stopped: flags and members of enums, or else words."""
+    found = {name: value for name, value in state.items() if isinstance(value, bool) or is_member(value)}
+    return found or {name: value for name, value in state.items() if isinstance(value, str)}
+
+
+def is_member(value: Any) -> bool:
+    """Whether a value is a member of an enum."""
+    return isinstance(value, Thing) and value.name != "" and value.own.get("name") == value.name
+
+
+def other(flag: Any) -> Any:
+    """Another value than one that says whether a run has been stopped."""
+    return not flag if isinstance(flag, bool) else f"{flag}?" if isinstance(flag, str) else Thing(flag.cls)
 
 
 def is_number(value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .code import Code
 from .files import File, Function
 from .frames import Reading
-from .gates import FAR, ORDERS, Gate, Judge, Measured, is_number, is_raw, measured, required
+from .gates import FAR, Gate, Judge, Measured, is_number, is_raw, measured, orders, required
 from .names import defaults_of, parameters
 from .playing.figures import Figures
 from .playing.kinds import Class, Raised
@@ -51,10 +51,12 @@ def tested(code: Code, judge: Judge, found: Measured) -> Test | None:
     widest = [node for node in said if not any(is_within(judge.file, node, o) for o in said if o is not node)]
     at_edge = Gate(code, judge)
     at_edge.feed(found.threshold)
-    compared = next(_compared(code, judge, found), None)
-    if not widest or compared is None:
+    if not widest:
         return None
     node = min(widest, key=lambda each: (each.lineno, each.col_offset))
+    compared = _compared(code, judge, found, node)
+    if compared is None:
+        return None
     return Test(node, said[node], at_edge.run.seen[node] == [not said[node]], *compared)
 
 
@@ -71,7 +73,7 @@ def _steps(code: Code, judge: Judge, found: Measured) -> Iterator[_Step]:
     for losses in (
         [edge - FAR, edge - room, edge + room],
         [edge + room, edge - room],
-        [edge - 1, math.inf],
+        [edge - 1, edge + FAR],
         [edge + 1, 0.0],
     ):
         gate, is_open = Gate(code, judge), True
@@ -101,22 +103,27 @@ def _defaults(function: Function) -> dict[str, Any]:
     return {name: value for name, value in values.items() if isinstance(value, (bool, int, float))}
 
 
-def _compared(code: Code, judge: Judge, found: Measured) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """The loss and the threshold where they are compared."""
-    gate, loss = Gate(code, judge), found.threshold - 0.125
-    gate.feed(loss)
-    for node in gate.run.seen:
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            sides = (node.left, node.comparators[0])
-            for one, other in (sides, sides[::-1]):
-                if gate.run.seen[one][-1] == loss and gate.run.seen[other][-1] == found.threshold:
-                    yield one, other
+def _compared(code: Code, judge: Judge, found: Measured, node: ast.expr) -> tuple[ast.expr, ast.expr] | None:
+    """The loss and the threshold in an expression, or else where they are compared, in whatever function."""
+    seen = dict[float, dict[ast.expr, list[Any]]]()
+    for loss in (found.threshold - 0.125, found.threshold + 0.125):
+        gate = Gate(code, judge)
+        gate.feed(loss)
+        seen[loss] = gate.run.seen
+    for top in (node, *(each for each in gate.run.seen if isinstance(each, ast.Compare))):
+        inside = [each for each in ast.walk(top) if isinstance(each, ast.expr)]
+        losses = [each for each in inside if all(values.get(each) == [loss] for loss, values in seen.items())]
+        limits = [each for each in inside if all(values.get(each) == [found.threshold] for values in seen.values())]
+        within = {part for each in limits for part in ast.walk(each) if part is not each}
+        if losses and len({ast.unparse(each) for each in limits if each not in within}) == 1:
+            return losses[0], limits[0]
+    return None
 
 
 @lru_cache(maxsize=4096)
 def _orders(node: ast.AST) -> bool:
     """Whether anything is put in order in a function or a class."""
-    return any(isinstance(op, ORDERS) for each in ast.walk(node) if isinstance(each, ast.Compare) for op in each.ops)
+    return any(map(orders, ast.walk(node)))
 
 
 def judges(code: Code, files: Iterator[File]) -> Iterator[Judge]:

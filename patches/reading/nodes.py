@@ -29,7 +29,8 @@ def children(node: ast.AST) -> list[ast.AST]:
 
 def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
     if kind not in _fields:
-        _fields[kind] = () if issubclass(kind, _NONE) else tuple(name for name in kind._fields if name not in _LEAVES)
+        is_leaf = issubclass(kind, (*_NONE, ast.MatchSingleton))
+        _fields[kind] = () if is_leaf else tuple(name for name in kind._fields if name not in _LEAVES)
     return _fields[kind]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .code import Code
@@ -57,8 +57,18 @@ class Turn(NamedTuple):
                 return Header(items, item, is_counted=True)
             case ast.For(iter=items, target=item):
                 return Header(items, item)
-            case ast.While(test=ast.Compare(left=left, ops=[ast.IsNot()], comparators=[ast.Constant(value=None)])):
-                return _asked(self.outer.reading, self.loop, left)
+            case ast.While():
+                return _asked(self.outer.reading, self.loop) or _counted(self.outer.reading, self.loop)
+        return None
+
+    @property
+    def sieve(self) -> ast.If | None:
+        """What leaves items of the loop out before anything else, each by itself alone."""
+        match self.loop, self.header:
+            case ast.For(body=[ast.If(body=[ast.Continue()], orelse=[]) as first, _, *_]), Header(
+                is_counted=False
+            ) as own:
+                return first if _is_of(first.test, own.item, self.loop) else None
         return None
 
     def guard(self) -> ast.If | None:
@@ -96,7 +106,12 @@ class Turn(NamedTuple):
         for place, level in enumerate(self.levels[: last + 1]):
             inside = self.loop if place == 0 else level.reading.node
             for node in walk(inside):
-                if _leaves(level.reading, node, inside, is_loop=place == 0):
+                goes = [
+                    self.sieve,
+                    *(self.header.asks if self.header is not None else ()),
+                ]  # which are no part of a turn
+                is_gone = any(each is not None and is_within(level.reading.file, node, each) for each in goes)
+                if not is_gone and _leaves(level.reading, node, inside, is_loop=place == 0):
                     yield level.reading, node
 
 
@@ -119,16 +134,27 @@ def turn_of(code: Code, update: Update) -> Turn | None:
     return Turn(loop, tuple(levels))
 
 
-def _asked(reading: Reading, loop: ast.While, left: ast.expr) -> Header | None:
-    """What a loop gets with `next`, in its test or in front of it and last of all, and is not asked for besides."""
+def _asked(reading: Reading, loop: ast.While) -> Header | None:
+    """What a loop gets with `next`, in its test, first of all, or in front of it and last of all, and not besides."""
     file, block, asks = reading.file, block_of(reading.file, loop), tuple[ast.stmt, ...]()
-    if isinstance(left, ast.NamedExpr):
-        item, calls = left.target, [left.value]
-    elif isinstance(left, ast.Name) and loop is not block[0]:
-        item, asks = left, (block[block.index(loop) - 1], loop.body[-1])
-        sets = [each for each in asks if isinstance(each, ast.Assign) and file.text(each.targets[0]) == left.id]
-        calls = [each.value for each in sets] if len(sets) == len(asks) else []
-    else:
+    match loop.test, loop.body:
+        case ast.Compare(left=ast.NamedExpr(target=item, value=call), ops=[ast.IsNot()], comparators=[end]), _:
+            calls = [call]
+        case ast.Compare(left=ast.Name() as item, ops=[ast.IsNot()], comparators=[end]), _ if loop is not block[0]:
+            asks = (block[block.index(loop) - 1], loop.body[-1])
+            sets = [each for each in asks if isinstance(each, ast.Assign) and file.text(each.targets[0]) == item.id]
+            calls = [each.value for each in sets] if len(sets) == len(asks) else []
+        case ast.Constant(value=True), [
+            ast.Assign(targets=[ast.Name() as item], value=call) as first,
+            ast.If(
+                test=ast.Compare(left=left, ops=[ast.Is()], comparators=[end]), body=[ast.Break()], orelse=[]
+            ) as last,
+            *_,
+        ] if file.text(left) == item.id:
+            asks, calls = (first, last), [call]
+        case _:
+            return None
+    if getattr(end, "value", ...) is not None:
         return None
     gone = {node for each in (loop.test, *asks) for node in walk(each)}
     names = [each for each in walk(reading.node) if isinstance(each, ast.Name) and each not in gone]
@@ -138,6 +164,48 @@ def _asked(reading: Reading, loop: ast.While, left: ast.expr) -> Header | None:
     is_alone = all(each.id != item.id or is_within(file, each, loop) for each in names)
     is_alone = is_alone and not any(each.id == items[0].id and is_within(file, each, loop) for each in names)
     return Header(items[0], item, asks=asks) if is_alone and None not in items else None
+
+
+def _counted(reading: Reading, loop: ast.While) -> Header | None:
+    """What a loop counts up from in front of it to an end that stays, where nothing asks for the count behind that."""
+    file, block = reading.file, block_of(reading.file, loop)
+    match loop.test, block[block.index(loop) - 1 :]:
+        case (
+            ast.Compare(left=ast.Name() as item, ops=[ast.Lt()], comparators=[end]),
+            [ast.Assign(targets=[ast.Name(id=first)], value=ast.Constant() as start) as sets, *_],
+        ) if first == item.id:
+            steps = [
+                each for each in loop.body if isinstance(each, ast.AugAssign) and file.text(each.target) == item.id
+            ]
+        case _:
+            return None
+    if len(steps) != 1 or not isinstance(steps[0].op, ast.Add):
+        return None
+    fixed, step = [*walk(start), *walk(end), *walk(steps[0].value)], steps[0]
+    gone = {*fixed, *walk(loop.test), *walk(sets), *walk(step)}
+
+    def stays(each: ast.Name) -> bool:
+        if each.id == item.id:
+            return is_within(file, each, loop) and each.lineno < step.lineno
+        is_read = isinstance(each.ctx, ast.Load) and not isinstance(file.parents[each], ast.Attribute)
+        return is_read or each.id not in _names(fixed) or not is_within(file, each, loop)
+
+    names = (each for each in walk(reading.node) if isinstance(each, ast.Name) and each not in gone)
+    if not all(map(stays, names)) or not all(map(_is_whole, fixed)):
+        return None
+    by, some = file.text(step.value), [file.text(each) for each in (start, end)]
+    text = ", ".join([*some, by] if by != "1" else some[some[0] == "0" :])
+    return Header(ast.parse(f"range({text})", mode="eval").body, item, asks=(sets, step))
+
+
+def _is_whole(node: ast.AST) -> bool:
+    """Whether a part of a number leaves it whole, as far as one sees."""
+    match node:
+        case ast.Call(func=func):
+            return getattr(func, "id", "") == "len"
+        case ast.BinOp(op=op):
+            return not isinstance(op, ast.Div)
+    return not isinstance(node, ast.Constant) or isinstance(node.value, int)
 
 
 def _next_of(reading: Reading, call: ast.expr) -> ast.Name | None:
@@ -157,7 +225,8 @@ def is_number(item: Value) -> bool:
         if source.op == "call" and str(source["func"].data).rpartition(".")[2] in _NUMBERS:
             return True
         source = source.get("0") if source.op in ("call", "opaque") else None  # in a progress bar, perhaps
-    return item.op == "counted" or source is not None
+    is_count = item.op == "carried" and item["start"].number is not None
+    return item.op == "counted" or is_count or source is not None
 
 
 def is_learned_from(turn: Turn, update: Update, item: Value) -> bool:
@@ -166,6 +235,22 @@ def is_learned_from(turn: Turn, update: Update, item: Value) -> bool:
         return any(each.key == item.key for each in update.loss.walk())
     given = (turn.outer.reading.values[each] for each in turn.outer.node.args if each in turn.outer.reading.values)
     return any(part.key == item.key for each in given for part in each.walk())
+
+
+def _is_of(test: ast.expr, item: ast.expr, loop: Loop) -> bool:
+    """Whether a test asks what a loop gets each time, and what nothing else there knows, and does nothing else."""
+    inside, own = walk(test), _names(walk(item))
+    others = _names(inside) - own - {"len"}
+    called = [each.func for each in inside if isinstance(each, ast.Call)]
+    asks = all(isinstance(each, ast.Attribute) or getattr(each, "id", "") == "len" for each in called)
+    is_known = others.isdisjoint(_names([each for each in walk(loop) if each not in inside]))
+    is_plain = not any(isinstance(each, (ast.NamedExpr, ast.Await, ast.Lambda, ast.comprehension)) for each in inside)
+    is_own = not any(_names(walk(each)) & others for each in called)
+    return asks and is_own and is_plain and is_known and not own.isdisjoint(_names(inside))
+
+
+def _names(nodes: Sequence[ast.AST]) -> set[str]:
+    return {each.id for each in nodes if isinstance(each, ast.Name)}
 
 
 def _level(code: Code, caller: Reading, call: ast.Call) -> Level | None:
@@ -204,6 +289,7 @@ def block_in(level: Level, inside: ast.AST) -> list[ast.stmt] | None:
     for around in file.ancestors(statement):
         if around is inside:
             return block_of(file, statement)
-        if not isinstance(around, (ast.With, ast.AsyncWith)):
+        is_tried = isinstance(around, ast.Try) and all(isinstance(each.body[-1], ast.Raise) for each in around.handlers)
+        if not is_tried and not isinstance(around, (ast.With, ast.AsyncWith)):
             return None
     return block_of(file, statement) if inside is file.module else None

@@ -33,6 +33,16 @@ def method(body, head="def check(self, val_loss):"):
     return CLASS + f"    {head}\n" + "".join(f"        {line}\n" for line in body.split("\n")) + REST
 
 
+def phases(body, saved="self.phase.name", loaded='Phase[state["phase"]]', values=("auto()", "auto()")):
+    """A gate whose state is an enum."""
+    text = method(body).replace('{"stopped": self.stopped}', f'{{"phase": {saved}}}')
+    text = text.replace('self.stopped = state["stopped"]', f"self.phase = {loaded}")
+    text = text.replace("self.stopped = False", "self.phase = Phase.OPEN")
+    head = "from enum import Enum, auto\n\n\nclass Phase(Enum):\n    OPEN = {}\n    SHUT = {}\n\n\n"
+    return head.format(*values) + text
+
+
+SHUTS = "if val_loss > self.limit:\n    self.phase = Phase.SHUT\nreturn self.phase is Phase.OPEN"
 RAW = {  # how each is asked whether a run may go on
     "raises": (
         method(
@@ -160,6 +170,90 @@ RAW = {  # how each is asked whether a run may go on
         "from dataclasses import dataclass\n\n\n@dataclass\nclass Gate:\n    limit: float = 2.0\n    stopped: bool = False\n\n\ndef judge(gate: Gate, val_loss: float) -> bool:\n    if val_loss > gate.limit:\n        gate.stopped = True\n    return not gate.stopped\n",
         "lambda loss, gate=Gate(): judge(gate, loss)",
     ),
+    "enum": (phases(SHUTS), "LossGate().check"),
+    "enum by its value": (
+        phases(SHUTS, "self.phase.value", 'Phase(state["phase"])', ('"open"', '"shut"')),
+        "LossGate().check",
+    ),
+    "enum that nothing saves": (phases(SHUTS).partition("\n    def state_dict")[0] + "\n", "LossGate().check"),
+    "words for a state": (
+        method("if val_loss > self.limit:\n    self.stopped = 'shut'\nreturn self.stopped == 'open'").replace(
+            "False", "'open'"
+        ),
+        "LossGate().check",
+    ),
+    "match with a guard": (
+        method(
+            "match float(val_loss):\n    case x if not x <= self.limit:\n        self.stopped = True\nreturn not self.stopped"
+        ),
+        "LossGate().check",
+    ),
+    "match of two": (
+        method(
+            "match (self.stopped, val_loss <= self.limit):\n    case (True, _):\n        return False\n    case (_, False):\n        self.stopped = True\nreturn not self.stopped"
+        ),
+        "LossGate().check",
+    ),
+    "match of a state": (
+        phases(f"match self.phase:\n    case Phase.SHUT:\n        return False\n{SHUTS}"),
+        "LossGate().check",
+    ),
+    "match of a truth": (
+        method("match val_loss > self.limit:\n    case True:\n        self.stopped = True\nreturn not self.stopped"),
+        "LossGate().check",
+    ),
+    "match of a class": (
+        method(
+            "match val_loss:\n    case int(x) | float(x) if x > self.limit:\n        self.stopped = True\nreturn not self.stopped"
+        ),
+        "LossGate().check",
+    ),
+    "no number, among others": (
+        method("self.stopped = self.stopped or math.isnan(val_loss) or val_loss > self.limit\nreturn not self.stopped"),
+        "LossGate().check",
+    ),
+    "a number, among others": (
+        method(
+            "ok = not self.stopped and math.isfinite(val_loss) and val_loss <= self.limit\nself.stopped = not ok\nreturn ok"
+        ),
+        "LossGate().check",
+    ),
+    "no number, or too high": (
+        method(
+            "if not math.isfinite(val_loss) or val_loss > self.limit:\n    self.stopped = True\nreturn not self.stopped"
+        ),
+        "LossGate().check",
+    ),
+    "larger of two": (
+        method("if max(self.limit, val_loss) != self.limit:\n    self.stopped = True\nreturn not self.stopped"),
+        "LossGate().check",
+    ),
+    "difference": (
+        method("if val_loss - self.limit > 0:\n    self.stopped = True\nreturn not self.stopped"),
+        "LossGate().check",
+    ),
+    "operator": (
+        "import operator\n\n\n"
+        + method("if operator.gt(val_loss, self.limit):\n    self.stopped = True\nreturn not self.stopped"),
+        "LossGate().check",
+    ),
+    "chain": (
+        method(
+            "if -math.inf < val_loss <= self.limit:\n    return not self.stopped\nself.stopped = True\nreturn False"
+        ),
+        "LossGate().check",
+    ),
+    "elif": (
+        method(
+            "if self.stopped:\n    pass\nelif val_loss > self.limit:\n    self.stopped = True\nreturn not self.stopped"
+        ),
+        "LossGate().check",
+    ),
+    "static method": (
+        method("self.stopped |= self._is_over(val_loss, self.limit)\nreturn not self.stopped")
+        + "\n    @staticmethod\n    def _is_over(value, limit):\n        return value > limit\n",
+        "LossGate().check",
+    ),
     "words for an answer": (
         method("if val_loss > self.limit:\n    self.stopped = True\nreturn 'stop' if self.stopped else 'go'"),
         "lambda loss, gate=LossGate(): gate.check(loss) == 'go'",
@@ -226,6 +320,18 @@ def test_raw_gates_stop_where_the_references_does(planned, name):
     given = (REFERENCE / "bit_transformer/safety.py").read_text().partition("def hil_safe")[0]
     given = given.replace("from torch import Tensor", "").replace("import torch\n", "")
     assert stops(made.changes[0].after.decode(), how) == stops(given, "SafetyGate().allows")
+
+
+@pytest.mark.parametrize("name", ["enum", "enum by its value", "enum that nothing saves", "words for a state"])
+def test_a_state_that_is_no_flag_is_kept(planned, name):
+    names = {}
+    exec(planned(f"import math\n\n\n{RAW[name][0]}").changes[0].after.decode(), names)
+    one, other = names["LossGate"](), names["LossGate"]()
+    assert [one.check(9.0) for _ in range(11)] == [True] * 10 + [False]
+    other.load_state_dict(one.state_dict())
+    assert (other.check(0.1), other.steps) == (False, 12)
+    other.reset()
+    assert (other.check(0.1), other.steps) == (True, 1)
 
 
 FINE = {
@@ -344,7 +450,7 @@ def test_what_an_average_keeps_is_asked_for(planned, old, new, reason):
         ),
         pytest.param(
             method(
-                "self.stopped = self.stopped or val_loss > self.limit or val_loss != val_loss\nreturn not self.stopped"
+                "if val_loss != val_loss:\n    self.stopped = True\nif val_loss > self.limit:\n    self.stopped = True\nreturn not self.stopped"
             ),
             "a loss that is not a number stops it in the burn-in too",
             id="nan apart",

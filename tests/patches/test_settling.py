@@ -223,10 +223,8 @@ import torch.nn.functional as F
 
 
 def finetune(model, optimizer, batches):
-    place = 0
-    while place < len(batches):
-        batch = batches[place]
-        place += 1
+    while batches:
+        batch = batches.pop(0)
         loss = F.cross_entropy(model(batch)[0][:, :-1].reshape(-1, 2), batch[:, 1:].reshape(-1))
         loss.backward()
         optimizer.step()

@@ -216,6 +216,16 @@ def test_all_obstacles_are_named_at_once(loop_of, refusal):
         assert obstacle in reason
 
 
+def test_what_a_run_repeats_is_found_in_a_dict_of_a_dict(loop_of, after):
+    text = REPEATED.replace("*, epochs=1, extra_steps=0, compress_prob=0.5", "conf")
+    text = text.replace("    total = epochs", '    settings = conf["train"]\n    total = settings["epochs"]')
+    text = text.replace("range(epochs)", 'range(settings["epochs"])').replace(
+        ", extra_steps)", ', conf["train"]["extra_steps"])'
+    )
+    made = after(loop_of(text.replace("compress_prob", "0.5")), "task-1")
+    assert 'planned_updates(settings["epochs"], len(loader), extra_steps=settings["extra_steps"])' in made
+
+
 def test_what_accumulation_has_planned_is_told_the_extra_steps(loop_of, patched):
     tree = loop_of(REPEATED)
     for name in ("task-4", "task-1"):
@@ -223,6 +233,25 @@ def test_what_accumulation_has_planned_is_told_the_extra_steps(loop_of, patched)
     text = (tree.root / "bit_transformer/training.py").read_text()
     assert "planned_updates(epochs, len(loader), extra_steps=extra_steps, accum_steps=accum_steps)" in text
     assert "in accumulation_groups(repeated(loader, extra_steps), accum_steps):" in text
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "        for at in range(0, len(data), 8):\n            batch = data[at : at + 8]\n",
+        "        at = 0\n        while at < len(data):\n            batch = data[at : at + 8]\n            at += 8\n",
+    ],
+)
+def test_rows_that_are_sliced_by_their_place_are_grouped_and_loaded_in_either_order(loop_of, patched, head):
+    loss = LOOP.replace("loss_of(logits, batch)", "torch.nn.functional.cross_entropy(logits, batch)")
+    texts = []
+    for names in (["task-4", "task-1"], ["task-1", "task-4"]):
+        tree = loop_of(loss.replace(CUT, head))
+        for name in names:
+            patched(tree.root, name)
+        texts.append((tree.root / "bit_transformer/training.py").read_text())
+    assert texts[0] == texts[1]
+    assert "for batch, shares, closes in accumulation_groups(loader, accum_steps):" in texts[0]
 
 
 TOTALS = {

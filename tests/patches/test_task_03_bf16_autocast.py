@@ -181,3 +181,13 @@ def test_every_update_of_a_run_is_covered(loop_of, after, plain):
 def test_an_update_on_request_is_none_of_a_run(loop_of, plain, after):
     request = "\n\ndef answer(model, optimizer, bits):\n    model(bits)[0].mean().backward()\n    optimizer.step()\n"
     assert after(loop_of(plain + request), "task-3").endswith(request)
+
+
+def test_a_parser_apart_from_the_loop_writes_out_what_may_be_chosen(loop_of, patched, plain):
+    parser = "import argparse\n\nfrom .loop import train_loop\n\nparser = argparse.ArgumentParser()\n"
+    parser += 'parser.add_argument("--epochs", type=int)\nargs = parser.parse_args()\n'
+    root = loop_of(parser + "train_loop(model(), rows(), epochs=args.epochs)\n").root
+    (root / "bit_transformer/loop.py").write_text(plain)
+    text = (patched(root, "task-3") / "bit_transformer/training.py").read_text()
+    assert 'add_argument("--amp", choices=("off", "bf16"), default="off"' in text
+    assert "amp=args.amp" in text

@@ -225,6 +225,24 @@ def test_idioms(loop, old, new, expected):
     assert expected in after(loop(header + LOOP.replace(old, new)))
 
 
+@pytest.mark.parametrize(
+    ("test", "kept"),
+    [
+        ("batch.numel() == 0", "batch.numel() != 0"),
+        ("len(batch) < rows", "not (len(batch) < rows)"),
+        ("not batch.any()", "batch.any()"),
+    ],
+)
+def test_what_leaves_items_out_first_does_so_before_they_are_grouped(loop, test, kept):
+    first = f"            if {test}:\n                continue\n"
+    made = after(
+        loop(LOOP.replace("epochs=1", "epochs=1, rows=2").replace("            loss = ", f"{first}            loss = "))
+    )
+    some = f"(\n            (batch for batch in data.split(8) if {kept}), accum_steps\n        ):\n"
+    assert some in made
+    assert "continue" not in made
+
+
 ASKED = """\
         stream = iter(data.split(8))
         while (batch := next(stream, None)) is not None:
@@ -234,15 +252,72 @@ ASKED_BEFORE = """\
         batch = next(stream, None)
         while batch is not None:
 """
+ASKED_FIRST = """\
+        stream = iter(data.split(8))
+        while True:
+            batch = next(stream, None)
+            if batch is None:
+                break
+"""
+COUNTED = """\
+        at = 0
+        while at < len(data):
+            batch = data[at : at + 8]
+            at += 8
+"""
 
 
-@pytest.mark.parametrize(("head", "last"), [(ASKED, ""), (ASKED_BEFORE, "            batch = next(stream, None)\n")])
+@pytest.mark.parametrize(
+    ("head", "last"),
+    [(ASKED, ""), (ASKED_BEFORE, "            batch = next(stream, None)\n"), (ASKED_FIRST, "")],
+)
 def test_a_loop_that_asks_for_the_next_goes_through_groups(loop, head, last):
     text = after(loop(LOOP.replace("        for batch in data.split(8):\n", head) + last))
     plain = after(
         loop(LOOP.replace("        for batch in", "        stream = iter(data.split(8))\n        for batch in"))
     )
     assert text == plain.replace("groups(data.split(8),", "groups(stream,")
+
+
+def test_a_loop_that_counts_up_goes_through_groups_of_its_counts(loop):
+    text = "import torch\n" + LOOP.replace("        for batch in data.split(8):\n", COUNTED)
+    text = after(loop(text.replace("loss_of(model, batch)", "torch.nn.functional.cross_entropy(model(batch), batch)")))
+    head = "        for at, shares, closes in accumulation_groups(range(0, len(data), 8), accum_steps):\n"
+    assert f"{head}            batch = data[at : at + 8]\n            loss = " in text
+    assert "at += 8" not in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("at += 8", "at += 8\n            print(at)", id="count behind the step"),
+        pytest.param("            print(loss.item())", "        print(at)", id="count behind the loop"),
+        pytest.param("at += 8", "at += len(batch)", id="step that changes"),
+        pytest.param("at += 8", "at += 8\n            data.pop()", id="end that changes"),
+        pytest.param("at < len(data)", "at < len(data) / 2", id="end that is no number of items"),
+        pytest.param("at < len(data)", "at < limit()", id="end that is asked anew"),
+        pytest.param("        at = 0\n", "        at = 0\n        seen = at\n", id="more before the loop"),
+        pytest.param("at < len(data)", "at <= len(data) - 8", id="end that is reached"),
+    ],
+)
+def test_a_loop_that_counts_in_another_way_is_named(loop, old, new):
+    text = LOOP.replace("        for batch in data.split(8):\n", COUNTED)
+    assert old in text
+    assert "in no `for` loop over micro-batches" in refusal(loop(text.replace(old, new)))
+
+
+def test_what_a_loop_counts_is_no_micro_batch_where_nothing_is_learned_from_it(loop):
+    text = LOOP.replace("        for batch in data.split(8):\n", COUNTED).replace("data[at : at + 8]", "data")
+    assert "loop with a backward call, but not over micro-batches" in refusal(loop(text))
+
+
+def test_a_turn_that_is_tried_and_raises_what_it_catches_is_grouped(loop):
+    first, *body = LOOP[LOOP.index("            loss = ") :].splitlines(keepends=True)
+    tried = "            try:\n" + "".join(f"    {line}" for line in [first, *body])
+    text = LOOP[: LOOP.index("            loss = ")] + tried
+    made = after(loop(text + "            except MemoryError:\n                print('full')\n                raise\n"))
+    assert "                if closes:\n                    shares.average(model)\n" in made
+    assert "no statement of its own" in refusal(loop(text + "            except MemoryError:\n                pass\n"))
 
 
 @pytest.mark.parametrize(
@@ -386,8 +461,18 @@ STEP, ZERO = "            optimizer.step()\n", "            optimizer.zero_grad(
         pytest.param("loss = loss_of(model, batch)", "loss = loss_of(model, batch[0])", id="fields of a record"),
         pytest.param(
             "            loss = ",
-            "            if len(batch) < 2:\n                continue\n            loss = ",
-            id="continue",
+            "            batch = batch[batch[:, 0] > 0]\n            if len(batch) < 2:\n                continue\n            loss = ",
+            id="continue by what is made of an item",
+        ),
+        pytest.param(
+            "            loss = ",
+            "            if batch in seen:\n                continue\n            seen.append(batch)\n            loss = ",
+            id="continue by what a turn changes",
+        ),
+        pytest.param(
+            "            loss = ",
+            "            if random.random() < 0.5:\n                continue\n            loss = ",
+            id="continue by a draw",
         ),
         pytest.param("            print(loss.item())", "            if epoch:\n                break", id="break"),
         pytest.param(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Never
@@ -16,6 +17,7 @@ from ..code import Code
 from ..tensors import Unknown
 from ..values import Place
 from .calls import filled
+from .cases import members
 from .expressions import ARITHMETIC, COMPARISONS, UNARY
 from .kinds import Class, Function, Library, Opaque, Raised, Scope, Stuck, Thing
 from .names import is_whole
@@ -30,6 +32,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     **{f"math.{name}": getattr(math, name) for name in ("isnan", "isinf", "isfinite", "ceil", "floor", "sqrt", "exp")},
     **{f"numpy.{name}": getattr(math, name) for name in ("isnan", "isinf", "isfinite")},
     **{f"torch.{name}": getattr(math, name) for name in ("isnan", "isinf", "isfinite")},
+    **{f"operator.{name}": getattr(operator, name) for name in ("gt", "ge", "lt", "le", "not_")},
     "torch.tensor": float,
     "torch.as_tensor": float,
     **dict.fromkeys(
@@ -130,6 +133,7 @@ class Figures:
         return Opaque()
 
     def item(self, owner: Any, index: Any, at: Place) -> Any:
+        owner = members(self.walk, owner) if isinstance(owner, Class) else owner
         return Opaque() if isinstance(owner, (Opaque, Library)) else owner[index]
 
     def set_item(self, owner: Any, index: Any, value: Any, at: Place) -> None:
@@ -179,6 +183,8 @@ class Figures:
         return self.walk.entered(function, placed, named)
 
     def make(self, cls: Class, placed: list[Any], named: dict[str, Any], at: Place) -> Thing:
+        if known := members(self.walk, cls):
+            return {each.own["value"]: each for each in known.values()}[placed[0]]
         return filled(self.walk, Thing(cls), placed, named, at)
 
     def called(self, callee: Any, placed: list[Any], named: dict[str, Any], at: Place) -> Any:
@@ -211,6 +217,8 @@ class Figures:
                 return False
             case ("isinstance", [value, kind]):
                 return self._is_of(value, kind)
+            case ("type", [Thing() as owner]):
+                return owner.cls
             case ("vars", [Thing() as owner]):
                 return owner.own
             case ("dataclasses.asdict", [Thing() as owner]):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..files import File
 from ..files import Function as FunctionNode
 from ..values import Place
+from .cases import members
 from .kinds import Class, Function, Library, Module, Opaque, Scope, Super, Thing, kinds_of
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def attribute(walk: Walk, owner: Any, name: str, at: Place) -> Any:
 
 def of_class(walk: Walk, cls: Class, name: str, owner: Any, at: Place, above: ast.ClassDef | None = None) -> Any:
     """What a class, or those of its bases that come behind one, gives an object of it, or itself, under a name."""
+    if cls.node.bases and name in (known := members(walk, cls)):
+        return known[name]
     family = walk.code.bases(cls.path, cls.node)
     start = next((place for place, (_, node) in enumerate(family) if node is above), len(family)) + 1
     for path, node in family[start:] if above is not None else family:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..classes import is_frozen, names_of
 from ..values import Place
+from .cases import match
 from .expressions import evaluated
 from .kinds import Class, Function, Left, Library, Opaque, Raised, Returned, Scope, Stuck, Thing
 from .names import imported
@@ -53,6 +54,8 @@ def _statement(walk: Walk, scope: Scope, node: ast.stmt) -> Iterator[Any]:
             yield from walk.world.perhaps(scope, node) if holds is None else walk.block(scope, taken)
         case ast.For() | ast.AsyncFor():
             yield from _for(walk, scope, node)
+        case ast.Match():
+            yield from match(walk, scope, node)
         case ast.While():
             yield from _while(walk, scope, node)
         case ast.Return(value=value):
