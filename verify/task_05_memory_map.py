@@ -41,8 +41,8 @@ from .driving.text_loads import (
     set_time,
     states_of_a_build,
     trouble_far_behind,
+    trouble_with_parts,
     trouble_with_refusal,
-    trouble_with_slices,
     watch_rows,
     write_sample,
     write_text,
@@ -322,7 +322,7 @@ def workers_give_the_same_rows(tree: Tree) -> Evidence:
     line = f"rows = load_rows(path, {length})"
     if (outcome := load(tree, path, length)).kind != "right":
         return failed(f"without workers: {outcome}", line)
-    if wrong := trouble_with_slices(schedule(tree).load_rows(path, length)):
+    if wrong := trouble_with_parts(schedule(tree).load_rows(path, length)):
         return failed(wrong, line)
     if trouble := trouble_with_workers(tree, path, length):
         return failed(*trouble)

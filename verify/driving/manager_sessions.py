@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import math
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,8 @@ class Session:
         try:
             self.init(8)
         except RequestFailed as error:
-            if isinstance(error.__cause__, TypeError) and "argument" in str(error):
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if isinstance(error.__cause__, TypeError) and unknown and unknown[1] in CONFIG:
                 raise MissingPart(str(error)) from error
             raise
         self.takes = {name for name, value in PLAN.items() if self._plans_by(name, value)}

@@ -86,6 +86,32 @@ def wrong_rows(rows: Any, path: Path, length: int, step: int = 1) -> str:
     return ""
 
 
+ASKED: dict[str, Callable[[Any], Any]] = {  # of rows as of a tensor
+    "shape": lambda rows: tuple(rows.shape),
+    "size()": lambda rows: tuple(rows.size()),
+    "size(0)": lambda rows: rows.size(0),
+    "size(1)": lambda rows: rows.size(1),
+    "size(-1)": lambda rows: rows.size(-1),
+    "dim()": lambda rows: rows.dim(),
+    "ndim": lambda rows: rows.ndim,
+    "split(3)": lambda rows: [[row.tolist() for row in part] for part in rows.split(3)],
+    "split([1, len(rows) - 1])": lambda rows: [[*map(Tensor.tolist, part)] for part in rows.split([1, len(rows) - 1])],
+    "rows[tensor]": lambda rows: [row.tolist() for row in rows[torch.tensor([2, 0, 2, -1])]],
+    "rows[mask]": lambda rows: [row.tolist() for row in rows[torch.arange(len(rows)) % 3 == 1]],
+}
+REFUSALS = (TypeError, ValueError, LookupError, NotImplementedError, AttributeError)
+
+
+def trouble_with_parts(rows: Any) -> str:
+    """What a data set says of itself otherwise than the tensor of its rows, or of its slices; none where it refuses."""
+    tensor = torch.stack([rows[index] for index in range(len(rows))])
+    for name, ask in ASKED.items():
+        with contextlib.suppress(*REFUSALS):
+            if (found := ask(rows)) != (wanted := ask(tensor)):
+                return f"{name} is {str(found)[:99]}, of a tensor of these rows {str(wanted)[:99]}"
+    return trouble_with_slices(rows)
+
+
 def trouble_with_slices(rows: Any) -> str:
     """What is wrong with slices of a data set, of slices too, and pickled; nothing where it has none, or refuses."""
     whole, stream = [rows[index].tolist() for index in range(len(rows))], random.Random(0)  # noqa: S311 - no secret
@@ -95,7 +121,7 @@ def trouble_with_slices(rows: Any) -> str:
         try:
             part = rows[cut][again] if turn % 2 else rows[cut]
             part = pickle.loads(pickle.dumps(part)) if turn % 3 == 0 else part  # noqa: S301 - our own
-        except (TypeError, ValueError, LookupError, NotImplementedError, AttributeError):
+        except REFUSALS:
             continue
         wanted, name = (whole[cut][again], f"rows[{cut}][{again}]") if turn % 2 else (whole[cut], f"rows[{cut}]")
         found = list[list[int]]()

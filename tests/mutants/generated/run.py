@@ -6,7 +6,7 @@
     python -m generated.run --seconds 0     none: write the pages again
 
 A mutant is done for with the first check that fails or crashes. The judges of the tasks whose lines it changes come
-first, then those of tasks whose lines call what it changes. Results are added to results.jsonl as they come; a kill is
+first, then those of tasks whose lines call what it changes, then all others. Results are added to results.jsonl as they come; a kill is
 kept as long as there is that check, and what was not killed is judged again once verify/ has changed. Writes
 docs/mutants_generated.md and docs/mutants.json; exits 1 if a mutant survives that is not known to be right.
 """
@@ -111,8 +111,9 @@ class Tally:
         self.kills = Counter(key for each in known for key in (each.by, (where(each.mutant), each.by)))
 
     def order(self, mutant: Generated) -> list[str]:
-        """The checks of a mutant's own tasks, then those of its callers', those first that are likely to kill soon."""
-        groups = [mutant.tasks, mutant.callers - mutant.tasks]
+        """The checks of a mutant's own tasks, of its callers', then of all, those first that are likely to kill soon."""
+        asked = mutant.tasks | mutant.callers
+        groups = [mutant.tasks, mutant.callers - mutant.tasks, self.checks.keys() - asked]
         return [
             check
             for tasks in groups
