@@ -112,6 +112,7 @@ def status(
     tree: parameters.Tree = Path(),
     at: parameters.At = None,
     check: parameters.Check = False,
+    verbose: parameters.Verbose = False,
     as_format: parameters.AsFormat = parameters.Format.TEXT,
     quiet: parameters.Quiet = False,
 ) -> None:
@@ -127,7 +128,7 @@ def status(
     if as_format == parameters.Format.JSON:
         screen.show_json({"tree": str(tree), "tasks": [one.to_json() for one in found]})
     elif not quiet:
-        screen.show_findings(found)
+        screen.show_findings(found, with_places=verbose or bool(tasks))
         lacking = [one.task for one in found if one.state in (State.MISSING, State.PARTIAL)]
         screen.show_next(again("apply", lacking, tree, at) if lacking else again("verify", chosen, tree))
     if check and any(s.state is not State.APPLIED for s in found):
@@ -349,8 +350,7 @@ def validate(
     from .verify.phase2 import phases, run_folder, validation
 
     run = run_folder.read_run(phases.RUNS / preset if folder is None else folder)
-    if run.values["preset"] != preset:
-        own = str(run.values["preset"])
+    if (own := str(run.values["preset"])) != preset:
         mistaken = f"{run.folder} holds a run of {own}, not of {preset}"
         screen.fail(mistaken, screen.EXIT_USAGE, f"bitpatch validate {own}")
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)

@@ -74,6 +74,7 @@ Reports = Annotated[
     list[Path] | None,
     typer.Option("--report", metavar="FILE.html", help="Write it here too: a page, or .sarif, .xml (JUnit), .json."),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Of all tasks too, every place that says so.")]
 Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the result to a file.")]
 WithFit = Annotated[
     bool | None, typer.Option("--sanity-fit/--no-sanity-fit", help="A short training run; default: with --all.")

@@ -302,11 +302,16 @@ def show_records(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
                 say(cell, **STYLES.get(cell, {}))
 
 
-def show_findings(statuses: Iterable[TaskStatus]) -> None:
-    """How far a tree holds each task, and the places that say so."""
-    for one in statuses:
+def show_findings(statuses: Sequence[TaskStatus], *, with_places: bool) -> None:
+    """How far a tree holds each task: with the places that say so, or in a line each and how many are applied."""
+    for one in statuses if with_places else ():
         places = (f"{finding.aside or finding.state:12} {finding.site}" for finding in one.findings)
         show_block(f"{one.task.id} {one.task.slug}", one.state, places, **STYLES[one.state])
+    if not with_places:
+        opens = [next((each.site.place for each in one.findings if each.is_open), "") for one in statuses]
+        rows = [(one.task.id, one.task.slug, one.state, str(at)) for one, at in zip(statuses, opens, strict=True)]
+        show_table(("task", "slug", "state", "where"), rows, typed=("task", "slug", "where"))
+        say(f"{sum(one.state == 'applied' for one in statuses)} of {len(statuses)} applied")
 
 
 def show_block(name: str, state: str, lines: Iterable[str], **style: Any) -> None:
