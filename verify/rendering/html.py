@@ -82,7 +82,7 @@ def _page(shown: Shown, room: Room) -> str:
         first=next((each for each in sorted(tasks, key=_gravity) if each["red"]), None),
         fit=report.sanity_fit,
         fit_words="" if report.sanity_fit is None else fit_summary(report.sanity_fit),
-        fit_curves=[pictures.drawn(each) for each in fitted(report.sanity_fit)],
+        fit_curves=[pictures.drawn(each, "before it was patched") for each in fitted(report.sanity_fit, shown.before)],
         command=" ".join(["bitpatch verify", *(each.id for each in report.tasks), f"--tree {shown.tree}"]),
     )
 
@@ -158,8 +158,8 @@ def _diff(found: InTree, room: Room) -> list[tuple[str, str]]:
     return [*shown[: room.lines], *more]
 
 
-def fitted(fit: SanityFit | None) -> list[Picture]:
-    """The curves of a short training run, as pictures."""
+def fitted(fit: SanityFit | None, before: SanityFit | None = None) -> list[Picture]:
+    """The curves of a short training run, as pictures, beside those of the tree before it was patched."""
     if fit is None or not fit.losses:
         return []
     titles = (("loss", "bits per bit", "losses"), ("learning rate", "learning rate", "rates"))
@@ -168,7 +168,7 @@ def fitted(fit: SanityFit | None) -> list[Picture]:
             "curves",
             f"{title}, {len(fit.losses)} updates of a small model",
             list(getattr(fit, name)),
-            [],
+            [] if before is None else list(getattr(before, name)),
             "update",
             unit,
         )

@@ -39,13 +39,14 @@ class Range:
         return (value - self.low) / (self.high - self.low)
 
 
-def drawn(picture: Picture) -> Markup:
-    """A picture as HTML, with what it shows in words for who does not see it."""
-    body = {"curves": curves, "maps": maps, "events": events}[picture.kind](picture)
+def drawn(picture: Picture, wanted: str = "as it should be") -> Markup:
+    """A picture as HTML, with what it shows in words for who does not see it; `wanted` says what is shown beside."""
+    draw = {"curves": curves, "maps": maps, "events": events}[picture.kind]
+    body = draw(picture, wanted)
     return Markup('<figure class="picture"><figcaption>{}</figcaption>{}</figure>').format(picture.title, body)
 
 
-def curves(picture: Picture) -> Markup:
+def curves(picture: Picture, beside: str) -> Markup:
     """What was found as a line, what is wanted as a dashed one."""
     found, wanted = thinned(picture.found), thinned(picture.wanted)
     values = [value for line in (found, wanted) for _, value in line]
@@ -72,7 +73,7 @@ def curves(picture: Picture) -> Markup:
     )
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
     names = Markup('<p class="legend"><span class="found">as it is</span>{} {}</p>').format(
-        Markup(' <span class="wanted">as it should be</span>') if wanted else "", picture.y and f"({picture.y})"
+        Markup(' <span class="wanted">{}</span>').format(beside) if wanted else "", picture.y and f"({picture.y})"
     )
     return names + svg.format(WIDTH, HEIGHT, label, Markup("").join(parts))
 
@@ -102,12 +103,12 @@ def _grid(up: Range, across: Range) -> Iterator[Markup]:
         yield Markup('<text class="axis" x="{}" y="{}">{}</text>').format(x, HEIGHT - BOTTOM + 16, shown)
 
 
-def maps(picture: Picture) -> Markup:
+def maps(picture: Picture, beside: str) -> Markup:
     """Both maps on one scale, and where they differ."""
     found, wanted = picture.found, picture.wanted
     numbers = [value for rows in (found, wanted) for row in rows for value in row if value is not None]
     top = max(map(abs, numbers), default=0.0) or 1.0
-    shown = [_map(found, "as it is", top, "map"), _map(wanted, "as it should be", top, "map")]
+    shown = [_map(found, "as it is", top, "map"), _map(wanted, beside, top, "map")]
     if _shape(found) == _shape(wanted):
         apart = [
             [None if a is None or b is None else a - b for a, b in zip(row, other, strict=True)]
@@ -149,7 +150,7 @@ def _pixel(value: float | None, top: float, low: tuple[int, int, int], high: tup
     return bytes(round(a + (b - a) * share) for a, b in zip(low, high, strict=True))
 
 
-def events(picture: Picture) -> Markup:
+def events(picture: Picture, beside: str) -> Markup:
     """Both lists side by side, and what is in one of them alone marked; the start of what is alike may be left out."""
     rows = list(_aligned(list(map(str, picture.found)), list(map(str, picture.wanted))))
     first = next((place for place, (is_alike, _, _) in enumerate(rows) if not is_alike), 0)
@@ -160,7 +161,7 @@ def events(picture: Picture) -> Markup:
     ]
     left = len(rows) - start - len(lines)
     notes = [f"{start} before are alike"] * bool(start) + [f"{left} after are not shown"] * bool(left > 0)
-    head = Markup("<thead><tr><th>as it is</th><th>as it should be</th></tr></thead>")
+    head = Markup("<thead><tr><th>as it is</th><th>{}</th></tr></thead>").format(beside)
     table = Markup('<table class="events">{}<tbody>{}</tbody></table>').format(head, Markup("").join(lines))
     return table + Markup('<p class="legend">{}</p>').format("; ".join(notes)) if notes else table
 

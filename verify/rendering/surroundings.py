@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ...patches.engine import plan
+from ...patches.engine import all_tasks, plan
+from ...patches.originals import load
+from ...patches.revert import plan_revert
 from ...patches.seams import seams
 from ...patches.survey import survey
-from ...patches.task import Change, Site, State, Task, TaskStatus
+from ...patches.task import BitpatchError, Change, Site, State, Task, TaskStatus
 from ...patches.tree import SourceTree
-from .report import Report
+from .report import Report, SanityFit
 
 SEAMS = {1: "update", 2: "manager", 3: "update", 4: "update", 5: "rows", 6: "update"}
 SEAMS |= {7: "gate", 8: "model"} | dict.fromkeys((9, 10, 11, 12), "attention")
@@ -38,6 +40,9 @@ class Shown:
     tasks: Mapping[int, InTree] = field(default_factory=dict)
     prefix: str = ""  # the tree's folder in its repository, as "trees/mine/"
     tree: str = "."  # as it was named on the command line
+    root: Path = Path()
+    unpatched: tuple[Change, ...] = ()  # what taking back all that bitpatch applied would change
+    before: SanityFit | None = None  # the short training run of the tree with these changes
 
     def site(self, task: int) -> Site | None:
         """Where a task's verdict belongs: no behaviour has a line, but the code that it comes from has."""
@@ -67,7 +72,16 @@ def looked_round(tree: SourceTree, tasks: Sequence[Task], named: str) -> Callabl
         found[number] = replace(found[number], excerpt=_excerpt(tree, sites[0]) if sites else ())
         if status.state in (State.MISSING, State.PARTIAL):
             found[number] = _with_plan(found[number], tree)
-    return partial(Shown, tasks=found, prefix=prefix_in_repository(tree.root), tree=named)
+    prefix, before = prefix_in_repository(tree.root), _taken_back(tree)
+    return partial(Shown, tasks=found, prefix=prefix, tree=named, root=tree.root, unpatched=before)
+
+
+def _taken_back(tree: SourceTree) -> tuple[Change, ...]:
+    try:
+        planned, _ = plan_revert(tree, load(tree.root), all_tasks(), every=True)
+    except BitpatchError:  # what is remembered is damaged, or edits of later are in the way
+        return ()
+    return planned.changes
 
 
 def _telling(status: TaskStatus) -> list[Site]:

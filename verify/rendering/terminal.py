@@ -3,12 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...__main__ import AGAIN, EXIT_IO
 from ...patches.task import Task
 from ...patches.tree import SourceTree
 from ...screen import EXIT_USAGE, STYLES, fail, in_colour, is_terminal, printed, save, say, show_table
+from ..running.proof import fitted
 from . import forms
 from .github import summary
 from .report import COLUMNS, Report, cells, complaints, exit_code, fit_summary, text_of
@@ -43,6 +45,9 @@ def give(shown: Shown, form: str, output: Path | None, files: Sequence[Path], *,
         show(shown.report)
     if form == "github" and (summed := os.environ.get("GITHUB_STEP_SUMMARY")):
         save(Path(summed), summary(shown), "GITHUB_STEP_SUMMARY", "a")
+    pages = [file for file in files if file.suffix == ".html"]
+    if pages and shown.report.sanity_fit is not None and shown.unpatched:
+        shown = replace(shown, before=fitted(shown.root, shown.unpatched))
     for file in files:
         save(file, forms.FORMS[forms.BY_SUFFIX[file.suffix]](shown), "--report")
     return exit_code(shown.report)

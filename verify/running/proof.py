@@ -1,20 +1,20 @@
-"""Have what a plan would write judged before it is written: in a copy of the tree, which is all that is changed."""
+"""Have what a plan would write judged before it is written, or what was written left out: in a copy of the tree."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ...patches.seams import driving
+from ...patches.task import Change, Plan
 from ...patches.task import Outcome as Planned
-from ...patches.task import Plan
 from ...patches.tree import open_tree
-from ..rendering.report import Outcome, Report, complaints, exit_code
+from ..rendering.report import Outcome, Report, SanityFit, complaints, exit_code
 from .runner import Progress, Zygote, verify
 
 MOST_BYTES = 64 * 2**20  # of a file that is copied: a judge needs code and samples, no data sets
@@ -36,14 +36,31 @@ def judged(root: Path, package: Path, planned: Plan, on_event: Show) -> Report:
     `package` is the folder of the model's package in the tree. Raises VerifyUnavailable where torch is missing.
     """
     tasks = [each.task for each in planned.outcomes if each.outcome is Planned.APPLIED]
-    with tempfile.TemporaryDirectory(prefix="bitpatch-") as folder, Zygote() as zygote:
-        copy = Path(folder) / "tree"
-        shutil.copytree(root, copy, ignore=_needless, symlinks=True)
-        for change in planned.changes:
-            (copy / change.path).write_bytes(change.after)
+    with changed(root, planned.changes) as copy, Zygote() as zygote:
         driven = driving(open_tree(copy), tasks)
         numbers, top = [task.number for task in tasks], copy if driven is not None else copy / package.parent
         return verify(top, numbers, zygote=zygote, jobs=2, driving=driven, on_event=on_event)
+
+
+def fitted(root: Path, changes: Sequence[Change]) -> SanityFit | None:
+    """The short training run of a copy of a tree with changes; None where it is not one that can be driven."""
+    with changed(root, changes) as copy, Zygote() as zygote:
+        tree = open_tree(copy)
+        driven = driving(tree, [])
+        top = copy if driven is not None else copy / Path(tree.model_path).parent.parent
+        fit = verify(top, [], zygote=zygote, sanity_fit=True, driving=driven).sanity_fit
+    return fit if fit is not None and fit.losses else None
+
+
+@contextmanager
+def changed(root: Path, changes: Sequence[Change]) -> Iterator[Path]:
+    """A copy of a tree, with what judges need of it and with changes."""
+    with tempfile.TemporaryDirectory(prefix="bitpatch-") as folder:
+        copy = Path(folder) / "tree"
+        shutil.copytree(root, copy, ignore=_needless, symlinks=True)
+        for change in changes:
+            (copy / change.path).write_bytes(change.after)
+        yield copy
 
 
 def with_reasons(planned: Plan, report: Report) -> Plan:
