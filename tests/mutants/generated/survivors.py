@@ -18,4 +18,9 @@ EQUIVALENT = {
     "training.Shares.constant.8f151f.1": "slots save memory, and change nothing else",
     "training.build_parser.dropped-argument.c1a11d.1": "None is the default of an option without one",
     "wikitext_schedule.constant.996b23.1": "how many rows are encoded at a time is free",
+    "training.compile_support.condition.b977cd.1": "of a version that is none, no words are promised",
+    "wikitext_schedule.write_cache.dropped-argument.a28e43.1": "the error names the file all the same; no number is promised",
+    "model.SelfAttention._stitch.swapped-arguments.be8129.1": "max is symmetric",
+    "safety.ema.default.effafa.1": "its caller hands it the gate's decay",
+    "training.train_loop.moved-line.f19f10.1": "neither of the two lines reads what the other sets, nor draws",
 }
