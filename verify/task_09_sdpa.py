@@ -77,9 +77,9 @@ def asks_for_is_causal(tree: Tree, points: Points) -> Evidence:
         model, bits = model_of(tree, shape, STEEPNESS).train(trains), tree.bits(2, shape.length)
         with grad_mode():
             with AttentionSpy() as spy:
-                logits, telemetry = model(bits, causal=shape.causal)
+                logits, telemetry = Tree.forward(model, bits, causal=shape.causal)
             with AttentionSpy(lambda given: scaled_dot_product_attention(**given) + given["value"].square()):
-                others, other_telemetry = model(bits, causal=shape.causal)
+                others, other_telemetry = Tree.forward(model, bits, causal=shape.causal)
         if len(spy.calls) != shape.layers:
             count = f"{len(spy.calls)} calls of scaled_dot_product_attention in {shape.layers} layers"
             return failed(f"{count}: {point}", line)
@@ -111,7 +111,7 @@ def leaves_the_square_to_torch(tree: Tree, points: Points) -> Evidence:
         trains, grad_mode = MODES[mode_of(point)]
         model = model_of(tree, Shape.at(point.values | DENSE | {"length": T})).train(trains)
         with AttentionSpy(instead) as spy, Memory() as memory, grad_mode():
-            model(tree.bits(1, T), causal=point["causal"])
+            Tree.forward(model, tree.bits(1, T), causal=point["causal"])
         if not spy.calls:
             return failed("no call of scaled_dot_product_attention with chunk_size=None")
         worst = max(worst, memory.largest)
@@ -197,11 +197,11 @@ def is_near_in_every_precision(tree: Tree, points: Points) -> Evidence:
     """Train a step, with scores of thousands and under other default dtypes, too."""
     for point in points:
         shape, (dtype, cast, steepness, _) = Shape.at(point), point["precision"]
-        right = model_of(tree, shape, steepness)(tree.bits(2, shape.length), causal=shape.causal)[0]
+        right = Tree.forward(model_of(tree, shape, steepness), tree.bits(2, shape.length), causal=shape.causal)[0]
         model = model_of(tree, shape, steepness, dtype)
         try:
             with under(point["precision"]):
-                logits = model(tree.bits(2, shape.length), causal=shape.causal)[0]
+                logits = Tree.forward(model, tree.bits(2, shape.length), causal=shape.causal)[0]
                 torch.autograd.backward(weighted(logits.double()))
         except REFUSALS as raised:
             return failed(f"{type(raised).__name__}: {raised}: {point}", shape.reproduction)

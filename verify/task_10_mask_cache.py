@@ -142,7 +142,7 @@ def step(tree: Tree, visit: Visit) -> list[Tensor]:
     trains, grad_mode = MODES[mode]
     model = tree.model(dtype=precision[0], **{k: v for k, v in config.items() if tree.model_takes(k)}).train(trains)
     with under(precision), grad_mode():
-        logits, telemetry = model(tree.bits(rows, length), causal=causal)
+        logits, telemetry = Tree.forward(model, tree.bits(rows, length), causal=causal)
     outputs = [logits.detach(), *maps_in(telemetry)]
     if logits.requires_grad:
         grads = torch.autograd.grad(weighted(logits), list(model.parameters()), allow_unused=True)

@@ -166,7 +166,7 @@ def logging_changes_nothing(tree: Tree, points: Points) -> Evidence:
             trains, grad_mode = MODES[mode_of(point)]
             model = model_of(tree, shape).train(trains)
             with Memory() as memory, grad_mode():
-                logits = model(tree.bits(1, shape.length), causal=shape.causal)[0]
+                logits = Tree.forward(model, tree.bits(1, shape.length), causal=shape.causal)[0]
                 if logits.requires_grad:
                     torch.autograd.backward(weighted(logits))
             largest.append(memory.largest)
@@ -196,11 +196,11 @@ def other_precisions_and_dropout(tree: Tree, points: Points) -> Evidence:
     for point in points:
         shape, (dtype, cast, _, _) = Shape.at(point), point["precision"]
         bits, allowed = tree.bits(shape.rows, shape.length), ALLOWED[cast or dtype]
-        exact = model_of(tree, shape)(bits, causal=shape.causal)[0]
+        exact = Tree.forward(model_of(tree, shape), bits, causal=shape.causal)[0]
         model = with_dropout(model_of(tree, shape, dtype=dtype), point["dropout"])
         try:
             with under(point["precision"]):
-                logits, telemetry = model(bits, causal=shape.causal)
+                logits, telemetry = Tree.forward(model, bits, causal=shape.causal)
         except REFUSALS as raised:
             return failed(f"{type(raised).__name__}: {raised}: {point}", shape.reproduction)
         if problem := flaw(maps_in(telemetry), shape, allowed):

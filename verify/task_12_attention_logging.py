@@ -169,7 +169,7 @@ def memory_is_linear(tree: Tree, points: Points) -> Evidence:
         peaks = []
         for length in (LENGTHS[0], *LENGTHS):  # the first makes what is made once, and kept
             with Memory() as memory, grad_mode():
-                logits = model(tree.bits(1, length), causal=point["causal"])[0]
+                logits = Tree.forward(model, tree.bits(1, length), causal=point["causal"])[0]
                 if logits.requires_grad:
                     torch.autograd.backward(logits.sum())
             del logits
@@ -204,7 +204,7 @@ def absence_is_explicit(tree: Tree, points: Points) -> Evidence:
         bits = tree.bits(shape.rows, shape.length)
         with grad_mode():
             with_maps, without = (
-                tree.model(**shape.config | asked).train(trains)(bits, causal=shape.causal)[1]
+                Tree.forward(tree.model(**shape.config | asked).train(trains), bits, causal=shape.causal)[1]
                 for asked in (ON, LEFT_OUT)
             )
         for name in {*with_maps, *without}:

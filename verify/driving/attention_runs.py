@@ -178,7 +178,7 @@ def step(model: nn.Module, shape: Shape, mode: str, queries: Tensor | None = Non
     model.train(trains).zero_grad(set_to_none=True)
     torch.manual_seed(1)
     with grad_mode():
-        logits, telemetry = model(Tree.bits(shape.rows, shape.length), causal=shape.causal)
+        logits, telemetry = Tree.forward(model, Tree.bits(shape.rows, shape.length), causal=shape.causal)
     state = torch.get_rng_state()
     logits = logits if queries is None else logits[:, queries]
     if logits.requires_grad:
@@ -228,7 +228,7 @@ def first_call(model: nn.Module, shape: Shape) -> Call | None:
         module.register_forward_pre_hook(lambda *call: calls.append(Call(*call)), with_kwargs=True)
         for module in attentions(model)
     ]
-    model(Tree.bits(shape.rows, shape.length), causal=shape.causal)
+    Tree.forward(model, Tree.bits(shape.rows, shape.length), causal=shape.causal)
     for hook in hooks:
         hook.remove()
     return calls[0] if calls else None

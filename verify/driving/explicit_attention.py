@@ -199,11 +199,11 @@ def reach_exactly(tree: Tree, points: Points) -> Evidence:
 
 def first_moved(model: nn.Module, bits: Tensor, shape: Shape) -> int:
     """The shortest prefix of bits [1, T] of which some logit moves as all bits behind it change; 0 if none does."""
-    logits = model(bits, causal=shape.causal)[0]
+    logits = Tree.forward(model, bits, causal=shape.causal)[0]
     for end in range(1, shape.length):
         if not shape.reached[:end, end:].any():
             others = torch.cat([bits[:, :end], 1 - bits[:, end:]], 1)
-            if not torch.equal(model(others, causal=shape.causal)[0][:, :end], logits[:, :end]):
+            if not torch.equal(Tree.forward(model, others, causal=shape.causal)[0][:, :end], logits[:, :end]):
                 return end
     return 0
 

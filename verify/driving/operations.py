@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-if TYPE_CHECKING:
-    from .tree import Tree
+from .tree import Tree
 
 SMALLEST = 4  # rows and columns: a smaller tensor can look like a triangle by accident
 COPIES = {"aten::clone", "aten::_to_copy"}
@@ -184,7 +183,7 @@ def bytecode() -> str:
 
 
 @contextmanager
-def fresh_modules(tree: "Tree") -> Iterator[None]:
+def fresh_modules(tree: Tree) -> Iterator[None]:
     """Run a block as a new process would: modules of the tree that were imported before are imported again."""
     compiling = sys.pycache_prefix, sys.dont_write_bytecode
     sys.pycache_prefix, sys.dont_write_bytecode = bytecode(), False
@@ -198,7 +197,7 @@ def fresh_modules(tree: "Tree") -> Iterator[None]:
         sys.modules.update(before)
 
 
-def modules_of(tree: "Tree") -> list[str]:
+def modules_of(tree: Tree) -> list[str]:
     """The names of the imported modules whose files lie in the tree."""
     files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     folder = f"{tree.path}/"
@@ -219,7 +218,7 @@ def reach(model: nn.Module, bits: Tensor, causal: bool = True) -> Tensor:
         return embedded[0]
 
     hooks = [module.register_forward_hook(cut) for module in model.modules() if isinstance(module, nn.Embedding)]
-    logits = model(bits, causal=causal)[0][0]
+    logits = Tree.forward(model, bits, causal=causal)[0][0]
     for hook in hooks:
         hook.remove()
     if not embedded:

@@ -143,9 +143,23 @@ class Part:
             raise MissingSeam(self.seam, f"what {self.where} wants for {', '.join(unknown)} is not known", settle)
 
 
-def telling(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that say something: a tree without the others is as one with them."""
-    return {name: value for name, value in options.items() if name not in NEUTRAL or value != NEUTRAL[name]}
+def telling(seam: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function of bitpatch_seams.py is told: a tree without the options that say nothing is as one with them.
+
+    Raises MissingSeam where it takes no option that says something.
+    """
+    told = {name: value for name, value in options.items() if name not in NEUTRAL or value != NEUTRAL[name]}
+    for name in [name for name in told if not accepts(function, name)]:
+        if name not in SIZES:
+            raise MissingSeam(seam, f"{function.__name__} of {DRIVER} takes no {name}", f"let it take {name}")
+        del told[name]
+    return told
+
+
+def accepts(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function takes an argument of some name."""
+    own = inspect.signature(function).parameters
+    return name in own or any(each.kind is each.VAR_KEYWORD for each in own.values())
 
 
 FUNCTIONS = {"update": "train(model, data, **options)", "model": "model(**config)"}
@@ -188,6 +202,16 @@ class Seams:
             raise MissingSeam(seam, "is not found", settle)
         return Part(seam, given["where"], given["options"], given["roles"])
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the tree is another than one that is laid out as ours."""
+        return self.found is not None or self.driver is not None
+
+    def takes(self, seam: str, function: str, option: str) -> bool:
+        """Whether a part has one of our options, or the function of bitpatch_seams.py that stands for it."""
+        own = getattr(self.driver, function, None)
+        return self.part(seam).takes(option) if own is None else accepts(own, option)
+
     def load_loop(self) -> None:
         """Import the module of the training loop."""
         if not hasattr(self.driver, "train"):
@@ -196,7 +220,7 @@ class Seams:
     def model(self, config: Mapping[str, Any]) -> nn.Module:
         """A model by our options."""
         if (make := getattr(self.driver, "model", None)) is not None:
-            made: nn.Module = make(**telling(config))
+            made: nn.Module = make(**telling("model", make, config))
             return made
         model: nn.Module = self.part("model").call(config)
         return model
@@ -204,7 +228,7 @@ class Seams:
     def train(self, model: nn.Module, data: Any, options: Mapping[str, Any]) -> Any:
         """Train a model on rows [N, L], or a data set of them, by our options; what the tree's own loop returns."""
         if (run := getattr(self.driver, "train", None)) is not None:
-            return run(model, data, **telling(options))
+            return run(model, data, **telling("update", run, options))
         part = self.part("update")
         if self.found is None:
             return part.load()(model, data, **options)
@@ -254,5 +278,6 @@ def own_driver(root: Path) -> ModuleType | None:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # by which what it defines is pickled
     spec.loader.exec_module(module)
     return module

@@ -104,6 +104,8 @@ class Points:
     def __init__(self, tree: Tree, axes: dict[str, Sequence[Any]], allowed: Callable[[dict[str, Any]], bool]) -> None:
         self.seconds = tree.seconds
         self.axes = {axis: values for axis, values in axes.items() if holds(tree, axis)}
+        if "causal" in self.axes and not tree.may_look_ahead:
+            self.axes["causal"] = (True,)
         self.allowed = allowed
         self.done: list[Point] = []
 

@@ -127,6 +127,8 @@ def watching(*options: str) -> Callable[[Callable[[Tree, Ledger], Evidence]], Ca
             try:
                 return function(tree, ledger)
             except Stopped as stopped:
+                if tree.seams.is_told and isinstance(stopped.__cause__, Exception):
+                    raise stopped.__cause__ from None  # how another tree is called may be what is wrong
                 return failed(*stopped.args)
 
         return judge
@@ -214,15 +216,15 @@ def set_seeds(seed: int) -> None:
 
 def light_model(tree: Tree, ledger: Ledger, config: dict[str, Any] | None = None) -> nn.Module:
     """A model of the tree's class whose logits are a parameter of its own, whatever enters it."""
-    kind = tree.kind
+    small = {"d_model": 4, "nhead": 2, "num_layers": 1, "dim_feedforward": 4, "max_seq_len": 64}
+    model = tree.model(dtype=torch.float32, **small | (config or {}))
 
-    class Light(kind):  # type: ignore[misc, valid-type]
+    class Light(type(model)):  # type: ignore[misc]
         def forward(self, bits: Tensor, *_: Any, **__: Any) -> Any:
             return self.coin[0].expand(*bits.shape, 2).clone(), {}
 
     ledger.watch_model(Light)
-    small = {"d_model": 4, "nhead": 2, "num_layers": 1, "dim_feedforward": 4, "max_seq_len": 64}
-    model: nn.Module = Light(**small | (config or {}))
+    model.__class__ = Light
     model.coin = nn.Parameter(torch.full((1, 2), 0.5))
     return model
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..running.evidence import Evidence, failed
-from .seams import MissingSeam, Seams, loaded
+from .seams import MissingSeam, Seams, accepts, loaded
 
 SEAMS = {"training": "update", "model": "model", "safety": "gate"}  # by our module, what it holds of a tree's seams
 
@@ -101,11 +101,16 @@ class Tree:
 
     def model_takes(self, name: str) -> bool:
         """Whether the model has such an argument."""
-        return hasattr(self.seams.driver, "model") or self.seams.part("model").takes(name)
+        return self.seams.takes("model", "model", name)
+
+    @property
+    def may_look_ahead(self) -> bool:
+        """Whether its models take causal=False: one that always hides what is to come has no such argument."""
+        return not self.seams.is_told or accepts(self.model().forward, "causal")
 
     def loop_takes(self, name: str) -> bool:
         """Whether the training loop has such an option."""
-        return hasattr(self.seams.driver, "train") or self.seams.part("update").takes(name)
+        return self.seams.takes("update", "train", name)
 
     def require_option(self, name: str) -> Evidence | None:
         """What is to be said of a training loop that has no such option; None of one that has.
@@ -119,6 +124,11 @@ class Tree:
             return failed(f"{where} takes no {name}")
         line = f'pyproject.toml: [tool.bitpatch.options.update] {name} = "..."'
         raise MissingSeam("update", f"{where} takes no {name}, though something like it is there", line)
+
+    @staticmethod
+    def forward(model: nn.Module, bits: Tensor, *, causal: bool = True) -> Any:
+        """What a model's forward gives; one that always hides what is to come is not told to."""
+        return model(bits, causal=causal) if not causal or accepts(model.forward, "causal") else model(bits)
 
     @staticmethod
     def bits(rows: int, length: int, seed: int = 0) -> Tensor:
