@@ -1,5 +1,6 @@
 """Where in a tree each task is, and what `apply` would write there: what a rendering shows beside a verdict."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,9 +49,9 @@ class Shown:
         """A path as its repository knows it."""
         return self.prefix + site.path
 
-    def command(self, task: int) -> str:
-        """How to have a task judged again."""
-        return f"bitpatch verify task-{task} --tree {self.tree}"
+    def command(self, *tasks: int, verb: str = "verify") -> str:
+        """How to have tasks judged again, or whatever else is to be done with them."""
+        return shlex.join(["bitpatch", verb, *(f"task-{each}" for each in tasks), "--tree", self.tree])
 
 
 def looked_round(tree: SourceTree, tasks: Sequence[Task], named: str) -> Callable[[Report], Shown]:
@@ -65,7 +66,7 @@ def looked_round(tree: SourceTree, tasks: Sequence[Task], named: str) -> Callabl
             status.task, status.state, tuple({str(site.place): site for site in sites[::-1]}.values())[::-1]
         )
         found[number] = replace(found[number], excerpt=_excerpt(tree, sites[0]) if sites else ())
-        if status.state in (State.MISSING, State.PARTIAL):
+        if status.state is not State.APPLIED:
             found[number] = _with_plan(found[number], tree)
     return partial(Shown, tasks=found, prefix=prefix_in_repository(tree.root), tree=named)
 
@@ -77,7 +78,7 @@ def _telling(status: TaskStatus) -> list[Site]:
 
 
 def _excerpt(tree: SourceTree, site: Site) -> tuple[tuple[int, str], ...]:
-    lines = tree.raw(site.path).decode(errors="replace").splitlines()
+    lines = [line.decode(errors="replace") for line in tree.raw(site.path).splitlines()]
     first = max(0, site.line - 1 - AROUND)
     return tuple(enumerate(lines[first : site.line + AROUND], first + 1))
 
