@@ -11,6 +11,7 @@ from ...patches.seams import seams
 from ...patches.survey import survey
 from ...patches.task import Change, Site, State, Task, TaskStatus
 from ...patches.tree import SourceTree
+from ..since.history import repository_around
 from .report import Report
 
 SEAMS = {1: "update", 2: "manager", 3: "update", 4: "update", 5: "rows", 6: "update"}
@@ -91,9 +92,5 @@ def _with_plan(found: InTree, tree: SourceTree) -> InTree:
 
 def prefix_in_repository(root: Path) -> str:
     """A tree's folder as seen from the root of its repository, with a slash at its end; "" where that is the tree."""
-    root = root.resolve()
-    for folder in (root, *root.parents):
-        if (folder / ".git").exists():
-            inner = root.relative_to(folder).as_posix()
-            return "" if inner == "." else f"{inner}/"
-    return ""
+    inner = root.resolve().relative_to(repository_around(root)).as_posix()
+    return "" if inner == "." else f"{inner}/"

@@ -80,10 +80,15 @@ def content(path: Path) -> bytes | None:
         return None
 
 
+def repository_around(root: Path) -> Path:
+    """The top of the repository that a folder is in; the folder itself where that is none."""
+    real = Path(os.path.realpath(root))
+    return next((each for each in (real, *real.parents) if (each / ".git").exists()), real)
+
+
 def history(root: Path, ref: str) -> History:
     """The files of the repository around a tree, at a commit and now. Raises NotCompared."""
-    real = Path(os.path.realpath(root))
-    top = next((each for each in (real, *real.parents) if (each / ".git").exists()), real)
+    real, top = Path(os.path.realpath(root)), repository_around(root)
     if not _git(top, "rev-parse", "--git-dir", may_fail=True):
         then = "bitpatch verify --all"
         raise NotCompared(f"{root}: --since needs a git repository, found none; judge all of it: {then}", then=then)
