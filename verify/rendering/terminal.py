@@ -10,10 +10,11 @@ from ...__main__ import AGAIN, EXIT_IO
 from ...patches.task import Task
 from ...patches.tree import SourceTree
 from ...screen import EXIT_USAGE, STYLES, OutputLost, fail, in_colour, is_terminal, printed, save, say, show_table
+from ..since.history import repository_around
 from . import forms
 from .github import summary
 from .report import COLUMNS, Report, cells, complaints, exit_code, fit_summary, text_of
-from .surroundings import Shown, looked_round, repository_around
+from .surroundings import Shown, looked_round
 
 
 def look(
@@ -27,9 +28,9 @@ def look(
         if file.suffix not in forms.BY_SUFFIX:
             known = ", ".join(forms.BY_SUFFIX)
             fail(f"--report {file}: its name is to end in one of {known}", EXIT_USAGE, "bitpatch verify -h")
-    for option, file in (*[("--output", output)] * (output is not None), *(("--report", file) for file in files)):
-        if why := _refusal(file, repository_around(tree.root)):
-            fail(f"{file}: {why}", EXIT_IO, f"name another file with {option}, then {AGAIN}")
+    for option, each in (("--output", output), *(("--report", file) for file in files)):
+        if each is not None and (why := _refusal(each, repository_around(tree.root))):
+            fail(f"{each}: {why}", EXIT_IO, f"name another file with {option}, then {AGAIN}")
     told = {form, *(forms.BY_SUFFIX[file.suffix] for file in files)}
     return looked_round(tree, tasks, named) if told & forms.TELLING else Shown
 

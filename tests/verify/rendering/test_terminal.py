@@ -66,7 +66,7 @@ def test_no_link_of_a_tree_leads_a_result_out_of_its_repository(tmp_path, tree, 
 def test_each_report_is_written_though_another_cannot_be(tmp_path, capsys):
     files = [tmp_path / "a.json", tmp_path / "full.xml", tmp_path / "b.json"]
     files[1].symlink_to("/dev/full")
-    with pytest.raises(Failure, match="full.xml") as error:
+    with pytest.raises(Failure, match=r"full\.xml") as error:
         give(shown(), "text", tmp_path / "missing/out", files, quiet=True)
     assert error.value.code == 6
     assert all("violated" in files[place].read_text() for place in (0, 2))
