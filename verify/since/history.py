@@ -93,11 +93,13 @@ def history(root: Path, ref: str) -> History:
         then = "bitpatch verify --all"
         raise NotCompared(f"{root}: --since needs a git repository, found none; judge all of it: {then}", then=then)
     commit = (
-        b"" if ref.startswith("-") else _git(top, "rev-parse", "-q", "--verify", f"{ref}^{{commit}}", may_fail=True)
+        b"" if ref[:1] in ("-", "^") else _git(top, "rev-parse", "-q", "--verify", f"{ref}^{{commit}}", may_fail=True)
     )
     if not commit:
         is_shallow = _git(top, "rev-parse", "--is-shallow-repository").strip() == b"true"
         then = f"git fetch {'--depth=1 ' * is_shallow}origin {ref.removeprefix('origin/')}"
+        if is_shallow and set("~^@:") & set(ref):  # what no other repository calls a commit
+            then = "git fetch --unshallow"
         clone = "this clone is shallow, and has no such commit" if is_shallow else "there is no such commit here"
         raise NotCompared(f"--since {ref}: {clone}; fetch it with {then}", then=then)
     before = {}
