@@ -68,6 +68,9 @@ def _page(shown: Shown, room: Room) -> str:
     left = iter(range(room.pictures))
     tasks = [_task(shown, each, room, left) for each in report.tasks]
     counts = Counter(str(check.evidence.verdict) for task in report.tasks for check in task.checks)
+    words, is_green = WORDS[report.verdict], report.verdict is Outcome.VERIFIED
+    if is_green and report.since is not None and not tasks and report.sanity_fit is None:
+        words = f"Nothing that was asked about can have changed since {report.since.ref}: none of it was judged."
     since = "" if report.since is None else f" --since {shlex.quote(report.since.ref)}"
     return environment.get_template("page.html").render(
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own
@@ -76,7 +79,7 @@ def _page(shown: Shown, room: Room) -> str:
         report=report,
         code=EXIT_CODES[report.verdict],
         meaning=CODES[EXIT_CODES[report.verdict]],
-        words=WORDS[report.verdict],
+        words=words,
         counts={name: counts[name] for name in SIGNS if counts[name]},
         signs=SIGNS,
         tasks=tasks,

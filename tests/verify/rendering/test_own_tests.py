@@ -62,3 +62,11 @@ def test_the_page_says_so(made):
     assert "Again: bitpatch verify task-11 --tree trees/mine --since main" in text
     assert "3 ran then, 1 do now" in text
     assert "task-7: nothing that its judge runs has changed" in text
+
+
+def test_a_page_of_nothing_says_that_nothing_was_judged(made):
+    left = replace(since(), tests=OwnTests(3, 3, ()))
+    text = Reader(page(shown(replace(made.report, tasks=(), since=left)))).text
+    assert text.startswith("verified: bitpatch verify")
+    assert "Nothing that was asked about can have changed since main: none of it was judged" in text
+    assert "To what was judged" in text
