@@ -267,7 +267,7 @@ def verify(
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         package, driven = Path(source_tree.model_path).parent, driving(source_tree, chosen)
-        shown = terminal.look(source_tree, chosen, str(where), as_format, reports or ())
+        shown = terminal.look(source_tree, chosen, str(where), as_format, output, reports or ())
         compared = None if since is None else compare(source_tree, since, chosen, driven)
     numbers = [task.number for task in (chosen if compared is None else compared.judged)]
     fits = every and bool(numbers) if sanity_fit is None else sanity_fit

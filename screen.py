@@ -51,6 +51,8 @@ class Failure(Exception):
 class OutputLost(Exception):
     """Standard output cannot be written; the cause is an OSError."""
 
+    code = 0  # of the command's result, which does not change because a reader left
+
 
 COMMON = {
     "as_json": Annotated[bool, typer.Option("--json", help="The same as --format json.")],
@@ -89,6 +91,7 @@ def ending(*, as_json: bool, debug: bool) -> Iterator[None]:
         flushed()
     except OutputLost as lost:
         let_go_of_output()
+        lost.code = lost.code or code
         code = told(lost, as_json=False)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -124,7 +127,7 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, KeyboardInterrupt):
         return Failure(INTERRUPTED, EXIT_SIGNAL + (error.args or (2,))[0], AGAIN)
     if isinstance(error, OutputLost) and isinstance(cause, BrokenPipeError):
-        return Failure("", 0)  # somebody read as much as they wanted
+        return Failure("", error.code)  # somebody read as much as they wanted
     if isinstance(cause, OSError):
         if isinstance(error, OutputLost):
             said = f"standard output: {cause.strerror}; only what was to be printed is lost"

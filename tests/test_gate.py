@@ -61,12 +61,13 @@ def expanded(step, inputs):
 def test_the_action_judges_the_tree_of_a_fork(runner, tmp_path, tree, code):
     fork = tmp_path / "fork"
     shutil.copytree(tree, fork / "a tree", ignore=CODE_ONLY)
-    inputs = {"tree": "a tree", "tasks": "task-7 task-10"}
+    inputs = {"tree": "a tree", "tasks": "task-7\ntask-10\n"}
     installed = run_step(steps()["install"], fork, runner, inputs)
     assert installed.returncode == 0, installed.stderr
     judged = run_step(steps()["verify"], fork, runner, inputs)
     assert judged.returncode == code, judged.stdout + judged.stderr
     verdict = {0: "verified", 4: "violated"}[code]
+    assert all(f"| {task} " in (runner / "summary").read_text() for task in ("task-7", "task-10"))
     reports = runner / "bitpatch-reports"
     assert (runner / "output").read_text() == f"verdict={verdict}\nreport={reports}/report.html\n"
     assert f"bitpatch: {verdict} (exit code {code})" in (runner / "summary").read_text()
@@ -76,6 +77,16 @@ def test_the_action_judges_the_tree_of_a_fork(runner, tmp_path, tree, code):
     annotated = [line for line in judged.stdout.splitlines() if line.startswith("::error file=")]
     assert bool(annotated) is (code != 0)
     assert all(",line=1," not in line for line in annotated)
+
+
+def test_a_step_has_no_verdict_of_a_step_before(runner, tmp_path):
+    reports = runner / "bitpatch-reports"
+    reports.mkdir(exist_ok=True)
+    (reports / "report.json").write_text('{"verdict": "verified"}')
+    judged = run_step(steps()["verify"], tmp_path, runner, {"tree": "nowhere"})
+    assert judged.returncode not in (0, 4, 5)
+    assert "verdict" not in (runner / "output").read_text()
+    assert list(reports.iterdir()) == []
 
 
 def test_the_action_fails_where_the_trees_own_tests_shrank(runner, tmp_path):
@@ -118,13 +129,31 @@ def test_the_gate_of_this_repository_uses_the_action_on_the_reference():
     assert set(gate["with"]) <= set(ACTION["inputs"])
 
 
-def test_hooks_work_without_files():
-    hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    assert [hook["pass_filenames"] for hook in hooks] == [False, False]
-    for hook, code in zip(hooks, (1, 0), strict=True):
-        words = [*shlex.split(hook["entry"])[1:], "--help" if code == 0 else "--quiet"]
+HOOKS = {hook["id"]: hook for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
+
+
+def hook_runs(hook, tmp_path, *args, **env):
+    """The words that bitpatch is started with by a hook to which a user gives arguments."""
+    (tmp_path / "bitpatch").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "bitpatch").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **env}
+    words = [*shlex.split(HOOKS[hook]["entry"]), *args]
+    return subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_hooks_work_without_files(tmp_path):
+    assert [hook["pass_filenames"] for hook in HOOKS.values()] == [False, False]
+    for hook, option, code in (("bitpatch-status", "--quiet", 1), ("bitpatch-verify", "--help", 0)):
+        words = hook_runs(hook, tmp_path, option)
         ended = subprocess.run([sys.executable, "-m", "bitpatch", *words], cwd=BASELINE, capture_output=True, text=True)
         assert ended.returncode == code, ended.stderr
+
+
+def test_a_push_judges_what_is_pushed(tmp_path):
+    """Before a push all is committed: since the last commit nothing has changed."""
+    assert hook_runs("bitpatch-verify", tmp_path, "--tree", "a b") == ["verify", "--tree", "a b"]
+    pushed = hook_runs("bitpatch-verify", tmp_path, "--tree", "a b", PRE_COMMIT_FROM_REF="abc")
+    assert pushed == ["verify", "--since", "abc", "--tree", "a b"]
 
 
 def test_the_gate_runs_on_pull_requests_and_has_nothing_to_take():

@@ -15,6 +15,7 @@ from .surroundings import Shown
 
 MOST = 10  # annotations of a kind that GitHub shows of a step
 LONGEST = 4000  # characters of a message
+LARGEST = 100_000  # characters of the details in a summary, and of how to see them: GitHub takes 1 MiB in all
 SIGNS = {"verified": "✅", "violated": "❌", "unproven": "❔", "error": "⚠️"}
 SIGNS |= {"pass": "✅", "fail": "❌"}
 
@@ -87,7 +88,7 @@ def _summary(shown: Shown) -> Iterator[str]:
         verdicts = [str(each.evidence.verdict) for each in task.checks]
         counts = " | ".join(str(verdicts.count(each)) for each in ("pass", "fail", "unproven", "error"))
         site = shown.site(task.task)
-        where = f"`{shown.path(site)}:{site.place.line}`" if site else ""
+        where = f"<code>{_cell(f'{shown.path(site)}:{site.place.line}')}</code>" if site else ""
         name = shown.tasks[task.task].task.title if task.task in shown.tasks else ""
         sign = f"{SIGNS[task.verdict]} {task.verdict}"
         yield f"| {task.id} {_cell(name)} | {sign} | {len(verdicts)} | {counts} | {where} |"
@@ -97,6 +98,8 @@ def _summary(shown: Shown) -> Iterator[str]:
         yield f"\nSanity fit: {SIGNS[str(fit.verdict)]} {fit.verdict} {fall} {_cell(fit.detail)}"
     if report.since is not None:
         yield "\n" + "\n".join(f"- {_cell(line)}" for line in report.since.lines())
+    checks = [each for task in report.tasks for each in task.checks]
+    room = min(LONGEST, LARGEST // max(1, sum(each.evidence.verdict is not Verdict.PASS for each in checks)))
     for task in report.tasks:
         red = [each for each in task.checks if each.evidence.verdict is not Verdict.PASS]
         if task.verdict is Outcome.VERIFIED:
@@ -106,8 +109,8 @@ def _summary(shown: Shown) -> Iterator[str]:
             yield f"- {SIGNS[str(result.evidence.verdict)]} **{result.name}**: {_cell(result.prop)}"
             for text in (detail_of(result.evidence), result.evidence.reproduce):
                 if text:
-                    yield _fenced(text[:LONGEST])
-        yield f"\nJudge it again: `{shown.command(task.task)}`\n\n</details>"
+                    yield _fenced(text[:room])
+        yield f"\nJudge it again: <code>{_cell(shown.command(task.task))}</code>\n\n</details>"
 
 
 def _cell(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ def _page(shown: Shown, room: Room) -> str:
     left = iter(range(room.pictures))
     tasks = [_task(shown, each, room, left) for each in report.tasks]
     counts = Counter(str(check.evidence.verdict) for task in report.tasks for check in task.checks)
+    words, is_green = WORDS[report.verdict], report.verdict is Outcome.VERIFIED
+    if is_green and report.since is not None and not tasks and report.sanity_fit is None:
+        words = f"Nothing that was asked about can have changed since {report.since.ref}: none of it was judged."
+    since = "" if report.since is None else f" --since {shlex.quote(report.since.ref)}"
     return environment.get_template("page.html").render(
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own
         version=__version__,
@@ -74,7 +79,7 @@ def _page(shown: Shown, room: Room) -> str:
         report=report,
         code=EXIT_CODES[report.verdict],
         meaning=CODES[EXIT_CODES[report.verdict]],
-        words=WORDS[report.verdict],
+        words=words,
         counts={name: counts[name] for name in SIGNS if counts[name]},
         signs=SIGNS,
         tasks=tasks,
@@ -83,7 +88,7 @@ def _page(shown: Shown, room: Room) -> str:
         fit=report.sanity_fit,
         fit_words="" if report.sanity_fit is None else fit_summary(report.sanity_fit),
         fit_curves=[pictures.drawn(each, "before it was patched") for each in fitted(report.sanity_fit, shown.before)],
-        command=" ".join(["bitpatch verify", *(each.id for each in report.tasks), f"--tree {shown.tree}"]),
+        command=shown.command(*(each.task for each in report.tasks)) + since,
     )
 
 
@@ -107,7 +112,7 @@ def _task(shown: Shown, task: TaskReport, room: Room, left: Iterator[int]) -> di
         "checks": [_check(each) for each in task.checks],
         "red": [_check(each, room, left) for each in red],
         "diff": _diff(found, room) if red and found is not None else [],
-        "apply": f"bitpatch apply {task.id} --tree {shown.tree}",
+        "apply": shown.command(task.task, verb="apply"),
     }
 
 

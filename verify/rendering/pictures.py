@@ -98,7 +98,7 @@ def _grid(up: Range, across: Range) -> Iterator[Markup]:
             LEFT - 6, y + 4, f"{value:.3g}"
         )
     for share in (0.0, 0.5):
-        shown = f"{across.low + (across.high - across.low) * share:.0f}"
+        shown = f"{across.low + (across.high - across.low) * share:.4g}"
         x = LEFT + (WIDTH - LEFT - 10) * share
         yield Markup('<text class="axis" x="{}" y="{}">{}</text>').format(x, HEIGHT - BOTTOM + 16, shown)
 

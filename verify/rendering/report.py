@@ -28,6 +28,7 @@ OUTCOMES = {
 }
 EXIT_CODES = {Outcome.VERIFIED: 0, Outcome.VIOLATED: 4, Outcome.UNPROVEN: 5, Outcome.ERROR: 5}
 FIRST, LAST = 10, 20  # updates whose mean loss is a sanity fit's first and last
+SHOWN = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}  # and moves no terminal
 COLUMNS = ("check", "verdict", "measured", "limit", "margin", "seconds")
 
 
@@ -201,7 +202,7 @@ def complaints(task: TaskReport) -> Iterator[str]:
         yield f"  {result.name}: {result.prop}"
         for label, text in (("", detail_of(result.evidence)), ("reproduce: ", result.evidence.reproduce)):
             if text:
-                yield "    " + label + text.replace("\n", "\n    ")
+                yield "    " + label + text.translate(SHOWN).replace("\n", "\n    ")
 
 
 def fit_summary(fit: SanityFit) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -137,12 +138,13 @@ def _fix(shown: Shown, task: int) -> Json | None:
 
 
 def _artifact_change(shown: Shown, change: Change) -> Json:
-    replacements = list(_replacements(change.before.decode(), change.after.decode()))
+    before, after = (raw.decode("utf-8-sig") for raw in (change.before, change.after))  # a mark is in no region
+    replacements = list(_replacements(before, after))
     return {"artifactLocation": _artifact(shown.path(change)), "replacements": replacements}
 
 
 def _replacements(before: str, after: str) -> Iterator[Json]:
-    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    old, new = (re.findall("[^\n]*\n|[^\n]+", text) for text in (before, after))  # what SARIF calls lines
     for tag, first, end, new_first, new_end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag != "equal":
             region = {"startLine": first + 1, "startColumn": 1, "endLine": end + 1, "endColumn": 1}

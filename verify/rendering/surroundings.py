@@ -1,5 +1,6 @@
 """Where in a tree each task is, and what `apply` would write there: what a rendering shows beside a verdict."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +13,7 @@ from ...patches.seams import seams
 from ...patches.survey import survey
 from ...patches.task import BitpatchError, Change, Site, State, Task, TaskStatus
 from ...patches.tree import SourceTree
+from ..since.history import repository_around
 from .report import Report, SanityFit
 
 SEAMS = {1: "update", 2: "manager", 3: "update", 4: "update", 5: "rows", 6: "update"}
@@ -53,9 +55,9 @@ class Shown:
         """A path as its repository knows it."""
         return self.prefix + site.path
 
-    def command(self, task: int) -> str:
-        """How to have a task judged again."""
-        return f"bitpatch verify task-{task} --tree {self.tree}"
+    def command(self, *tasks: int, verb: str = "verify") -> str:
+        """How to have tasks judged again, or whatever else is to be done with them."""
+        return shlex.join(["bitpatch", verb, *(f"task-{each}" for each in tasks), "--tree", self.tree])
 
 
 def looked_round(tree: SourceTree, tasks: Sequence[Task], named: str) -> Callable[[Report], Shown]:
@@ -70,7 +72,7 @@ def looked_round(tree: SourceTree, tasks: Sequence[Task], named: str) -> Callabl
             status.task, status.state, tuple({str(site.place): site for site in sites[::-1]}.values())[::-1]
         )
         found[number] = replace(found[number], excerpt=_excerpt(tree, sites[0]) if sites else ())
-        if status.state in (State.MISSING, State.PARTIAL):
+        if status.state is not State.APPLIED:
             found[number] = _with_plan(found[number], tree)
     prefix, before = prefix_in_repository(tree.root), _taken_back(tree)
     return partial(Shown, tasks=found, prefix=prefix, tree=named, root=tree.root, unpatched=before)
@@ -91,7 +93,7 @@ def _telling(status: TaskStatus) -> list[Site]:
 
 
 def _excerpt(tree: SourceTree, site: Site) -> tuple[tuple[int, str], ...]:
-    lines = tree.raw(site.path).decode(errors="replace").splitlines()
+    lines = [line.decode(errors="replace") for line in tree.raw(site.path).splitlines()]
     first = max(0, site.line - 1 - AROUND)
     return tuple(enumerate(lines[first : site.line + AROUND], first + 1))
 
@@ -104,9 +106,5 @@ def _with_plan(found: InTree, tree: SourceTree) -> InTree:
 
 def prefix_in_repository(root: Path) -> str:
     """A tree's folder as seen from the root of its repository, with a slash at its end; "" where that is the tree."""
-    root = root.resolve()
-    for folder in (root, *root.parents):
-        if (folder / ".git").exists():
-            inner = root.relative_to(folder).as_posix()
-            return "" if inner == "." else f"{inner}/"
-    return ""
+    inner = root.resolve().relative_to(repository_around(root)).as_posix()
+    return "" if inner == "." else f"{inner}/"

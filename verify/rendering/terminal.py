@@ -3,14 +3,16 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from ...__main__ import AGAIN, EXIT_IO
 from ...patches.task import Task
 from ...patches.tree import SourceTree
-from ...screen import EXIT_USAGE, STYLES, fail, in_colour, is_terminal, printed, save, say, show_table
+from ...screen import EXIT_USAGE, STYLES, OutputLost, fail, in_colour, is_terminal, printed, save, say, show_table
 from ..running.proof import fitted
+from ..since.history import repository_around
 from . import forms
 from .github import summary
 from .report import COLUMNS, Report, cells, complaints, exit_code, fit_summary, text_of
@@ -18,39 +20,59 @@ from .surroundings import Shown, looked_round
 
 
 def look(
-    tree: SourceTree, tasks: Sequence[Task], named: str, form: str, files: Sequence[Path]
+    tree: SourceTree, tasks: Sequence[Task], named: str, form: str, output: Path | None, files: Sequence[Path]
 ) -> Callable[[Report], Shown]:
     """What a tree's source says beside the verdict, as it is before it is judged: where a form says that.
 
-    Ends the command, before the judges run, where the name of a file in `files` says no form, or its folder takes none.
+    Ends the command, before the judges run, where the name of a file in `files` says no form, or a file takes none.
     """
     for file in files:
         if file.suffix not in forms.BY_SUFFIX:
             known = ", ".join(forms.BY_SUFFIX)
             fail(f"--report {file}: its name is to end in one of {known}", EXIT_USAGE, "bitpatch verify -h")
-        if not os.access(file.parent, os.W_OK):
-            why = "no folder that can be written to" if file.parent.exists() else "no such folder"
-            fail(f"{file.parent}: {why}", EXIT_IO, f"name another file with --report, then {AGAIN}")
+    for option, each in (("--output", output), *(("--report", file) for file in files)):
+        if each is not None and (why := _refusal(each, repository_around(tree.root))):
+            fail(f"{each}: {why}", EXIT_IO, f"name another file with {option}, then {AGAIN}")
     told = {form, *(forms.BY_SUFFIX[file.suffix] for file in files)}
     return looked_round(tree, tasks, named) if told & forms.TELLING else Shown
 
 
+def _refusal(file: Path, repository: Path) -> str:
+    """Why nothing can be written to a file, or is not to be; "" where it can."""
+    if not file.parent.is_dir():
+        return f"no such folder as {file.parent}"
+    if file.is_dir():
+        return "a folder"
+    if Path(os.path.abspath(file)).is_relative_to(repository) and not file.resolve().is_relative_to(repository):
+        return "a link of the tree leads out of it"
+    return "" if os.access(file if file.exists() else file.parent, os.W_OK) else "cannot be written to"
+
+
 def give(shown: Shown, form: str, output: Path | None, files: Sequence[Path], *, quiet: bool) -> int:
     """Print what verify found out, or write it to a file, and to further ones in their forms; gives the exit code."""
-    if output is not None:
-        save(output, forms.FORMS[form](shown), "--output")
-    elif form != "text":
-        printed(forms.FORMS[form](shown))
-    elif not quiet:
-        show(shown.report)
-    if form == "github" and (summed := os.environ.get("GITHUB_STEP_SUMMARY")):
-        save(Path(summed), summary(shown), "GITHUB_STEP_SUMMARY", "a")
-    pages = [file for file in files if file.suffix == ".html"]
-    if pages and shown.report.sanity_fit is not None and shown.unpatched:
-        shown = replace(shown, before=fitted(shown.root, shown.unpatched))
-    for file in files:
-        save(file, forms.FORMS[forms.BY_SUFFIX[file.suffix]](shown), "--report")
+    with ExitStack() as each:  # of what is to be written, whatever becomes of the rest
+        for file in files:
+            each.callback(_write, shown, file)
+        if form == "github" and (summed := os.environ.get("GITHUB_STEP_SUMMARY")):
+            each.callback(save, Path(summed), summary(shown), "GITHUB_STEP_SUMMARY", "a")
+        try:
+            if output is not None:
+                save(output, forms.FORMS[form](shown), "--output")
+            elif form != "text":
+                printed(forms.FORMS[form](shown))
+            elif not quiet:
+                show(shown.report)
+        except OutputLost as lost:
+            lost.code = exit_code(shown.report)
+            raise
     return exit_code(shown.report)
+
+
+def _write(shown: Shown, file: Path) -> None:
+    """Write a result in the form that a file's name says; a page with the short training run of before."""
+    if file.suffix == ".html" and shown.report.sanity_fit is not None and shown.unpatched:
+        shown = replace(shown, before=fitted(shown.root, shown.unpatched))
+    save(file, forms.FORMS[forms.BY_SUFFIX[file.suffix]](shown), "--report")
 
 
 def show(report: Report) -> None:

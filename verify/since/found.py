@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,8 @@ class OwnTests:
     def lost(self) -> Iterator[tuple[str, int, str]]:
         """Path, line and words of each that was lost."""
         for each in self.detail:
-            path, line, words = each.split(":", 2)
-            yield path, int(line), words.strip()
+            path, line, words = re.split(r":(\d+): ", each, maxsplit=1)
+            yield path, int(line), words
 
     def to_json(self) -> dict[str, Any]:
         """Its part of the verify JSON."""

@@ -80,19 +80,26 @@ def content(path: Path) -> bytes | None:
         return None
 
 
+def repository_around(root: Path) -> Path:
+    """The top of the repository that a folder is in; the folder itself where that is none."""
+    real = Path(os.path.realpath(root))
+    return next((each for each in (real, *real.parents) if (each / ".git").exists()), real)
+
+
 def history(root: Path, ref: str) -> History:
     """The files of the repository around a tree, at a commit and now. Raises NotCompared."""
-    real = Path(os.path.realpath(root))
-    top = next((each for each in (real, *real.parents) if (each / ".git").exists()), real)
+    real, top = Path(os.path.realpath(root)), repository_around(root)
     if not _git(top, "rev-parse", "--git-dir", may_fail=True):
         then = "bitpatch verify --all"
         raise NotCompared(f"{root}: --since needs a git repository, found none; judge all of it: {then}", then=then)
     commit = (
-        b"" if ref.startswith("-") else _git(top, "rev-parse", "-q", "--verify", f"{ref}^{{commit}}", may_fail=True)
+        b"" if ref[:1] in ("-", "^") else _git(top, "rev-parse", "-q", "--verify", f"{ref}^{{commit}}", may_fail=True)
     )
     if not commit:
         is_shallow = _git(top, "rev-parse", "--is-shallow-repository").strip() == b"true"
         then = f"git fetch {'--depth=1 ' * is_shallow}origin {ref.removeprefix('origin/')}"
+        if is_shallow and set("~^@:") & set(ref):  # what no other repository calls a commit
+            then = "git fetch --unshallow"
         clone = "this clone is shallow, and has no such commit" if is_shallow else "there is no such commit here"
         raise NotCompared(f"--since {ref}: {clone}; fetch it with {then}", then=then)
     before = {}

@@ -1,12 +1,15 @@
 """Annotations and the step's summary: on the lines that matter, no more than are shown, and no command of the tree's."""
 
 import re
+from dataclasses import replace
 
 from results import HOSTILE, fit, report, result, shown
 
+from bitpatch.patches.task import Site
 from bitpatch.verify.rendering.forms import FORMS
 from bitpatch.verify.rendering.github import MOST, annotations, summary
 from bitpatch.verify.rendering.report import TaskReport
+from bitpatch.verify.rendering.surroundings import Shown
 from bitpatch.verify.running.evidence import Verdict, failed, passed
 
 
@@ -44,9 +47,25 @@ def test_no_more_than_are_shown_and_the_last_says_how_many_are_left():
 def test_the_summary_counts_what_it_shows():
     text = summary(shown(report(fit=fit(Verdict.UNPROVEN))))
     assert text.startswith("## ❌ bitpatch: violated (exit code 4)")
-    assert "| ❌ violated | 6 | 1 | 3 | 1 | 1 | `trees/mine/pkg/train loop.py:7` |" in text
+    assert "| ❌ violated | 6 | 1 | 3 | 1 | 1 | <code>trees/mine/pkg/train loop.py:7</code> |" in text
     assert text.count("\n- ") == 5
     assert "Sanity fit: ❔ unproven" in text
+
+
+def test_the_summary_is_no_larger_than_github_takes():
+    loud = failed("\U0001f600" * 4000, "y" * 4000)
+    tasks = [TaskReport(task, tuple(result(task, f"check-{n}", loud) for n in range(14))) for task in range(1, 13)]
+    text = summary(shown(report(*tasks)))
+    assert len(text.encode()) < 1 << 20
+    assert text.count("**check-13**") == 12
+
+
+def test_a_path_is_no_markup():
+    made = shown()
+    sites = (Site.at("a`b|<i>.py", "here", 7, 5),)
+    text = summary(Shown(made.report, {4: replace(made.tasks[4], sites=sites)}, "", "x`<b>"))
+    assert "<code>a&#96;b&#124;&#60;i&#62;.py:7</code> |\n" in text
+    assert "`<b>" not in text
 
 
 def test_what_a_tree_says_is_no_markup():

@@ -114,6 +114,11 @@ def test_curves_leave_out_what_is_no_number_and_name_their_ends():
     assert len(re.search('class="wanted" points="([^"]*)"', drawn)[1].split()) == 4
 
 
+def test_the_middle_of_an_axis_is_where_it_says():
+    drawn = str(pictures.drawn(Picture("curves", "c", [1.0, 2.0, 3.0, 4.0], [])))
+    assert re.findall(r'class="axis" x="[\d.]+" y="188">([^<]*)<', drawn) == ["0", "1.5"]
+
+
 def test_a_long_curve_keeps_its_end():
     found = pictures.thinned([float(place) for place in range(10_001)])
     assert len(found) <= pictures.MOST_POINTS + 1

@@ -14,6 +14,7 @@ from bitpatch.verify.rendering.forms import FORMS, page
 from bitpatch.verify.rendering.github import summary
 from bitpatch.verify.rendering.report import exit_code
 from bitpatch.verify.rendering.sarif import SCHEMA
+from bitpatch.verify.since.found import OwnTests
 
 
 @pytest.fixture
@@ -36,6 +37,11 @@ def test_annotations_are_on_the_lines_of_the_tests(made):
     assert "task-7 is left out" in summary(made)
 
 
+def test_a_file_may_have_any_name():
+    lost = OwnTests(1, 0, ("tests/a:b\n/test_m.py:3: test_one is gone: it was",))
+    assert list(lost.lost()) == [("tests/a:b\n/test_m.py", 3, "test_one is gone: it was")]
+
+
 def test_a_category_of_its_own(made):
     log = json.loads(FORMS["sarif"](made))
     jsonschema.validate(log, schema(SCHEMA))
@@ -53,5 +59,14 @@ def test_a_suite_of_its_own(made):
 def test_the_page_says_so(made):
     text = Reader(page(made)).text
     assert "What changed since main" in text
+    assert "Again: bitpatch verify task-11 --tree trees/mine --since main" in text
     assert "3 ran then, 1 do now" in text
     assert "task-7: nothing that its judge runs has changed" in text
+
+
+def test_a_page_of_nothing_says_that_nothing_was_judged(made):
+    left = replace(since(), tests=OwnTests(3, 3, ()))
+    text = Reader(page(shown(replace(made.report, tasks=(), since=left)))).text
+    assert text.startswith("verified: bitpatch verify")
+    assert "Nothing that was asked about can have changed since main: none of it was judged" in text
+    assert "To what was judged" in text

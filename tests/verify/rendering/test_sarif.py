@@ -1,6 +1,7 @@
 """SARIF: valid by the official schema, a category a task, places and fixes that are those of the tree."""
 
 import json
+import re
 from itertools import permutations
 
 import jsonschema
@@ -14,7 +15,18 @@ from bitpatch.verify.rendering.report import TaskReport
 from bitpatch.verify.rendering.sarif import SCHEMA
 from bitpatch.verify.running.evidence import Verdict
 
-TEXTS = ["a\nb\nc\n", "", "x", "x\n", "b\na\n", "a\nb\nc\nd\ne", "\n\n", "c\nb\na\n"]
+TEXTS = [
+    "a\r\nb\x0c\u2028\x85\x1cc\n",
+    "a\r\nb\x0c\n",
+    "a\nb\nc\n",
+    "",
+    "x",
+    "x\n",
+    "b\na\n",
+    "a\nb\nc\nd\ne",
+    "\n\n",
+    "c\nb\na\n",
+]
 
 
 def rendered(made=None) -> dict:
@@ -56,11 +68,17 @@ def test_what_does_not_pass_is_a_result_with_its_place():
 def test_a_fix_gives_what_apply_would_write(before, after):
     (run, *_) = rendered(shown(changes=(Change("m.py", before.encode(), after.encode()),)))["runs"]
     (change,) = run["results"][0]["fixes"][0]["artifactChanges"]
-    lines = before.splitlines(keepends=True)
+    lines = re.findall(r"[^\n]*\n|[^\n]+$", before)  # what SARIF calls lines
     for each in reversed(change["replacements"]):
         region = each["deletedRegion"]
         lines[region["startLine"] - 1 : region["endLine"] - 1] = [each["insertedContent"]["text"]]
     assert "".join(lines) == after
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line():
+    (run, *_) = rendered(shown(changes=(Change("m.py", b"\xef\xbb\xbfa\n", b"\xef\xbb\xbfb\n"),)))["runs"]
+    (replaced,) = run["results"][0]["fixes"][0]["artifactChanges"][0]["replacements"]
+    assert replaced["insertedContent"]["text"] == "b\n"
 
 
 def test_a_file_that_is_not_utf_8_has_no_fix():

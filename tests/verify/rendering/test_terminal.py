@@ -1,62 +1,99 @@
-"""What is written where: before the judges run what can fail is tried, and a page has the curves of before."""
+"""Where a result is written: what takes none is refused before the judges run, and the rest is written all the same."""
 
-import shutil
+import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from results import fit, report
-from samples import BASELINE, CODE_ONLY
+from results import HOSTILE, report, result, shown
+from samples import BASELINE
 
-from bitpatch.patches.engine import all_tasks, task_named
-from bitpatch.patches.revert import plan_apply
-from bitpatch.patches.transaction import write
+from bitpatch.patches.engine import task_named
 from bitpatch.patches.tree import open_tree
-from bitpatch.screen import Failure
-from bitpatch.verify.rendering import terminal
-from bitpatch.verify.rendering.surroundings import Shown
+from bitpatch.screen import Failure, OutputLost
+from bitpatch.verify.rendering.report import TaskReport, text_of
+from bitpatch.verify.rendering.terminal import give, look
+from bitpatch.verify.running.evidence import failed
 
 
-def look(tree: Path, *files: Path, form: str = "text"):
-    return terminal.look(open_tree(tree), [task_named("12")], str(tree), form, files)
+def looked(root, *, output=None, files=()):
+    return look(open_tree(root), [task_named("11")], "tree", "text", output, files)
 
 
 @pytest.fixture
-def patched(tmp_path) -> Path:
-    tree = tmp_path / "tree"
-    shutil.copytree(BASELINE, tree, ignore=CODE_ONLY)
-    planned, originals = plan_apply(open_tree(tree), all_tasks(), tell=pytest.fail)
-    write(tree, planned.changes, originals, tell=pytest.fail)
-    return tree
+def tree(tmp_path):
+    root = tmp_path / "tree"
+    (root / "bit_transformer").mkdir(parents=True)
+    (root / "bit_transformer/model.py").write_bytes((BASELINE / "bit_transformer/model.py").read_bytes())
+    return root
 
 
-@pytest.mark.parametrize(("name", "code"), [("page.htm", 2), ("page", 2), ("no/such/page.html", 6)])
-def test_a_file_that_cannot_be_written_is_named_before_the_judges_run(tmp_path, name, code):
-    with pytest.raises(Failure) as raised:
-        look(BASELINE, tmp_path / name)
-    assert raised.value.code == code
-    assert raised.value.then
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("missing/x.html", "no such folder"),
+        ("tree/bit_transformer/model.py/x.html", "no such folder"),
+        ("folder.html", "a folder"),
+        ("kept.html", "cannot be written to"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--report", "--output"])
+def test_what_takes_no_result_is_refused_before_the_judges_run(tmp_path, tree, monkeypatch, name, why, option):
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "kept.html").write_text("")
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "kept.html")  # root may write anywhere
+    file = tmp_path / name
+    with pytest.raises(Failure, match=why) as error:
+        looked(tree, **({"output": file} if option == "--output" else {"files": [file]}))
+    assert error.value.code == 6
+    assert option in error.value.then
 
 
-def test_a_plain_form_asks_nothing_of_the_source():
-    assert look(BASELINE) is Shown
-    assert look(BASELINE, form="github") is not Shown
+@pytest.mark.parametrize("option", ["--report", "--output"])
+def test_no_link_of_a_tree_leads_a_result_out_of_its_repository(tmp_path, tree, option):
+    (tmp_path / "home").mkdir()
+    (tree / "folder").symlink_to(tmp_path / "home")
+    (tree / "report.html").symlink_to(tmp_path / "home/profile")
+    for file in (tree / "report.html", tree / "folder/report.html"):
+        with pytest.raises(Failure, match="a link of the tree leads out of it"):
+            looked(tree, **({"output": file} if option == "--output" else {"files": [file]}))
+    (tmp_path / "mine.html").symlink_to(tmp_path / "home/mine")
+    looked(tree, output=Path("/dev/stdout"), files=[tmp_path / "mine.html"])
 
 
-def test_a_page_shows_the_run_of_before(tmp_path, patched, monkeypatch):
-    asked = []
-    monkeypatch.setattr(terminal, "fitted", lambda root, changes: asked.append((root, changes)) or fit())
-    shown = look(patched, tmp_path / "page.html")(report(fit=fit()))
-    assert terminal.give(shown, "text", tmp_path / "text", [tmp_path / "page.html"], quiet=True) == 4
-    ((root, changes),) = asked
-    assert root == patched
-    assert {each.path: each.after for each in changes} == {
-        each.path: (BASELINE / each.path).read_bytes() for each in changes
-    }
-    assert "before it was patched" in (tmp_path / "page.html").read_text()
+def test_each_report_is_written_though_another_cannot_be(tmp_path, capsys):
+    files = [tmp_path / "a.json", tmp_path / "full.xml", tmp_path / "b.json"]
+    files[1].symlink_to("/dev/full")
+    with pytest.raises(Failure, match=r"full\.xml") as error:
+        give(shown(), "text", tmp_path / "missing/out", files, quiet=True)
+    assert error.value.code == 6
+    assert all("violated" in files[place].read_text() for place in (0, 2))
 
 
-def test_a_tree_that_was_not_patched_here_has_no_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(terminal, "fitted", lambda *_: pytest.fail("asked"))
-    shown = look(BASELINE, tmp_path / "page.html")(report(fit=fit()))
-    terminal.give(shown, "text", tmp_path / "text", [tmp_path / "page.html"], quiet=True)
-    assert "before it was patched" not in (tmp_path / "page.html").read_text()
+def test_reports_are_written_though_nobody_reads_the_output(tmp_path, monkeypatch):
+    class Lost(io.StringIO):
+        def write(self, _):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Lost())
+    with pytest.raises(OutputLost) as lost:
+        give(shown(), "json", None, [tmp_path / "a.json"], quiet=False)
+    assert lost.value.code == 4
+    assert "violated" in (tmp_path / "a.json").read_text()
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])
+def test_a_reader_that_leaves_makes_nothing_verified(more):
+    words = [sys.executable, "-m", "bitpatch", "verify", "11", "--tree", BASELINE, *more]
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert subprocess.run(words, stdout=writer, stderr=subprocess.DEVNULL).returncode == 4
+    os.close(writer)
+
+
+def test_what_a_tree_says_moves_no_terminal():
+    text = text_of(report(TaskReport(7, (result(7, "one", failed(HOSTILE)),))))
+    assert "\x1b" not in text
+    assert "\\x1b[31m" in text

@@ -1,5 +1,6 @@
 """What changed, as git has it, in repositories that mean harm too."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -70,20 +71,25 @@ def test_names_of_files_may_be_anything(repository: Make) -> None:
     assert history(root, "main").changed == {'a "name"\n\tof é.py'}
 
 
-@pytest.mark.parametrize("ref", ["nowhere", "--all", "0123456"])
+@pytest.mark.parametrize("ref", ["nowhere", "--all", "^main", "0123456"])
 def test_a_commit_that_is_not_there_is_named_with_what_fetches_it(repository: Make, ref: str) -> None:
     with pytest.raises(NotCompared, match="there is no such commit here") as error:
         history(repository(), ref)
     assert (error.value.then, error.value.exit_code) == (f"git fetch origin {ref}", 2)
 
 
-def test_a_shallow_clone_is_told_how_to_get_the_commit(repository: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ref", "then"), [("HEAD~1", "--unshallow"), ("before", "--depth=1 origin before")])
+def test_a_shallow_clone_is_told_how_to_get_the_commit(repository: Make, tmp_path: Path, ref: str, then: str) -> None:
     root = repository()
+    git(root, "branch", "before")
     commit(root)
     git(tmp_path, "clone", "--quiet", "--depth=1", root.as_uri(), "clone")
     with pytest.raises(NotCompared, match="shallow") as error:
-        history(tmp_path / "clone", "HEAD~1")
-    assert error.value.then == "git fetch --depth=1 origin HEAD~1"
+        history(tmp_path / "clone", ref)
+    assert error.value.then == f"git fetch {then}"
+    git(tmp_path / "clone", *error.value.then.split()[1:])
+    with contextlib.suppress(NotCompared):  # a name is not fetched under itself everywhere
+        assert history(tmp_path / "clone", ref).changed == frozenset()
 
 
 def test_a_folder_without_a_repository_is_refused(tmp_path: Path) -> None:
