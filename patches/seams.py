@@ -130,10 +130,21 @@ def _attention(tree: SourceTree) -> Seam | None:
 def _update(tree: SourceTree) -> Seam | None:
     every = updates_of_runs(tree.code)
     ours = [each for each in every if each.reading.file.path == tree.training_path]
-    for update in ours or every:
+    for update in ours or sorted(every, key=_is_served):  # a manager's own loop is the run only where no other is
         if (seam := _entry(tree, update)) is not None:
             return seam
     return None
+
+
+def _is_served(update: Update) -> bool:
+    """Whether an update is made by a class that answers requests: one that has a lock, or that grows its model."""
+    owner = update.reading.owner
+    names = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(owner)} if owner is not None else set()
+    return owner is not None and bool(names & {"Lock", "RLock"} or len(_methods(owner) & _SERVES) > 1)
+
+
+def _methods(node: ast.ClassDef) -> set[str]:
+    return {each.name for each in node.body if isinstance(each, FUNCTIONS)}
 
 
 def _entry(tree: SourceTree, update: Update) -> Seam | None:
@@ -166,7 +177,7 @@ def _called_from_outside(file: File, function: Function, owner: ast.ClassDef | N
             if isinstance(each, FUNCTIONS)
             and each not in seen
             and each.name != "main"
-            and _mentions(each, function.name)
+            and _mentions(each, function.name, is_method=owner is not None)
         ]
         if not callers or (owner is None and not function.name.startswith("_") and function.name == TRAIN_LOOP):
             return function
@@ -174,9 +185,10 @@ def _called_from_outside(file: File, function: Function, owner: ast.ClassDef | N
         seen.add(function)
 
 
-def _mentions(function: ast.AST, name: str) -> bool:
-    """Whether a function names another, by itself or of an object."""
-    return any(name in (getattr(n, "attr", None), getattr(n, "id", None)) for n in ast.walk(function))
+def _mentions(function: ast.AST, name: str, *, is_method: bool) -> bool:
+    """Whether a function names another of its module, or of its object."""
+    kind, word = (ast.Attribute, "attr") if is_method else (ast.Name, "id")
+    return any(isinstance(node, kind) and getattr(node, word) == name for node in ast.walk(function))
 
 
 def _command_line(tree: SourceTree) -> Seam | None:
@@ -231,10 +243,8 @@ def _gate(tree: SourceTree) -> Seam | None:
 def _manager(tree: SourceTree) -> Seam | None:
     for file in tree.code.files.having(b"class ") if tree.paths else ():
         for node in ast.walk(file.module) if not is_test(file.path) else ():
-            if isinstance(node, ast.ClassDef):
-                methods = {each.name for each in node.body if isinstance(each, FUNCTIONS)}
-                if node.name == "ModelManager" or len(methods & _SERVES) > 1:
-                    return seam_of(tree, "manager", file, node, inner=qualified(file, node))
+            if isinstance(node, ast.ClassDef) and (node.name == "ModelManager" or len(_methods(node) & _SERVES) > 1):
+                return seam_of(tree, "manager", file, node, inner=qualified(file, node))
     return None
 
 

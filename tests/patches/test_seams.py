@@ -165,3 +165,48 @@ def test_what_is_not_called_in_one_go_is_asked_for() -> None:
     compile(text, DRIVER, "exec")
     assert "# It was not found.\n# def train(model, data, **options):" in text
     assert "# bitformer.trainer:Trainer.run was found, and is not called in one go: how is it?" in text
+
+
+SERVER = """\
+import threading
+
+import torch
+import torch.nn.functional as F
+
+
+class Server:
+    def __init__(self, model):
+        self.model, self.lock = model, threading.Lock()
+        self.optimizer = torch.optim.AdamW(model.parameters())
+
+    def train(self, rows, epochs=1):
+        with self.lock:
+            for _ in range(epochs):
+                for batch in rows.split(8):
+                    logits, _ = self.model(batch)
+                    F.cross_entropy(logits[:, :-1].reshape(-1, 2), batch[:, 1:].reshape(-1)).backward()
+                    self.optimizer.step()
+                    self.optimizer.zero_grad()
+
+
+SERVED = Server
+"""
+
+
+def test_a_loop_that_answers_requests_is_not_the_run(tmp_path):
+    tree = tmp_path / "tree"
+    shutil.copytree(FORKS / "functional" / "tree", tree)
+    (tree / "src/bitlm/a_server.py").write_text(SERVER)
+    (tree / "src/bitlm/a_user.py").write_text("from .a_server import Server\n\nprint(Server)\n")
+    (update,) = [each for each in seams(open_tree(tree)) if each.name == "update"]
+    assert update.where == "bitlm.loop:fit"
+
+
+def test_a_function_is_led_to_by_who_names_it_not_by_who_has_a_method_so_called(tmp_path):
+    tree = tmp_path / "tree"
+    shutil.copytree(FORKS / "functional" / "tree", tree)
+    loop = tree / "src/bitlm/loop.py"
+    text = loop.read_text()
+    loop.write_text(text + "\n\ndef score(model, rows):\n    model.eval()\n    model.fit(rows)\n    return model(rows)\n")
+    (update,) = [each for each in seams(open_tree(tree)) if each.name == "update"]
+    assert update.where == "bitlm.loop:fit"
