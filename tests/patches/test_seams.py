@@ -207,6 +207,8 @@ def test_a_function_is_led_to_by_who_names_it_not_by_who_has_a_method_so_called(
     shutil.copytree(FORKS / "functional" / "tree", tree)
     loop = tree / "src/bitlm/loop.py"
     text = loop.read_text()
-    loop.write_text(text + "\n\ndef score(model, rows):\n    model.eval()\n    model.fit(rows)\n    return model(rows)\n")
+    loop.write_text(
+        text + "\n\ndef score(model, rows):\n    model.eval()\n    model.fit(rows)\n    return model(rows)\n"
+    )
     (update,) = [each for each in seams(open_tree(tree)) if each.name == "update"]
     assert update.where == "bitlm.loop:fit"
