@@ -28,7 +28,7 @@ HOUSE = {
         "constraints.txt",
     ),
     *("Makefile", "MANIFEST.in", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "action.yml"),
-    *(".gitignore", ".pre-commit-config.yaml"),
+    *(".gitignore", ".pre-commit-config.yaml", ".pre-commit-hooks.yaml"),
 }
 WITHOUT_TORCH = """
 import sys

@@ -424,9 +424,7 @@ WIDE = [
         (HELD, HELD + "        self.kept = {}\n"),
         (STATE, STATE.replace("}", ', "kept": {}}')),
         (
-            "            return BitRows(self.file, self.packed, self.length, self.rows[index], self.num_workers)\n"
             "        return self.__getitems__([index])[0]\n",
-            "            return BitRows(self.file, self.packed, self.length, self.rows[index], self.num_workers)\n"
             "        if len(self.kept) > 8:\n"
             "            self.kept.clear()\n"
             "        return self.kept.setdefault(index, self.__getitems__([index])[0])\n",
