@@ -1,5 +1,7 @@
 """Where the model is compiled, and what is left alone."""
 
+import textwrap
+
 import pytest
 from samples import LOOP
 
@@ -29,6 +31,13 @@ def test_the_model_is_compiled_once_the_optimizer_has_it(loop_of, after):
 def test_without_an_optimizer_of_that_name_it_is_compiled_before_the_epochs(loop_of, after):
     text = after(loop_of(LOOP.replace("= configure_optimizer(", "= made_elsewhere(")), "task-8")
     assert COMPILED + "    for epoch" in text
+
+
+def test_it_is_compiled_inside_the_lock_that_guards_it(loop_of, after):
+    before, loop = LOOP.replace("= configure_optimizer(", "= made_elsewhere(").split("    for epoch", 1)
+    locked = textwrap.indent(f"    log = []\n    for epoch{loop}", "    ")
+    text = after(loop_of(f"{before}    with LOCK:\n{locked}"), "task-8")
+    assert "        log = []\n" + textwrap.indent(COMPILED, "    ") + "        for epoch" in text
 
 
 def test_a_loop_without_a_backward_call_is_none(loop_of, refusal):
