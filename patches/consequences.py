@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from .reading.code import Code
 from .reading.files import File, Files, Function
+from .reading.frames import Reading
 from .reading.names import Scope, parameters
 from .reading.nodes import at_once, walk
-from .reading.updates import calls_of
+from .reading.records import class_of, is_data_class
+from .reading.settings import setting_of, told
+from .reading.updates import MOST_CALLERS, SHALLOW, aliases_of, calls_of, mentions
+from .reading.values import Value
 from .task import Site
 from .tree import SourceTree
 
 _DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_ASKING = ("fields", "get_type_hints", "get_annotations", "__annotations__", "__dataclass_fields__")
+_ALIKE = {"name", "default", "default_factory", "metadata"}  # may be asked of any field, whatever it is
+_PLAIN = {"int made", "float made", "str made"}
 _OF_MODULES = {"__file__", "__name__", "__doc__", "__package__", "__spec__", "__path__", "__builtins__", "__class__"}
 
 
@@ -46,6 +55,7 @@ def broken(before: SourceTree, after: SourceTree) -> Iterator[Site]:
             yield source.site(new.module.body[0], "imports that would go round in a circle")
         for function in _refitted(old, new):
             yield from _misfits(after, function)
+        yield from _unforeseen(after, old, new)
     for file in filter(None, map(now.file, now.paths)):
         for dotted, name, statement in _imports(file):
             target = now.imported(dotted, file.path)
@@ -187,3 +197,95 @@ def _misfit(function: Function, call: ast.Call, *, is_method: bool) -> str:
         return f"which has no parameter {sorted(unknown)[0]}"
     left = [name for name in needed if name not in given]
     return f"which is not given {left[0]}" if left else ""
+
+
+def _unforeseen(tree: SourceTree, old: File, new: File) -> Iterator[Site]:
+    """Who goes by the kinds of a data class's fields, where one is of a kind now that none of them was of."""
+    former = {each.name: each for each in walk(old.module) if isinstance(each, ast.ClassDef)}
+    for node in (each for each in walk(new.module) if isinstance(each, ast.ClassDef) and each.name in former):
+        was = _kinds(former[node.name])
+        fresh = {name: kind for name, kind in _kinds(node).items() if kind not in was.values()}
+        is_one = bool(fresh) and is_data_class(tree.code, new.path, node)
+        for reading, at in _asking(tree.code, new.path, node) if is_one else ():
+            asked = _asked_of(reading, at)
+            known = {_seen(kind, asked) for kind in was.values()}
+            seen = {name: _seen(kind, asked) for name, kind in fresh.items() if asked}
+            for name in [name for name, each in seen.items() if each not in known and each[0] not in _PLAIN][:1]:
+                note = f"use of what the fields of {node.name} are: {name} is to be of a kind that none of them was of"
+                yield tree.source(reading.file.path).site(at, note)
+
+
+def _kinds(node: ast.ClassDef) -> dict[str, tuple[str, str, bool]]:
+    """The fields of a class: each one's annotation, the kind of its default, and whether it has metadata."""
+    found = {}
+    for each in (each for each in node.body if isinstance(each, ast.AnnAssign)):
+        said = {k.arg: k.value for k in each.value.keywords} if isinstance(each.value, ast.Call) else {}
+        default = said.get("default", each.value)
+        kind = type(default.value) if isinstance(default, ast.Constant) else type(default)
+        found[ast.unparse(each.target)] = (ast.unparse(each.annotation), kind.__name__, "metadata" in said)
+    return found
+
+
+def _seen(kind: tuple[str, str, bool], asked: set[str]) -> tuple[object, ...]:
+    """What of a field's kind somebody sees who asks for some things; of unions that are taken apart, the parts."""
+    hint: object = f"{kind[0]} made" if "made" in asked else kind[0]
+    if "get_args" in asked and hint not in _PLAIN:
+        hint = frozenset(re.findall(r"\w+", kind[0])) - {"Optional", "Union", "None", "typing"}
+    return hint if asked - {"key"} else "", kind[1] if "kind" in asked else "", "key" in asked and kind[2]
+
+
+def _asked_of(reading: Reading, at: ast.expr) -> set[str]:
+    """What a scope asks of the fields that it has there, beyond what any has: "type", "kind" of a default, "key".
+
+    "made" is asked where a field's type is handed on by that name, to make a value of any text: type=field.type.
+    """
+    file, nodes = reading.file, list(walk(reading.node))
+    apart = {"get_args"} & {getattr(each, "id", getattr(each, "attr", "")) for each in nodes}
+    handed = [k.value for each in nodes if isinstance(each, ast.Call) for k in each.keywords if k.arg == "type"]
+    values = [
+        reading.values[each]
+        for each in handed
+        if isinstance(each, (ast.Name, ast.Attribute)) and each in reading.values
+    ]
+    apart |= {"made"} if any(part.key == reading.values[at].key for each in values for part in each.walk()) else set()
+    parent = file.parents[at]
+    if not (isinstance(at, ast.Call) and isinstance(parent, (ast.For, ast.comprehension))) or parent.iter is not at:
+        return {"type", *apart}
+    asked = set[str]()
+    for each in nodes:
+        if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load) and each.id == ast.unparse(parent.target):
+            use = file.parents[each]
+            outer = file.parents[use]
+            name = use.attr if isinstance(use, ast.Attribute) else "type"
+            asked |= {name} - _ALIKE
+            is_judged = isinstance(outer, ast.Call) and getattr(outer.func, "id", "") in ("type", "isinstance")
+            asked |= {"kind"} if name == "default" and is_judged else set()
+            asked |= {"key"} if name == "metadata" and isinstance(outer, ast.Subscript) else set()
+    return asked | apart if asked - {"key"} else asked
+
+
+def _asking(code: Code, path: str, node: ast.ClassDef) -> Iterator[tuple[Reading, ast.expr]]:
+    """Where somebody asks for the fields of a class, or of what may be it."""
+    family = {node, *(each for _, each in code.bases(path, node)), *code.subclasses(node)}
+    words = {name for word in _ASKING for name in aliases_of(code, word)}
+    for reading in dict.fromkeys(each for word in sorted(words) for each in mentions(code, word, SHALLOW)):
+        for at, value in reading.values.items():
+            func = value.get("func") if isinstance(at, ast.Call) else None
+            is_call = func is not None and func.op == "global" and str(func.data).rpartition(".")[2] in _ASKING
+            is_named = isinstance(at, ast.Attribute) and at.attr in _ASKING[3:]
+            whose = value.get("0") if is_call else reading.values.get(at.value) if is_named else None  # type: ignore[attr-defined]
+            if (is_call or is_named) and _may_be(code, whose, family):
+                yield reading, at  # type: ignore[misc]
+
+
+def _may_be(code: Code, value: Value | None, family: set[ast.ClassDef], depth: int = 0) -> bool:
+    """Whether a value may be one of some classes, or an object of one."""
+    value = code.resolved(value) if value is not None else None
+    known = class_of(code, value) if value is not None else None
+    if value is not None and value.op in ("class", "self"):
+        known = value.data
+    setting = setting_of(code, value) if value is not None and value.op == "parameter" and known is None else None
+    calls = list(told(code, setting)) if setting is not None and depth < MOST_CALLERS else []
+    if calls:
+        return any(_may_be(code, each.value, family, depth + 1) for each in calls)
+    return known is None or known[1] in family

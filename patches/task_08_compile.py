@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import reduce
 
 from .donor import definitions, donor, is_defined
 from .editing.options import Told, taken, told
@@ -20,13 +21,15 @@ from .editing.strayed import strayed_backwards
 from .edits import insert_after, insert_before
 from .reading.compiling import Run, compiled, decided_on_import, run_of
 from .reading.nodes import walk
+from .reading.switches import kept_chunks
 from .reading.updates import updates_of_runs
 from .source import Source
 from .task import Contract, Finding, Task, apart, mend, mended, near_miss
 from .tree import SourceTree
 
 OPTIONS, COMPILE = ("compile", "compile_policy"), "compile_where_supported"
-HELPERS = ("EagerFallback", "compile_support", "release", "COMPILE_POLICIES", "PYTHON_BELOW")
+HELPERS = ("EagerFallback", "compile_support", "release", "COMPILE_POLICIES", "PYTHON_BELOW", "leave_windows_eager")
+KEPT = b'getattr(module, "chunk_size", None)'  # of the reference: what sets a module's chunks
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -62,7 +65,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield from apart(units, (finding for brought in every for finding in brought.findings))
     for path in dict.fromkeys(run.reading.file.path for run in runs.values()):
         units = [unit for unit, run in runs.items() if run.reading.file.path == path]
-        yield from apart(units, [definitions(tree.source(path), given, COMPILE, *HELPERS)])
+        yield from apart(units, [_brought(tree, tree.source(path), given)])
 
 
 def _is_ours(source: Source, call: ast.AST) -> bool:
@@ -84,6 +87,19 @@ def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) ->
         place = insert_after if run.is_behind else insert_before
         text = f"if {options[0].text}:\n    {COMPILE}({model}, {options[1].text})"
         yield mend(site, [place(source, source.at(run.at), text)])
+
+
+def _brought(tree: SourceTree, source: Source, given: Source) -> Finding:
+    """The functions of the reference, which find what sets a module's chunks where the tree's modules keep it."""
+    kept = dict.fromkeys(path for _, path in kept_chunks(tree.code))
+    unseen = next((switch.reading for switch, path in kept_chunks(tree.code) if not path), None)
+    if unseen is not None:
+        note = "attention in chunks, which is not to be compiled, but in which attribute they are set is not seen"
+        return near_miss(tree.source(unseen.file.path).site(unseen.node, note))  # type: ignore[arg-type]
+    nested = (reduce(lambda of, name: f'getattr({of}, "{name}", None)', path.split("."), "module") for path in kept)
+    text = " or ".join(nested).encode() or KEPT
+    given = Source(given.path, given.raw.replace(KEPT, text)) if text != KEPT else given
+    return definitions(source, given, COMPILE, *HELPERS)
 
 
 def _taken(run: Run, options: list[Told]) -> ast.AST | None:

@@ -108,16 +108,15 @@ def run_of(code: Code, update: Update, of: Value) -> Run | None:
     if setup is not None:
         return Run(setup, of, setup.node.body[-1], is_behind=True)  # type: ignore[attr-defined]
     model = of if is_nested or reading is update.reading else _counterpart(code, update, of, reading)
-    body = reading.node.body  # type: ignore[attr-defined]
-    place = next((place for place, each in enumerate(body) if is_within(reading.file, node, each)), None)
-    if model is None or place is None:
+    statements, makers, at = reading.node.body, list[ast.stmt](), None  # type: ignore[attr-defined]
+    while model is not None and any(is_within(reading.file, node, each) for each in statements):
+        place = next(place for place, each in enumerate(statements) if is_within(reading.file, node, each))
+        at, known = statements[place], {each: _assigned(reading, each) for each in statements[:place]}
+        makers += [each for each, values in known.items() if any(_makes_optimizer(value, model) for value in values)]
+        statements = at.body if isinstance(at, ast.With) else []  # it may be a lock that guards the model
+    if model is None or at is None:
         return None
-    makers = [
-        each for each in body[:place] if any(_makes_optimizer(value, model) for value in _assigned(reading, each))
-    ]
-    return (
-        Run(reading, model, makers[-1], is_behind=True) if makers else Run(reading, model, body[place], is_behind=False)
-    )
+    return Run(reading, model, makers[-1], is_behind=True) if makers else Run(reading, model, at, is_behind=False)
 
 
 def _counterpart(code: Code, update: Update, of: Value, reading: Reading) -> Value | None:

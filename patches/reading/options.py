@@ -226,14 +226,15 @@ def module_dict(code: Code, file: File, name: str, depth: int = 0) -> tuple[File
 
 
 def _config(code: Code, reading: Reading) -> Home | None:
-    """A data class of which a scope has an object, a parameter or an attribute, and whose methods change no field."""
+    """A data class whose methods change no field, of which a scope is handed an object; one made of nothing is none."""
     inside = reading.owner if reading.owner is not None else reading.node
     found: Counter[tuple[str, ast.ClassDef, str]] = Counter()
     for node in walk(inside):
         if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Name, ast.Attribute)):
             text = ast.unparse(node.value)
             owner = _object(reading, text)
-            known = class_of(code, owner) if owner is not None else None
+            is_told = owner is not None and (owner.op != "instance" or bool(owner.args))
+            known = class_of(code, owner) if owner is not None and is_told else None
             fields = all_fields(code, *known) if known is not None and is_data_class(code, *known) else set()
             if known is not None and node.attr in fields and not names_of(known[1]).outside_init & fields:
                 found[(*known, text)] += 1

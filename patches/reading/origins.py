@@ -140,7 +140,7 @@ def used_elsewhere(
         for caller, call in calls_of(code, reading.node):
             known = [each for each in updates if each.reading.node is caller.node]
             made = {part.key for each in known for part in each.loss.walk()}
-            around = scope_of(code, caller.file, call, DEEP)
+            around = known[0].reading if known else scope_of(code, caller.file, call, DEEP)  # as its loss was read
             is_called = isinstance(caller.node, Function) and bool(calls_of(code, caller.node))
             is_update = any(each.key in made for each in results(around.values[call]))
             if not is_update and (known or not is_called):

@@ -15,6 +15,10 @@ def class_of(code: Code, value: Value) -> tuple[str, ast.ClassDef] | None:
     """The class of the tree that an object is of, by how it is made or by its parameter's annotation."""
     if value.op == "instance":
         return value.data  # type: ignore[no-any-return]
+    if value.op in ("any", "phi"):  # args or Config()
+        sides = [each for name, each in value.args.items() if name != "test" and not each.is_const(None)]
+        known = {class_of(code, each) for each in sides}
+        return known.pop() if len(known) == 1 else None
     if value.op != "parameter":
         return None
     path, function, name = value.data

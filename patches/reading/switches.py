@@ -87,6 +87,22 @@ def _switch(code: Code, reading: Reading) -> Switch | None:
     return Switch(reading, canvases[0], flag, chunk, by_truth, resolved)
 
 
+def kept_chunks(code: Code) -> Iterator[tuple[Switch, str]]:
+    """Where modules whose attention is in chunks keep what sets these: "window", "config.window"; "" if not seen."""
+    owners = {each.reading.owner for each in switches(code)}
+    for each in switches(code):
+        made, chunk, path = each.canvas.at, each.chunk, list[str]()
+        function = made.file.function(made.node) if made is not None else None
+        home = made.file.owner(function) if made is not None and function is not None else None
+        if home in owners and home is not each.reading.owner:
+            continue  # that of a module in it
+        kept = {value.key: name for name, value in each.reading.attributes.items()}
+        while chunk is not None and chunk.key not in kept and chunk.op == "attr":
+            chunk, path = chunk["of"], [chunk.data, *path]
+        first = kept.get(chunk.key) if chunk is not None and chunk.op != "self" else ""
+        yield each, ".".join([first, *path] if first else path) if first is not None else ""
+
+
 def is_made_anyway(code: Code, switch: Switch) -> bool:
     """Whether a map is made where it is turned off too, and only not handed out."""
     at, chunk = switch.canvas.at, switch.chunk

@@ -174,3 +174,86 @@ def test_a_task_that_breaks_a_call_elsewhere_is_refused_there(tmp_path):
     (outcome,) = planned.outcomes
     assert (outcome.outcome, planned.changes) == ("refused", ())
     assert f"near miss at {TRAINING}:5:12: call of rate, which is not given start" in outcome.reason
+
+
+FIELDS = """\
+import dataclasses
+from dataclasses import dataclass, fields
+from typing import Optional, get_args, get_type_hints
+
+
+@dataclass
+class Config:
+    bits: int = 8
+    chunks: Optional[int] = None
+    logs: bool = True
+
+
+@dataclass
+class Other:
+    logs: bool = True
+
+
+"""
+OPTIONAL = (
+    "class Config:\n    bits: int = 8\n    chunks: Optional[int] = None\n    logs: bool = True",
+    "bool | None = None",
+)
+
+
+@pytest.mark.parametrize(
+    ("reader", "is_named"),
+    [
+        pytest.param("NAMES = {f.name: f.default for f in fields(Config)}", False, id="names and defaults"),
+        pytest.param("KEPT = dataclasses.asdict(Config())", False, id="values"),
+        pytest.param("KINDS = [f.type for f in fields(Other)]", False, id="another class"),
+        pytest.param(
+            "def kinds(cls):\n    return [f.type for f in fields(cls)]\n\n\nOTHER = kinds(Other)",
+            False,
+            id="told another class",
+        ),
+        pytest.param(
+            "def kinds(cls):\n    return [get_args(kind) or kind for kind in get_type_hints(cls).values()]",
+            False,
+            id="unions taken apart",
+        ),
+        pytest.param("KINDS = [f.type for f in fields(Config)]", True, id="types"),
+        pytest.param(
+            "def kinds(cls):\n    return [f.type for f in fields(cls)]\n\n\nOWN = kinds(Config)", True, id="told"
+        ),
+        pytest.param("def kinds(cls):\n    return get_type_hints(cls)", True, id="told by nobody who is seen"),
+        pytest.param("KINDS = Config.__annotations__", True, id="annotations"),
+        pytest.param("KINDS = [type(f.default) for f in fields(Config)]", True, id="kinds of defaults"),
+        pytest.param("KINDS = [str(f) for f in fields(Config)]", True, id="whole fields"),
+    ],
+)
+def test_who_goes_by_the_kinds_of_fields_is_named(breaks, monkeypatch, reader, is_named):
+    monkeypatch.setitem(FILES, RATES, f"{FIELDS}{reader}\n\n\n{FILES[RATES]}")
+    old, kind = OPTIONAL
+    named = breaks(RATES, old, old.replace("bool = True", kind))
+    assert [text.partition(": ")[2] for text in named] == is_named * [
+        "use of what the fields of Config are: logs is to be of a kind that none of them was of"
+    ]
+
+
+def test_a_plain_type_makes_a_value_of_any_text(breaks, monkeypatch):
+    reader = """\
+def add(parser):
+    for f in fields(Config):
+        parser.add_argument(f.name, type=f.type, default=f.default)
+"""
+    monkeypatch.setitem(FILES, RATES, f"{FIELDS}{reader}\n\n{FILES[RATES]}")
+    assert breaks(RATES, OPTIONAL[0], f'{OPTIONAL[0]}\n    amp: str = "off"') == []
+    assert len(breaks(RATES, OPTIONAL[0], f"{OPTIONAL[0]}\n    amp: list = ()")) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "is_named"),
+    [
+        pytest.param("rows: int = 4", False, id="one like the others"),
+        pytest.param('amp: str = "off"', True, id="one like no other"),
+    ],
+)
+def test_a_field_more_is_seen_by_who_goes_by_their_kinds(breaks, monkeypatch, field, is_named):
+    monkeypatch.setitem(FILES, RATES, f"{FIELDS}KINDS = [f.type for f in fields(Config)]\n\n\n{FILES[RATES]}")
+    assert bool(breaks(RATES, OPTIONAL[0], f"{OPTIONAL[0]}\n    {field}")) is is_named

@@ -8,8 +8,10 @@ import textwrap
 import pytest
 import torch
 
-from bitpatch.patches.engine import plan, task_named
-from bitpatch.patches.task import Outcome
+from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.reading.frames import DEEPEST
+from bitpatch.patches.reading.updates import updates_of_runs
+from bitpatch.patches.task import Outcome, State
 from bitpatch.patches.tree import open_tree
 
 MODEL = """\
@@ -286,3 +288,11 @@ def test_what_would_rest_on_a_guess_is_refused(tree_of, text, reason):
     outcome = applied(tree_of(text))
     assert outcome.outcome is Outcome.REFUSED
     assert reason in outcome.reason
+
+
+def test_what_is_found_does_not_rest_on_how_deep_others_have_read(tree_of):
+    tree = tree_of(TRAINER)
+    asked = updates_of_runs(tree.code)[0].reading
+    for node, owner in asked.file.functions:
+        tree.code.reading(asked.file, node, owner, deepest=DEEPEST)
+    assert status(tree, [task_named("6")])[0].state is State.MISSING

@@ -1,9 +1,12 @@
 """Where the model is compiled, and what is left alone."""
 
+import textwrap
+
 import pytest
-from samples import LOOP
+from samples import BASELINE, LOOP
 
 from bitpatch.patches.task import State
+from bitpatch.patches.tree import open_tree
 
 CONFIGURED = "    optimizer, scheduler = configure_optimizer(model, total_steps=total)\n"
 COMPILED = "    if compile:\n        compile_where_supported(model, compile_policy)\n"
@@ -29,6 +32,39 @@ def test_the_model_is_compiled_once_the_optimizer_has_it(loop_of, after):
 def test_without_an_optimizer_of_that_name_it_is_compiled_before_the_epochs(loop_of, after):
     text = after(loop_of(LOOP.replace("= configure_optimizer(", "= made_elsewhere(")), "task-8")
     assert COMPILED + "    for epoch" in text
+
+
+def test_it_is_compiled_inside_the_lock_that_guards_it(loop_of, after):
+    before, loop = LOOP.replace("= configure_optimizer(", "= made_elsewhere(").split("    for epoch", 1)
+    locked = textwrap.indent(f"    log = []\n    for epoch{loop}", "    ")
+    text = after(loop_of(f"{before}    with LOCK:\n{locked}"), "task-8")
+    assert "        log = []\n" + textwrap.indent(COMPILED, "    ") + "        for epoch" in text
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"),
+    [
+        ("self.chunk_size", 'getattr(module, "chunk_size", None)'),
+        ("self.window", 'getattr(module, "window", None)'),
+        ("self.kept.window", 'getattr(getattr(module, "kept", None), "window", None)'),
+    ],
+)
+def test_what_sets_the_chunks_is_asked_for_where_modules_keep_it(loop_of, after, kept, asked):
+    assert f"if {asked}}}:" in after(_in_chunks(loop_of(LOOP), kept), "task-8")
+
+
+def test_chunks_that_are_set_out_of_sight_are_not_to_be_compiled(loop_of, refusal):
+    assert "in which attribute they are set is not seen" in refusal(_in_chunks(loop_of(LOOP), "CHUNKS[0]"), "task-8")
+
+
+def _in_chunks(tree, kept):
+    """A tree with the baseline's model, whose attention keeps what sets its chunks otherwise."""
+    text = (BASELINE / "bit_transformer/model.py").read_text()
+    if "kept." in kept:
+        text = text.replace("        self.chunk_size = chunk_size\n", "        self.kept = chunk_size\n")
+        text = text.replace(" chunk_size < 1", " chunk_size.window < 1")
+    (tree.root / "bit_transformer/model.py").write_text(text.replace("self.chunk_size", kept))
+    return open_tree(tree.root)
 
 
 def test_a_loop_without_a_backward_call_is_none(loop_of, refusal):

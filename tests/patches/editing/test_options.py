@@ -292,3 +292,41 @@ def fit(model, rows, *, epochs=1, lr=1e-3):
 {UPDATE}"""
     )
     assert "fit(model, rows, epochs=args.epochs, lr=args.lr, accum_steps=args.accum_steps)" in after["training.py"]
+
+
+@pytest.mark.parametrize(
+    "given", ["args", "args or Args()", "args if args is not None else Args()"], ids=["handed in", "or", "if"]
+)
+def test_a_record_that_is_handed_in_has_it_and_none_that_is_made_in_place(given_to, given):
+    option, after = given_to(
+        training=f"""\
+from dataclasses import dataclass
+
+
+@dataclass
+class State:
+    step: int = 0
+    epoch: int = 0
+    last: float = 0.0
+
+
+@dataclass
+class Args:
+    epochs: int = 1
+
+
+class Trainer:
+    def __init__(self, model, rows, args: Args | None = None):
+        self.model, self.rows = model, rows
+        self.args = {given}
+        self.state = State()
+
+    def fit(self):
+        model, rows = self.model, self.rows
+        for self.state.epoch in range(self.args.epochs):
+            self.state.last = self.state.step
+            self.state.step += 1
+{textwrap.indent(UPDATE, "    " * 2)}""",
+    )
+    assert option.text == "self.args.accum_steps"
+    assert "epochs: int = 1\n    accum_steps: int = 1\n" in after["training.py"]
