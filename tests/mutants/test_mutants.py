@@ -38,14 +38,14 @@ def good_trees() -> Iterator[object]:
 def wrong_trees() -> Iterator[object]:
     """A case for each mutant, to be judged by the killers chosen for it; skipped where none was recorded yet.
 
-    Unless all are asked for: for those by which each check shows what it is there for, and every third of the others.
+    Unless all are asked for: for those by which each check shows what it is there for, and every eighth of the others.
     """
     for task in TASKS:
         recorded = read_kills(task)
         chosen = choose_killers(recorded)
         shown = {check: name for name, checks in reversed(chosen.items()) for check in checks}
         for number, mutant in enumerate(mutants(task)):
-            if not (EVERY_TREE or mutant.name in shown.values() or number % 3 == 0):
+            if not (EVERY_TREE or mutant.name in shown.values() or number % 8 == 0):
                 continue
             marks = [pytest.mark.xfail(reason=OPEN[mutant.name])] if mutant.name in OPEN else []
             if mutant.name not in OPEN and not chosen.get(mutant.name):
