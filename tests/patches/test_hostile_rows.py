@@ -221,12 +221,20 @@ def encoded(size):
 
 def rows_of(root, size, monkeypatch):
     """The rows that a tree's load gives, of 72 bits, and its kind."""
-    for name in [each for each in sys.modules if each.startswith(("bit_transformer", "wikitext_schedule"))]:
+    for name in modules_of_trees():
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(root))
     (root / "t.txt").write_bytes(encoded(size)[0])
-    rows = importlib.import_module("wikitext_schedule").load(root / "t.txt", 72)
-    return [bit for row in rows for bit in row.tolist()], len(rows), type(rows).__name__
+    try:
+        rows = importlib.import_module("wikitext_schedule").load(root / "t.txt", 72)
+        return [bit for row in rows for bit in row.tolist()], len(rows), type(rows).__name__
+    finally:
+        for name in modules_of_trees():  # or tests of other files would be given this tree for theirs
+            del sys.modules[name]
+
+
+def modules_of_trees():
+    return [each for each in sys.modules if each.startswith(("bit_transformer", "wikitext_schedule"))]
 
 
 @pytest.mark.parametrize("text", RIGHT.values(), ids=RIGHT)
