@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .code import Code
 from .files import File, Function
-from .names import parameters
+from .names import Scope, parameters
 
 _LATER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.GeneratorExp, ast.ClassDef)  # run when they are asked
 
@@ -17,28 +17,24 @@ def reads_of_name(code: Code, file: File, target: ast.AST, name: str = "") -> It
     name = name or target.id  # type: ignore[attr-defined]
     scope = next(file.scopes[each] for each in (target, *file.ancestors(target)) if each in file.scopes)
     owner = scope.owner(name) or scope
-    for node in _loads(file, name):
-        around = next(file.scopes[each] for each in file.ancestors(node) if each in file.scopes)
-        if around.owner(name) is owner and not _is_set_between(file, target, node):
-            yield file, node
+    yield from _reads(file, owner, target, name)
     if owner.parent is None:
         yield from (at for other in code.files.holding(name) for at in _imported(code, file, other, name))
 
 
 def reads_of_parameter(home: File, function: Function, name: str) -> Iterator[tuple[File, ast.AST]]:
     """Where a function reads a parameter."""
-    owner = home.scopes[function]
     target = next(each for each in parameters(function.args) if each.arg == name)
-    for node in _loads(home, name):
-        around = next(home.scopes[each] for each in home.ancestors(node) if each in home.scopes)
-        if around.owner(name) is owner and not _is_set_between(home, target, node):
-            yield home, node
+    yield from _reads(home, home.scopes[function], target, name)
 
 
-def _loads(file: File, name: str) -> Iterator[ast.Name]:
+def _reads(file: File, owner: Scope, target: ast.AST, name: str) -> Iterator[tuple[File, ast.AST]]:
+    """Where a file reads a name of a scope as it is set at a node."""
     for node in file.uses.get(name, ()):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            yield node
+            around = next(file.scopes[each] for each in file.ancestors(node) if each in file.scopes)
+            if around.owner(name) is owner and not _is_set_between(file, target, node):
+                yield file, node
 
 
 def _is_set_between(file: File, target: ast.AST, node: ast.Name) -> bool:

@@ -287,6 +287,13 @@ def test_a_loop_that_counts_up_goes_through_groups_of_its_counts(loop):
     assert "at += 8" not in text
 
 
+def headed(head, old, new):
+    """The loop under another head, with one edit more."""
+    text = LOOP.replace("        for batch in data.split(8):\n", head)
+    assert old in text
+    return text.replace(old, new)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -301,9 +308,7 @@ def test_a_loop_that_counts_up_goes_through_groups_of_its_counts(loop):
     ],
 )
 def test_a_loop_that_counts_in_another_way_is_named(loop, old, new):
-    text = LOOP.replace("        for batch in data.split(8):\n", COUNTED)
-    assert old in text
-    assert "in no `for` loop over micro-batches" in refusal(loop(text.replace(old, new)))
+    assert "in no `for` loop over micro-batches" in refusal(loop(headed(COUNTED, old, new)))
 
 
 def test_what_a_loop_counts_is_no_micro_batch_where_nothing_is_learned_from_it(loop):
@@ -329,9 +334,7 @@ def test_a_turn_that_is_tried_and_raises_what_it_catches_is_grouped(loop):
     ],
 )
 def test_a_loop_that_asks_in_another_way_is_named(loop, old, new):
-    text = LOOP.replace("        for batch in data.split(8):\n", ASKED)
-    assert old in text
-    assert "in no `for` loop over micro-batches" in refusal(loop(text.replace(old, new)))
+    assert "in no `for` loop over micro-batches" in refusal(loop(headed(ASKED, old, new)))
 
 
 SCRIPT = """\

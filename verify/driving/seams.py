@@ -95,15 +95,14 @@ class Part:
     def takes(self, option: str) -> bool:
         """Whether the part has one of our options."""
         own = self.parameters
-        return self.options.get(option, option) in own or any(each.kind is each.VAR_KEYWORD for each in own.values())
+        return self.options.get(option, option) in own or takes_any(own)
 
     def told(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options in the tree's own words. Raises MissingSeam where it has none for what is asked for."""
         own, said = self.parameters, {}
-        takes_any = any(each.kind is each.VAR_KEYWORD for each in own.values())
         for name, value in options.items():
             theirs = self.options.get(name, name)
-            if theirs not in own and not takes_any:
+            if theirs not in own and not takes_any(own):
                 if name in SIZES or (name in NEUTRAL and not value) or value == NEUTRAL.get(name, value):
                     continue
                 line = f'pyproject.toml: [tool.bitpatch.options.{self.seam}] {name} = "..."'
@@ -126,8 +125,7 @@ class Part:
         result: Any = None
         for number, step in enumerate(self.steps):
             own = inspect.signature(step).parameters
-            takes_any = any(each.kind is each.VAR_KEYWORD for each in own.values())
-            mine = {name: value for name, value in said.items() if name in own or takes_any}
+            mine = {name: value for name, value in said.items() if name in own or takes_any(own)}
             self._require(own, mine, is_method=number > 0)
             result = step(**mine) if number == 0 else step(result, **mine)
         return result
@@ -159,7 +157,12 @@ def telling(seam: str, function: Callable[..., Any], options: Mapping[str, Any])
 def accepts(function: Callable[..., Any], name: str) -> bool:
     """Whether a function takes an argument of some name."""
     own = inspect.signature(function).parameters
-    return name in own or any(each.kind is each.VAR_KEYWORD for each in own.values())
+    return name in own or takes_any(own)
+
+
+def takes_any(own: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether parameters take keywords of any name."""
+    return any(each.kind is each.VAR_KEYWORD for each in own.values())
 
 
 FUNCTIONS = {"update": "train(model, data, **options)", "model": "model(**config)"}

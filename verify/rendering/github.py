@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ...patches.task import Site
 from ..running.evidence import Verdict
-from .report import EXIT_CODES, Outcome, Report, detail_of, fit_summary, mean, text_of
+from .report import EXIT_CODES, FIRST, LAST, LEVELS, Outcome, detail_of, fit_summary, mean, text_of
 from .surroundings import Shown
 
 MOST = 10  # annotations of a kind that GitHub shows of a step
@@ -27,11 +27,11 @@ class Annotation:
     kind: str
     title: str
     message: str
-    place: int | Site  # the task whose it is, or where it is
+    site: Site | None
 
     def command(self, shown: Shown) -> str:
         """The line that Actions read."""
-        site = shown.site(self.place) if isinstance(self.place, int) else self.place
+        site = self.site
         place = {"file": shown.path(site), "line": site.place.line, "col": site.place.column} if site else {}
         options = ",".join(f"{name}={_option(str(value))}" for name, value in (place | {"title": self.title}).items())
         return f"::{self.kind} {options}::{_message(self.message[:LONGEST])}"
@@ -41,35 +41,33 @@ def commands(shown: Shown) -> str:
     """The result as text, which is not read as commands, then the annotations."""
     word = secrets.token_hex(16)
     text = [f"::stop-commands::{word}", text_of(shown.report).rstrip("\n"), f"::{word}::"]
-    return "\n".join([*text, *(each.command(shown) for each in annotations(shown.report))]) + "\n"
+    return "\n".join([*text, *(each.command(shown) for each in annotations(shown))]) + "\n"
 
 
-def annotations(report: Report) -> list[Annotation]:
+def annotations(shown: Shown) -> list[Annotation]:
     """At most so many of a kind as are shown; the last of more says how many are left."""
-    found = list(_annotations(report))
+    found = list(_annotations(shown))
     kept = []
     for kind in ("error", "warning"):
         some = [each for each in found if each.kind == kind]
         if len(some) > MOST:
             more = f"{len(some) - MOST + 1} more are red: the step's summary names them"
-            some = [*some[: MOST - 1], Annotation(kind, f"{len(some) - MOST + 1} more", more, some[MOST - 1].place)]
+            some = [*some[: MOST - 1], Annotation(kind, f"{len(some) - MOST + 1} more", more, some[MOST - 1].site)]
         kept += some
     return kept
 
 
-def _annotations(report: Report) -> Iterator[Annotation]:
+def _annotations(shown: Shown) -> Iterator[Annotation]:
+    report = shown.report
     for task in report.tasks:
-        for result in task.checks:
+        for result in task.red:
             evidence = result.evidence
-            if evidence.verdict is Verdict.PASS:
-                continue
             again = f"\n{evidence.reproduce}" if evidence.reproduce else ""
-            kind = "error" if evidence.verdict is Verdict.FAIL else "warning"
+            message = f"{result.prop}\n{detail_of(evidence)}{again}"
             title = f"{task.id} {result.name}: {evidence.verdict}"
-            yield Annotation(kind, title, f"{result.prop}\n{detail_of(evidence)}{again}", task.task)
-    if report.sanity_fit is not None and report.sanity_fit.verdict is not Verdict.PASS:
-        kind = "error" if report.sanity_fit.verdict is Verdict.FAIL else "warning"
-        yield Annotation(kind, f"sanity fit: {report.sanity_fit.verdict}", fit_summary(report.sanity_fit), 1)
+            yield Annotation(LEVELS[evidence.verdict], title, message, shown.site(task.task))
+    if (fit := report.sanity_fit) is not None and fit.verdict is not Verdict.PASS:
+        yield Annotation(LEVELS[fit.verdict], f"sanity fit: {fit.verdict}", fit_summary(fit), shown.site(1))
     for path, line, words in report.since.tests.lost() if report.since is not None else ():
         yield Annotation("error", "the tree's own tests shrank", words, Site.at(path, words, line, 1))
 
@@ -94,18 +92,16 @@ def _summary(shown: Shown) -> Iterator[str]:
         yield f"| {task.id} {_cell(name)} | {sign} | {len(verdicts)} | {counts} | {where} |"
     if report.sanity_fit is not None:
         fit = report.sanity_fit
-        fall = f"{mean(fit.losses[:10]):.3f} → {mean(fit.losses[-20:]):.3f}" if fit.losses else ""
+        fall = f"{mean(fit.losses[:FIRST]):.3f} → {mean(fit.losses[-LAST:]):.3f}" if fit.losses else ""
         yield f"\nSanity fit: {SIGNS[str(fit.verdict)]} {fit.verdict} {fall} {_cell(fit.detail)}"
     if report.since is not None:
         yield "\n" + "\n".join(f"- {_cell(line)}" for line in report.since.lines())
-    checks = [each for task in report.tasks for each in task.checks]
-    room = min(LONGEST, LARGEST // max(1, sum(each.evidence.verdict is not Verdict.PASS for each in checks)))
+    room = min(LONGEST, LARGEST // max(1, sum(len(task.red) for task in report.tasks)))
     for task in report.tasks:
-        red = [each for each in task.checks if each.evidence.verdict is not Verdict.PASS]
         if task.verdict is Outcome.VERIFIED:
             continue
-        yield f"\n<details><summary><b>{task.id}</b>: {task.verdict}, {len(red)} of {len(task.checks)}</summary>\n"
-        for result in red:
+        yield f"\n<details><summary><b>{task.id}</b>: {task.verdict}, {len(task.red)} of {len(task.checks)}</summary>\n"
+        for result in task.red:
             yield f"- {SIGNS[str(result.evidence.verdict)]} **{result.name}**: {_cell(result.prop)}"
             for text in (detail_of(result.evidence), result.evidence.reproduce):
                 if text:

@@ -87,7 +87,9 @@ def _page(shown: Shown, room: Room) -> str:
         first=next((each for each in sorted(tasks, key=_gravity) if each["red"]), None),
         fit=report.sanity_fit,
         fit_words="" if report.sanity_fit is None else fit_summary(report.sanity_fit),
-        fit_curves=[pictures.drawn(each, "before it was patched") for each in fitted(report.sanity_fit, shown.before)],
+        fit_curves=[
+            pictures.drawn(each, "before it was patched") for each in training_curves(report.sanity_fit, shown.before)
+        ],
         command=shown.command(*(each.task for each in report.tasks)) + since,
     )
 
@@ -100,7 +102,7 @@ def _task(shown: Shown, task: TaskReport, room: Room, left: Iterator[int]) -> di
     """What a page says of a task."""
     found = shown.tasks.get(task.task)
     red = sorted(
-        (each for each in task.checks if each.evidence.verdict in RED),
+        task.red,
         key=lambda each: (RED.index(each.evidence.verdict), each.evidence.picture is None),
     )
     return {
@@ -163,7 +165,7 @@ def _diff(found: InTree, room: Room) -> list[tuple[str, str]]:
     return [*shown[: room.lines], *more]
 
 
-def fitted(fit: SanityFit | None, before: SanityFit | None = None) -> list[Picture]:
+def training_curves(fit: SanityFit | None, before: SanityFit | None = None) -> list[Picture]:
     """The curves of a short training run, as pictures, beside those of the tree before it was patched."""
     if fit is None or not fit.losses:
         return []

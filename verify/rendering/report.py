@@ -26,6 +26,7 @@ OUTCOMES = {
     Verdict.UNPROVEN: Outcome.UNPROVEN,
     Verdict.PASS: Outcome.VERIFIED,
 }
+LEVELS = {Verdict.FAIL: "error", Verdict.UNPROVEN: "warning", Verdict.ERROR: "warning"}  # where others know two
 EXIT_CODES = {Outcome.VERIFIED: 0, Outcome.VIOLATED: 4, Outcome.UNPROVEN: 5, Outcome.ERROR: 5}
 FIRST, LAST = 10, 20  # updates whose mean loss is a sanity fit's first and last
 SHOWN = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}  # and moves no terminal
@@ -71,6 +72,11 @@ class TaskReport:
     def id(self) -> str:
         """The task's name, as in `task-11`."""
         return f"task-{self.task}"
+
+    @property
+    def red(self) -> tuple[CheckResult, ...]:
+        """The checks that did not pass."""
+        return tuple(each for each in self.checks if each.evidence.verdict is not Verdict.PASS)
 
     @property
     def verdict(self) -> Outcome:
@@ -196,9 +202,7 @@ def complaints(task: TaskReport) -> Iterator[str]:
     """What is to be said of each check that did not pass: property, detail, how to see it again."""
     if not task.checks:
         yield "  no check of this task is known"
-    for result in task.checks:
-        if result.evidence.verdict is Verdict.PASS:
-            continue
+    for result in task.red:
         yield f"  {result.name}: {result.prop}"
         for label, text in (("", detail_of(result.evidence)), ("reproduce: ", result.evidence.reproduce)):
             if text:

@@ -11,12 +11,10 @@ from ... import __version__
 from ...patches.task import Change, Site
 from ..running.evidence import Verdict
 from ..since.found import OwnTests
-from .report import CheckResult, SanityFit, TaskReport, detail_of, exit_code, fit_summary
+from .report import LEVELS, CheckResult, SanityFit, TaskReport, detail_of, exit_code, fit_summary
 from .surroundings import Shown
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-LEVELS = {Verdict.FAIL: "error", Verdict.UNPROVEN: "warning", Verdict.ERROR: "warning"}
-ROOT = "SRCROOT"
 Json = dict[str, Any]
 
 
@@ -31,12 +29,11 @@ def sarif(shown: Shown) -> Json:
 
 
 def _run(shown: Shown, task: TaskReport) -> Json:
-    red = [each for each in task.checks if each.evidence.verdict is not Verdict.PASS]
-    results = [_result(shown, each) for each in red]
+    results = [_result(shown, each) for each in task.red]
     fix = _fix(shown, task.task)
     if results and fix is not None:
         results[0]["fixes"] = [fix]
-    broken = [each for each in red if each.evidence.verdict is Verdict.ERROR]
+    broken = [each for each in task.red if each.evidence.verdict is Verdict.ERROR]
     notes = [{"level": "error", "message": {"text": _text(each)}} for each in broken]
     return _frame(shown, task.id, [_rule(shown, each) for each in task.checks], results, notes)
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ...patches.originals import load
 from ...patches.revert import plan_revert
 from ...patches.seams import seams
 from ...patches.survey import survey
-from ...patches.task import BitpatchError, Change, Site, State, Task, TaskStatus
+from ...patches.task import BitpatchError, Change, Line, Site, State, Task, TaskStatus
 from ...patches.tree import SourceTree
 from ..since.history import repository_around
 from .report import Report, SanityFit
@@ -65,15 +65,14 @@ def looked_round(tree: SourceTree, tasks: Sequence[Task], named: str) -> Callabl
     known = {each.name: each.site for each in seams(tree)}
     found = {}
     for status in survey(tree, tasks):
-        number = status.task.number
-        seam = known.get(SEAMS.get(number, "model")) or known["model"]
-        sites = (*_telling(status), *([] if seam is None else [seam]))
-        found[number] = InTree(
-            status.task, status.state, tuple({str(site.place): site for site in sites[::-1]}.values())[::-1]
-        )
-        found[number] = replace(found[number], excerpt=_excerpt(tree, sites[0]) if sites else ())
-        if status.state is not State.APPLIED:
-            found[number] = _with_plan(found[number], tree)
+        task = status.task
+        seam = known.get(SEAMS.get(task.number, "model")) or known["model"]
+        sites = dict[Line, Site]()  # the first note of each place
+        for site in (*_telling(status), *([] if seam is None else [seam])):
+            sites.setdefault(site.place, site)
+        excerpt = next((_excerpt(tree, site) for site in sites.values()), ())
+        changes, refusal = ((), "") if status.state is State.APPLIED else _planned(tree, task)
+        found[task.number] = InTree(task, status.state, tuple(sites.values()), changes, refusal, excerpt)
     prefix, before = prefix_in_repository(tree.root), _taken_back(tree)
     return partial(Shown, tasks=found, prefix=prefix, tree=named, root=tree.root, unpatched=before)
 
@@ -98,10 +97,11 @@ def _excerpt(tree: SourceTree, site: Site) -> tuple[tuple[int, str], ...]:
     return tuple(enumerate(lines[first : site.line + AROUND], first + 1))
 
 
-def _with_plan(found: InTree, tree: SourceTree) -> InTree:
-    planned = plan(tree, [found.task], quick=True)
+def _planned(tree: SourceTree, task: Task) -> tuple[tuple[Change, ...], str]:
+    """What `apply` would write, or why it would refuse."""
+    planned = plan(tree, [task], quick=True)
     refusal = next((each.reason for each in planned.outcomes if planned.refused), "")
-    return replace(found, changes=() if refusal else planned.changes, refusal=refusal)
+    return () if refusal else planned.changes, refusal
 
 
 def prefix_in_repository(root: Path) -> str:

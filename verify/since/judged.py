@@ -19,7 +19,7 @@ from typing import Any
 
 from ...patches.driver import DRIVER
 from ...patches.nesting import parsed
-from ...patches.seams import OPTIONS, driving
+from ...patches.seams import EXAMPLES, OPTIONS, driving
 from ...patches.settings import FILE
 from ...patches.task import BitpatchError, Task
 from ...patches.tree import SourceTree, open_tree
@@ -51,13 +51,8 @@ NEEDS: dict[int, tuple[str, ...]] = {
     11: ("model", "bit_transformer.generation"),
     12: (*_RUNS, *_SERVED, *_MAPS, "bit_transformer.generation"),
 }
-LAYOUT = {  # where a tree has its seams that is laid out as ours
-    "model": "bit_transformer.model",
-    "update": "bit_transformer.training",
-    "command-line": "bit_transformer.training",
-    "gate": "bit_transformer.safety",
-    "manager": "dashboard.manager",
-    "rows": "data.wikitext_schedule",
+LAYOUT = {  # the modules of the seams in a tree that is laid out as ours
+    name: where.replace("PACKAGE", "bit_transformer").partition(":")[0] for name, where in EXAMPLES.items()
 }
 PROSE = (
     ".md",

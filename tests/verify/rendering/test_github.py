@@ -38,7 +38,7 @@ def test_nothing_that_a_tree_prints_is_a_command():
 
 def test_no_more_than_are_shown_and_the_last_says_how_many_are_left():
     many = TaskReport(11, tuple(result(11, f"check-{place}", failed("no")) for place in range(30)))
-    found = annotations(report(many))
+    found = annotations(shown(report(many)))
     errors = [each for each in found if each.kind == "error"]
     assert len(errors) == MOST
     assert errors[-1].message == "24 more are red: the step's summary names them"

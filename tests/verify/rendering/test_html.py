@@ -12,7 +12,7 @@ from results import HOSTILE, PICTURES, fit, report, result, shown
 from bitpatch.patches.task import Change
 from bitpatch.verify.rendering import pictures
 from bitpatch.verify.rendering.forms import page
-from bitpatch.verify.rendering.html import LARGEST, fitted
+from bitpatch.verify.rendering.html import LARGEST, training_curves
 from bitpatch.verify.rendering.report import TaskReport
 from bitpatch.verify.running.evidence import Evidence, Picture, Verdict, unproven
 
@@ -146,6 +146,6 @@ def test_events_begin_near_the_first_that_differs():
 
 
 def test_the_curves_of_a_fit():
-    loss, rate = fitted(fit())
+    loss, rate = training_curves(fit())
     assert (loss.found[0], len(rate.found)) == (1.0, 200)
-    assert fitted(None) == []
+    assert training_curves(None) == []

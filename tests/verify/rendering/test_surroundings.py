@@ -8,7 +8,9 @@ from results import report, shown
 from samples import BASELINE, CODE_ONLY
 
 from bitpatch.patches.engine import task_named
+from bitpatch.patches.task import Site, TaskStatus, mend, mended
 from bitpatch.patches.tree import open_tree
+from bitpatch.verify.rendering import surroundings
 from bitpatch.verify.rendering.forms import FORMS
 from bitpatch.verify.rendering.surroundings import Shown, looked_round
 
@@ -46,3 +48,13 @@ def test_the_commands_that_are_shown_can_be_copied(name):
     for words in ("verify task-4", "verify task-4 task-11", "apply task-4"):
         line = shlex.join(["bitpatch", *words.split(), "--tree", name])
         assert line.replace("&", "&amp;").replace("'", "&#39;").replace('"', "&#34;") in page, words
+
+
+def test_a_place_that_is_named_twice_stays_where_it_was_named_first(monkeypatch):
+    path = "bit_transformer/model.py"
+    sites = [Site.at(path, note, line, 1) for note, line in (("open", 33), ("done", 9), ("done here too", 33))]
+    status = TaskStatus.of(task_named("12"), [mend(sites[0], ()), *map(mended, sites[1:])])
+    monkeypatch.setattr(surroundings, "survey", lambda *_: [status])
+    found = surroundings.looked_round(open_tree(BASELINE), [status.task], "tree")(report()).tasks[12]
+    assert [(each.line, each.note) for each in found.sites[:2]] == [(33, "open"), (9, "done")]
+    assert found.excerpt[surroundings.AROUND][0] == found.sites[0].line
