@@ -20,13 +20,15 @@ ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory):
-    """A runner's folder, with a virtual environment that has this one's packages, but no bitpatch of its own yet."""
+    """A runner's folder, where the action's own step has installed bitpatch, beside the packages of this environment."""
     temp = tmp_path_factory.mktemp("runner")
     subprocess.run([sys.executable, "-m", "venv", temp / "bitpatch"], check=True)
     (packages,) = temp.glob("bitpatch/lib/python*/site-packages")
     for old in (*packages.glob("setuptools*"), *packages.glob("_distutils_hack")):
         shutil.rmtree(old)  # the shared one is new enough to build with
     (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    installed = run_step(steps()["install"], temp, temp, {})
+    assert installed.returncode == 0, installed.stderr
     return temp
 
 
@@ -62,8 +64,6 @@ def test_the_action_judges_the_tree_of_a_fork(runner, tmp_path, tree, code):
     fork = tmp_path / "fork"
     shutil.copytree(tree, fork / "a tree", ignore=CODE_ONLY)
     inputs = {"tree": "a tree", "tasks": "task-7\ntask-10\n"}
-    installed = run_step(steps()["install"], fork, runner, inputs)
-    assert installed.returncode == 0, installed.stderr
     judged = run_step(steps()["verify"], fork, runner, inputs)
     assert judged.returncode == code, judged.stdout + judged.stderr
     verdict = {0: "verified", 4: "violated"}[code]
