@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +29,8 @@ def test_what_is_made_on_the_cpu_strays() -> None:
     assert strays(Masks("cpu"), (torch.ones(T, T),), {}, graph=False)
 
 
-def test_settings_that_stay_and_one_that_does_not() -> None:
+def test_settings_that_stay_and_one_that_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # others write to the folder of the tests meanwhile, and files are looked at
     before = surroundings()
     assert changed(before) == ""
     torch.set_default_dtype(torch.float64)
