@@ -253,6 +253,9 @@ def verify(
     jobs: parameters.Jobs = 2,
     thorough: parameters.Thorough = 0.0,
     since: parameters.Since = None,
+    script: parameters.Script = None,
+    updates: parameters.Updates = 200,
+    seconds: parameters.Seconds = 120.0,
     quiet: parameters.Quiet = False,
 ) -> None:
     """Judge by behaviour whether tasks hold in a tree."""
@@ -260,7 +263,12 @@ def verify(
     from .patches.seams import driving
     from .verify.rendering import terminal
     from .verify.running import runner
+    from .verify.scripts.judging import judge_script
     from .verify.since.judged import compare
+
+    if script is not None:
+        found = judge_script(script, tasks or (), updates, seconds)
+        raise typer.Exit(terminal.give(found, as_format, output, reports or (), quiet=quiet))
 
     every = every or not tasks
     chosen = tasks_asked(tasks, every=every)

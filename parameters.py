@@ -84,6 +84,12 @@ Thorough = Annotated[float, typer.Option("--thorough", metavar="MINUTES", min=0,
 Since = Annotated[
     str | None, typer.Option("--since", metavar="REF", help="Judge what changed since a commit, and the tests' number.")
 ]
+Script = Annotated[
+    Path | None,
+    typer.Option("--script", metavar="FILE.py", help="Judge a training script, any; its arguments follow after --."),
+]
+Updates = Annotated[int, typer.Option("--updates", metavar="N", min=0, help="Of a script: so many; 0: all.")]
+Seconds = Annotated[float, typer.Option("--seconds", metavar="S", min=1, help="Of a script: CPU time, at most.")]
 Write = Annotated[bool, typer.Option("--write", help="Begin bitpatch_seams.py with what was found.")]
 Prove = Annotated[bool, typer.Option("--prove", help="Write only what the judges verify, in a copy.")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Apply what can be, name the rest, exit 3.")]

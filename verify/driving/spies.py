@@ -5,16 +5,14 @@ import functools
 import inspect
 import math
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import (
     Optimizer,
     register_optimizer_step_post_hook,
@@ -22,6 +20,7 @@ from torch.optim.optimizer import (
 )
 
 from .seams import MissingSeam
+from .torch_spies import BACKWARDS, CLIPS, ZEROS, Spies, schedulers
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -84,7 +83,7 @@ class Ledger:
         self.clips = True  # if False, a clip is recorded but changes no gradient
         self.sgd_lr: float | None = None  # if set, configure_optimizer gives SGD at this constant rate
         self._model: nn.Module | None = None
-        self._running: Counter[str] = Counter()
+        self._spies = Spies()
         self._begun: dict[str, Any] = {}  # what a step that has not ended yet found
         self._watch_torch()
 
@@ -103,7 +102,7 @@ class Ledger:
     @property
     def is_in_streams(self) -> bool:
         """Whether what enters a model now came as a list of run-length streams."""
-        return self._running["streams"] > 0
+        return self._spies.running["streams"] > 0
 
     def watch_model(self, kind: type[nn.Module]) -> None:
         """Record what enters the models of this class while they train."""
@@ -111,7 +110,7 @@ class Ledger:
 
         @functools.wraps(original)
         def forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if model.training and torch.is_grad_enabled() and not self._running["backward"]:
+            if model.training and torch.is_grad_enabled() and not self._spies.running["backward"]:
                 self._model = model
                 bits, *others = [*args, *kwargs.items()] if args else [*kwargs.values()]
                 self._record(
@@ -123,7 +122,7 @@ class Ledger:
                         "is_autocast": torch.is_autocast_enabled(bits.device.type),
                     },
                 )
-            with self._inside("micro-batch"):
+            with self._spies.inside("micro-batch"):
                 return original(model, *args, **kwargs)
 
         kind.forward = forward
@@ -139,7 +138,7 @@ class Ledger:
             lists = [each for each in (*args, *kwargs.values()) if isinstance(each, list | tuple) and each]
             if not any(isinstance(each[0], Tensor) and each[0].dim() == 1 for each in lists):
                 return method(*args, **kwargs)
-            with self._inside("streams"):
+            with self._spies.inside("streams"):
                 return method(*args, **kwargs)
 
         return entered
@@ -164,40 +163,29 @@ class Ledger:
                         setattr(module, attribute, configure_optimizer)
 
     def _watch_torch(self) -> None:
-        self._spy(Tensor, "backward", "backward", lambda loss, *_: {"loss": loss.detach(), "grads": self._grads()})
-        self._spy(
-            torch.autograd,
-            "backward",
-            "backward",
-            lambda losses, *_: {"loss": first(losses).detach(), "grads": self._grads()},
-        )
+        for owner, name in BACKWARDS:
+            self._spy(
+                owner, name, "backward", lambda losses, *_: {"loss": first(losses).detach(), "grads": self._grads()}
+            )
         self._spy(torch.autograd, "grad", "backward", lambda losses, *_: {"loss": first(losses).detach()})
-        for module in (torch.nn.utils, torch.nn.utils.clip_grad):
-            for name in ("clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_"):
-                if hasattr(module, name):
-                    self._spy(module, name, "clip", lambda *_: {"grads": self._grads()})
-                    self._loosen(module, name)
+        for module, name in CLIPS:
+            self._spy(module, name, "clip", lambda *_: {"grads": self._grads()})
+            self._loosen(module, name)
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
-        for kind in (LRScheduler, *subclasses(LRScheduler)):
+        for kind in schedulers():
             if "__init__" in vars(kind):
-                self._spy(kind, "__init__", "scheduler", None)  # its own first step is no event
+                self._spies.on(kind, "__init__", "scheduler")  # its own first step is no event
             if "step" in vars(kind):
                 self._spy(kind, "step", "scheduler", lambda *_: {})
-        self._spy(Optimizer, "zero_grad", "zero-grad", lambda *_: {})
-        self._spy(nn.Module, "zero_grad", "zero-grad", lambda *_: {})
+        for owner, name in ZEROS:
+            self._spy(owner, name, "zero-grad", lambda *_: {})
 
-    def _spy(self, owner: Any, name: str, kind: str, fields: Callable[..., dict[str, Any]] | None) -> None:
-        original = getattr(owner, name)
+    def _spy(self, owner: Any, name: str, kind: str, fields: Callable[..., dict[str, Any]]) -> None:
+        def tell(*args: Any, **kwargs: Any) -> None:
+            self._record(kind, lambda: fields(*args, *kwargs.values()))
 
-        @functools.wraps(original)
-        def spied(*args: Any, **kwargs: Any) -> Any:
-            if fields is not None:
-                self._record(kind, lambda: fields(*args, *kwargs.values()))
-            with self._inside(kind):
-                return original(*args, **kwargs)
-
-        setattr(owner, name, spied)
+        self._spies.on(owner, name, kind, tell)
 
     def _loosen(self, module: Any, name: str) -> None:
         spied = getattr(module, name)
@@ -238,17 +226,8 @@ class Ledger:
                 weight.data.copy_((self.events[-1].weights or {})[name])
 
     def _record(self, kind: str, fields: Callable[[], dict[str, Any]]) -> None:
-        if not self._running[kind]:
+        if not self._spies.running[kind]:
             self.events.append(Event(kind, **fields()))
-
-    @contextmanager
-    def _inside(self, kind: str) -> Iterator[None]:
-        """While one of a kind runs, others of that kind are its own doing, and no events."""
-        self._running[kind] += 1
-        try:
-            yield
-        finally:
-            self._running[kind] -= 1
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return iter(()) if self._model is None else self._model.named_parameters()
@@ -260,10 +239,3 @@ class Ledger:
 def first(tensors: Any) -> Tensor:
     """The tensor, or the first of a sequence of them."""
     return tensors if isinstance(tensors, Tensor) else next(iter(tensors))
-
-
-def subclasses(kind: type[Any]) -> Iterator[type[Any]]:
-    """Every class below this one."""
-    for below in kind.__subclasses__():
-        yield below
-        yield from subclasses(below)

@@ -17,7 +17,7 @@ MOST = 10  # annotations of a kind that GitHub shows of a step
 LONGEST = 4000  # characters of a message
 LARGEST = 100_000  # characters of the details in a summary, and of how to see them: GitHub takes 1 MiB in all
 SIGNS = {"verified": "✅", "violated": "❌", "unproven": "❔", "error": "⚠️"}
-SIGNS |= {"pass": "✅", "fail": "❌"}
+SIGNS |= {"pass": "✅", "fail": "❌", "not applicable": "⚪"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _annotations(shown: Shown) -> Iterator[Annotation]:
             again = f"\n{evidence.reproduce}" if evidence.reproduce else ""
             message = f"{result.prop}\n{detail_of(evidence)}{again}"
             title = f"{task.id} {result.name}: {evidence.verdict}"
-            yield Annotation(LEVELS[evidence.verdict], title, message, shown.site(task.task))
+            yield Annotation(LEVELS[evidence.verdict], title, message, shown.place(result))
     if (fit := report.sanity_fit) is not None and fit.verdict is not Verdict.PASS:
         yield Annotation(LEVELS[fit.verdict], f"sanity fit: {fit.verdict}", fit_summary(fit), shown.site(1))
     for path, line, words in report.since.tests.lost() if report.since is not None else ():

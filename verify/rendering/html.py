@@ -29,7 +29,7 @@ WORDS = {
     Outcome.ERROR: "A check ended without an answer: a crash, or limits that it passed. No promise is made.",
 }
 CODES = {0: "verified", 4: "violated", 5: "unproven, or a check that ended in error"}
-SIGNS = {"pass": "✓", "fail": "✗", "unproven": "?", "error": "!"}
+SIGNS = {"pass": "✓", "fail": "✗", "unproven": "?", "error": "!", "not applicable": "·"}
 RED = [Verdict.FAIL, Verdict.ERROR, Verdict.UNPROVEN]  # the gravest first
 OUTRIGHT = -99  # decades: what is so far outside is wrong in kind, not by a distance
 MOST_MUTANTS = 5  # wrong patches that are named at a check
@@ -122,10 +122,10 @@ def _check(result: CheckResult, room: Room = ROOMS[-1], left: Iterator[int] | No
     evidence = result.evidence
     picture = evidence.picture
     is_outright = evidence.margin is not None and evidence.margin < OUTRIGHT
-    killed = known_mutants().get(f"task-{result.task}/{result.name}", [])
+    killed = known_mutants().get(f"{result.subject}/{result.name}", [])
     return {
         "name": result.name,
-        "anchor": f"task-{result.task}-{result.name}",
+        "anchor": f"{result.subject}-{result.name}",
         "prop": result.prop,
         "verdict": str(evidence.verdict),
         "sign": SIGNS[str(evidence.verdict)],

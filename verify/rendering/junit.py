@@ -8,6 +8,7 @@ from .report import SanityFit, detail_of, fit_summary
 from .surroundings import Shown
 
 TAGS = {Verdict.FAIL: "failure", Verdict.UNPROVEN: "error", Verdict.ERROR: "error"}
+TAGS |= {Verdict.NOT_APPLICABLE: "skipped"}
 ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
 
 
@@ -15,9 +16,9 @@ def junit(shown: Shown) -> str:
     """The document."""
     root = Xml.Element("testsuites", name="bitpatch")
     for task in shown.report.tasks:
-        site = shown.site(task.task)
         suite = _suite(root, task.id)
         for result in task.checks:
+            site = shown.place(result)
             about = [result.prop, detail_of(result.evidence), result.evidence.reproduce]
             _case(suite, task.id, result.name, result.seconds, result.evidence, [*about, str(site) if site else ""])
     if shown.report.sanity_fit is not None:

@@ -1,6 +1,7 @@
 """What verify found out about a tree: the data classes, their JSON, their plain text."""
 
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -30,6 +31,8 @@ LEVELS = {Verdict.FAIL: "error", Verdict.UNPROVEN: "warning", Verdict.ERROR: "wa
 EXIT_CODES = {Outcome.VERIFIED: 0, Outcome.VIOLATED: 4, Outcome.UNPROVEN: 5, Outcome.ERROR: 5}
 FIRST, LAST = 10, 20  # updates whose mean loss is a sanity fit's first and last
 SHOWN = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}  # and moves no terminal
+OF_SCRIPT = ("check", "verdict", "what was seen")
+SCRIPT = 0  # where a check is of a script, and of no task
 COLUMNS = ("check", "verdict", "measured", "limit", "margin", "seconds")
 
 
@@ -58,7 +61,13 @@ class CheckResult:
             "covered": evidence.covered,
             "picture": None if evidence.picture is None else asdict(evidence.picture),
             "seconds": round(self.seconds, 3),
+            **({"at": evidence.at} if self.task == SCRIPT else {}),
         }
+
+    @property
+    def subject(self) -> str:
+        """What it is a check of."""
+        return subject(self.task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +79,44 @@ class TaskReport:
 
     @property
     def id(self) -> str:
-        """The task's name, as in `task-11`."""
-        return f"task-{self.task}"
+        """The task's name, as in `task-11`; `script` of what is asked of a script."""
+        return subject(self.task)
 
     @property
     def red(self) -> tuple[CheckResult, ...]:
         """The checks that did not pass."""
-        return tuple(each for each in self.checks if each.evidence.verdict is not Verdict.PASS)
+        return tuple(
+            each for each in self.checks if each.evidence.verdict not in (Verdict.PASS, Verdict.NOT_APPLICABLE)
+        )
 
     @property
     def verdict(self) -> Outcome:
         """The gravest verdict among the checks; without a check, unproven."""
-        return gravest(OUTCOMES[result.evidence.verdict] for result in self.checks)
+        verdicts = [result.evidence.verdict for result in self.checks]
+        return gravest(OUTCOMES[each] for each in verdicts if each is not Verdict.NOT_APPLICABLE)
 
     def to_json(self) -> dict[str, Any]:
         """The task's part of the verify JSON."""
         return {"id": self.id, "verdict": str(self.verdict), "checks": [result.to_json() for result in self.checks]}
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script that was judged: as it was called, and the updates that it made meanwhile."""
+
+    path: str
+    arguments: tuple[str, ...]
+    updates: int
+
+    @property
+    def command(self) -> str:
+        """How to have it judged again."""
+        rest = ["--", *self.arguments] if self.arguments else []
+        return shlex.join(["bitpatch", "verify", "--script", self.path, *rest])
+
+    def to_json(self) -> dict[str, Any]:
+        """The script's part of the verify JSON."""
+        return {"path": self.path, "arguments": list(self.arguments), "updates": self.updates}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +150,7 @@ class Report:
     sanity_fit: SanityFit | None
     seconds: float
     since: Since | None = None
+    script: Script | None = None  # where one was judged, and no tree
 
     @property
     def verdict(self) -> Outcome:
@@ -136,7 +168,13 @@ class Report:
             "tasks": [task.to_json() for task in self.tasks],
             "sanity_fit": None if self.sanity_fit is None else self.sanity_fit.to_json(),
             **({} if self.since is None else {"since": self.since.to_json()}),
+            **({} if self.script is None else {"script": self.script.to_json()}),
         }
+
+
+def subject(task: int) -> str:
+    """What checks are of: a task, or a script."""
+    return "script" if task == SCRIPT else f"task-{task}"
 
 
 def exit_code(report: Report) -> int:
@@ -173,20 +211,33 @@ def text_of(report: Report) -> str:
 
 def plain_lines(report: Report) -> Iterator[str]:
     """The lines of the report for people."""
-    names = [len(result.name) for task in report.tasks for result in task.checks]
-    layout = f"  {{:{max([5, *names])}}} {{:8}} {{:>9}} {{:>9}} {{:>7}} {{:>7}}"
-
     for task in report.tasks:
         yield f"{task.id}: {task.verdict}"
         if task.checks:
-            yield layout.format(*COLUMNS)
-        yield from (layout.format(*cells(result)) for result in task.checks)
+            yield from laid_out(*table(task), [result.name for each in report.tasks for result in each.checks])
         yield from complaints(task)
         yield ""
     if report.sanity_fit is not None:
         yield f"sanity fit: {report.sanity_fit.verdict}  {fit_summary(report.sanity_fit)}"
     yield from () if report.since is None else report.since.lines()
     yield f"{report.tree}: {report.verdict} in {report.seconds:.1f} s"
+
+
+def table(task: TaskReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The checks of a task, or of a script, as columns and rows."""
+    if task.task != SCRIPT:
+        return COLUMNS, [cells(result) for result in task.checks]
+    shown = [(each.name, str(each.evidence.verdict), each.evidence.detail) for each in task.checks]
+    red = {each.name for each in task.red}
+    return OF_SCRIPT, [(name, verdict, "" if name in red else detail) for name, verdict, detail in shown]
+
+
+def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]) -> Iterator[str]:
+    """A table in lines, as wide as all the names need."""
+    first, second = max([5, *map(len, names)]), max([8, *(len(row[1]) for row in rows)])
+    rest = "{}" if columns is OF_SCRIPT else "{:>9} {:>9} {:>7} {:>7}"
+    layout = f"  {{:{first}}} {{:{second}}} {rest}"
+    yield from (layout.format(*row) for row in (columns, *rows))
 
 
 def cells(result: CheckResult) -> tuple[str, str, str, str, str, str]:

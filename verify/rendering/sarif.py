@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -42,7 +42,8 @@ def _fitted(shown: Shown, fit: SanityFit) -> Json:
     rule = {"id": "sanity-fit", "shortDescription": {"text": "a short training run learns, and follows its schedule"}}
     results: list[Json] = []
     if fit.verdict is not Verdict.PASS:
-        results.append(_placed(shown, "sanity-fit", 1, f"sanity fit: {fit_summary(fit)}", LEVELS[fit.verdict]))
+        sites = shown.tasks[1].sites if 1 in shown.tasks else ()
+        results.append(_placed(shown, "sanity-fit", sites, f"sanity fit: {fit_summary(fit)}", LEVELS[fit.verdict]))
     return _frame(shown, "sanity-fit", [rule], results, [])
 
 
@@ -78,22 +79,23 @@ def _rule(shown: Shown, result: CheckResult) -> Json:
     if found is not None:
         help_text = f"{found.task.title} ({found.task.contract}). {found.task.why.strip()}\n\n{help_text}"
     return {
-        "id": f"task-{result.task}/{result.name}",
+        "id": f"{result.subject}/{result.name}",
         "shortDescription": {"text": result.prop or result.name},
         "help": {"text": help_text},
         "defaultConfiguration": {"level": "error"},
-        "properties": {"tags": [f"task-{result.task}"]},
+        "properties": {"tags": [result.subject]},
     }
 
 
 def _result(shown: Shown, result: CheckResult) -> Json:
-    rule = f"task-{result.task}/{result.name}"
-    return _placed(shown, rule, result.task, _text(result), LEVELS[result.evidence.verdict])
+    rule = f"{result.subject}/{result.name}"
+    sites = shown.tasks[result.task].sites if result.task in shown.tasks else ()
+    seen = shown.place(result)
+    return _placed(shown, rule, sites or ((seen,) if seen else ()), _text(result), LEVELS[result.evidence.verdict])
 
 
-def _placed(shown: Shown, rule: str, task: int, text: str, level: str) -> Json:
+def _placed(shown: Shown, rule: str, sites: Sequence[Site], text: str, level: str) -> Json:
     found: Json = {"ruleId": rule, "level": level, "message": {"text": text}, "locations": []}
-    sites = shown.tasks[task].sites if task in shown.tasks else ()
     if sites:
         found["locations"] = [_location(shown, sites[0])]
         found["relatedLocations"] = [

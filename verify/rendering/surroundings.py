@@ -14,7 +14,7 @@ from ...patches.survey import survey
 from ...patches.task import BitpatchError, Change, Line, Site, State, Task, TaskStatus
 from ...patches.tree import SourceTree
 from ..since.history import repository_around
-from .report import Report, SanityFit
+from .report import CheckResult, Report, SanityFit
 
 SEAMS = {1: "update", 2: "manager", 3: "update", 4: "update", 5: "rows", 6: "update"}
 SEAMS |= {7: "gate", 8: "model"} | dict.fromkeys((9, 10, 11, 12), "attention")
@@ -51,12 +51,19 @@ class Shown:
         found = self.tasks.get(task)
         return found.sites[0] if found and found.sites else None
 
+    def place(self, result: CheckResult) -> Site | None:
+        """Where what a check says belongs: the line at which it was seen, else where its task is."""
+        path, _, line = result.evidence.at.rpartition(":")
+        return Site.at(path, result.prop, int(line), 1) if path else self.site(result.task)
+
     def path(self, site: Site | Change) -> str:
         """A path as its repository knows it."""
         return self.prefix + site.path
 
     def command(self, *tasks: int, verb: str = "verify") -> str:
         """How to have tasks judged again, or whatever else is to be done with them."""
+        if self.report.script is not None:
+            return self.report.script.command
         return shlex.join(["bitpatch", verb, *(f"task-{each}" for each in tasks), "--tree", self.tree])
 
 

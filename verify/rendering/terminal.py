@@ -15,7 +15,7 @@ from ..running.proof import fitted
 from ..since.history import repository_around
 from . import forms
 from .github import summary
-from .report import COLUMNS, Report, cells, complaints, exit_code, fit_summary, text_of
+from .report import Report, complaints, exit_code, fit_summary, table, text_of
 from .surroundings import Shown, looked_round
 
 
@@ -84,7 +84,7 @@ def show(report: Report) -> None:
         say(f"{task.id} ", nl=False, bold=True)
         say(task.verdict, **STYLES[task.verdict])
         if task.checks:
-            show_table(COLUMNS, [cells(check) for check in task.checks], typed=("check",))
+            show_table(*table(task), typed=("check",))
         say("\n".join([*complaints(task), ""]))
     if report.sanity_fit is not None:
         say("sanity fit ", nl=False, bold=True)

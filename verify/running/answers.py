@@ -4,12 +4,14 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 from .evidence import Evidence, Picture, Verdict
 
 ANSWER_LIMIT = 1 << 20
+PLACE = re.compile(r"[^\x00-\x1f\x7f]{1,500}:[0-9]{1,9}")
 LONGEST, WIDEST, MOST, LINE = 4000, 64, 200, 80  # numbers of a curve; of a map's row, and rows; events; characters
 
 
@@ -31,7 +33,7 @@ def read_evidence(answer: dict[str, Any]) -> Evidence:
     """The evidence in an answer; an error if its shape is wrong."""
     verdict, measured, limit = answer.get("verdict"), answer.get("measured"), answer.get("limit")
     detail, reproduce, covered = answer.get("detail"), answer.get("reproduce"), answer.get("covered")
-    picture = answer.get("picture")
+    picture, at = answer.get("picture"), answer.get("at", "")
     if (
         isinstance(verdict, str)
         and verdict in set(Verdict)
@@ -41,9 +43,11 @@ def read_evidence(answer: dict[str, Any]) -> Evidence:
         and isinstance(reproduce, str)
         and is_coverage(covered)
         and is_picture(picture)
+        and isinstance(at, str)
+        and (at == "" or PLACE.fullmatch(at))
     ):
         shown = None if picture is None else Picture(**picture)
-        return Evidence(Verdict(verdict), measured, limit, detail, reproduce, covered, shown)
+        return Evidence(Verdict(verdict), measured, limit, detail, reproduce, covered, shown, at)
     return Evidence(Verdict.ERROR, detail="the answer is not shaped like evidence")
 
 

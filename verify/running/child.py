@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .evidence import CHECKS, Evidence, unproven
-from .limits import Limits, children, limit_process, own_number
+from .limits import Limits, children, descendants, kill, limit_process, own_number
 
 DETAIL_LENGTH, PIPE = 4000, 1 << 16  # an answer must fit into a pipe that nobody reads until the child has ended
 SETTLE = "settle it: bitpatch seams --write, and say in bitpatch_seams.py how its model and its loop are called"
@@ -32,7 +32,7 @@ def answer(request: dict[str, Any], pipe: int) -> NoReturn:
     try:
         isolate(Path(request["folder"]), limits)
         content = run(request, tree_path)
-        foreign = foreign_module(tree_path)
+        foreign = foreign_module(tree_path) if request["script"] is None else None
         if foreign is not None:
             content = error(f"imported {foreign}, which is not in {tree_path}")
     except BaseException as exception:
@@ -43,16 +43,21 @@ def answer(request: dict[str, Any], pipe: int) -> NoReturn:
     for process in active_children():  # a data loader's workers, if the check still holds one
         process.kill()
         process.join()
-    strays = sum(HELPER not in command_line(child) for child in children(own_number()))
-    if strays:
-        content = error(f"started {strays} process(es) that it did not wait for")
+    strays = [child for child in children(own_number()) if HELPER not in command_line(child)]
+    if request["script"] is not None:  # which may have been stopped on its way
+        for child in (*strays, *descendants(own_number())):
+            kill(child)
+    elif strays:
+        content = error(f"started {len(strays)} process(es) that it did not wait for")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     if os.getpid() != pid:  # the tree forked, and this is the copy
         os._exit(70)
     line = json.dumps({"nonce": nonce} | content)
-    if content.get("picture") and len(line) >= PIPE:
-        line = json.dumps({"nonce": nonce} | content | {"picture": None})
+    if len(line) >= PIPE:
+        for each in (content, *content.get("results", ())):
+            each["picture"] = None
+        line = json.dumps({"nonce": nonce} | content)
     os.write(hidden, line.encode() + b"\n")
     os._exit(0)
 
@@ -91,6 +96,10 @@ def isolate(folder: Path, limits: Limits) -> None:
 
 def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
     """Run a check, or the sanity fit, on the tree at a path."""
+    if request["script"] is not None:
+        from ..scripts.session import watched  # noqa: PLC0415
+
+        return watched(request["script"])
     from ..driving.seams import MissingSeam  # noqa: PLC0415
     from ..driving.tree import Tree  # noqa: PLC0415
 

@@ -17,6 +17,7 @@ class Verdict(StrEnum):
     FAIL = "fail"
     UNPROVEN = "unproven"  # the property was not exercised
     ERROR = "error"  # the check crashed, or ran out of time or memory
+    NOT_APPLICABLE = "not applicable"  # of a script, which does not do what the property is about
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Evidence:
     reproduce: str = ""
     covered: dict[str, Any] | None = None  # the points at which the property was tried, where it has axes
     picture: Picture | None = None  # of the worst that was found
+    at: str = ""  # file:line of the user's at which it shows, where a run tells
 
     @property
     def margin(self) -> float | None:

@@ -27,6 +27,7 @@ from typing import Any, Self
 from ...patches.task import BitpatchError
 from ..rendering.report import CheckResult, Report, SanityFit, TaskReport
 from ..sanity_fit import read_fit
+from ..scripts.answered import Answered, read_script
 from ..since.found import Since
 from .answers import read_answer, read_evidence
 from .clean_start import scrubbed_environment
@@ -38,6 +39,7 @@ GRACE = 300.0  # seconds for the zygote to report the end of a child it was told
 OUTPUT_LENGTH = 1500  # characters of a crashed child's output that its result quotes
 LIMITS = Limits()
 SAMPLE = Path(__file__).parents[2] / "reference" / "data" / "sample.txt"
+Result = CheckResult | SanityFit | Answered
 
 
 class VerifyUnavailable(BitpatchError):
@@ -61,6 +63,7 @@ class Job:
     sample: Path = SAMPLE  # the sanity fit's text
     seconds: float = 0.0  # of processor time that it may fill with random points
     driving: str = "null"  # JSON: where the seams of the tree are, which else is laid out as ours
+    script: str = "null"  # JSON: the script that is run in place of a check
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Progress:
     name: str
     done: int
     total: int
-    result: CheckResult | SanityFit | None = None
+    result: Result | None = None
 
 
 def ignore_progress(progress: Progress) -> None:
@@ -231,7 +234,7 @@ def verify(
         for job, result in events:
             if isinstance(result, SanityFit):
                 fit = result
-            elif result is not None:
+            elif isinstance(result, CheckResult):
                 results[job] = result
             on_event(Progress(job.task, job.name, len(results) + (fit is not None), len(planned), result))
     reports = tuple(
@@ -262,7 +265,7 @@ def broken_judge(zygote: Zygote, task: int) -> Iterator[CheckResult]:
 
 def run_jobs(
     zygote: Zygote, planned: Sequence[Job], at_once: int, limits: Limits = LIMITS
-) -> Generator[tuple[Job, CheckResult | SanityFit | None]]:
+) -> Generator[tuple[Job, Result | None]]:
     """Yield each job as it starts, with None, and as it ends, with its result; kill what is left on the way out."""
     waiting, running, overdue = deque(planned), dict[int, Running](), set[int]()
     try:
@@ -293,7 +296,7 @@ def start(zygote: Zygote, number: int, job: Job, limits: Limits) -> Running:
     reading, writing = os.pipe()
     request = {"id": number, "nonce": nonce, "task": job.task, "index": job.index, "limits": asdict(limits)}
     request |= {"tree": str(job.tree), "folder": str(folder), "sample": str(job.sample), "seconds": job.seconds}
-    request["driving"] = json.loads(job.driving)
+    request |= {"driving": json.loads(job.driving), "script": json.loads(job.script)}
     now = time.monotonic()
     child = Running(job, nonce, reading, folder, now, now + limits.wall)
     try:
@@ -337,7 +340,7 @@ def discard(child: Running) -> None:
     shutil.rmtree(child.folder, ignore_errors=True)
 
 
-def finish(child: Running, message: dict[str, Any], limits: Limits, *, overdue: bool) -> CheckResult | SanityFit:
+def finish(child: Running, message: dict[str, Any], limits: Limits, *, overdue: bool) -> Result:
     """The result of a child that has ended: its answer if all is well, an error otherwise."""
     seconds = time.monotonic() - child.started
     answer, code = read_answer(child.pipe, child.nonce), os.waitstatus_to_exitcode(message["status"])
@@ -360,6 +363,8 @@ def finish(child: Running, message: dict[str, Any], limits: Limits, *, overdue: 
         return error_result(child.job, f"{trouble}; its last output: {output}" if output else str(trouble), seconds)
     if child.job.task is None:
         return read_fit(answer, child.job.sample, seconds)
+    if child.job.script != "null":
+        return read_script(answer, seconds)
     return CheckResult(child.job.task, child.job.name, child.job.prop, read_evidence(answer), seconds)
 
 

@@ -1,0 +1,35 @@
+"""What the run of a script showed, as its process answered it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..rendering.report import SCRIPT, CheckResult
+from ..running.answers import read_evidence
+from ..running.evidence import Evidence, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The updates that a script made, and a result of each property."""
+
+    updates: int
+    checks: tuple[CheckResult, ...]
+
+
+def read_script(answer: dict[str, Any], seconds: float) -> Answered:
+    """What a process answered, believed only where it has the right shape."""
+    results, updates, trouble = answer.get("results"), answer.get("updates"), answer.get("trouble")
+    if not isinstance(results, list) or not isinstance(updates, int) or not all(isinstance(e, dict) for e in results):
+        results, updates, trouble = [], 0, answer.get("detail", "the answer is not shaped like that of a run")
+    if trouble:
+        return Answered(updates, (not_run(str(trouble), seconds),))
+    found = [(str(each.get("name")), str(each.get("property")), read_evidence(each)) for each in results]
+    times = [seconds, *[0.0] * len(found)]  # one run shows them all
+    checks = (CheckResult(SCRIPT, *each, time) for each, time in zip(found, times, strict=False))
+    return Answered(updates, tuple(checks))
+
+
+def not_run(why: str, seconds: float) -> CheckResult:
+    """What is said in place of all properties where a script could not be run."""
+    prop = "the script runs, as far as it is let"
+    return CheckResult(SCRIPT, "the-script-runs", prop, Evidence(Verdict.ERROR, detail=why), seconds)

@@ -1,0 +1,46 @@
+"""What is asked of scripts: properties, and the words that their judges share."""
+
+from collections.abc import Callable
+
+from ..running.evidence import Evidence, Picture, Verdict
+from .seen import Seen, Update
+
+Judge = Callable[[Seen], Evidence]
+PROPERTIES: list[tuple[str, str, Judge]] = []  # names, and what is to hold
+
+
+def asked(prop: str) -> Callable[[Judge], Judge]:
+    """Register a function as the judge of a property of scripts."""
+
+    def register(judge: Judge) -> Judge:
+        PROPERTIES.append((judge.__name__.replace("_", "-"), prop, judge))
+        return judge
+
+    return register
+
+
+def not_applicable(why: str) -> Evidence:
+    """A script does not do what a property is about."""
+    return Evidence(Verdict.NOT_APPLICABLE, detail=why)
+
+
+def violated(detail: str, at: str, picture: Picture | None = None) -> Evidence:
+    return Evidence(Verdict.FAIL, detail=f"{detail}{f' ({at})' if at else ''}", picture=picture, at=at)
+
+
+def number_of(seen: Seen, update: Update) -> int:
+    return seen.updates.index(update) + 1
+
+
+def backward_of(update: Update) -> str:
+    """Where the first backward of an update is called."""
+    return next((each.line for each in update.events if each.kind == "backward"), update.line)
+
+
+def size_of(update: Update) -> int:
+    """Micro-batches: backward calls."""
+    return len({loss.backward for loss in update.losses})
+
+
+def short(lines: list[str]) -> list[str]:
+    return [line[-80:] for line in lines]

@@ -1,0 +1,73 @@
+"""Masks and maps of attention: those that are built again, those that a flag would do for, those that are kept."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .lines import Lines
+from .seen import MOST_UPDATES, Seen
+
+HIDDEN = -1e4  # what is added to a score that is not to be seen, at most
+MATRIX = 2  # dimensions
+MASK = 3  # its place after queries, keys and values
+SHORTEST = 64  # positions from which on a mask, or a map, costs something
+
+
+class Attention:
+    """Watches triangles, softmax and torch's own attention; `made` says how many updates there were."""
+
+    def __init__(self, lines: Lines, seen: Seen, made: Callable[[], int]) -> None:
+        self._lines, self._seen, self._made = lines, seen, made
+        self._known: set[tuple[str, tuple[int, ...]]] = set()
+        for owner in (torch, Tensor):
+            for name in ("triu", "tril"):
+                self._after(owner, name, self._note_triangle)
+            self._after(owner, "softmax", self._note_map)
+        self._after(torch.nn.functional, "softmax", self._note_map)
+        self._after(torch.nn.functional, "scaled_dot_product_attention", self._note_attention)
+
+    def _after(self, owner: Any, name: str, note: Callable[..., None]) -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            out = original(*args, **kwargs)
+            if not torch.compiler.is_compiling():
+                note(out, *args, **kwargs)
+            return out
+
+        setattr(owner, name, watched)
+
+    def _note_triangle(self, out: Tensor, *_: Any, **__: Any) -> None:
+        if _is_square(out) and len(self._seen.masks) < MOST_UPDATES:
+            self._seen.masks.setdefault((self._lines.here(), out.shape[-1]), set()).add(self._made())
+
+    def _note_map(self, out: Tensor, *_: Any, **__: Any) -> None:
+        if out.dim() > MATRIX and out.requires_grad and _is_square(out):
+            self._seen.maps_kept[self._lines.here()] += 1
+
+    def _note_attention(self, _: Tensor, *given: Any, attn_mask: Tensor | None = None, **__: Any) -> None:
+        self._seen.attends = True
+        attn_mask = given[MASK] if len(given) > MASK else attn_mask
+        if attn_mask is None or not _is_square(attn_mask):
+            return
+        where = (self._lines.here(), tuple(attn_mask.shape))
+        if where not in self._known:
+            self._known.add(where)
+            if _is_causal(attn_mask.detach()):
+                self._seen.dense_masks[where[0]] += 1
+
+
+def _is_square(tensor: Tensor) -> bool:
+    return tensor.dim() > 1 and tensor.shape[-1] == tensor.shape[-2] >= SHORTEST
+
+
+def _is_causal(mask: Tensor) -> bool:
+    """Whether a mask lets each position see itself and those before it, and does no more."""
+    triangle = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).tril()
+    if mask.dtype == torch.bool:
+        return bool((mask == triangle).all())
+    return bool(((mask == 0) == triangle).all() and (mask.masked_fill(triangle, HIDDEN) <= HIDDEN).all())

@@ -1,0 +1,166 @@
+"""What a script's run says to each property that is asked of it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+from ..running.evidence import Evidence, Verdict, passed, unproven
+from . import beats, weights
+from .asking import PROPERTIES, asked, not_applicable, number_of, violated
+from .seen import Seen
+
+ORDER = (weights, beats)  # whose properties come first
+
+
+def judge(seen: Seen) -> Iterator[tuple[str, str, Evidence]]:
+    """Each property, and what a run says to it."""
+    for name, prop, function in PROPERTIES:
+        yield name, prop, function(seen)
+
+
+@asked("the script runs, as far as it is let")
+def the_script_runs(seen: Seen) -> Evidence:
+    """Whether a script came to its end, or was stopped by us."""
+    if seen.ended:
+        return Evidence(Verdict.ERROR, detail=f"it ended with {seen.ended}, after {seen.made} updates")
+    if not seen.made:
+        return unproven("no optimizer of torch stepped, and no parameter changed: nothing was trained")
+    return passed(f"{seen.stopped or 'it ran to its end'}; {seen.made} updates")
+
+
+@asked("the optimizer holds the parameters that learn, all of them, and no others")
+def the_optimizer_holds_what_learns(seen: Seen) -> Evidence:
+    """The parameters of optimizers against those that gradients reach."""
+    if not seen.updates:
+        return unproven("no update was seen")
+    if not seen.optimizers:
+        return not_applicable("no optimizer of torch steps")
+    line = seen.updates[0].line
+    if seen.foreign:
+        words = (
+            f"{seen.foreign} of its {seen.held} parameters belong to no model that is trained, and never get a gradient"
+        )
+        return violated(words, line)
+    if seen.not_held:
+        return violated(f"gradients go to {_names(seen.not_held)}, which no optimizer holds", line)
+    if seen.never_given:
+        return violated(f"{_names(seen.never_given)} never got a gradient", line)
+    return passed(f"{seen.held} parameters")
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more
+
+
+@asked("a pass over a loader gives each row once, in an order of its own")
+def each_row_is_seen_once_a_pass(seen: Seen) -> Evidence:
+    """Rows of the passes in which gradients were made."""
+    passes = [each for each in seen.passes if each.trained and each.is_complete and each.expected and each.rows]
+    if not passes:
+        return not_applicable("no loader of torch was gone through to its end while gradients were made")
+    for each in passes:
+        counted = Counter(each.rows)
+        most, often = counted.most_common(1)[0]
+        if often > 1:
+            return violated(f"row {most} is given {often} times in one pass", each.line)
+        missing = (each.expected or 0) - len(counted)
+        if missing > 0 and not (each.drops_last and missing < each.batch):
+            return violated(f"{missing} of {each.expected} rows are not given", each.line)
+    shuffled = [each for each in passes if each.rows != sorted(each.rows)]
+    for sooner, later in pairwise(shuffled):
+        if sooner.line == later.line and sooner.rows == later.rows and len(later.rows) > 2:
+            return violated("two passes are shuffled alike: each pass must draw an order of its own", later.line)
+    how = f"{len(shuffled)} of them shuffled" if shuffled else "in the order of the data"
+    return passed(f"{len(passes)} passes, {how}")
+
+
+@asked("evaluation runs without dropout and without gradients, and training goes on as training")
+def evaluation_is_evaluation(seen: Seen) -> Evidence:
+    """Dropout under no gradient, graphs that are never used, modes that are not set back."""
+    if seen.dropout_at_work:
+        line, often = seen.dropout_at_work.most_common(1)[0]
+        return violated(f"dropout is at work where no gradient is kept, {often} times", line)
+    idle = [loss for loss in seen.unused if loss.was_training is False]
+    if idle:
+        return violated(
+            f"{len(idle)} losses of evaluation keep a graph that is never used: call them under no_grad", idle[0].line
+        )
+    modes = [each.was_training for each in seen.updates if each.was_training is not None]
+    if modes and modes[0] and not all(modes) and seen.mode_matters:
+        update = next(each for each in seen.updates if each.was_training is False)
+        return violated(f"from update {number_of(seen, update)} on the model trains in evaluation mode", update.line)
+    if not seen.quiet_forwards:
+        return not_applicable("nothing was evaluated")
+    return passed(f"{seen.quiet_forwards} losses or dropouts without gradient")
+
+
+@asked("autocast is around forward, not around backward, and of one dtype")
+def autocast_is_around_forward(seen: Seen) -> Evidence:
+    """Where autocast is on, and as what."""
+    losses = [loss for each in seen.updates for loss in each.losses]
+    dtypes = Counter(loss.autocast for loss in losses)
+    if not losses or (set(dtypes) <= {""} and not seen.autocast_backward):
+        return not_applicable("no autocast")
+    if seen.autocast_backward:
+        return violated("backward is called under autocast", seen.autocast_backward)
+    if len(dtypes) > 1:
+        rare = min(dtypes, key=lambda each: dtypes[each])
+        odd = next(loss for loss in losses if loss.autocast == rare)
+        said = ", ".join(f"{count} under {dtype or 'none'}" for dtype, count in dtypes.items())
+        return violated(f"losses are made under different autocasts: {said}", odd.line)
+    (dtype,) = dtypes
+    if dtype == "float16" and not seen.uses_scaler:
+        return violated("float16 without a GradScaler: small gradients become 0", losses[0].line)
+    return passed(f"{len(losses)} losses under {dtype}")
+
+
+@asked("no update is made from a loss that is not finite")
+def losses_are_finite(seen: Seen) -> Evidence:
+    """Losses that are not finite, and the updates that they made."""
+    if not any(each.losses for each in seen.updates):
+        return unproven("no loss function of torch was seen")
+    for update in seen.updates:
+        if not update.is_finite or not all(loss.is_finite for loss in update.losses):
+            return violated(f"update {number_of(seen, update)} is made from a loss that is not finite", update.line)
+    return passed(f"{sum(len(each.losses) for each in seen.updates)} losses")
+
+
+@asked("random numbers do not begin again while the script trains")
+def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
+    """Where torch's random stream is at each update."""
+    places: dict[int, int] = {}
+    if len(seen.updates) < 2:
+        return unproven("fewer than two updates were seen")
+    for index, update in enumerate(seen.updates):
+        before = places.get(update.stream)
+        if before is not None and any(each.stream != update.stream for each in seen.updates[before:index]):
+            words = f"at update {index + 1} torch's random numbers begin again where they were at update {before + 1}"
+            return violated(words, update.line)
+        places[update.stream] = index
+    if len(places) == 1:
+        return not_applicable("no update draws from torch's random numbers")
+    return passed(f"{len(places)} places in {len(seen.updates)} updates")
+
+
+@asked("a causal mask is built once, and not where is_causal would do")
+def masks_are_not_built_again(seen: Seen) -> Evidence:
+    """Triangles that are built update after update, and dense ones that attention is given."""
+    for (line, size), updates in seen.masks.items():
+        if len(updates) > 2:
+            return violated(f"a triangle of {size} x {size} is built again in {len(updates)} updates", line)
+    if seen.dense_masks:
+        line = next(iter(seen.dense_masks))
+        return violated("attention is given a causal mask: is_causal=True does the same without one", line)
+    if not seen.masks and not seen.attends:
+        return not_applicable("no mask of torch's triangles, no attention of torch")
+    return passed(f"{len(seen.masks)} triangle(s)")
+
+
+@asked("attention keeps no map of all pairs of positions for backward")
+def attention_keeps_no_map(seen: Seen) -> Evidence:
+    """Softmax over square maps that gradients need."""
+    if seen.maps_kept:
+        line, often = seen.maps_kept.most_common(1)[0]
+        return violated(f"{often} square maps are kept: scaled_dot_product_attention keeps none", line)
+    return passed("attention is torch's own") if seen.attends else not_applicable("no attention")

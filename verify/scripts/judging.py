@@ -1,0 +1,74 @@
+"""Have a script judged: run for a while in a process of its own, in a copy of the folder that one is in."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...patches.task import BitpatchError
+from ..rendering.report import SCRIPT, CheckResult, Report, Script, TaskReport
+from ..rendering.surroundings import Shown, prefix_in_repository
+from ..running.limits import Limits
+from ..running.runner import Job, Zygote, run_jobs
+from .answered import Answered
+
+STARTS = 120.0  # seconds of processor time that imports and compilers may take beside what is asked for
+LIMITS = Limits(memory=16 << 30, held=16 << 30)
+CACHES = {"HF_HOME": ".cache/huggingface", "TORCH_HOME": ".cache/torch"}  # below the home folder: read, never written
+
+
+class NoScript(BitpatchError):
+    """There is no such script."""
+
+    exit_code = 2
+
+
+def judge_script(path: Path, arguments: Sequence[str], updates: int, seconds: float) -> Shown:
+    """Run a script for so many updates, and seconds of processor time; 0 updates are all of them.
+
+    Raises NoScript, and VerifyUnavailable where torch is missing.
+    """
+    if not path.is_file():
+        raise NoScript(f"no such script as {path}", then="bitpatch verify --script FILE.py -- ARGUMENTS")
+    here = Path.cwd()
+    with Zygote() as zygote:
+        report = run_script(zygote, path, arguments, updates, seconds, here)
+    return Shown(report, prefix=prefix_in_repository(here), root=here)
+
+
+def run_script(
+    zygote: Zygote, path: Path, arguments: Sequence[str], updates: int, seconds: float, folder: Path
+) -> Report:
+    """What a script shows that runs in a copy of a folder."""
+    began = time.monotonic()
+    asked: dict[str, Any] = {"path": str(path.resolve()), "folder": str(folder.resolve()), "arguments": list(arguments)}
+    asked |= {"updates": updates or 1 << 62, "seconds": seconds, "threads": threads(), "caches": caches()}
+    job = Job(folder.resolve(), SCRIPT, 0, "the-script-runs", "", script=json.dumps(asked))
+    limits = replace(LIMITS, cpu=seconds + STARTS, wall=20 * (seconds + STARTS))
+    made, checks = 0, tuple[CheckResult, ...]()
+    with contextlib.closing(run_jobs(zygote, [job], 1, limits)) as events:
+        for _, result in events:
+            if isinstance(result, Answered):
+                made, checks = result.updates, result.checks
+            elif isinstance(result, CheckResult):
+                checks = (result,)
+    script = Script(str(path), tuple(arguments), made)
+    return Report(path, (TaskReport(SCRIPT, checks),), None, time.monotonic() - began, script=script)
+
+
+def threads() -> int:
+    """The threads that torch would take by itself."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def caches() -> dict[str, str]:
+    """Where data sets and weights lie that were fetched before: there is no network."""
+    places = {name: Path(os.environ.get(name) or Path.home() / below) for name, below in CACHES.items()}
+    return {name: str(place) for name, place in places.items() if place.is_dir()}

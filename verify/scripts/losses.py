@@ -1,0 +1,74 @@
+"""What each loss weighs: the gradient that reaches its result, whatever the script calls its divisor."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .lines import Lines
+from .seen import Loss
+
+OF_CLASSES = ("cross_entropy", "nll_loss")
+OF_ELEMENTS: tuple[str, ...] = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "kl_div")
+OF_ELEMENTS += ("binary_cross_entropy_with_logits", "poisson_nll_loss", "gaussian_nll_loss", "soft_margin_loss")
+REDUCTIONS = ("mean", "sum", "none", "batchmean")
+
+
+class Losses:
+    """Watches torch's loss functions; `note` is given each loss as it is made, `reached` each that gets a gradient."""
+
+    def __init__(
+        self, lines: Lines, note: Callable[[Loss | None], None], reached: Callable[[Loss, float], None]
+    ) -> None:
+        self._lines, self._note, self._reached = lines, note, reached
+        for name in (*OF_CLASSES, *OF_ELEMENTS):
+            setattr(nn.functional, name, self._watched(getattr(nn.functional, name), name in OF_CLASSES))
+
+    def _watched(self, function: Callable[..., Tensor], of_classes: bool) -> Callable[..., Tensor]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def loss(*args: Any, **kwargs: Any) -> Tensor:
+            out = function(*args, **kwargs)
+            if torch.compiler.is_compiling():
+                return out
+            if not out.requires_grad:
+                self._note(None)
+                return out
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            scored = _scored(given.arguments, of_classes)
+            made = Loss(self._lines.here(), scored, is_finite=bool(torch.isfinite(out.detach()).all()))
+            self._note(made)
+            how = _reduction(given.arguments)
+            out.register_hook(  # type: ignore[no-untyped-call]
+                functools.partial(self._weigh, made, how)
+            )
+            return out
+
+        return loss
+
+    def _weigh(self, made: Loss, how: str, gradient: Tensor) -> None:
+        """Add to a loss what a backward call multiplies it by."""
+        total = float(gradient.detach().double().sum())
+        self._reached(made, total * made.scored if how == "sum" else total)
+
+
+def _reduction(given: dict[str, Any]) -> str:
+    how = given.get("reduction", "mean")
+    return how if how in REDUCTIONS else "mean"
+
+
+def _scored(given: dict[str, Any], of_classes: bool) -> float:
+    """How many targets count."""
+    target = given["target"]
+    if not of_classes:
+        return float(target.shape[0] if given.get("reduction") == "batchmean" else target.numel())
+    if target.is_floating_point():  # a distribution a row
+        return float(target.numel() // max(1, target.shape[1 if target.dim() > 1 else 0]))
+    counted = target != given.get("ignore_index", -100)
+    weight = given.get("weight")
+    return float(weight[target[counted]].sum()) if weight is not None else float(counted.sum())

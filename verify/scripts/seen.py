@@ -1,0 +1,106 @@
+"""What was seen of a script's run: its updates with what made them, its schedules, its passes over rows."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+MOST_UPDATES = 5000  # that are remembered in full: what a run of any length takes of memory has a bound
+
+
+@dataclass(slots=True)
+class Loss:
+    """One call of a loss function.
+
+    weight is the sum over its targets of d root / d loss of that target: 1 of a mean from which backward goes.
+    """
+
+    line: str
+    scored: float  # targets
+    weight: float = 0.0
+    backward: int = 0  # the number of the backward call that it first got a gradient in
+    is_finite: bool = True
+    autocast: str = ""  # the dtype that it was made under, "" without autocast
+    was_training: bool | None = None  # whether the models were; None before they are known
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that a script did: kind is "backward", "clip", "unscale", "zero-grad", "scheduler" or "step"."""
+
+    kind: str
+    line: str
+    of: int = 0  # the number of the optimizer, or of the schedule
+
+
+@dataclass(slots=True)
+class Update:
+    """One optimizer step, and all since the one before."""
+
+    line: str
+    optimizer: int  # by order of their first steps; 0 of one that is made by hand
+    rates: tuple[float, ...]
+    losses: list[Loss]
+    events: list[Event]
+    factor: float = 1.0  # what the gradient was multiplied by between the last backward and the step
+    scale: float = 1.0  # what a GradScaler multiplied the loss by
+    has_gradient: bool = True
+    is_finite: bool = True  # the gradient that is stepped with
+    was_training: bool | None = None
+    stream: int = 0  # a hash of where torch's random stream is
+
+
+@dataclass(slots=True)
+class Schedule:
+    """A scheduler: the steps that it says it is for, if it says so, and those that it took."""
+
+    kind: str
+    line: str
+    optimizer: int  # the identity of what it is for
+    total: int | None
+    ends_at: int | None = None  # of one that is a function: the step from which on its rate is 0
+    steps: int = 0
+    is_over: bool = False  # whether it was asked for more steps than it has
+
+
+@dataclass(slots=True)
+class Pass:
+    """A loader gone through: the rows that it gave, by index."""
+
+    line: str
+    expected: int | None  # rows that a pass has, where that can be told
+    batch: int
+    drops_last: bool
+    rows: list[int] = field(default_factory=list)
+    is_complete: bool = False
+    trained: bool = False  # whether gradients were made meanwhile
+
+
+@dataclass(slots=True)
+class Seen:
+    """A run, as torch saw it."""
+
+    updates: list[Update] = field(default_factory=list)
+    made: int = 0  # updates, those that are not remembered too
+    lost: list[tuple[str, int, int]] = field(default_factory=list)  # wiped: where, after which update, of how many
+    carried: list[tuple[str, int]] = field(default_factory=list)  # gradients that were there before the first backward
+    left: list[Loss] = field(default_factory=list)  # that got a gradient after the last update
+    unused: list[Loss] = field(default_factory=list)  # with a graph, which no backward went through
+    autocast_backward: str = ""
+    schedules: list[Schedule] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
+    dropout_at_work: Counter[str] = field(default_factory=Counter)  # by line: where no gradient is kept
+    quiet_forwards: int = 0  # losses, or dropouts, under no gradient
+    mode_matters: bool = False  # whether a model behaves otherwise in evaluation
+    optimizers: dict[int, str] = field(default_factory=dict)  # kind, by number
+    not_held: list[str] = field(default_factory=list)  # parameters that get a gradient, and are in no optimizer
+    never_given: list[str] = field(default_factory=list)  # parameters of an optimizer that never got a gradient
+    foreign: int = 0  # parameters of an optimizer that no model has that learns
+    held: int = 0
+    stale_rates: list[str] = field(default_factory=list)
+    rate_candidates: int = 0
+    masks: dict[tuple[str, int], set[int]] = field(default_factory=dict)  # updates in which one was built
+    dense_masks: Counter[str] = field(default_factory=Counter)
+    maps_kept: Counter[str] = field(default_factory=Counter)
+    attends: bool = False
+    uses_scaler: bool = False
+    ended: str = ""  # "" where it ran to its end
+    stopped: str = ""  # why it was not let go on

@@ -1,0 +1,75 @@
+"""A script in a child's process: run as its user would, in a copy of the folder, watched, then judged."""
+
+import os
+import random
+import runpy
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from .judged import judge
+from .lines import Lines
+from .seen import Seen
+from .watch import Enough, Watch
+from .working_copy import TooLarge, copied
+
+
+def watched(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the script that a request names, and say of each property what its run shows."""
+    folder, script, here = Path(request["folder"]), Path(request["path"]), Path.cwd()
+    as_a_user(request["threads"], request["caches"])
+    try:
+        copied(folder, here)
+    except TooLarge as error:
+        return {"results": [], "trouble": f"{error}: {error.then}", "updates": 0}
+    if script.is_relative_to(folder):
+        script = here / script.relative_to(folder)
+    seen = run(script, request["arguments"], request["updates"], request["seconds"], [here, script.parent])
+    results = [{"name": name, "property": prop, **asdict(evidence)} for name, prop, evidence in judge(seen)]
+    return {"results": results, "trouble": "", "updates": seen.made}
+
+
+def run(script: Path, arguments: list[str], updates: int, seconds: float, folders: list[Path]) -> Seen:
+    """Run a script in this process for so many updates and seconds of processor time; gives what was seen."""
+    lines, until = Lines(folders), time.process_time() + seconds
+    watch = Watch(lines, updates, lambda: time.process_time() > until)
+    sys.argv = [str(script), *arguments]
+    sys.path.insert(0, str(script.parent))
+    signal.signal(signal.SIGPROF, _stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds * 1.1 + 1)  # for a script that asks nothing of torch
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except Enough:
+        watch.seen.stopped = watch.seen.stopped or f"stopped for want of time, after {watch.seen.made} updates"
+    except SystemExit as end:
+        watch.seen.ended = "" if end.code in (None, 0) else f"exit code {end.code}"
+    except BaseException as error:
+        traceback.print_exc()
+        frames = [each for each in traceback.extract_tb(error.__traceback__) if lines.name(each.filename)]
+        where = f" at {lines.name(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+        watch.seen.ended = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return watch.end()
+
+
+def _stop(*_: object) -> None:
+    raise Enough
+
+
+def as_a_user(threads: int, caches: dict[str, str]) -> None:
+    """Take back what a check has of its own: one thread, fixed seeds, no caches."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.pop(name, None)
+    os.environ.update(caches)
+    torch.set_num_threads(threads)
+    torch.seed()
+    random.seed()
+    numpy.random.seed()

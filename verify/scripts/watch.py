@@ -1,0 +1,359 @@
+"""What a script asks of torch, watched from before it starts: the ledger of any training loop.
+
+Nothing is changed for the script: no draw is made, no value, no order of calls. Kept are numbers and lines, and of
+gradients the few that tell whether they were touched.
+"""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from ..driving.torch_spies import BACKWARDS, CLIPS, ZEROS, Spies, schedulers
+from .attention import Attention
+from .lines import Lines, is_replayed
+from .losses import Losses
+from .rates import Rates
+from .rows import Rows
+from .seen import MOST_UPDATES, Event, Loss, Schedule, Seen, Update
+
+PROBED, PROBE = 4, 1024  # parameters whose gradients are looked at, those with the fewest elements; elements of each
+LOOKED_INTO = 3  # updates whose graphs are gone through for the parameters that they reach
+MOST_EVENTS = 1000  # of one update
+MODES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
+
+class Enough(BaseException):
+    """The script has shown what it was to show: it is let go no further."""
+
+
+class Watch:
+    """Watches this process's torch; `seen` is what came of it. Torch stays so: the process ends with the script."""
+
+    def __init__(self, lines: Lines, most: int, is_time: Callable[[], bool]) -> None:
+        self.seen = Seen()
+        self._lines, self._most, self._is_time = lines, most, is_time
+        self._spies = Spies()
+        self._group: list[Loss] = []
+        self._unused: dict[int, Loss] = {}
+        self._events: list[Event] = []
+        self._backwards = 0
+        self._is_after_step = False
+        self._optimizers: dict[int, tuple[int, Optimizer]] = {}  # by identity, which is theirs as long as they are kept
+        self._schedules: dict[int, Schedule] = {}
+        self._models: list[nn.Module] = []
+        self._reached: dict[int, Tensor] = {}  # parameters that gradients go to, by identity
+        self._ungiven: dict[int, Tensor] | None = None  # parameters of optimizers that had no gradient at any step
+        self._probed: list[Tensor] = []
+        self._probe: Tensor | None = None  # of the gradient after the last backward
+        self._dirty: set[int] = set()  # optimizers whose gradients were there before the first backward of a group
+        self._weights: Tensor | None = None  # of the parameters after the last backward, where there is no optimizer
+        self._factor: float | None = None
+        self._scale = 1.0
+        self._first = ""  # where the first backward of a group is called
+        Losses(lines, self._note_loss, self._weigh)
+        Rows(lines, self.seen.passes, lambda: self._backwards)
+        Attention(lines, self.seen, lambda: self.seen.made)
+        self._rates = Rates(lines)
+        self._watch_torch()
+
+    def _watch_torch(self) -> None:
+        on = self._spies.on
+        for owner, name in BACKWARDS:
+            on(owner, name, "backward", self._before_backward, self._after_backward)
+        for owner, name in CLIPS:
+            on(owner, name, "clip", lambda *_, **__: self._touch("clip"))
+        for owner, name in ZEROS:
+            on(owner, name, "zero-grad", self._before_zero)
+        for kind in schedulers():
+            if "__init__" in vars(kind):
+                on(kind, "__init__", "scheduler", after=self._note_schedule)
+            if "step" in vars(kind):
+                on(kind, "step", "scheduler", self._note_scheduler_step)
+        scaler = torch.amp.GradScaler
+        on(scaler, "unscale_", "unscale", after=lambda *_: self._touch("unscale"))
+        on(scaler, "scale", "scale", after=self._note_scale)
+        on(nn.functional, "dropout", "dropout", self._note_dropout)
+        register_optimizer_step_post_hook(self._after_step)
+
+    def _say(self, kind: str, of: int = 0) -> None:
+        if len(self._events) < MOST_EVENTS:
+            self._events.append(Event(kind, self._lines.here(), of))
+
+    def _note_loss(self, loss: Loss | None) -> None:
+        if loss is None:
+            self.seen.quiet_forwards += 1
+            return
+        loss.was_training = self._is_training()
+        device = next((each for each in ("cpu", "cuda") if torch.is_autocast_enabled(each)), "")
+        loss.autocast = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if device else ""
+        if len(self._unused) < MOST_EVENTS:
+            self._unused[id(loss)] = loss
+        self._stop_in_time()
+
+    def _weigh(self, loss: Loss, weight: float) -> None:
+        if not self._spies.running["backward"]:
+            return  # of a gradient that is only looked at
+        self._unused.pop(id(loss), None)
+        loss.weight += weight
+        if not loss.backward:
+            loss.backward = self._backwards
+            self._group.append(loss)
+
+    def _before_backward(self, losses: Any, *_: Any, **__: Any) -> None:
+        self._notice_by_hand()
+        self._find_parameters([losses] if isinstance(losses, Tensor) else list(losses))
+        held = self._look()
+        if not self._group or self._is_after_step:
+            self._dirty = {number for number, each in self._optimizers.values() if _holds_gradient(each)}
+            self._dirty |= {0} if self._by_hand() and bool(held.any()) else set()
+            self._first = self._lines.here()
+        elif self._probe is not None and bool(self._probe.any()) and not bool(held.any()):
+            self._lose()
+        self._is_after_step = False
+        self._backwards += 1
+        self._factor = None
+        if any(torch.is_autocast_enabled(each) for each in ("cpu", "cuda")) and not self.seen.autocast_backward:
+            self.seen.autocast_backward = self._lines.here()
+        self._say("backward")
+
+    def _after_backward(self, *_: Any, **__: Any) -> None:
+        if not self._probed:
+            self._choose_probe()
+        self._probe = self._look()
+        if self._by_hand():
+            self._weights = self._look(of_grad=False)
+
+    def _touch(self, kind: str) -> None:
+        """What may come between the last backward and the step: the gradient is compared before a clip changes it."""
+        if kind == "clip":
+            self._compare()
+        self._say(kind)
+
+    def _compare(self) -> None:
+        """What the gradient was multiplied by since the last backward."""
+        now = self._look()
+        if self._factor is not None or self._probe is None or now.shape != self._probe.shape:
+            return
+        square = float(self._probe @ self._probe)
+        factor = float(now @ self._probe) / square if square else 1.0
+        is_multiple = torch.allclose(now, factor * self._probe, rtol=1e-3, atol=1e-12)
+        self._factor = factor if is_multiple and factor else 1.0
+
+    def _before_zero(self, owner: Any, *_: Any, **__: Any) -> None:
+        self._notice_by_hand()
+        self._say("zero-grad")
+        held = {id(each) for each in _parameters(owner)}
+        if self._group and not self._is_after_step and held & {id(each) for each in self._probed}:
+            self._lose()
+
+    def _lose(self) -> None:
+        """The gradients of a group are wiped before a step took them."""
+        if self._probe is None or bool(torch.isfinite(self._probe).all()):  # else it is left out on purpose
+            self.seen.lost.append((self._lines.here(), self.seen.made, len({each.backward for each in self._group})))
+        self._group = []
+
+    def _note_schedule(self, scheduler: Any, *_: Any, **__: Any) -> None:
+        optimizer = getattr(scheduler, "optimizer", None)
+        if optimizer is None or id(scheduler) in self._schedules:
+            return
+        total = getattr(scheduler, "total_steps", None) or getattr(scheduler, "T_max", None)
+        total = total or getattr(scheduler, "total_iters", None)
+        made = Schedule(type(scheduler).__name__, self._lines.here(), id(optimizer), total, _end_of(scheduler))
+        self._schedules[id(scheduler)] = made
+        scheduler._bitpatch_schedule = made
+        self.seen.schedules.append(made)
+
+    def _note_scheduler_step(self, scheduler: Any, *_: Any, **__: Any) -> None:
+        schedule = vars(scheduler).get("_bitpatch_schedule")
+        if schedule is None:
+            return
+        schedule.steps += 1
+        schedule.is_over |= schedule.kind == "OneCycleLR" and schedule.steps >= (schedule.total or 0) + 1
+        self._say("scheduler", 1 + self.seen.schedules.index(schedule))
+
+    def _note_scale(self, scaler: Any, *_: Any, **__: Any) -> None:
+        if scaler.is_enabled():
+            self.seen.uses_scaler, self._scale = True, float(scaler.get_scale())
+
+    def _note_dropout(self, _: Any, p: float = 0.5, training: bool = True, *__: Any, **___: Any) -> None:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_replayed():
+            return
+        self.seen.quiet_forwards += 1
+        if training and p:
+            self.seen.dropout_at_work[self._lines.here()] += 1
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        number = self._optimizers.setdefault(id(optimizer), (len(self._optimizers) + 1, optimizer))[0]
+        self.seen.optimizers.setdefault(number, type(optimizer).__name__)
+        if self._is_after_step and not self._group:  # another part of the same update
+            self._note_given(optimizer)
+            return
+        self._close(self._lines.here(), optimizer)
+
+    def _close(self, line: str, optimizer: Optimizer | None) -> None:
+        """An update is made."""
+        self._compare()
+        number = self._optimizers[id(optimizer)][0] if optimizer is not None else 0
+        held = self._look()
+        if number in self._dirty and self.seen.made and len(self.seen.carried) < MOST_EVENTS:
+            self.seen.carried.append((self._first, self.seen.made))
+        self.seen.made += 1
+        groups = optimizer.param_groups if optimizer is not None else []
+        rates = tuple(float(group["lr"]) for group in groups if "lr" in group)
+        if len(self.seen.updates) < MOST_UPDATES:
+            self._find_models(optimizer)
+            update = Update(
+                line,
+                number,
+                rates,
+                self._group,
+                [*self._events, Event("step", line, number)],
+                1.0 if self._factor is None else self._factor,
+                self._scale,
+                bool(held.any()) if self._probed else any(each.grad is not None for each in _parameters(optimizer)),
+                bool(torch.isfinite(held).all()),
+                self._is_training(),
+                hash(torch.get_rng_state().numpy().tobytes()),
+            )
+            self.seen.updates.append(update)
+            if optimizer is not None:
+                self._note_given(optimizer)
+                self._rates.look(optimizer, rates)
+        self._group, self._events, self._is_after_step, self._factor = [], [], True, None
+        if self.seen.made >= self._most:
+            self.seen.stopped = f"stopped after {self.seen.made} updates"
+            raise Enough
+        self._stop_in_time()
+
+    def _stop_in_time(self) -> None:
+        if self._is_time():
+            self.seen.stopped = f"stopped for want of time, after {self.seen.made} updates"
+            raise Enough
+
+    def _by_hand(self) -> bool:
+        """Whether weights change, if they do, without an optimizer."""
+        return not self._optimizers
+
+    def _notice_by_hand(self) -> None:
+        """Close the update that a script has made without an optimizer, if it has."""
+        if not self._by_hand() or not self._group or self._weights is None:
+            return
+        if not torch.equal(self._weights, self._look(of_grad=False)):
+            self._close("", None)
+
+    def _find_parameters(self, roots: Iterable[Tensor]) -> None:
+        """The parameters that gradients go to, from the graphs of the first updates."""
+        if self.seen.made >= LOOKED_INTO:
+            return
+        pending, known = [each.grad_fn for each in roots if each.grad_fn is not None], set[Any]()
+        while pending:
+            node = pending.pop()
+            if node in known:
+                continue
+            known.add(node)
+            leaf = getattr(node, "variable", None)
+            if isinstance(leaf, nn.Parameter):
+                self._reached[id(leaf)] = leaf
+            pending += [each for each, _ in node.next_functions if each is not None]
+
+    def _choose_probe(self) -> None:
+        given = [each for each in self._reached.values() if each.grad is not None and not each.grad.is_sparse]
+        self._probed = sorted(given, key=Tensor.numel)[:PROBED]
+
+    def _look(self, *, of_grad: bool = True) -> Tensor:
+        """A few numbers of the gradient, or of the parameters."""
+        found = []
+        for each in self._probed:
+            value = each.grad if of_grad else each.detach()
+            count = min(PROBE, each.numel())
+            whole = torch.zeros(count) if value is None else value.detach().reshape(-1)[:count]
+            found.append(whole.to("cpu", torch.float64))
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+
+    def _note_given(self, optimizer: Optimizer) -> None:
+        """Which parameters of an optimizer have had no gradient so far."""
+        own = {id(each): each for each in _parameters(optimizer) if each.requires_grad}
+        if not hasattr(optimizer, "_bitpatch_known"):
+            optimizer._bitpatch_known = True  # type: ignore[attr-defined]
+            self._ungiven = {**(self._ungiven or {}), **own}
+        for key in [key for key, each in (self._ungiven or {}).items() if each.grad is not None and key in own]:
+            del self._ungiven[key]  # type: ignore[union-attr]
+
+    def _find_models(self, optimizer: Optimizer | None) -> None:
+        """The models that an optimizer's parameters are of: those that no other is made of."""
+        if self._models or self.seen.made > LOOKED_INTO:
+            return
+        wanted = {id(each) for each in (_parameters(optimizer) if optimizer is not None else self._reached.values())}
+        modules = [
+            each for each in gc.get_objects() if issubclass(type(each), nn.Module)
+        ]  # asked by type: runs no code
+        owners = [each for each in modules if any(id(own) in wanted for own in each.parameters())]
+        inner = {id(part) for each in owners for part in each.modules() if part is not each}
+        self._models = [each for each in owners if id(each) not in inner]
+        parts = [part for each in self._models for part in each.modules()]
+        self.seen.mode_matters = any(isinstance(part, MODES) and getattr(part, "p", 1) for part in parts)
+
+    def _is_training(self) -> bool | None:
+        return all(each.training for each in self._models) if self._models else None
+
+    def end(self) -> Seen:
+        """What was seen, now that the script has ended."""
+        seen = self.seen
+        with contextlib.suppress(Enough):
+            self._notice_by_hand()
+        seen.left = [] if seen.stopped else self._group
+        seen.unused = list(self._unused.values())
+        names = {id(own): name for each in self._models for name, own in each.named_parameters()}
+        held = {id(own): own for _, each in self._optimizers.values() for own in _parameters(each)}
+        seen.held = len(held)
+        if self._optimizers:
+            seen.not_held = [names.get(key, _shape(own)) for key, own in self._reached.items() if key not in held]
+        ungiven = self._ungiven or {}
+        seen.never_given = [names[key] for key in ungiven if key in names]
+        seen.foreign = sum(key not in names and key not in self._reached for key in ungiven)
+        seen.stale_rates, seen.rate_candidates = self._rates.stale(), self._rates.followed
+        for schedule in seen.schedules:
+            schedule.optimizer, _ = self._optimizers.get(schedule.optimizer, (-1, None))
+        return seen
+
+
+def _parameters(owner: Any) -> Iterator[Tensor]:
+    """The parameters of an optimizer, or of a model."""
+    if isinstance(owner, nn.Module):
+        yield from owner.parameters()
+    else:
+        yield from (each for group in getattr(owner, "param_groups", ()) for each in group["params"])
+
+
+def _holds_gradient(optimizer: Optimizer) -> bool:
+    """Whether a few of an optimizer's parameters have a gradient, the smallest ones."""
+    given = [each.grad for each in _parameters(optimizer) if each.grad is not None]
+    return any(bool(each.detach().to_dense().any()) for each in sorted(given, key=Tensor.numel)[:PROBED])
+
+
+def _shape(parameter: Tensor) -> str:
+    return f"one of shape {list(parameter.shape)}"
+
+
+def _end_of(scheduler: Any) -> int | None:
+    """The step from which on a rate that is a function is 0; None of any other."""
+    functions = getattr(scheduler, "lr_lambdas", None)
+    if not functions:
+        return None
+    with contextlib.suppress(Exception):
+        ends, most = 1, 1 << 20
+        while ends < most and functions[0](ends) > 0:
+            ends *= 2
+        if ends >= most or any(functions[0](ends + each) > 0 for each in (1, ends)):
+            return None
+        first, last = ends // 2, ends
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (middle, last) if functions[0](middle) > 0 else (first, middle)
+        return last
+    return None
