@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..running.evidence import Evidence, Picture, Verdict
+from ..running.evidence import Evidence, Picture, Verdict, passed, unproven
 from .seen import Seen, Update
 
 Judge = Callable[[Seen], Evidence]
@@ -44,3 +44,13 @@ def size_of(update: Update) -> int:
 
 def short(lines: list[str]) -> list[str]:
     return [line[-80:] for line in lines]
+
+
+@asked("the script runs, as far as it is let")
+def the_script_runs(seen: Seen) -> Evidence:
+    """Whether a script came to its end, or was stopped by us."""
+    if seen.ended:
+        return Evidence(Verdict.ERROR, detail=f"it ended with {seen.ended}, after {seen.made} updates")
+    if not seen.made:
+        return unproven("no optimizer of torch stepped, and no parameter changed: nothing was trained")
+    return passed(f"{seen.stopped or 'it ran to its end'}; {seen.made} updates")

@@ -4,28 +4,19 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from ..running.evidence import Evidence, Verdict, passed, unproven
-from . import beats, weights
+from ..running.evidence import Evidence, passed, unproven
+from . import shares, timing
 from .asking import PROPERTIES, asked, not_applicable, number_of, violated
 from .seen import Seen
 
-ORDER = (weights, beats)  # whose properties come first
+NAMED, FEW = 4, 2  # parameters that are named; times after which something is no accident
+FIRST = (shares, timing)  # whose properties were asked already
 
 
 def judge(seen: Seen) -> Iterator[tuple[str, str, Evidence]]:
     """Each property, and what a run says to it."""
     for name, prop, function in PROPERTIES:
         yield name, prop, function(seen)
-
-
-@asked("the script runs, as far as it is let")
-def the_script_runs(seen: Seen) -> Evidence:
-    """Whether a script came to its end, or was stopped by us."""
-    if seen.ended:
-        return Evidence(Verdict.ERROR, detail=f"it ended with {seen.ended}, after {seen.made} updates")
-    if not seen.made:
-        return unproven("no optimizer of torch stepped, and no parameter changed: nothing was trained")
-    return passed(f"{seen.stopped or 'it ran to its end'}; {seen.made} updates")
 
 
 @asked("the optimizer holds the parameters that learn, all of them, and no others")
@@ -49,8 +40,8 @@ def the_optimizer_holds_what_learns(seen: Seen) -> Evidence:
 
 
 def _names(names: list[str]) -> str:
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return ", ".join(names[:4]) + more
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 @asked("a pass over a loader gives each row once, in an order of its own")
@@ -69,7 +60,7 @@ def each_row_is_seen_once_a_pass(seen: Seen) -> Evidence:
             return violated(f"{missing} of {each.expected} rows are not given", each.line)
     shuffled = [each for each in passes if each.rows != sorted(each.rows)]
     for sooner, later in pairwise(shuffled):
-        if sooner.line == later.line and sooner.rows == later.rows and len(later.rows) > 2:
+        if sooner.line == later.line and sooner.rows == later.rows and len(later.rows) > FEW:
             return violated("two passes are shuffled alike: each pass must draw an order of its own", later.line)
     how = f"{len(shuffled)} of them shuffled" if shuffled else "in the order of the data"
     return passed(f"{len(passes)} passes, {how}")
@@ -130,11 +121,12 @@ def losses_are_finite(seen: Seen) -> Evidence:
 def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
     """Where torch's random stream is at each update."""
     places: dict[int, int] = {}
-    if len(seen.updates) < 2:
+    if len(seen.updates) < FEW:
         return unproven("fewer than two updates were seen")
     for index, update in enumerate(seen.updates):
         before = places.get(update.stream)
-        if before is not None and any(each.stream != update.stream for each in seen.updates[before:index]):
+        moved = update.is_seeded or any(each.stream != update.stream for each in seen.updates[before or 0 : index])
+        if before is not None and moved:
             words = f"at update {index + 1} torch's random numbers begin again where they were at update {before + 1}"
             return violated(words, update.line)
         places[update.stream] = index
@@ -147,7 +139,7 @@ def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
 def masks_are_not_built_again(seen: Seen) -> Evidence:
     """Triangles that are built update after update, and dense ones that attention is given."""
     for (line, size), updates in seen.masks.items():
-        if len(updates) > 2:
+        if len(updates) > FEW:
             return violated(f"a triangle of {size} x {size} is built again in {len(updates)} updates", line)
     if seen.dense_masks:
         line = next(iter(seen.dense_masks))

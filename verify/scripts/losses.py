@@ -14,6 +14,7 @@ from .seen import Loss
 OF_CLASSES = ("cross_entropy", "nll_loss")
 OF_ELEMENTS: tuple[str, ...] = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "kl_div")
 OF_ELEMENTS += ("binary_cross_entropy_with_logits", "poisson_nll_loss", "gaussian_nll_loss", "soft_margin_loss")
+DEEPEST = 16  # operations between a root and its means
 REDUCTIONS = ("mean", "sum", "none", "batchmean")
 
 
@@ -57,6 +58,29 @@ class Losses:
         self._reached(made, total * made.scored if how == "sum" else total)
 
 
+def written_out(root: Tensor, line: str) -> list[Loss]:
+    """The losses that a script writes out itself, where they are means, and sums of means, times numbers."""
+    means = _means(root.grad_fn, 1.0)
+    is_finite = bool(torch.isfinite(root.detach()).all()) if means else True
+    return [Loss(line, scored, abs(weight), is_finite=is_finite, is_written_out=True) for scored, weight in means or ()]
+
+
+def _means(node: Any, weight: float, depth: int = 0) -> list[tuple[float, float]] | None:
+    """How many elements each mean is of, and what it is multiplied by; None where something else is in the way."""
+    name = node.name() if node is not None and depth < DEEPEST else ""
+    if name == "MeanBackward0":
+        return [(float(node._saved_self_sym_numel), weight)]
+    if name in ("DivBackward0", "MulBackward0"):
+        other = node._saved_other
+        if node._saved_self is not None or other is None or other.numel() != 1 or other.requires_grad:
+            return None
+        weight = weight / float(other) if name == "DivBackward0" else weight * float(other)
+    elif name not in ("AddBackward0", "SubBackward0", "NegBackward0", "ToCopyBackward0"):
+        return None
+    found = [_means(each, weight, depth + 1) for each, _ in node.next_functions if each is not None]
+    return None if None in found else [mean for each in found for mean in each or ()]
+
+
 def _reduction(given: dict[str, Any]) -> str:
     how = given.get("reduction", "mean")
     return how if how in REDUCTIONS else "mean"
@@ -65,6 +89,9 @@ def _reduction(given: dict[str, Any]) -> str:
 def _scored(given: dict[str, Any], of_classes: bool) -> float:
     """How many targets count."""
     target = given["target"]
+    if "log_target" in given:  # a distribution a row, those of nothing left out
+        rows = target.reshape(-1, target.shape[-1])
+        return float(len(rows) if given["log_target"] else (rows != 0).any(-1).sum())
     if not of_classes:
         return float(target.shape[0] if given.get("reduction") == "batchmean" else target.numel())
     if target.is_floating_point():  # a distribution a row

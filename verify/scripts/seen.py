@@ -20,6 +20,7 @@ class Loss:
     is_finite: bool = True
     autocast: str = ""  # the dtype that it was made under, "" without autocast
     was_training: bool | None = None  # whether the models were; None before they are known
+    is_written_out: bool = False  # by the script, and read from its graph: a factor may be the loss's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Update:
     is_finite: bool = True  # the gradient that is stepped with
     was_training: bool | None = None
     stream: int = 0  # a hash of where torch's random stream is
+    is_seeded: bool = False  # whether that was set since the update before, and then drawn from
 
 
 @dataclass(slots=True)

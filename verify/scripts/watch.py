@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..driving.torch_spies import BACKWARDS, CLIPS, ZEROS, Spies, schedulers
 from .attention import Attention
 from .lines import Lines, is_replayed
-from .losses import Losses
+from .losses import Losses, written_out
 from .rates import Rates
 from .rows import Rows
 from .seen import MOST_UPDATES, Event, Loss, Schedule, Seen, Update
@@ -50,10 +50,16 @@ class Watch:
         self._ungiven: dict[int, Tensor] | None = None  # parameters of optimizers that had no gradient at any step
         self._probed: list[Tensor] = []
         self._probe: Tensor | None = None  # of the gradient after the last backward
+        self._in_group = 0  # backward calls since the last step
+        self._in_step = False  # whether an optimizer asks for the loss again
+        self._mode: bool | None = None  # in which the last backward was called
         self._dirty: set[int] = set()  # optimizers whose gradients were there before the first backward of a group
         self._weights: Tensor | None = None  # of the parameters after the last backward, where there is no optimizer
         self._factor: float | None = None
         self._scale = 1.0
+        self._seeded: int | None = None  # where the random stream began again, if it did since the last step
+        self._hand: list[Loss] = []  # what backward goes from, where the script has written that out
+        self._weighed = 0  # losses of the group before it
         self._first = ""  # where the first backward of a group is called
         Losses(lines, self._note_loss, self._weigh)
         Rows(lines, self.seen.passes, lambda: self._backwards)
@@ -77,7 +83,10 @@ class Watch:
         scaler = torch.amp.GradScaler
         on(scaler, "unscale_", "unscale", after=lambda *_: self._touch("unscale"))
         on(scaler, "scale", "scale", after=self._note_scale)
+        for owner in (torch, torch.random):
+            on(owner, "manual_seed", "seed", after=self._note_seed)
         on(nn.functional, "dropout", "dropout", self._note_dropout)
+        register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
 
     def _say(self, kind: str, of: int = 0) -> None:
@@ -106,22 +115,31 @@ class Watch:
 
     def _before_backward(self, losses: Any, *_: Any, **__: Any) -> None:
         self._notice_by_hand()
-        self._find_parameters([losses] if isinstance(losses, Tensor) else list(losses))
+        roots = [losses] if isinstance(losses, Tensor) else list(losses)
+        self._hand = written_out(roots[0], self._lines.here())
+        self._find_parameters(roots)
         held = self._look()
-        if not self._group or self._is_after_step:
+        if not self._in_group:
             self._dirty = {number for number, each in self._optimizers.values() if _holds_gradient(each)}
             self._dirty |= {0} if self._by_hand() and bool(held.any()) else set()
             self._first = self._lines.here()
         elif self._probe is not None and bool(self._probe.any()) and not bool(held.any()):
             self._lose()
-        self._is_after_step = False
+        self._is_after_step, self._mode = False, self._is_training()
         self._backwards += 1
+        self._in_group += 1
         self._factor = None
         if any(torch.is_autocast_enabled(each) for each in ("cpu", "cuda")) and not self.seen.autocast_backward:
             self.seen.autocast_backward = self._lines.here()
         self._say("backward")
+        self._weighed = len(self._group)
 
-    def _after_backward(self, *_: Any, **__: Any) -> None:
+    def _after_backward(self, losses: Any, *_: Any, **__: Any) -> None:
+        roots = [losses] if isinstance(losses, Tensor) else list(losses)
+        if len(self._group) == self._weighed and len(roots) == 1:
+            for loss in self._hand:
+                loss.backward = self._backwards
+            self._group += self._hand
         if not self._probed:
             self._choose_probe()
         self._probe = self._look()
@@ -146,6 +164,8 @@ class Watch:
 
     def _before_zero(self, owner: Any, *_: Any, **__: Any) -> None:
         self._notice_by_hand()
+        if self._in_step:  # which begins again
+            self._group, self._in_group = [], 0
         self._say("zero-grad")
         held = {id(each) for each in _parameters(owner)}
         if self._group and not self._is_after_step and held & {id(each) for each in self._probed}:
@@ -155,7 +175,7 @@ class Watch:
         """The gradients of a group are wiped before a step took them."""
         if self._probe is None or bool(torch.isfinite(self._probe).all()):  # else it is left out on purpose
             self.seen.lost.append((self._lines.here(), self.seen.made, len({each.backward for each in self._group})))
-        self._group = []
+        self._group, self._in_group = [], 0
 
     def _note_schedule(self, scheduler: Any, *_: Any, **__: Any) -> None:
         optimizer = getattr(scheduler, "optimizer", None)
@@ -176,6 +196,9 @@ class Watch:
         schedule.is_over |= schedule.kind == "OneCycleLR" and schedule.steps >= (schedule.total or 0) + 1
         self._say("scheduler", 1 + self.seen.schedules.index(schedule))
 
+    def _note_seed(self, *_: Any, **__: Any) -> None:
+        self._seeded = _stream()
+
     def _note_scale(self, scaler: Any, *_: Any, **__: Any) -> None:
         if scaler.is_enabled():
             self.seen.uses_scaler, self._scale = True, float(scaler.get_scale())
@@ -187,7 +210,11 @@ class Watch:
         if training and p:
             self.seen.dropout_at_work[self._lines.here()] += 1
 
+    def _before_step(self, *_: Any) -> None:
+        self._in_step = True
+
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        self._in_step = False
         number = self._optimizers.setdefault(id(optimizer), (len(self._optimizers) + 1, optimizer))[0]
         self.seen.optimizers.setdefault(number, type(optimizer).__name__)
         if self._is_after_step and not self._group:  # another part of the same update
@@ -217,14 +244,16 @@ class Watch:
                 self._scale,
                 bool(held.any()) if self._probed else any(each.grad is not None for each in _parameters(optimizer)),
                 bool(torch.isfinite(held).all()),
-                self._is_training(),
-                hash(torch.get_rng_state().numpy().tobytes()),
+                self._mode,
+                _stream(),
+                self._seeded is not None and self._seeded != _stream(),
             )
             self.seen.updates.append(update)
             if optimizer is not None:
                 self._note_given(optimizer)
                 self._rates.look(optimizer, rates)
         self._group, self._events, self._is_after_step, self._factor = [], [], True, None
+        self._in_group, self._seeded = 0, None
         if self.seen.made >= self._most:
             self.seen.stopped = f"stopped after {self.seen.made} updates"
             raise Enough
@@ -334,6 +363,11 @@ def _holds_gradient(optimizer: Optimizer) -> bool:
     """Whether a few of an optimizer's parameters have a gradient, the smallest ones."""
     given = [each.grad for each in _parameters(optimizer) if each.grad is not None]
     return any(bool(each.detach().to_dense().any()) for each in sorted(given, key=Tensor.numel)[:PROBED])
+
+
+def _stream() -> int:
+    """Where torch's random numbers are."""
+    return hash(torch.get_rng_state().numpy().tobytes())
 
 
 def _shape(parameter: Tensor) -> str:

@@ -7,6 +7,8 @@ from ..running.evidence import Evidence, Picture, passed, unproven
 from .asking import asked, not_applicable, number_of, short, size_of, violated
 from .seen import Event, Schedule, Seen, Update
 
+CHAINS = ("SequentialLR", "ChainedScheduler")  # schedulers of schedulers
+
 
 @asked("a scheduler steps after its optimizer, at most once an update, and on an even beat")
 def schedulers_step_with_the_updates(seen: Seen) -> Evidence:
@@ -20,6 +22,12 @@ def schedulers_step_with_the_updates(seen: Seen) -> Evidence:
         wrong = _off_beat(seen, own, number, schedule, alone=len(seen.optimizers) == 1)
         if wrong is not None:
             return wrong
+    stepping = Counter(each.optimizer for each in seen.schedules if each.steps)
+    most, others = max(stepping, key=lambda each: stepping[each]), seen.optimizers.keys() - stepping.keys()
+    if stepping[most] > 1 and others and not any(each.kind in CHAINS for each in seen.schedules):
+        twice = [each for each in seen.schedules if each.optimizer == most][-1]
+        words = f"two schedulers move the rate of one {seen.optimizers[most]}, and none that of another optimizer"
+        return violated(words, twice.line)
     return passed(", ".join(f"{each.kind}: {each.steps} steps" for each in seen.schedules))
 
 
@@ -28,7 +36,7 @@ def _off_beat(seen: Seen, updates: list[Update], number: int, schedule: Schedule
     for place, update in enumerate(updates):
         events = _relevant(update, number) if alone else [e for e in update.events if e.kind != "zero-grad"]
         steps = [index for index, event in enumerate(events) if (event.kind, event.of) == ("scheduler", number)]
-        early = [index for index in steps if _is_early(events, index, number, alone=alone)]
+        early = [index for index in steps if _is_early(events, index, alone=alone)]
         if early and alone and len(early) >= max(1, size_of(update) - 1) and size_of(update) > 1:
             words = f"update {number_of(seen, update)}: {schedule.kind} steps once a micro-batch, {len(steps)} times"
             return violated(words, events[early[0]].line, _order(events))
@@ -45,8 +53,7 @@ def _off_beat(seen: Seen, updates: list[Update], number: int, schedule: Schedule
     gaps = Counter(later - sooner for sooner, later in pairwise(found))
     odd = [gap for gap in gaps if gap > 1]
     if gaps[1] > sum(gaps[gap] for gap in odd) and odd:
-        place = next(later for sooner, later in pairwise(found) if later - sooner > 1)
-        update = updates[place - 1]
+        update = updates[next(sooner for sooner, later in pairwise(found) if later - sooner > 1)]
         return violated(f"no step of {schedule.kind} after update {number_of(seen, update)}", update.line)
     return None
 
@@ -57,7 +64,7 @@ def _relevant(update: Update, number: int) -> list[Event]:
     return [each for each in update.events if each.kind in kinds or (each.kind, each.of) == ("scheduler", number)]
 
 
-def _is_early(events: list[Event], index: int, number: int, *, alone: bool) -> bool:
+def _is_early(events: list[Event], index: int, *, alone: bool) -> bool:
     if alone:
         return any(each.kind == "backward" for each in events[:index])
     before = [each.kind for each in events[:index] if each.kind != "scheduler"]
@@ -98,7 +105,7 @@ def the_stated_total_is_that_of_the_run(seen: Seen) -> Evidence:
         if each.steps != total and not (each.ends_at is not None and each.steps == total - 1):
             if each.kind in ("LinearLR", "ConstantLR") and each.steps > total:
                 continue  # a warm-up, whose rate then stays
-            words = f"{each.kind} is planned for {total} steps, and {each.steps} are taken: the rate does not end as planned"
+            words = f"{each.kind} is planned for {total} steps, and {each.steps} are taken: its end is elsewhere"
             return violated(words, each.line, _rates(seen))
     return passed(", ".join(f"{each.kind}: {each.steps} of {each.total or each.ends_at}" for each in stated))
 

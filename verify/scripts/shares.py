@@ -39,9 +39,10 @@ def _wrong_weights(seen: Seen, updates: list[Update]) -> Evidence | None:
     lines = {loss.line for each in updates for loss in each.losses}
     simple = len(lines) == 1 and all(len(each.losses) == size_of(each) for each in updates)
     accumulates = max(sizes) > 1
+    own_factor = usual < 1.0 and all(loss.is_written_out for each in updates for loss in each.losses)
     for place, each in enumerate(updates):
         total, size = _total(each), size_of(each)
-        expected = 1.0 if simple or _is_close(usual, 1.0) else usual
+        expected = 1.0 if (simple and not own_factor) or _is_close(usual, 1.0) else usual
         if not simple and accumulates and not _is_close(usual, 1.0) and _is_close(_heaviest(each) / size, 1.0):
             words = f"update {number_of(seen, each)}: {size} micro-batches, none of them divided"
             return violated(words, backward_of(each), _ledger(each))
@@ -77,7 +78,7 @@ def _uneven(update: Update) -> str:
     """Whether micro-batches weigh otherwise than by what they scored."""
     scored = sum(loss.scored for loss in update.losses)
     total = _total(update)
-    if len(update.losses) < 2 or not scored or not total:
+    if not scored or not total:
         return ""
     wanted = [loss.scored / scored for loss in update.losses]
     found = [_weight(update, loss) / total for loss in update.losses]
@@ -140,9 +141,8 @@ def each_gradient_is_used_once(seen: Seen) -> Evidence:
         )
     if seen.lost:
         line, after, count = seen.lost[0]
-        return violated(
-            f"after update {after}, the gradients of {count} micro-batch(es) are wiped before a step takes them", line
-        )
+        when = f"after update {after}" if after else "before the first update"
+        return violated(f"{when}, the gradients of {count} micro-batch(es) are wiped before a step takes them", line)
     empty = next((each for each in seen.updates if not each.has_gradient), None)
     if empty is not None:
         return violated(f"update {number_of(seen, empty)} is made without any gradient", empty.line)

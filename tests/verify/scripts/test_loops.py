@@ -1,0 +1,181 @@
+"""Training scripts in many shapes, none of them ours: of each defect one, and those that have none."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bitpatch.verify.rendering.report import CheckResult, Outcome, Report
+from bitpatch.verify.running.evidence import Verdict
+from bitpatch.verify.running.runner import Zygote
+from bitpatch.verify.scripts.judging import run_script
+
+LOOPS = Path(__file__).parents[2] / "loops"
+WEIGHTS, USED = "each-update-is-the-mean-over-its-group", "each-gradient-is-used-once"
+BEATS, TOTAL = "schedulers-step-with-the-updates", "the-stated-total-is-that-of-the-run"
+CLIPS, HELD = "gradients-are-clipped-once-and-whole", "the-optimizer-holds-what-learns"
+RATES, ROWS = "computed-rates-reach-the-optimizer", "each-row-is-seen-once-a-pass"
+EVALUATION, AUTOCAST = "evaluation-is-evaluation", "autocast-is-around-forward"
+REPEATS, MASKS, MAPS = "random-numbers-do-not-repeat", "masks-are-not-built-again", "attention-keeps-no-map"
+FINITE = "losses-are-finite"
+DEFECTS = {
+    "autocast_backward": {AUTOCAST},
+    "carried": {WEIGHTS, USED},
+    "clip_after": {CLIPS},
+    "clip_early": {CLIPS},
+    "clip_scaled": {CLIPS},
+    "dropped": {USED},
+    "eval_dropout": {EVALUATION},
+    "eval_graph": {EVALUATION},
+    "eval_reseeds": {REPEATS},
+    "first_group_one": {WEIGHTS, USED},
+    "floor_total": {TOTAL},
+    "mean_of_means": {WEIGHTS},
+    "no_zero": {USED},
+    "params_left_out": {HELD},
+    "plain_list": {HELD},
+    "rate_unused": {RATES},
+    "replaced_model": {HELD},
+    "row_never_seen": {ROWS},
+    "same_order": {ROWS},
+    "sched_first": {BEATS},
+    "sched_micro": {BEATS, TOTAL},
+    "seed_in_loop": {REPEATS},
+    "short_full_div": {WEIGHTS},
+    "stays_eval": {EVALUATION},
+    "undivided": {WEIGHTS},
+    "zero_each_micro": {WEIGHTS, USED},
+}
+MODEL = """
+    import torch
+    from torch import nn
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rows, targets = torch.randn(64, 4), torch.randint(0, 3, (64,))
+    def loss(first, last):
+        return nn.functional.cross_entropy(model(rows[first:last]), targets[first:last])
+    def update(first, last):
+        optimizer.zero_grad()
+        loss(first, last).backward()
+        optimizer.step()
+"""
+Judged = Callable[..., Report]
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with Zygote() as started:
+        yield started
+
+
+@pytest.fixture
+def judged(zygote: Zygote, tmp_path: Path) -> Judged:
+    """A script that begins with a small model is judged."""
+
+    def judge(text: str, *arguments: str, updates: int = 200, seconds: float = 60) -> Report:
+        (tmp_path / "train.py").write_text(textwrap.dedent(MODEL) + textwrap.dedent(text))
+        return run_script(zygote, tmp_path / "train.py", arguments, updates, seconds, tmp_path)
+
+    return judge
+
+
+def red(report: Report) -> dict[str, CheckResult]:
+    return {each.name: each for each in report.tasks[0].red}
+
+
+def said(report: Report, name: str) -> tuple[Verdict, str]:
+    (found,) = (each.evidence for each in report.tasks[0].checks if each.name == name)
+    return found.verdict, found.detail
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (LOOPS / "right").glob("*.py")))
+def test_a_right_script_is_verified(zygote: Zygote, name: str) -> None:
+    path = LOOPS / "right" / f"{name}.py"
+    report = run_script(zygote, path, (), 200, 60, path.parent)
+    assert (report.verdict, red(report)) == (Outcome.VERIFIED, {})
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_named_with_its_line(zygote: Zygote, name: str) -> None:
+    path = LOOPS / "wrong" / f"{name}.py"
+    report = run_script(zygote, path, (), 200, 60, path.parent)
+    found = red(report)
+    assert found.keys() == DEFECTS[name]
+    assert {each.evidence.verdict for each in found.values()} == {Verdict.FAIL}
+    assert all(each.evidence.at.startswith(f"{name}.py:") for each in found.values())
+
+
+def test_every_wrong_script_has_its_defect_named() -> None:
+    assert {path.stem for path in (LOOPS / "wrong").glob("*.py")} == DEFECTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        ("loss(0, 8).backward(); optimizer.step()\nfor n in range(3): update(0, 8)\nloss(0, 8).backward()", USED, "1 micro"),
+        ("for n in range(3): update(0, 8)\nmodel(rows).log_softmax(-1).mean().mul(float('nan')).backward()\noptimizer.step()", FINITE, "update 4"),
+        ("import torch.nn.functional as F\ndef fit(k):\n    for n in range(4):\n        optimizer.zero_grad()\n        (F.cross_entropy(model(rows), targets) * k).backward()\n        optimizer.step()\nfit(2.0)", WEIGHTS, "add up to 2"),
+        ("s = torch.optim.lr_scheduler.StepLR(optimizer, 1)\nfor n in range(9):\n    update(0, 8)\n    if n != 5: s.step()", BEATS, "after update 6"),
+        ("for n in range(9):\n    update(0, 8)\n    torch.ones(64, 64).tril()", MASKS, "64 x 64"),
+        ("q = nn.Parameter(torch.ones(1, 1, 64, 4))\n(q @ q.mT).softmax(-1).sum().backward()\nupdate(0, 8)", MAPS, "1 square maps"),
+        ("m = torch.ones(64, 64).tril() > 0\nq = torch.ones(1, 1, 64, 4)\nnn.functional.scaled_dot_product_attention(q, q, q, m)\nupdate(0, 8)", MASKS, "is_causal"),
+        ("other = torch.optim.SGD(model.parameters(), lr=1.0)\ns = torch.optim.lr_scheduler.StepLR(other, 1)\nfor n in range(3):\n    update(0, 8)\n    s.step()", BEATS, "never steps"),
+        ("with torch.autocast('cpu', torch.bfloat16): a = loss(0, 8)\na.backward()\noptimizer.step()\nupdate(0, 8)\nupdate(0, 8)", AUTOCAST, "1 under bfloat16"),
+    ],
+    ids=["left over", "not finite", "times two", "a beat is left out", "mask built again", "map kept", "dense mask", "another optimizer's", "autocast at times"],
+)  # fmt: skip
+def test_what_else_is_seen(judged: Judged, text: str, name: str, words: str) -> None:
+    found = red(judged(text))
+    assert words in found[name].evidence.detail
+
+
+def test_arguments_reach_the_script_and_files_go_to_a_copy(judged: Judged, tmp_path: Path) -> None:
+    (tmp_path / "count.txt").write_text("3")
+    report = judged(
+        "import sys\nfrom pathlib import Path\nhere = Path(__file__).parent\n"
+        "for n in range(int(Path('count.txt').read_text()) + int(sys.argv[2])): update(0, 8)\n"
+        "torch.save(model.state_dict(), 'model.pt')\n(here / 'count.txt').write_text('9')\nassert sys.argv[1] == '--more'",
+        "--more",
+        "2",
+    )
+    assert report.verdict is Outcome.VERIFIED
+    assert report.script is not None
+    assert report.script.updates == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["count.txt", "train.py"]
+    assert (tmp_path / "count.txt").read_text() == "3"
+
+
+def test_a_script_without_an_end_is_stopped(judged: Judged) -> None:
+    endless = "try:\n    while True: update(0, 8)\nexcept Exception: pass"
+    report = judged(endless, updates=7)
+    assert said(report, "the-script-runs") == (Verdict.PASS, "stopped after 7 updates; 7 updates")
+    report = judged("while True: rows.sum()", seconds=1)
+    assert said(report, "the-script-runs")[0] is Verdict.UNPROVEN
+
+
+def test_a_plan_whose_end_was_not_seen_is_unproven(judged: Judged) -> None:
+    plan = "s = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=9)\nfor n in range(9):\n    update(0, 8)\n    s.step()"
+    assert said(judged(plan, updates=5), TOTAL)[0] is Verdict.UNPROVEN
+    assert said(judged(plan), TOTAL) == (Verdict.PASS, "OneCycleLR: 9 of 9")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("update(0, 8)\nraise ValueError('no data')", "ValueError: no data at train.py:15, after 1 updates"),
+        ("raise SystemExit(3)", "exit code 3, after 0 updates"),
+        ("def", "SyntaxError"),
+    ],
+)
+def test_a_script_that_fails_is_an_error_with_its_line(judged: Judged, text: str, words: str) -> None:
+    verdict, detail = said(judged(text), "the-script-runs")
+    assert verdict is Verdict.ERROR
+    assert words in detail
+
+
+def test_a_script_that_trains_nothing_is_unproven(judged: Judged) -> None:
+    report = judged("print(model)")
+    assert report.verdict is Outcome.UNPROVEN
+    assert "nothing was trained" in said(report, "the-script-runs")[1]
