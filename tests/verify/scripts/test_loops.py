@@ -1,5 +1,7 @@
 """Training scripts in many shapes, none of them ours: of each defect one, and those that have none."""
 
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,3 +181,17 @@ def test_a_script_that_trains_nothing_is_unproven(judged: Judged) -> None:
     report = judged("print(model)")
     assert report.verdict is Outcome.UNPROVEN
     assert "nothing was trained" in said(report, "the-script-runs")[1]
+
+
+def test_the_losses_are_those_of_a_run_that_nobody_watches(judged: Judged, tmp_path: Path) -> None:
+    text = """
+        losses = []
+        for n in range(8):
+            update(n, n + 8)
+            losses.append(nn.functional.dropout(loss(0, 64), 0.5).item().hex())
+        raise SystemExit(" ".join(losses))
+    """
+    _, watched = said(judged(text), "the-script-runs")
+    alone = subprocess.run([sys.executable, tmp_path / "train.py"], capture_output=True, text=True)
+    assert len(alone.stderr.split()) == 8
+    assert f"exit code {alone.stderr.strip()}," in watched
