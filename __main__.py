@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 INTERRUPTED, AGAIN = "interrupted; nothing is half done", "run the command again"
 TAKES_VALUE = {"--tree", "--at", "--format", "--output", "-j", "--runs", "--run", "--thorough", "--report", "--since"}
+TAKES_VALUE |= {"--seconds"}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 EXIT_IO, EXIT_SIGNAL = 6, 128  # and the number of the signal
 

@@ -84,6 +84,10 @@ Thorough = Annotated[float, typer.Option("--thorough", metavar="MINUTES", min=0,
 Since = Annotated[
     str | None, typer.Option("--since", metavar="REF", help="Judge what changed since a commit, and the tests' number.")
 ]
+Seconds = Annotated[float, typer.Option("--seconds", metavar="N", min=1, help="How long to measure, about.")]
+Pictures = Annotated[
+    list[Path] | None, typer.Option("--report", metavar="FILE.svg", help="Write it here too: bars, or .json.")
+]
 Write = Annotated[bool, typer.Option("--write", help="Begin bitpatch_seams.py with what was found.")]
 Prove = Annotated[bool, typer.Option("--prove", help="Write only what the judges verify, in a copy.")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Apply what can be, name the rest, exit 3.")]

@@ -30,11 +30,16 @@ def look(
         if file.suffix not in forms.BY_SUFFIX:
             known = ", ".join(forms.BY_SUFFIX)
             fail(f"--report {file}: its name is to end in one of {known}", EXIT_USAGE, "bitpatch verify -h")
-    for option, each in (("--output", output), *(("--report", file) for file in files)):
-        if each is not None and (why := _refusal(each, repository_around(tree.root))):
-            fail(f"{each}: {why}", EXIT_IO, f"name another file with {option}, then {AGAIN}")
+    require_writable(tree, [*([("--output", output)] if output else []), *(("--report", file) for file in files)])
     told = {form, *(forms.BY_SUFFIX[file.suffix] for file in files)}
     return looked_round(tree, tasks, named) if told & forms.TELLING else Shown
+
+
+def require_writable(tree: SourceTree, files: Sequence[tuple[str, Path]]) -> None:
+    """End the command where one of the files, each beside the option that names it, cannot be written to."""
+    for option, each in files:
+        if why := _refusal(each, repository_around(tree.root)):
+            fail(f"{each}: {why}", EXIT_IO, f"name another file with {option}, then {AGAIN}")
 
 
 def _refusal(file: Path, repository: Path) -> str:

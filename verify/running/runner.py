@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ...patches.task import BitpatchError
+from ..benching.turns import Turn, read_turn
 from ..rendering.report import CheckResult, Report, SanityFit, TaskReport
 from ..sanity_fit import read_fit
 from ..since.found import Since
@@ -38,6 +39,7 @@ GRACE = 300.0  # seconds for the zygote to report the end of a child it was told
 OUTPUT_LENGTH = 1500  # characters of a crashed child's output that its result quotes
 LIMITS = Limits()
 SAMPLE = Path(__file__).parents[2] / "reference" / "data" / "sample.txt"
+Result = CheckResult | SanityFit | Turn
 
 
 class VerifyUnavailable(BitpatchError):
@@ -51,7 +53,7 @@ class VerifyUnavailable(BitpatchError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A check to run on a tree, by its place in the zygote's list; without a task, the sanity fit."""
+    """A check to run on a tree, by its place in the zygote's list; without a task, the sanity fit, or what is timed."""
 
     tree: Path
     task: int | None
@@ -60,6 +62,7 @@ class Job:
     prop: str
     sample: Path = SAMPLE  # the sanity fit's text
     seconds: float = 0.0  # of processor time that it may fill with random points
+    turn: str = "null"  # JSON: options of a training run that is timed
     driving: str = "null"  # JSON: where the seams of the tree are, which else is laid out as ours
 
 
@@ -83,7 +86,7 @@ class Progress:
     name: str
     done: int
     total: int
-    result: CheckResult | SanityFit | None = None
+    result: Result | None = None
 
 
 def ignore_progress(progress: Progress) -> None:
@@ -231,7 +234,7 @@ def verify(
         for job, result in events:
             if isinstance(result, SanityFit):
                 fit = result
-            elif result is not None:
+            elif isinstance(result, CheckResult):
                 results[job] = result
             on_event(Progress(job.task, job.name, len(results) + (fit is not None), len(planned), result))
     reports = tuple(
@@ -262,7 +265,7 @@ def broken_judge(zygote: Zygote, task: int) -> Iterator[CheckResult]:
 
 def run_jobs(
     zygote: Zygote, planned: Sequence[Job], at_once: int, limits: Limits = LIMITS
-) -> Generator[tuple[Job, CheckResult | SanityFit | None]]:
+) -> Generator[tuple[Job, Result | None]]:
     """Yield each job as it starts, with None, and as it ends, with its result; kill what is left on the way out."""
     waiting, running, overdue = deque(planned), dict[int, Running](), set[int]()
     try:
@@ -293,7 +296,7 @@ def start(zygote: Zygote, number: int, job: Job, limits: Limits) -> Running:
     reading, writing = os.pipe()
     request = {"id": number, "nonce": nonce, "task": job.task, "index": job.index, "limits": asdict(limits)}
     request |= {"tree": str(job.tree), "folder": str(folder), "sample": str(job.sample), "seconds": job.seconds}
-    request["driving"] = json.loads(job.driving)
+    request |= {"driving": json.loads(job.driving), "turn": json.loads(job.turn)}
     now = time.monotonic()
     child = Running(job, nonce, reading, folder, now, now + limits.wall)
     try:
@@ -337,7 +340,7 @@ def discard(child: Running) -> None:
     shutil.rmtree(child.folder, ignore_errors=True)
 
 
-def finish(child: Running, message: dict[str, Any], limits: Limits, *, overdue: bool) -> CheckResult | SanityFit:
+def finish(child: Running, message: dict[str, Any], limits: Limits, *, overdue: bool) -> Result:
     """The result of a child that has ended: its answer if all is well, an error otherwise."""
     seconds = time.monotonic() - child.started
     answer, code = read_answer(child.pipe, child.nonce), os.waitstatus_to_exitcode(message["status"])
@@ -358,13 +361,17 @@ def finish(child: Running, message: dict[str, Any], limits: Limits, *, overdue: 
     discard(child)
     if answer is None or trouble is not None:
         return error_result(child.job, f"{trouble}; its last output: {output}" if output else str(trouble), seconds)
+    if child.job.turn != "null":
+        return read_turn(answer)
     if child.job.task is None:
         return read_fit(answer, child.job.sample, seconds)
     return CheckResult(child.job.task, child.job.name, child.job.prop, read_evidence(answer), seconds)
 
 
-def error_result(job: Job, detail: str, seconds: float) -> CheckResult | SanityFit:
+def error_result(job: Job, detail: str, seconds: float) -> Result:
     """The result of a job that gave no answer."""
+    if job.turn != "null":
+        return Turn.failed(detail)
     if job.task is None:
         return SanityFit(Verdict.ERROR, detail, (), (), seconds)
     return CheckResult(job.task, job.name, job.prop, Evidence(Verdict.ERROR, detail=detail), seconds)
