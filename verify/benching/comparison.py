@@ -34,7 +34,8 @@ OPTIONS: Mapping[int, dict[str, Any]] = {  # that tasks bring, and that are off 
 }
 LONGEST = 10.0  # seconds of a turn at least, which is more than a usual one takes
 SLOW = {8: 120.0}  # tasks whose every turn takes long, as it compiles, and the seconds that one may take
-ENOUGH = 5  # rounds: with fewer, intervals of noise alone are often apart
+ENOUGH = 5  # rounds: with fewer, intervals of noise alone are often apart, and an effect is to be
+FAR = 4  # times the noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,5 +182,5 @@ def _effect(both: Sequence[tuple[Turn, Turn]], name: str, noise: Ratio | None) -
         return Effect(reason=lacks[0] if lacks else f"{len(found)} rounds, and {FEWEST} are needed")
     before, after = zip(*found, strict=True)
     ratio = ratio_of(after, before)
-    is_shown = len(found) >= ENOUGH and noise is not None and ratio.is_beyond(noise)
+    is_shown = noise is not None and ratio.is_beyond(noise, 1 if len(found) >= ENOUGH else FAR)
     return Effect(statistics.median(before), statistics.median(after), ratio, is_shown)

@@ -29,9 +29,9 @@ class Ratio:
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
-    def is_beyond(self, noise: "Ratio") -> bool:
-        """Whether this interval and that of an A/A, or of the least that counts, have nothing in common."""
-        return self.low > max(noise.high, LEAST) or self.high < min(noise.low, 1 / LEAST)
+    def is_beyond(self, noise: "Ratio", times: int = 1) -> bool:
+        """Whether this interval and so many times that of an A/A, or of the least that counts, are apart."""
+        return self.low > max(noise.high, LEAST) ** times or self.high < min(noise.low, 1 / LEAST) ** times
 
 
 def ratio_of(before: Iterable[float], after: Iterable[float]) -> Ratio:

@@ -12,7 +12,7 @@ from ...patches.asked import again
 from ...patches.task import Task
 from ...patches.tree import SourceTree
 from ...screen import EXIT_UNPROVEN, EXIT_USAGE, fail, printed, save, show_json, show_next, show_table
-from ..benching.comparison import ENOUGH, Compared, Comparison, Effect, compare, pairs
+from ..benching.comparison import ENOUGH, FAR, Compared, Comparison, Effect, compare, pairs
 from ..benching.turns import MEASURES
 from ..running.proof import Show
 from .pictures import WIDTH, Range
@@ -94,7 +94,7 @@ def lines(compared: Comparison) -> Iterator[str]:
     if figures:
         yield f"{compared.tree}, as it is: {', '.join(figures)}"
         yield f"{KNOWN}; A/A: the tree beside itself; {NOT_SHOWN}: no more than that"
-        few = f", too few to show anything: {ENOUGH} are needed" if compared.rounds < ENOUGH else ""
+        few = f", so few that only {FAR} times the noise is shown" if compared.rounds < ENOUGH else ""
         yield f"{compared.rounds} rounds{few}; processor time, one thread; {'; '.join(compared.machine)}"
     for name, each in compared.noise.items():
         if compared.rounds and each.reason:

@@ -57,11 +57,13 @@ def test_an_effect_larger_than_the_noise_is_shown_and_no_other() -> None:
     assert words(found.effects["peak_mb"]).startswith("not shown (")
 
 
-def test_nothing_is_shown_by_few_rounds() -> None:
-    found = compared(ENOUGH - 1, speed=3.0)
-    assert words(found.tasks[0].effects["bits_per_second"]).startswith("not shown (")
-    assert f"too few to show anything: {ENOUGH} are needed" in "\n".join(lines(found))
-    assert compared(ENOUGH, speed=3.0).tasks[0].effects["bits_per_second"].is_shown
+def test_after_few_rounds_only_what_is_far_beyond_the_noise_is_shown() -> None:
+    def is_shown(count: int, speed: float) -> bool:
+        return compared(count, speed=speed).tasks[0].effects["bits_per_second"].is_shown
+
+    assert [is_shown(ENOUGH - 1, speed) for speed in (1.1, 3.0)] == [False, True]
+    assert [is_shown(ENOUGH, speed) for speed in (1.1, 3.0)] == [True, True]
+    assert "so few that only 4 times the noise is shown" in "\n".join(lines(compared(ENOUGH - 1)))
 
 
 def test_a_figure_that_is_not_known_has_its_reason_and_the_others_are_shown() -> None:
