@@ -23,8 +23,8 @@ KNOWN = "x: with the task, as a multiple of without; more bits/s are better, and
 SUFFIXES = (".svg", ".json")
 LABEL, ROW, HEAD = 80, 18, 34  # of bars: the width of names, the height of a row and of a title
 STYLE = (
-    "text { font: 12px sans-serif; fill: #222 } .title { font-weight: bold } .noise { fill: #ddd } "
-    "rect.shown { fill: #2b6cb0 } rect.not-shown { fill: #b8c4d0 } text.not-shown { fill: #777 }"
+    "svg { background: #fff } text { font: 12px sans-serif; fill: #222 } .title { font-weight: bold } "
+    ".noise { fill: #ddd } rect.shown { fill: #2b6cb0 } rect.not-shown { fill: #b8c4d0 } text.not-shown { fill: #777 }"
 )
 
 
