@@ -13,7 +13,7 @@ export PIP_CONSTRAINT = $(CURDIR)/$(CONSTRAINTS)
 export MYPYPATH = build/typing
 export PYTHONDONTWRITEBYTECODE =  # tests start hundreds of processes: each would compile all of bitpatch again
 
-.PHONY: demo test lint types tests trees coverage laws mutants diagonal drift fuzz bench clean
+.PHONY: demo test lint types tests trees coverage laws mutants diagonal drift fuzz pages bench clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh .ci/demo $(DEMO)
@@ -66,6 +66,10 @@ drift: $(READY)
 # A thousand trees, and as many programs, that nobody would write: most of an hour. CI tries a sample.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --fuzz 1000 --programs 1000 --numprocesses 2 --timeout 36000
+
+# A page a task, from its patch, its judge and the wrong patches that are known. Writes docs/tasks/.
+pages: $(READY)
+	PYTHONPATH=tests $(BIN)/python tests/pages/task_pages.py
 
 # What is claimed of speed and memory, an hour on a quiet machine. Writes docs/benchmarks.md.
 bench: $(READY)

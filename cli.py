@@ -1,4 +1,4 @@
-"""The door: `bitpatch list | explain | new | status | seams | diff | apply | revert | verify | train | validate`."""
+"""The door: what each command of `bitpatch` takes, and what does its work."""
 
 from __future__ import annotations
 
@@ -79,10 +79,7 @@ def explain(
     if as_format == parameters.Format.JSON:
         screen.show_json({**chosen.to_json(), "why": chosen.why, "sought": chosen.sought, **on_tree})
     elif not quiet:
-        screen.say(f"{chosen.id} {chosen.slug}: {chosen.title} ({chosen.contract})", bold=True)
-        screen.say(f"\n{chosen.why.strip()}\n\nLooks for {chosen.sought}.")
-        if found is not None:
-            screen.show_conditions(found)
+        screen.show_task(chosen, found)
         screen.show_next(f"{again('diff', [chosen], tree)}, or {again('verify', [chosen], tree)}")
 
 
@@ -180,10 +177,7 @@ def diff(
     screen.require_accepted(planned)
     if quiet or as_format == parameters.DiffFormat.JSON:
         return
-    if as_format == parameters.DiffFormat.PATCH:
-        screen.printed(b"".join(lines))
-    else:
-        screen.show_diff(lines)
+    screen.show_diff(lines, as_it_is=as_format == parameters.DiffFormat.PATCH)
     screen.show_next(again("apply", chosen, tree, at) if lines else again("verify", chosen, tree))
 
 
@@ -255,7 +249,7 @@ def verify(
     since: parameters.Since = None,
     script: parameters.Script = None,
     updates: parameters.Updates = 200,
-    seconds: parameters.Seconds = 120.0,
+    seconds: parameters.ScriptSeconds = 120.0,
     quiet: parameters.Quiet = False,
 ) -> None:
     """Judge by behaviour whether tasks hold in a tree."""
@@ -263,12 +257,12 @@ def verify(
     from .patches.seams import driving
     from .verify.rendering import terminal
     from .verify.running import runner
-    from .verify.scripts.judging import judge_script
     from .verify.since.judged import compare
 
     if script is not None:
-        found = judge_script(script, tasks or (), updates, seconds)
-        raise typer.Exit(terminal.give(found, as_format, output, reports or (), quiet=quiet))
+        trees = {"--all": every, "--tree": tree, "--since": since, "--thorough": thorough, "--sanity-fit": sanity_fit}
+        run = script, tasks or (), updates, seconds
+        raise typer.Exit(terminal.give_script(*run, trees, as_format, output, reports or (), quiet=quiet))
 
     every = every or not tasks
     chosen = tasks_asked(tasks, every=every)
@@ -297,6 +291,26 @@ def verify(
     raise typer.Exit(code)
 
 
+@app.command()
+@guarded
+def bench(
+    tasks: parameters.Tasks = None,
+    every: parameters.All = False,
+    tree: parameters.Tree = Path(),
+    seconds: parameters.Seconds = 140.0,
+    reports: parameters.Pictures = None,
+    as_format: parameters.AsFormat = parameters.Format.TEXT,
+    quiet: parameters.Quiet = False,
+) -> None:
+    """Measure what each task does to speed and memory, on this tree and this machine."""
+    from .patches.asked import tasks_asked
+    from .verify.rendering import effects
+
+    chosen, opened = tasks_asked(tasks, every=every or not tasks), locked_tree(tree, shared=True)
+    shown, as_json = screen.shown_progress(quiet), as_format == parameters.Format.JSON
+    raise typer.Exit(effects.bench(opened, chosen, seconds, reports or (), shown, as_json=as_json, quiet=quiet))
+
+
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog="Further flags go to the tree's own command line: bitpatch train task-a -- --help lists them. "
@@ -318,25 +332,16 @@ def train(
     from .patches.survey import survey
     from .verify.phase2 import phases, run_folder
 
-    if plan == (preset is not None) or (plan and context.args):
-        asked = "name a run, task-a, task-b or task-c, or give --plan alone"
-        screen.fail(asked, screen.EXIT_USAGE, "bitpatch train --plan")
+    phases.require_one(preset, context.args, plan=plan)
     where = tree_or_reference(tree, "planning with" if plan else "training with", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
         states = {one.task.id: str(one.in_code) for one in survey(source_tree, all_tasks())}
     if preset is None:
-        steps = phases.order(states, runs, tree)
-        if as_format == parameters.Format.JSON:
-            screen.show_json(phases.to_json(steps, where, runs))
-        elif not quiet:
-            screen.show_table(phases.COLUMNS, [step.cells() for step in steps], typed=("step", "command"))
-            screen.show_next(next((step.command for step in steps if step.command), "bitpatch list"))
+        as_json = as_format == parameters.Format.JSON
+        phases.show_order(phases.order(states, runs, tree), where, runs, as_json=as_json, quiet=quiet)
         return
-    if reason := phases.refusal(root, states, where):
-        screen.fail(reason, screen.EXIT_REFUSED, reason.rpartition(": ")[2].rpartition("; ")[2])
-    for doubt in () if quiet else phases.doubts(preset, states, runs):
-        screen.warn(f"note: {doubt}")
+    phases.require_ready(root, states, where, () if quiet else phases.doubts(preset, states, runs))
     command = phases.command(str(preset), context.args)
     if as_format == parameters.Format.JSON:
         screen.show_json({"tree": str(where), "preset": str(preset), "command": command})
@@ -357,27 +362,14 @@ def validate(
     from .patches.asked import tree_or_reference
     from .verify.phase2 import phases, run_folder, validation
 
-    run = run_folder.read_run(phases.RUNS / preset if folder is None else folder)
-    if (own := str(run.values["preset"])) != preset:
-        mistaken = f"{run.folder} holds a run of {own}, not of {preset}"
-        screen.fail(mistaken, screen.EXIT_USAGE, f"bitpatch validate {own}")
+    run = phases.run_of(preset, run_folder.read_run(phases.RUNS / preset if folder is None else folder))
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         root = where / Path(source_tree.model_path).parent.parent
-    if reason := phases.no_runs(root):
-        screen.fail(reason, screen.EXIT_REFUSED, "bitpatch new DIR")
-    if reason := phases.no_packages():
-        screen.fail(reason, screen.EXIT_UNPROVEN, "pip install 'bitpatch[train]'")
+    phases.require_runs(root)
     with screen.shown_progress(quiet) as show:
         found = validation.validate(root, run, on_event=show)
-    if as_format != parameters.Format.JSON and not quiet:
-        screen.show_table(validation.COLUMNS, [judged.cells() for judged in found.judged], typed=("threshold",))
-    kept = validation.write_validation(found)
-    if as_format == parameters.Format.JSON:
-        screen.show_json(found.to_json())
-    if not quiet:
-        screen.warn(f"{run.folder}: {found.verdict}; kept in {kept}")
-    raise typer.Exit(validation.EXIT_CODES[found.verdict])
+    raise typer.Exit(validation.give(found, as_json=as_format == parameters.Format.JSON, quiet=quiet))
 
 
 def locked_tree(tree: Path, *, shared: bool = False) -> AbstractContextManager[SourceTree]:

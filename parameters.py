@@ -89,7 +89,11 @@ Script = Annotated[
     typer.Option("--script", metavar="FILE.py", help="Judge a training script, any; its arguments follow after --."),
 ]
 Updates = Annotated[int, typer.Option("--updates", metavar="N", min=0, help="Of a script: so many; 0: all.")]
-Seconds = Annotated[float, typer.Option("--seconds", metavar="S", min=1, help="Of a script: CPU time, at most.")]
+ScriptSeconds = Annotated[float, typer.Option("--seconds", metavar="S", min=1, help="Of a script: CPU time, at most.")]
+Seconds = Annotated[float, typer.Option("--seconds", metavar="N", min=1, help="How long to measure, about.")]
+Pictures = Annotated[
+    list[Path] | None, typer.Option("--report", metavar="FILE.svg", help="Write it here too: bars, or .json.")
+]
 Write = Annotated[bool, typer.Option("--write", help="Begin bitpatch_seams.py with what was found.")]
 Prove = Annotated[bool, typer.Option("--prove", help="Write only what the judges verify, in a copy.")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Apply what can be, name the rest, exit 3.")]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from .patches.task import Plan, TaskStatus
+    from .patches.task import Plan, Task, TaskStatus
     from .verify.running.runner import Progress
 
 
@@ -325,6 +325,14 @@ def show_block(name: str, state: str, lines: Iterable[str], **style: Any) -> Non
         say(f"  {line}")
 
 
+def show_task(task: Task, found: TaskStatus | None) -> None:
+    """What a task changes and why, and, of a tree, which of its conditions hold."""
+    say(f"{task.id} {task.slug}: {task.title} ({task.contract})", bold=True)
+    say(f"\n{task.why.strip()}\n\nLooks for {task.sought}.")
+    if found is not None:
+        show_conditions(found)
+
+
 def show_conditions(found: TaskStatus) -> None:
     """What of a task a tree has, and where; what it has not."""
     say(f"\nOf this, the tree has ({found.state}):")
@@ -339,8 +347,11 @@ def warn_of_unused(statuses: Iterable[TaskStatus]) -> None:
         warn(f"note: {finding.site}; take {one.task.id} out of it")
 
 
-def show_diff(lines: Iterable[bytes]) -> None:
-    """A unified diff, coloured on a terminal."""
+def show_diff(lines: Sequence[bytes], *, as_it_is: bool) -> None:
+    """A unified diff, coloured on a terminal, or for a program to read as it is."""
+    if as_it_is:
+        printed(b"".join(lines))
+        return
     colours = {b"+": "green", b"-": "red", b"@": "cyan"}
     for line in lines:
         text = line.decode(errors="replace").rstrip("\r\n")

@@ -25,11 +25,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import torch
-from interleaved import Ratio, ratio_of
 from machine import ran_on
 from page import table, verdict, write_section
 from torch import Tensor, nn
 from trees import ROOT
+
+from bitpatch.verify.benching.interleaving import Ratio, ratio_of
 
 sys.path.insert(0, str(ROOT / "reference"))
 

@@ -1,15 +1,8 @@
-"""Processes that stay alive and take turns, so that what slows the machine slows all of them alike.
-
-What is compared does a turn each, in an order that changes from round to round. A ratio is taken in
-each round; their median stands with the interval that holds it in 95% of bootstrap samples. The same
-thing against itself (A/A) tells how much of such a ratio is noise.
-"""
+"""Processes that stay alive and take turns (bitpatch.verify.benching.interleaving says why, and what a ratio is)."""
 
 import math
 import multiprocessing
-import random
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,10 +12,10 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
+from bitpatch.verify.benching import interleaving
+
 CONTEXT = multiprocessing.get_context("spawn")  # nothing is inherited: neither memory nor threads
 HANGS = 1800.0  # seconds after which no answer is expected
-FEWEST = 3  # rounds, however long they take
-SAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +88,10 @@ def wait(pipe: Connection, measured: Any) -> None:
 
 
 def take_turns(players: Sequence[Player], rounds: int, most_seconds: float = math.inf) -> dict[str, list[Any]]:
-    """What the players measured in each round, by name; after most_seconds, no round begins but the first ones."""
-    draw, measured, began = random.Random(0), {player.name: [] for player in players}, time.monotonic()
-    for number in range(rounds):
-        if number >= FEWEST and time.monotonic() - began > most_seconds:
-            break
-        for player in draw.sample(players, len(players)):
+    """What the players measured in each round, by name; rounds beyond the first end within most_seconds."""
+    measured: dict[str, list[Any]] = {player.name: [] for player in players}
+    for order in interleaving.rounds(players, rounds, most_seconds):
+        for player in order:
             measured[player.name].append(player.play())
     return measured
 
@@ -110,25 +101,6 @@ def play_together(works: Mapping[str, tuple[Callable[..., None], Any]], rounds: 
     with ExitStack() as alive:
         players = [alive.enter_context(Player(name, work, order)) for name, (work, order) in works.items()]
         return take_turns(players, rounds)
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """A median of ratios, and the interval that holds it in 95% of bootstrap samples."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
-
-
-def ratio_of(before: Iterable[float], after: Iterable[float]) -> Ratio:
-    """How many times `after` goes into `before`, by the pairs of the rounds."""
-    ratios, draw = [a / b for a, b in zip(before, after, strict=True)], random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(SAMPLES))
-    return Ratio(statistics.median(ratios), medians[SAMPLES // 40], medians[-SAMPLES // 40])
 
 
 def percentile(values: Iterable[float], share: float) -> float:

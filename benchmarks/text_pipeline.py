@@ -22,10 +22,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from interleaved import Player, Stopwatch, Turn, play_together, ratio_of, take_turns
+from interleaved import Player, Stopwatch, Turn, play_together, take_turns
 from machine import ran_on
 from page import new_picture, save_picture, table, verdict, write_section
 from trees import ALL, grow, write_text
+
+from bitpatch.verify.benching.interleaving import ratio_of
 
 LEAST_RATIO = 30.0
 SECOND_START = 2.0  # seconds

@@ -30,10 +30,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interleaved import Player, Ratio, Stopwatch, Turn, percentile, play_together, ratio_of, take_turns
-from machine import bf16_instructions, multiply_matrices, ran_on
+from interleaved import Player, Stopwatch, Turn, percentile, play_together, take_turns
+from machine import multiply_matrices, ran_on
 from page import new_picture, row, save_picture, table, verdict, write_section
 from trees import ALL, grow, write_text
+
+from bitpatch.verify.benching.interleaving import Ratio, ratio_of
+from bitpatch.verify.benching.machine import bf16_instructions
 
 BITS_PER_BYTE = 9
 MICRO_BATCHES = 16  # an epoch; an epoch's end is part of what is measured

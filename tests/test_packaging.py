@@ -169,9 +169,10 @@ def test_the_sdist_holds_all_that_its_tests_need(sdist, tmp_path):
     assert "tests/laws/test_order.py" in result.stdout
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda page: page.name)
 def test_what_a_page_links_to_is_there(page):
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    text = re.sub(r"(?s)^```.*?^```$", "", page.read_text(), flags=re.MULTILINE)
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
     files = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:", link)]
     assert [file for file in files if file and not (page.parent / file).exists()] == []
 

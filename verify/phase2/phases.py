@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from ...screen import EXIT_REFUSED, EXIT_UNPROVEN, EXIT_USAGE, fail, show_json, show_next, show_table, warn
 from .run_folder import Run, Unmeasured, hashes_of, read_json, read_run
 from .validation import BITS_A_PARAMETER, missing_packages
 
@@ -168,6 +169,36 @@ def refusal(root: Path, states: Mapping[str, str], tree: Path) -> str | None:
     return no_runs(root) or no_packages()
 
 
+def require_runs(root: Path) -> None:
+    """End the command where a tree makes no runs that are kept, or nothing can be measured here."""
+    if reason := no_runs(root):
+        fail(reason, EXIT_REFUSED, "bitpatch new DIR")
+    if reason := no_packages():
+        fail(reason, EXIT_UNPROVEN, "pip install 'bitpatch[train]'")
+
+
+def require_one(preset: str | None, flags: Sequence[str], *, plan: bool) -> None:
+    """End the command where it is not asked for just one thing: a run, or the plan."""
+    if plan == (preset is not None) or (plan and flags):
+        asked = "name a run, task-a, task-b or task-c, or give --plan alone"
+        fail(asked, EXIT_USAGE, "bitpatch train --plan")
+
+
+def run_of(preset: str, run: Run) -> Run:
+    """The run, if it is one of a preset; ends the command where it is of another."""
+    if (own := str(run.values["preset"])) != preset:
+        fail(f"{run.folder} holds a run of {own}, not of {preset}", EXIT_USAGE, f"bitpatch validate {own}")
+    return run
+
+
+def require_ready(root: Path, states: Mapping[str, str], tree: Path, doubts: Sequence[str]) -> None:
+    """End the command where no run can be started with the tree whose package is in `root`, else say the doubts."""
+    if reason := refusal(root, states, tree):
+        fail(reason, EXIT_REFUSED, reason.rpartition(": ")[2].rpartition("; ")[2])
+    for doubt in doubts:
+        warn(f"note: {doubt}")
+
+
 def no_runs(root: Path) -> str | None:
     """Why a tree makes no runs that are kept; None where it does."""
     if (root / "bit_transformer" / "runs.py").is_file():
@@ -198,6 +229,15 @@ def doubts(preset: str, states: Mapping[str, str], runs: Path) -> list[str]:
 def command(preset: str, flags: Sequence[str]) -> list[str]:
     """The command of a run; it wants `run_folder.tree_environment`."""
     return [sys.executable, "-P", "-m", "bit_transformer.training", preset, *flags]
+
+
+def show_order(steps: Sequence[Step], tree: Path, runs: Path, *, as_json: bool, quiet: bool) -> None:
+    """Print the steps, and the command that comes next."""
+    if as_json:
+        show_json(to_json(steps, tree, runs))
+    elif not quiet:
+        show_table(COLUMNS, [step.cells() for step in steps], typed=("step", "command"))
+        show_next(next((step.command for step in steps if step.command), "bitpatch list"))
 
 
 def to_json(steps: Sequence[Step], tree: Path, runs: Path) -> dict[str, Any]:

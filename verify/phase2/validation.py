@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...screen import show_json, show_table, warn
 from ..rendering.report import detail_of, finite, mean
 from ..running.evidence import Evidence, Verdict, at_most, unproven
 from ..running.runner import Progress, ignore_progress
@@ -149,6 +150,18 @@ def judge(run: Run, measured: Measured) -> Iterator[Judged]:
         except (KeyError, TypeError) as error:
             evidence = unproven(f"metrics.jsonl or report.json is not shaped as expected: {error!r}")
         yield Judged(threshold, evidence)
+
+
+def give(validation: Validation, *, as_json: bool, quiet: bool) -> int:
+    """Print what was judged, and write it into the run's folder; gives the exit code."""
+    if not (as_json or quiet):
+        show_table(COLUMNS, [judged.cells() for judged in validation.judged], typed=("threshold",))
+    kept = write_validation(validation)
+    if as_json:
+        show_json(validation.to_json())
+    if not quiet:
+        warn(f"{validation.run.folder}: {validation.verdict}; kept in {kept}")
+    return EXIT_CODES[validation.verdict]
 
 
 def write_validation(validation: Validation) -> Path:

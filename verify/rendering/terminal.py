@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from ...patches.task import Task
 from ...patches.tree import SourceTree
 from ...screen import EXIT_USAGE, STYLES, OutputLost, fail, in_colour, is_terminal, printed, save, say, show_table
 from ..running.proof import fitted
+from ..scripts.judging import judge_script
 from ..since.history import repository_around
 from . import forms
 from .github import summary
@@ -26,15 +27,25 @@ def look(
 
     Ends the command, before the judges run, where the name of a file in `files` says no form, or a file takes none.
     """
+    require_forms(tree.root, output, files)
+    told = {form, *(forms.BY_SUFFIX[file.suffix] for file in files)}
+    return looked_round(tree, tasks, named) if told & forms.TELLING else Shown
+
+
+def require_forms(root: Path, output: Path | None, files: Sequence[Path]) -> None:
+    """End the command where the name of a file says no form, or a file cannot be written to."""
     for file in files:
         if file.suffix not in forms.BY_SUFFIX:
             known = ", ".join(forms.BY_SUFFIX)
             fail(f"--report {file}: its name is to end in one of {known}", EXIT_USAGE, "bitpatch verify -h")
-    for option, each in (("--output", output), *(("--report", file) for file in files)):
-        if each is not None and (why := _refusal(each, repository_around(tree.root))):
+    require_writable(root, [*([("--output", output)] if output else []), *(("--report", file) for file in files)])
+
+
+def require_writable(root: Path, files: Sequence[tuple[str, Path]]) -> None:
+    """End the command where one of the files, each beside the option that names it, cannot be written to."""
+    for option, each in files:
+        if why := _refusal(each, repository_around(root)):
             fail(f"{each}: {why}", EXIT_IO, f"name another file with {option}, then {AGAIN}")
-    told = {form, *(forms.BY_SUFFIX[file.suffix] for file in files)}
-    return looked_round(tree, tasks, named) if told & forms.TELLING else Shown
 
 
 def _refusal(file: Path, repository: Path) -> str:
@@ -46,6 +57,27 @@ def _refusal(file: Path, repository: Path) -> str:
     if Path(os.path.abspath(file)).is_relative_to(repository) and not file.resolve().is_relative_to(repository):
         return "a link of the tree leads out of it"
     return "" if os.access(file if file.exists() else file.parent, os.W_OK) else "cannot be written to"
+
+
+def give_script(
+    path: Path,
+    arguments: Sequence[str],
+    updates: int,
+    seconds: float,
+    of_trees: Mapping[str, object],
+    form: str,
+    output: Path | None,
+    files: Sequence[Path],
+    *,
+    quiet: bool,
+) -> int:
+    """Have a script judged, and give what was found; ends the command where options are given that are for trees."""
+    if given := [option for option, value in of_trees.items() if value not in (None, False, 0.0)]:
+        fail(
+            f"{', '.join(given)}: for trees, and no script", EXIT_USAGE, "bitpatch verify --script FILE.py -- ARGUMENTS"
+        )
+    require_forms(Path.cwd(), output, files)
+    return give(judge_script(path, arguments, updates, seconds), form, output, files, quiet=quiet)
 
 
 def give(shown: Shown, form: str, output: Path | None, files: Sequence[Path], *, quiet: bool) -> int:

@@ -95,7 +95,7 @@ def isolate(folder: Path, limits: Limits) -> None:
 
 
 def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Run a check, or the sanity fit, on the tree at a path."""
+    """Run a check, the sanity fit, what is timed, or a script, on the tree at a path."""
     if request["script"] is not None:
         from ..scripts.session import watched  # noqa: PLC0415
 
@@ -107,6 +107,10 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
         return error(f"no package bit_transformer in {path}")
     tree = Tree(path, request["seconds"], request["driving"])
     try:
+        if request["turn"] is not None:
+            from ..driving.timed_runs import play  # noqa: PLC0415
+
+            return play(tree, request["turn"], Path(request["sample"]).read_bytes())
         if request["task"] is None:
             from ..sanity_fit import fit  # noqa: PLC0415
 

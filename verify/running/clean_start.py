@@ -39,7 +39,7 @@ CHECKS_GET = {
     "TRANSFORMERS_OFFLINE": "1",
     "WANDB_MODE": "offline",
 }
-RUN_A_TREE = ("verify", "validate")  # `train` does so too, with the user's environment, as it is the user's own run
+RUN_A_TREE = ("verify", "bench", "validate")  # `train` too, with the user's environment, as it is the user's own run
 MARK = "BITPATCH_CLEAN_START"
 
 

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ...patches.task import BitpatchError
+from ..benching.turns import Turn, read_turn
 from ..rendering.report import CheckResult, Report, SanityFit, TaskReport
 from ..sanity_fit import read_fit
 from ..scripts.answered import Answered, read_script
@@ -39,7 +40,7 @@ GRACE = 300.0  # seconds for the zygote to report the end of a child it was told
 OUTPUT_LENGTH = 1500  # characters of a crashed child's output that its result quotes
 LIMITS = Limits()
 SAMPLE = Path(__file__).parents[2] / "reference" / "data" / "sample.txt"
-Result = CheckResult | SanityFit | Answered
+Result = CheckResult | SanityFit | Turn | Answered
 
 
 class VerifyUnavailable(BitpatchError):
@@ -53,7 +54,7 @@ class VerifyUnavailable(BitpatchError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A check to run on a tree, by its place in the zygote's list; without a task, the sanity fit."""
+    """A check to run on a tree, by its place in the zygote's list; without a task, the sanity fit, or what is timed."""
 
     tree: Path
     task: int | None
@@ -62,6 +63,7 @@ class Job:
     prop: str
     sample: Path = SAMPLE  # the sanity fit's text
     seconds: float = 0.0  # of processor time that it may fill with random points
+    turn: str = "null"  # JSON: options of a training run that is timed
     driving: str = "null"  # JSON: where the seams of the tree are, which else is laid out as ours
     script: str = "null"  # JSON: the script that is run in place of a check
 
@@ -296,7 +298,7 @@ def start(zygote: Zygote, number: int, job: Job, limits: Limits) -> Running:
     reading, writing = os.pipe()
     request = {"id": number, "nonce": nonce, "task": job.task, "index": job.index, "limits": asdict(limits)}
     request |= {"tree": str(job.tree), "folder": str(folder), "sample": str(job.sample), "seconds": job.seconds}
-    request |= {"driving": json.loads(job.driving), "script": json.loads(job.script)}
+    request |= {name: json.loads(getattr(job, name)) for name in ("driving", "turn", "script")}
     now = time.monotonic()
     child = Running(job, nonce, reading, folder, now, now + limits.wall)
     try:
@@ -361,15 +363,19 @@ def finish(child: Running, message: dict[str, Any], limits: Limits, *, overdue: 
     discard(child)
     if answer is None or trouble is not None:
         return error_result(child.job, f"{trouble}; its last output: {output}" if output else str(trouble), seconds)
-    if child.job.task is None:
-        return read_fit(answer, child.job.sample, seconds)
+    if child.job.turn != "null":
+        return read_turn(answer)
     if child.job.script != "null":
         return read_script(answer, seconds)
+    if child.job.task is None:
+        return read_fit(answer, child.job.sample, seconds)
     return CheckResult(child.job.task, child.job.name, child.job.prop, read_evidence(answer), seconds)
 
 
-def error_result(job: Job, detail: str, seconds: float) -> CheckResult | SanityFit:
+def error_result(job: Job, detail: str, seconds: float) -> Result:
     """The result of a job that gave no answer."""
+    if job.turn != "null":
+        return Turn.failed(detail)
     if job.task is None:
         return SanityFit(Verdict.ERROR, detail, (), (), seconds)
     return CheckResult(job.task, job.name, job.prop, Evidence(Verdict.ERROR, detail=detail), seconds)
