@@ -60,18 +60,19 @@ def _weights_said(seen: Seen, updates: list[Update], place: int, usual: float) -
     update = updates[place]
     total, size = _total(update), size_of(update)
     which = f"update {number_of(seen, update)} of {len(seen.updates)}"
-    scale_free = seen.optimizers.get(update.optimizer) in SCALE_FREE
+    weigh = f"its {size} micro-batch(es) weigh {total:.3g}, not 1"
     if _is_close(total, usual) and len(updates) > 1:
         clips = any(event.kind == "clip" for event in update.events)
         how = "each" if all(_is_close(_total(each), total) for each in updates) else "most"
         matters = f"the rate is in effect {total:.3g} times what it says"
-        if scale_free:
-            kind = seen.optimizers[update.optimizer]
+        if (kind := seen.optimizers.get(update.optimizer)) in SCALE_FREE:
             matters = f"{kind} forgives a constant factor" + (", the clip before it does not" if clips else "")
-        return f"{which}, as {how}: the weights of its {size} losses add up to {total:.3g}, not 1; {matters}"
-    first = "the first " if place == 0 else "the last " if place == len(updates) - 1 and not seen.stopped else ""
-    matters = f"as others of the run add up to {usual:.3g}, no optimizer forgives it"
-    return f"{first}{which}: the weights of its {size} losses add up to {total:.3g}, not 1; {matters}"
+        return f"{which}, as {how}: {weigh}; {matters}"
+    if place == 0:
+        which = f"the first of {len(seen.updates)} updates"
+    elif place == len(updates) - 1 and not seen.stopped:
+        which = f"the last of {len(seen.updates)} updates"
+    return f"{which}: {weigh}; as those of others weigh {usual:.3g}, no optimizer forgives it"
 
 
 def _uneven(update: Update) -> str:

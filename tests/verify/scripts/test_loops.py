@@ -118,7 +118,7 @@ def test_every_wrong_script_has_its_defect_named() -> None:
     [
         ("loss(0, 8).backward(); optimizer.step()\nfor n in range(3): update(0, 8)\nloss(0, 8).backward()", USED, "1 micro"),
         ("for n in range(3): update(0, 8)\nmodel(rows).log_softmax(-1).mean().mul(float('nan')).backward()\noptimizer.step()", FINITE, "update 4"),
-        ("import torch.nn.functional as F\ndef fit(k):\n    for n in range(4):\n        optimizer.zero_grad()\n        (F.cross_entropy(model(rows), targets) * k).backward()\n        optimizer.step()\nfit(2.0)", WEIGHTS, "add up to 2"),
+        ("import torch.nn.functional as F\ndef fit(k):\n    for n in range(4):\n        optimizer.zero_grad()\n        (F.cross_entropy(model(rows), targets) * k).backward()\n        optimizer.step()\nfit(2.0)", WEIGHTS, "weigh 2"),
         ("s = torch.optim.lr_scheduler.StepLR(optimizer, 1)\nfor n in range(9):\n    update(0, 8)\n    if n != 5: s.step()", BEATS, "after update 6"),
         ("for n in range(9):\n    update(0, 8)\n    torch.ones(64, 64).tril()", MASKS, "64 x 64"),
         ("q = nn.Parameter(torch.ones(1, 1, 64, 4))\n(q @ q.mT).softmax(-1).sum().backward()\nupdate(0, 8)", MAPS, "1 square maps"),
