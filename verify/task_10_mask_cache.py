@@ -139,7 +139,7 @@ def step(tree: Tree, visit: Visit) -> list[Tensor]:
     """Logits and maps of one forward, and the gradients of a weighted sum of the logits, where there is a graph."""
     kind, length, rows, mode = visit
     config, causal, precision = KINDS[kind]
-    trains, grad_mode = MODES[mode]
+    causal, (trains, grad_mode) = causal or not tree.looks_ahead["chunk_size" in config], MODES[mode]
     model = tree.model(dtype=precision[0], **{k: v for k, v in config.items() if tree.model_takes(k)}).train(trains)
     with under(precision), grad_mode():
         logits, telemetry = Tree.forward(model, tree.bits(rows, length), causal=causal)

@@ -113,8 +113,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         taken = {id_of(tensor) for tensor in inputs}
         from_triangle = bool(masks) or any(storage in self._storages for storage in taken)
         for tensor in tensors_in(out):
-            fresh = id_of(tensor) not in taken
-            if fresh:
+            if fresh := id_of(tensor) not in taken:
                 self.fresh.append(tensor.numel())
                 if masks and func._schema.name in COPIES and triangle_of(tensor) == triangle_of(masks[0]):
                     self._note_copy(tensor)
