@@ -82,8 +82,9 @@ def ledger_is_the_planned_list(tree: Tree, ledger: Ledger, points: Points) -> Ev
     multiprocessing.set_start_method("fork", force=True)
     seen, kind, hooked = 0, tree.kind, list[Tensor]()
 
-    def hook(model: nn.Module) -> None:  # as sharing does
-        [*model.parameters()][-1].register_post_accumulate_grad_hook(hooked.append)  # type: ignore[no-untyped-call]
+    def hook(model: nn.Module) -> None:
+        for weight in model.parameters():
+            weight.register_post_accumulate_grad_hook(hooked.append)  # type: ignore[no-untyped-call] # as sharing does
 
     for point in points:
         if not is_counted(tree, point):
@@ -91,7 +92,7 @@ def ledger_is_the_planned_list(tree: Tree, ledger: Ledger, points: Points) -> Ev
         hooked.clear()
         with spoilt_forward(kind, 1) if point["spoilt"] else nullcontext():
             run = train(tree, ledger, point["rows"], light=True, seed=point["seed"], prepare=hook, **point.options)
-        if len(hooked) != len(run.micro_batches):
+        if len(hooked) != len(run.micro_batches) * max(1, len(set(map(id, hooked)))):
             return failed(f"{len(run.micro_batches)} micro-batches, {len(hooked)} calls of a gradient's hook", run.call)
         sizes = planned_sizes(run)
         if not point["spoilt"] and (trouble := trouble_with_groups(tree, run, sizes)):

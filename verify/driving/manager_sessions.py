@@ -43,10 +43,7 @@ Send = Callable[..., None]
 
 
 class MissingPart(Exception):
-    """The tree has no such part that we know to drive, or a package that the part needs is not installed.
-
-    Where a function of bitpatch_seams.py may stand for the part, it is named by its seam.
-    """
+    """The tree has no such part that we know to drive, or a package that the part needs is not installed."""
 
     def __init__(self, lack: str, seam: str = "") -> None:
         super().__init__(f"{lack}; settle it: {function_of(seam)}" if seam else lack)
@@ -377,7 +374,5 @@ def worst_of(cases: Cases) -> Evidence:
         found.append(evidence)
     if not found:
         return unproven("nothing was exercised")
-    if len(found) == 1:
-        return found[0]
     worst = max(found, key=lambda evidence: -1.0 if evidence.measured is None else evidence.measured)
     return worst if worst.measured is not None else passed(f"{len(found)} cases; the last: {found[-1].detail}")

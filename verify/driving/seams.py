@@ -7,6 +7,7 @@ what is not known to be what, is a MissingSeam, which is no verdict on the tree.
 import importlib
 import importlib.util
 import inspect
+import re
 import runpy
 import sys
 from collections import deque
@@ -46,6 +47,7 @@ NEUTRAL: dict[str, Any] = {  # options that say nothing: a tree without them is 
 SIZES = ("dim_feedforward",)  # what a tree may work out by itself
 OWN = ("compress_prob", "direct_prob")  # of which a tree may have another default than what says nothing
 ALSO = {"layers": "num_layers", "checkpointing": "use_checkpoint", "act": "use_act"}  # as our command line spells them
+HELD_OUT = re.compile(r"(val|valid|validation|eval|evaluation|held_?out)(_(rows|data|dataset|set|bits))?")
 ON = {"amp": "bf16"}  # our value of an option that is on or off elsewhere
 
 
@@ -92,6 +94,11 @@ class Part:
     def records(self) -> dict[str, type]:
         """The records of options, by the parameter that takes each."""
         return {name: loaded(role) for name, role in self.roles.items() if ":" in role}
+
+    @property
+    def held_out(self) -> list[str]:
+        """The parameters for rows to validate on, which it may do without."""
+        return [name for name, each in self.parameters.items() if each.default is None and HELD_OUT.fullmatch(name)]
 
     def takes(self, option: str) -> bool:
         """Whether the part has one of our options."""
@@ -266,7 +273,8 @@ class Seams:
         part = self.part("update")
         if self.found is None:
             return part.load()(model, data, **options)
-        return part.call(options, model=model, data=data)
+        held_out = dict.fromkeys(part.held_out, data[:2]) if "amp" in options else {}  # of which autocast is, too
+        return part.call(options, model=model, data=data, **held_out)
 
     def command(self, words: Sequence[str]) -> None:
         """Run the tree's command line by our options, "--name value", as `python -m` would."""

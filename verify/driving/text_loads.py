@@ -53,11 +53,10 @@ EVENTS = 2000  # of a build that are looked at one by one
 def schedule(tree: Tree) -> ModuleType:
     """The tree's module wikitext_schedule, in data/ or at its root. Raises MissingSeam where it loads no rows."""
     in_folder = (tree.path / "data" / "wikitext_schedule.py").exists()
-    module = loaded(f"{'data.' * in_folder}wikitext_schedule:", function_of("rows"))
+    module: ModuleType = loaded(f"{'data.' * in_folder}wikitext_schedule:", function_of("rows"))
     if not hasattr(module, "load_rows"):
         raise MissingSeam("rows", f"{module.__name__} has no load_rows", function_of("rows"))
-    found: ModuleType = module
-    return found
+    return module
 
 
 @functools.cache

@@ -111,10 +111,7 @@ class Run:
         rows, known = [tuple(row) for row in micro_batch.tolist()], {tuple(row) for row in self.data.tolist()}
         widths = [len(row) for row in rows]
         if not known.issuperset(rows):
-            fitting = [
-                {len(stream) for stream in self.streams if row == stream + (0,) * (len(row) - len(stream))}
-                for row in rows
-            ]
+            fitting = [{len(own) for own in self.streams if row == own + (0,) * (len(row) - len(own))} for row in rows]
             if any(len(found) != 1 for found in fitting):
                 return None
             widths = [found.pop() for found in fitting]

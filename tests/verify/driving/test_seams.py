@@ -36,6 +36,9 @@ SOURCE = """
     def fit_by(net, rows, options: Options):
         return options
 
+    def fit_and_look(net, rows, amp="off", val_rows=None, value=None):
+        return val_rows, value
+
     def fit_with(net, rows, tracker):
         return tracker
 
@@ -146,6 +149,13 @@ def test_what_says_nothing_here_may_say_something_there(root: Path) -> None:
     assert seams(root).train(MODEL, DATA, shares) == (0.0, 1)
     with pytest.raises(TypeError, match="direct_prob"):
         seams(root).train(MODEL, DATA, shares | {"direct_prob": 1.0})
+
+
+def test_rows_to_validate_on_are_given_where_autocast_is_asked_about(root: Path) -> None:
+    tree = seams(root, update=("bitseams_tree:fit_and_look", {}, ROLES))
+    assert tree.train(MODEL, DATA, {}) == (None, None)
+    held_out, value = tree.train(MODEL, DATA, {"amp": "bf16"})
+    assert (len(held_out), value) == (2, None)
 
 
 def test_an_option_may_be_a_switch(root: Path) -> None:
