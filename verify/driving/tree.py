@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..running.evidence import Evidence, failed
 from .seams import MissingSeam, Seams, accepts, function_of, loaded
 
+BROUGHT_WITH = {"global_step": "warmup_steps", "compile_policy": "compile", "num_workers": "batch_size"}
 SEAMS = {"training": "update", "model": "model", "safety": "gate"}  # by our module, what it holds of a tree's seams
 
 
@@ -134,7 +135,7 @@ class Tree:
         if self.loop_takes(name):
             return None
         where = self.seams.part("update").where.partition(":")[2]
-        if self.states.get(name, "missing") in ("missing", "partial"):
+        if self.states.get(BROUGHT_WITH.get(name, name), "missing") in ("missing", "partial"):
             return failed(f"{where} takes no {name}")
         line = f'pyproject.toml: [tool.bitpatch.options.update] {name} = "..."'
         raise MissingSeam("update", f"{where} takes no {name}, though something like it is there", line)

@@ -14,6 +14,7 @@ from bitpatch.verify.driving.manager_sessions import seam_or
 from bitpatch.verify.driving.operations import fresh_modules
 from bitpatch.verify.driving.seams import DRIVER, MissingSeam, Part, Seams, spoken
 from bitpatch.verify.driving.tree import Tree
+from bitpatch.verify.running.evidence import failed
 
 SOURCE = """
     from dataclasses import dataclass
@@ -156,6 +157,17 @@ def test_rows_to_validate_on_are_given_where_autocast_is_asked_about(root: Path)
     assert tree.train(MODEL, DATA, {}) == (None, None)
     held_out, value = tree.train(MODEL, DATA, {"amp": "bf16"})
     assert (len(held_out), value) == (2, None)
+
+
+@pytest.mark.parametrize(("state", "is_violated"), [("missing", True), ("partial", True), ("applied", False)])
+def test_an_option_that_comes_with_another_is_wanted_where_that_is(root: Path, state: str, is_violated: bool) -> None:
+    found = {"update": {"where": "bitseams_tree:fit", "options": {}, "roles": ROLES}}
+    tree = Tree(root, driving={"roots": [""], "seams": found, "states": {"warmup_steps": state}})
+    if is_violated:
+        assert tree.require_option("global_step") == failed("fit takes no global_step")
+    else:
+        with pytest.raises(MissingSeam, match="global_step, though something like it is there"):
+            tree.require_option("global_step")
 
 
 def test_an_option_may_be_a_switch(root: Path) -> None:
