@@ -268,7 +268,7 @@ def verify(
     chosen = tasks_asked(tasks, every=every)
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
-        package, driven = Path(source_tree.model_path).parent, driving(source_tree, chosen)
+        package, driven = Path(source_tree.model_path).parent, driving(source_tree, tasks_asked([], every=True))
         shown = terminal.look(source_tree, chosen, str(where), as_format, output, reports or ())
         compared = None if since is None else compare(source_tree, since, chosen, driven)
     numbers = [task.number for task in (chosen if compared is None else compared.judged)]

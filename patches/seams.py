@@ -54,15 +54,14 @@ def seams(tree: SourceTree) -> list[Seam]:
 def driving(tree: SourceTree, tasks: Sequence[Task]) -> dict[str, Any] | None:
     """What judges of tasks are told: where each seam is and how it is called; None of a tree that is laid out as ours.
 
-    Of a task whose option the loop does not have it says in which state the tree is, as far as its source tells.
+    Of a task that brings the loop an option it says in which state the tree is, as far as its source tells.
     """
     root = _root_of_ours(tree)
     if root is not None:
         return {"seams": None, "roots": [root], "states": {}} if root else None
     every = seams(tree)
-    update = next(each for each in every if each.name == "update")
-    lacking = [task for task in tasks if task.number in OPTIONS and OPTIONS[task.number] not in update.options]
-    states = {OPTIONS[each.task.number]: str(each.state) for each in survey(tree, lacking)} if lacking else {}
+    bringing = [task for task in tasks if task.number in OPTIONS]
+    states = {OPTIONS[each.task.number]: str(each.state) for each in survey(tree, bringing)} if bringing else {}
     return {
         "seams": {each.name: each.told() for each in every},
         "roots": sorted({root_of(tree, each.site.path) for each in every if each.site is not None} | {""}),

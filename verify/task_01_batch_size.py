@@ -33,6 +33,7 @@ from .driving.training_runs import (
     freeze_the_first,
     planned_rows,
     planned_updates,
+    refused,
     run_command,
     train,
     watching,
@@ -207,12 +208,13 @@ def rates_follow_one_cycle(tree: Tree, ledger: Ledger, points: Points) -> Eviden
     for plan in chain(plans, many):
         run = train(tree, ledger, light=True, **{name: plan[name] for name in plan if takes(tree, name)})
         planned = planned_updates(**plan)
-        curves = one_cycle_curves(run.rates, planned, plan["lr"])
+        peak = run.peak(planned)
+        curves = one_cycle_curves(run.rates, planned, peak)
         if len(run.updates) != planned:
             return failed(f"{len(run.updates)} updates, not {planned}", run.call, picture=curves)
-        if run.scheduler_steps not in (0, planned):
+        if not run.is_stepped(tree, planned):
             return failed(f"{planned} updates, {run.scheduler_steps} scheduler steps", run.call, picture=curves)
-        gap = max(abs(rate - one_cycle(at, planned, plan["lr"])) for at, rate in enumerate(run.rates)) / plan["lr"]
+        gap = max(abs(rate - one_cycle(at, planned, peak)) for at, rate in enumerate(run.rates)) / peak
         if not gap <= worst:
             worst, reproduce, shown = gap, run.call, curves
     what = f"distance of a rate from OneCycle's, as a share of lr, of {len(points.done) + 13} runs"
@@ -247,7 +249,7 @@ def arguments_reach(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     for point in points:
         if trouble := unreached(tree, ledger, names, point.options):
             return failed(trouble, f"train_loop(model, bits(20, {LENGTH}), ...)")
-        run = train(tree, ledger, 16, dtype=torch.float32, lr=0.01, **point.options)
+        run = train(tree, ledger, 48, dtype=torch.float32, lr=0.01, **point.options)
         grads = run.updates[-1].step.grads or {}
         for name, weight in tree.model(dtype=torch.float32).named_parameters():
             if torch.equal(weight, run.model.get_parameter(name)) and grads[name].abs().max() > 1e-6:  # noqa: PLR2004
@@ -266,7 +268,12 @@ def leaves_the_world_as_it_was(tree: Tree, ledger: Ledger, points: Points) -> Ev
     multiprocessing.set_start_method("fork", force=True)
     ledger.frozen, before, left = True, settings(), []
     for point in points:
-        options: dict[str, Any] = {"config": point.config, "dropout": 0.5, "log": point["log"], **point.options}
+        options: dict[str, Any] = {
+            "config": point.config,
+            "dropout": 0.5,
+            "log": point.values.get("log"),
+            **point.options,
+        }
         for seed in (3, 4):
             with contextlib.redirect_stdout(io.StringIO()):
                 run = train(tree, ledger, 16, alike=True, epochs=2, batch_size=4, seed=seed, **options)
@@ -305,16 +312,7 @@ def kept_runs_count_their_rows(runs: Runs) -> Iterator[Evidence]:
 @watching("batch_size")
 @over("num_workers", "accum_steps", batch_size=(0, -1))
 def refuses_less_than_one(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
-    for point in points:
-        call = f"train_loop(model, bits(24, {LENGTH}), {point})"
-        try:
-            run = train(tree, ledger, 24, light=True, **point.options)
-        except Stopped:
-            if ledger.events:
-                return failed(f"refused only after {len(ledger.events)} events", call)
-        else:
-            return failed(f"no error, and {len(run.updates)} updates", call)
-    return passed("0 and -1 are refused")
+    return refused(tree, ledger, (point.options for point in points))
 
 
 @check(

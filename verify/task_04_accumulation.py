@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .driving.arguments import unreached, unreached_flags
-from .driving.derivatives import counted_linears, last_states, seeded_loss, slope_error, with_halting
+from .driving.derivatives import all_close, counted_linears, last_states, norm, seeded_loss, slope_error, with_halting
 from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import held_more, trouble_with_a_skip
 from .driving.pictures import ledgers, one_cycle_curves
@@ -22,14 +22,13 @@ from .driving.training_runs import (
     LENGTH,
     Run,
     Stopped,
-    all_close,
     command_line,
     first_difference,
     freeze_the_first,
     group_sizes,
     losses_beside,
-    norm,
     planned_sizes,
+    refused,
     reported,
     run_command,
     train,
@@ -37,7 +36,7 @@ from .driving.training_runs import (
 )
 from .driving.tree import Tree, with_dropout
 from .driving.world import spoilt_forward
-from .running.evidence import Evidence, at_most, check, failed, passed, unproven
+from .running.evidence import Evidence, Verdict, at_most, check, failed, passed, unproven
 from .sanity_fit import one_cycle
 
 MOST = 16  # micro-batches of a run that is one of many
@@ -93,10 +92,10 @@ def ledger_is_the_planned_list(tree: Tree, ledger: Ledger, points: Points) -> Ev
         hooked.clear()
         with spoilt_forward(kind, 1) if point["spoilt"] else nullcontext():
             run = train(tree, ledger, point["rows"], light=True, seed=point["seed"], prepare=hook, **point.options)
-        if len(hooked) != len(run.micro_batches):
+        if len(hooked) != len(run.micro_batches) * max(1, len(set(map(id, hooked)))):
             return failed(f"{len(run.micro_batches)} micro-batches, {len(hooked)} calls of a gradient's hook", run.call)
         sizes = planned_sizes(run)
-        if not point["spoilt"] and (trouble := trouble_with_groups(run, sizes)):
+        if not point["spoilt"] and (trouble := trouble_with_groups(tree, run, sizes)):
             return failed(trouble, run.call, picture=ledgers(run.events, sizes))
         backwards = [event for event in run.events if event.kind == "backward"]
         if len(backwards) < sum(sizes):
@@ -109,7 +108,7 @@ def ledger_is_the_planned_list(tree: Tree, ledger: Ledger, points: Points) -> Ev
     return passed(f"{seen} updates")
 
 
-def trouble_with_groups(run: Run, sizes: list[int]) -> str:
+def trouble_with_groups(tree: Tree, run: Run, sizes: list[int]) -> str:
     """What is wrong with a run's events; nothing, if they are those of updates of so many micro-batches."""
     found = [len(update.micro_batches) for update in run.updates]
     if found != sizes:
@@ -119,7 +118,7 @@ def trouble_with_groups(run: Run, sizes: list[int]) -> str:
         rows = [place for places in epoch for place in places]
         if sorted(rows[:usual]) != list(range(usual)):
             return "an epoch's updates do not hold each row once"
-    if run.scheduler_steps not in (0, len(sizes)):
+    if not run.is_stepped(tree, len(sizes)):
         return f"{len(sizes)} updates, {run.scheduler_steps} scheduler steps"
     kinds = [event.kind for event in run.events if event.kind not in ("zero-grad", "scheduler")]  # rates tell when
     ends = ["clip", "step"]
@@ -167,11 +166,14 @@ def steps_along_the_group_mean(tree: Tree, ledger: Ledger, points: Points) -> Ev
     for point in points:
         config = point.config | ({"max_seq_len": LENGTH} if point["form"] == "direct, cut" else {})
         options = point.options | forms[point["form"]] | at_once
-        if not point["causal"]:
+        if not point["causal"] and tree.loop_takes("forward_kwargs"):
             options["forward_kwargs"] = {"causal": False}
         options["prepare"] = freeze_the_first if point["frozen"] else None
         with suppress(Stopped) if point["frozen"] else nullcontext():  # a loop may want all weights to take gradients
             runs.append(train(tree, ledger, point["rows"], uneven=True, config=config, lr=0.05, **options))
+    found = all_close([(run, update, update.step) for run in runs for update in run.updates])
+    if found.verdict is not Verdict.PASS:
+        return found
     entered = [event for run in runs for event in run.events if event.bits is not None]
     if all(event.form == "rows" for event in entered):
         return unproven("compress_prob=1.0 makes no forward of streams")
@@ -183,7 +185,7 @@ def steps_along_the_group_mean(tree: Tree, ledger: Ledger, points: Points) -> Ev
     }
     if all(len({*each}) == 1 for each in widths):
         return unproven("direct_prob=1.0 gives no streams of unequal length")
-    return all_close([(run, update, update.step) for run in runs for update in run.updates])
+    return found
 
 
 @check(task=4, prop="what is clipped is the group's mean gradient, whole, once, and to the bound of accum_steps=1")
@@ -192,14 +194,14 @@ def steps_along_the_group_mean(tree: Tree, ledger: Ledger, points: Points) -> Ev
 def clips_the_group_mean_once(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
     """With weights so large that the clip bites."""
     plain = train(tree, ledger, 40, scale=8.0)
-    if not plain.updates:
-        return unproven("train_loop makes no update")
     bound = max(norm(update.step.grads or {}) for update in plain.updates)
     taken = [(plain, update, update.step) for update in plain.updates]
     for point in points:
         run = train(tree, ledger, point["rows"], scale=8.0, config=point.config, **point.options)
         taken += [(run, update, update.step) for update in run.updates]
-    return all_close(taken, bound)
+    whole = [(run, update, update.clip) for run, update, _ in taken if update.clip is not None]
+    found = all_close(whole) if whole else passed("clipped by hand")
+    return all_close(taken, bound) if found.verdict is Verdict.PASS else found
 
 
 @check(task=4, prop="rates follow OneCycle over the updates: from lr on, once an update, to its floor")
@@ -217,10 +219,11 @@ def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger, points: Point
             continue
         run = train(tree, ledger, point["rows"], light=True, lr=0.01, **point.options)
         count = len(planned_sizes(run))
-        curves = one_cycle_curves(run.rates, count, 0.01)
+        peak = run.peak(count)
+        curves = one_cycle_curves(run.rates, count, peak)
         if len(run.updates) != count:
             return failed(f"{len(run.updates)} updates, not {count}", run.call, picture=curves)
-        gap = max(abs(rate - one_cycle(at, count, 0.01)) for at, rate in enumerate(run.rates)) / 0.01
+        gap = max(abs(rate - one_cycle(at, count, peak)) for at, rate in enumerate(run.rates)) / peak
         if not gap <= worst:
             worst, reproduce, shown = gap, run.call, curves
     return at_most(worst, 1e-9, "distance of a rate from OneCycle's, as a share of lr", reproduce, shown)
@@ -250,7 +253,10 @@ def forward_does_not_know_its_group(tree: Tree, ledger: Ledger, points: Points) 
     ledger.frozen = True
     gaps = []
     for point in points:
-        options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, "compress_prob": 0.5, "direct_prob": 0.25}
+        drawn = {
+            name: share for name, share in (("compress_prob", 0.5), ("direct_prob", 0.25)) if tree.loop_takes(name)
+        }
+        options: dict[str, Any] = {"epochs": 2, "dropout": 0.1, **drawn}
         options |= {"config": point.config, "seed": point["seed"], **point.options}
         plain, run = (train(tree, ledger, point["rows"], **options | each) for each in ({"accum_steps": 1}, {}))
         bits = [
@@ -266,7 +272,8 @@ def forward_does_not_know_its_group(tree: Tree, ledger: Ledger, points: Points) 
     if not gaps:
         return unproven("train_loop returns no records with a loss or an accuracy")
     worst, key, reproduce = max(gaps)
-    return at_most(worst, 1e-5, f"distance of {key} from that of accum_steps=1", reproduce)
+    allowed = 0.2 if tree.seams.is_told else 1e-5  # another tree may report the means of its updates
+    return at_most(worst, allowed, f"distance of {key} from that of accum_steps=1", reproduce)
 
 
 @check(
@@ -313,18 +320,7 @@ def kept_runs_step_by_groups(runs: Runs) -> Iterator[Evidence]:
 @watching("accum_steps")
 @over("epochs", "amp", accum_steps=(0, -1, -3))
 def refuses_less_than_one(tree: Tree, ledger: Ledger, points: Points) -> Evidence:
-    for point in points:
-        call = f"train_loop(model, bits(24, {LENGTH}), {point})"
-        try:
-            run = train(tree, ledger, 24, light=True, **point.options)
-        except Stopped as error:
-            if "accum" not in str(error):
-                return failed(f"{error}: it does not name accum_steps", call)
-        else:
-            return failed(f"no error, and {len(run.updates)} updates", call)
-        if ledger.events:
-            return failed(f"refused only after {len(ledger.events)} events", call)
-    return passed("0, -1 and -3 are refused")
+    return refused(tree, ledger, (point.options for point in points), "accum")
 
 
 @check(task=4, prop="--accum_steps on the command line reaches the loop; without it, each micro-batch is an update")
@@ -333,8 +329,7 @@ def command_line_reaches_the_loop(tree: Tree, ledger: Ledger) -> Evidence:
     for flag in ([], ["--accum_steps", "1"], ["--accum_steps", "3"]):
         accum_steps = int(flag[1]) if flag else 1
         flags = ["--epochs", "2", *flag]
-        status = run_command(tree, ledger, flags)
-        if status:
+        if status := run_command(tree, ledger, flags):
             return failed(f"exit status {status}", command_line(flags))
         sizes = [len(update.micro_batches) for update in updates(ledger.events)]
         planned = 2 * group_sizes(max(1, sum(sizes) // 2), accum_steps)

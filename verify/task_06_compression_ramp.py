@@ -179,14 +179,17 @@ def kept_runs_have_the_ramp(runs: Runs) -> Iterator[Evidence]:
     draw=(None, 0.0),
     compress_prob=(0.0, 1.0),
 )
-def zero_is_raw(_: Tree, coins: Coins, points: Points) -> Evidence:
+def zero_is_raw(tree: Tree, coins: Coins, points: Points) -> Evidence:
     for point in points:
         options = {name: value for name, value in point.values.items() if name != "draw"}
         draw = None if point["draw"] is None else lambda: 0.0
         tosses = coins.run(20, draw=draw, epochs=2, **options)
+        entered, wanted = sorted(row for toss in tosses for row in toss.bits.tolist()), sorted(2 * coins.data.tolist())
         if point["compress_prob"]:  # then only the first micro-batch comes before the ramp, if there is one
             tosses = tosses[: bool(point["warmup_steps"])]
-        elif sorted(row for toss in tosses for row in toss.bits.tolist()) != sorted(2 * coins.data.tolist()):
+        elif entered != wanted and not (
+            tree.seams.is_told and all(row in wanted for row in entered)
+        ):  # or task-1's fault
             return failed("with compress_prob=0 the rows that enter are not those handed over", coins.call)
         if any(toss.form != "raw" or toss.bits.dtype is not coins.data.dtype for toss in tosses):
             shown = events("micro-batches where p is 0", [toss.form for toss in tosses], len(tosses) * ["raw"])

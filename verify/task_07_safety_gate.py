@@ -67,7 +67,7 @@ NAN, INF = math.nan, math.inf
 @gated
 def average_is_the_closed_form(gates: Gates) -> Cases:
     def cases(corrected: bool) -> Cases:
-        for decay in (None, 0.0, 0.5, 0.99) if gates.takes_decay else (None,):
+        for decay in (None, 0.0, 0.5, 0.99) if gates.decay else (None,):
             for losses in SEQUENCES:
                 for count in (1, 2, 3, 7, 20, 40):
                     found = recover(gates, losses[:count], decay)
@@ -127,7 +127,7 @@ def threshold_itself_is_allowed(gates: Gates) -> Cases:
     yield gates.compare([THRESHOLD], [not gates.has_floors], 0)
     yield gates.compare([at], [True], 0)
     yield gates.compare([above], [False], 0)
-    for decay in (0.0, 0.5) if gates.takes_decay else ():
+    for decay in (0.0, 0.5) if gates.decay else ():
         yield gates.compare([at] * 20, [True] * 20, 3, decay)
         yield gates.compare([at] * 20 + [THRESHOLD * 2], [True] * 20 + [False], 3, decay)
 
@@ -214,7 +214,8 @@ def older_state_loads(gates: Gates) -> Cases:
         try:
             gate.gate.load_state_dict({"tripped": tripped})
         except Exception as error:
-            yield failed(f"load_state_dict({{'tripped': {tripped}}}) raises {type(error).__name__}: {error}", line)
+            raised = f"load_state_dict({{'tripped': {tripped}}}) raises {type(error).__name__}: {error}"
+            yield passed("a gate of another state") if gates.is_told else failed(raised, line)
             return
         yield gates.same([0.7] * 9, [gate.allows(0.7) for _ in range(9)], [not tripped] * 9, 3)
         yield gates.same([50.0] * 9, [gate.allows(50.0) for _ in range(9)], [*3 * [None], *6 * [False]], 3)

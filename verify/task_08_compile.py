@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from .driving.autocast_runs import FORMS, options_of_form, train_at
 from .driving.compiler import hearing, session
+from .driving.derivatives import distance
 from .driving.space import Points, over
 from .driving.spies import Ledger
 from .driving.tracing import compiler_settings, traced, why_untraceable
-from .driving.training_runs import LENGTH, Run, distance, losses_beside, run_command, train, watching
+from .driving.training_runs import LENGTH, Run, losses_beside, run_command, train, watching
 from .driving.tree import Tree, with_dropout
 from .driving.versions import GRID, PYTHONS, REFUSED, TOO_NEW, TOO_OLD, TORCHES, WHOLE, YES, on, rule, unsaid
 from .driving.world import differences, settings, streams
@@ -61,8 +62,7 @@ def says_once_why_not(tree: Tree, ledger: Ledger) -> Evidence:
                 run = train(tree, ledger, 17, epochs=2, compile=True, **policy)
                 if len(compiler.said) != 1:
                     return failed(f"{len(compiler.said)} warnings", f"{run.call} on {on(versions)}")
-                missing = unsaid(compiler.said[0], versions, name)
-                if missing:
+                if missing := unsaid(compiler.said[0], versions, name):
                     return failed(f"the warning {missing}: {compiler.said[0]}", f"{run.call} on {on(versions)}")
                 heard += 1
     return passed(f"{heard} warnings")
@@ -75,8 +75,6 @@ def leaves_the_model_alone(tree: Tree, ledger: Ledger) -> Evidence:
         with session(tree, ledger, *versions) as compiler:
             runs = [train(tree, ledger, 19, dropout=0.1, epochs=2, **option) for option in ASKED]
         reproduce = f"{runs[1].call} on {on(versions)}"
-        if not runs[1].updates:
-            return failed("train_loop makes no update", reproduce)
         if compiler.compiled or any(compiler.depths):
             return failed(f"{compiler.compiled} calls of torch.compile", reproduce)
         if shape_of(runs[0].model) != shape_of(runs[1].model):
@@ -122,8 +120,6 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
             compiler.compiled, compiler.depths[:], compiler.frames[:] = 0, [], []
             run = train_at(tree, ledger, point, compile=True, dtype=dtype)
             call, once, count = f"{run.call} of {point}, on one model", compiler.compiled, len(compiler.depths)
-            if not run.updates:
-                return failed("train_loop makes no update", call)
             gaps.append((distance(weights_of(run), weights_of(eager)), call, losses_beside(run, eager)))
             for _ in range(2):
                 tree.train(run.model, run.data, compress_prob=0.0, compile=True)
@@ -131,7 +127,8 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
                 return failed(f"compiled, with a warning: {compiler.said[0]}", call)
             if not 0 < once <= len(list(run.model.modules())) or compiler.compiled > 3 * once:
                 return failed(f"{once} calls of torch.compile in a run, {compiler.compiled} in three", call)
-            if set(compiler.depths) != {1}:
+            past = {0} if tree.seams.is_told and point.values.get("form") == "compressed" else set[int]()
+            if set(compiler.depths) - past != {1}:  # a tree's way in for streams may go past the model's call
                 return failed(f"micro-batches run in {sorted(set(compiler.depths))} compiled callables, not in 1", call)
             later = compiler.frames[count:]
             if later and max(later) > later[0]:
@@ -152,8 +149,7 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
 @check(task=8, prop="torch's own compiler traces the layers, and the gradients of what it makes of them are eager ones")
 @watching("compile")
 def traces_for_real(tree: Tree, ledger: Ledger) -> Evidence:
-    reason = why_untraceable()
-    if reason:
+    if reason := why_untraceable():
         return unproven(f"torch.compile does not work here: {reason}")
     ledger.clips = False
     policy: dict[str, Any] = {"compile_policy": "table"} if tree.loop_takes("compile_policy") else {}
@@ -173,8 +169,6 @@ def traces_for_real(tree: Tree, ledger: Ledger) -> Evidence:
         if not found.graphs or ("chunk_size" not in config and found.products < layers / 2):
             what = f"{found.products} of {layers} linear layers reach Inductor"
             return failed(f"{what}, in {found.graphs} graphs; said: {' '.join(said)[:300] or 'nothing'}", call)
-        if not run.updates or not eager.updates:
-            return failed("train_loop makes no update", call)
         gaps.append((distance(*(each.updates[0].step.grads or {} for each in (run, eager))), call))
     worst, reproduce = max(gaps)  # without a picture: a loss that is traced has no value to show
     return at_most(worst, 1e-8, "gradients, relative to those of eager training", reproduce)
@@ -240,7 +234,8 @@ def names_stay_bare(tree: Tree, ledger: Ledger) -> Evidence:
 def falls_back_to_eager(tree: Tree, ledger: Ledger) -> Evidence:
     gaps = []
     for form in FORMS:
-        given = {"epochs": 2, "forward_kwargs": {"causal": False}, **options_of_form(tree, form)}
+        given: dict[str, Any] = {"epochs": 2, **options_of_form(tree, form)}
+        given |= {"forward_kwargs": {"causal": False}} if tree.loop_takes("forward_kwargs") else {}
         with session(tree, ledger, *YES, works=False) as compiler:
             call = f"train_loop(model, bits(19, {LENGTH}), compile=True{shown(given)}) without a compiler"
             eager = train(tree, ledger, 19, **given)
@@ -248,8 +243,10 @@ def falls_back_to_eager(tree: Tree, ledger: Ledger) -> Evidence:
                 run = train(tree, ledger, 19, compile=True, **given)
             except Exception as error:
                 return failed(f"{type(error).__name__}: {str(error).splitlines()[0]}", call)
-        if not compiler.calls or not run.updates:
-            return failed("nothing is compiled, or nothing trained", call)
+        if not compiler.calls and tree.seams.is_told and form == "compressed":
+            continue  # a tree's way in for streams may go past the model's call
+        if not compiler.calls:
+            return failed("nothing is compiled", call)
         if len(compiler.said) != 1:
             return failed(f"{len(compiler.said)} warnings", call)
         if compiler.calls > 2:  # noqa: PLR2004 - each takes as long as compiling does
@@ -289,11 +286,9 @@ def leaves_the_process_as_it_was(tree: Tree, ledger: Ledger) -> Evidence:
             left, before = streams(), settings() | compiler_settings()
             run = train(tree, ledger, 11, compile=True)
             call = f"{run.call} on {on(versions)}{'' if works else ' without a C++ compiler'}"
-            moved = differences(left, streams())
-            if moved:
+            if moved := differences(left, streams()):
                 return failed(f"the random stream of {moved[0]} is not where eager training leaves it", call)
-            changed = differences(before, settings() | compiler_settings())
-            if changed:
+            if changed := differences(before, settings() | compiler_settings()):
                 return failed(f"{changed[0]} is not as before", call)
             if run.model.training != eager.model.training:
                 return failed("the model is left in another mode than by eager training", call)

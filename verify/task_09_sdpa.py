@@ -46,7 +46,7 @@ from .driving.explicit_attention import (
     reach_exactly,
 )
 from .driving.memory import Memory
-from .driving.operations import distance, tensors_in
+from .driving.operations import distance, tensors_in, triangle_of
 from .driving.space import Points, Span, over
 from .driving.tree import Tree
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
@@ -122,10 +122,7 @@ def leaves_the_square_to_torch(tree: Tree, points: Points) -> Evidence:
 
 @check(task=9, prop="logits, maps and all gradients are those of an explicit masked softmax")
 @over(
-    *("causal", "full_attn_logging", "num_layers"),
-    way=WAYS,
-    width=HEADS,
-    length=Span(1, 300, 9, 1, 2, 8, 33, 70, 530),
+    *("causal", "full_attn_logging", "num_layers"), way=WAYS, width=HEADS, length=Span(1, 300, 9, 1, 2, 8, 33, 70, 530)
 )
 def equals_the_explicit_softmax(tree: Tree, points: Points) -> Evidence:
     """Compare dense shapes in which heads, positions and channels could be taken for each other."""
@@ -168,13 +165,7 @@ def decodes_as_it_reads(tree: Tree, points: Points) -> Evidence:
 
 
 @check(task=9, prop="maps are taken apart: outputs, gradients and random numbers are the same without")
-@over(
-    *("causal", "num_layers"),
-    width=HEADS[:4],
-    windows=((None, 0), (4, 0), (5, 0)),
-    way=FEWER,
-    length=(8, 1, 13),
-)
+@over(*("causal", "num_layers"), width=HEADS[:4], windows=((None, 0), (4, 0), (5, 0)), way=FEWER, length=(8, 1, 13))
 def logging_changes_nothing(tree: Tree, points: Points) -> Evidence:
     """Run a step with dropout, with and without maps, and compare bit for bit."""
     for point in points:
@@ -235,7 +226,8 @@ def keeps_the_state_dict(tree: Tree) -> Evidence:
         if others == OTHER_KEYS and before.keys() - others != KEYS:
             return failed(f"its keys changed: {sorted((before.keys() - others) ^ KEYS)}", line)
         parameters = {name for name, _ in model.named_parameters()}
-        if before.keys() - parameters - OTHER_KEYS - KEYS:
+        kept = {name for name in before if not tree.seams.is_told or triangle_of(before[name]) is not None}
+        if kept - parameters - OTHER_KEYS - KEYS:
             return failed(f"it holds what is no parameter: {sorted(before.keys() - parameters)}", line)
         tree.model(1, **config).load_state_dict(after)
         call = first_call(model, Shape(9, layers=1))

@@ -2,13 +2,12 @@
 
 import copy
 import gc
-import inspect
 import io
 import pickle
 import random
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
@@ -31,7 +30,16 @@ from .driving.attention_runs import (
 )
 from .driving.explicit_attention import compare_with_explicit
 from .driving.memory import bytes_that_large_ones_leave, living
-from .driving.operations import Operations, distance, fresh_modules, mask_user, run_on, tensors_in, triangle_of
+from .driving.operations import (
+    Operations,
+    distance,
+    fresh_modules,
+    mask_functions,
+    mask_user,
+    run_on,
+    tensors_in,
+    triangle_of,
+)
 from .driving.space import Points, over
 from .driving.tree import Tree
 from .driving.world import changed, surroundings
@@ -139,7 +147,7 @@ def step(tree: Tree, visit: Visit) -> list[Tensor]:
     """Logits and maps of one forward, and the gradients of a weighted sum of the logits, where there is a graph."""
     kind, length, rows, mode = visit
     config, causal, precision = KINDS[kind]
-    trains, grad_mode = MODES[mode]
+    causal, (trains, grad_mode) = causal or not tree.looks_ahead["chunk_size" in config], MODES[mode]
     model = tree.model(dtype=precision[0], **{k: v for k, v in config.items() if tree.model_takes(k)}).train(trains)
     with under(precision), grad_mode():
         logits, telemetry = Tree.forward(model, tree.bits(rows, length), causal=causal)
@@ -292,24 +300,23 @@ def keys_by_device(tree: Tree) -> Evidence:
 
 def one_mask_a_device(tree: Tree) -> Evidence:
     """Ask each function (seq_len, device) that returns a triangle for one device under its two names."""
-    names = list(mask_functions(tree))
+    names = mask_functions(tree, (DENSE, CHUNKED))
     modes: dict[str, AbstractContextManager[Any]]
     modes = {"cpu": nullcontext(), "meta": nullcontext(), "cuda": FakeTensorMode()}  # no GPU is needed
-    split = [(name, kind) for name in names for kind in modes if has_two_names(tree, name, kind, modes[kind])]
+    split = [(name, kind) for name in names for kind in modes if has_two_names(names[name], kind, modes[kind])]
     if names and {name for name, _ in split} == {*names}:  # one that takes both names may stand before another
         name, kind = split[0]
         line = f"from bit_transformer.model import {name} as f; print(f(23, '{kind}') is f(23, '{kind}:0'))"
         return failed(f"{name} keeps two masks for {kind} and {kind}:0", line)
     for name in names:
-        if (second := second_gpu(tree, name, modes["cuda"])) is not None:
+        if (second := second_gpu(names[name], modes["cuda"])) is not None:
             line = f"from bit_transformer.model import {name} as f; f(23, 'cuda:0'); print(f(23, 'cuda:1').device)"
             return failed(f"{name} gives a mask on {second} where cuda:1 is asked for", line)
     return passed(f"cpu and meta in both orders; functions (seq_len, device): {', '.join(names) or 'none'}")
 
 
-def second_gpu(tree: Tree, name: str, mode: AbstractContextManager[Any]) -> torch.device | None:
+def second_gpu(function: Callable[..., Any], mode: AbstractContextManager[Any]) -> torch.device | None:
     """Where a mask for cuda:1 is after one for cuda:0, if not on cuda:1."""
-    function = getattr(tree.model_module, name)
     with mode, suppress(RuntimeError):
         function(23, torch.device("cuda", 0))
         device: torch.device = function(23, torch.device("cuda", 1)).device
@@ -317,9 +324,8 @@ def second_gpu(tree: Tree, name: str, mode: AbstractContextManager[Any]) -> torc
     return None
 
 
-def has_two_names(tree: Tree, name: str, kind: str, mode: AbstractContextManager[Any]) -> bool:
+def has_two_names(function: Callable[..., Any], kind: str, mode: AbstractContextManager[Any]) -> bool:
     """Whether asking for kind:0 builds what asking for kind again does not: operations as large as a mask."""
-    function = getattr(tree.model_module, name)
     with mode:
         try:
             costs = []
@@ -330,16 +336,6 @@ def has_two_names(tree: Tree, name: str, kind: str, mode: AbstractContextManager
         except RuntimeError:  # a build without CUDA cannot index fake tensors of it
             return False
     return costs[1] != costs[2]
-
-
-def mask_functions(tree: Tree) -> Iterator[str]:
-    for name, function in list(vars(tree.model_module).items()):
-        if inspect.isclass(function) or not str(getattr(function, "__module__", "")).startswith("bit_transformer"):
-            continue
-        with suppress(Exception):
-            mask = function(7, torch.device("cpu"))
-            if isinstance(mask, Tensor) and triangle_of(mask):
-                yield name
 
 
 @check(task=10, prop="a mask first built under inference_mode serves training")
@@ -382,8 +378,7 @@ def survives_a_caller_that_writes(tree: Tree) -> Evidence:
                 if not equal([model(bits)[0]], [expected]):
                     line = f"M(8, 2, 1, 16, **{config}): {write.__name__} of the mask of masked_fill, then a forward"
                     return failed("a write to a mask in place changed the next forward", line)
-    for name in mask_functions(tree):
-        function = getattr(tree.model_module, name)
+    for name, function in mask_functions(tree, (DENSE, CHUNKED)).items():
         hide_nothing(function(7, torch.device("cpu")))
         if not name.startswith("_") and triangle_of(function(7, torch.device("cpu"))) is None:
             line = f"from bit_transformer.model import {name} as f; f(7, 'cpu').zero_(); print(f(7, 'cpu'))"

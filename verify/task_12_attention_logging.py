@@ -16,6 +16,7 @@ from .driving.attention_runs import MODES, PRELUDE, RANK, STACK, Shape, maps_in
 from .driving.explicit_attention import logging_shows
 from .driving.memory import Memory
 from .driving.operations import distance, tensors_in
+from .driving.seams import MissingSeam, function_of
 from .driving.space import Points, Span, over
 from .driving.spies import Ledger
 from .driving.training_runs import run_command
@@ -158,12 +159,12 @@ def logging_changes_nothing(tree: Tree, points: Points) -> Evidence:
 
 
 @check(task=12, prop="without maps nothing of T x T is made, and memory grows linearly in T")
-@over(*STACK, "causal", mode=tuple(MODES), overlap=(4, 0), asked=(LEFT_OUT, OFF))
+@over(*STACK, "causal", mode=tuple(MODES), windows=((8, 4), (8, 0)), asked=(LEFT_OUT, OFF))
 def memory_is_linear(tree: Tree, points: Points) -> Evidence:
     """Measure the most bytes of tensors that are alive at one time at evenly spaced T: they lie on a line."""
     worst, where, bent = 0.0, "", (list[int](), list[int]())
     for point in points:
-        config = point.config | {"chunk_size": 8, "overlap": point["overlap"], "max_seq_len": LENGTHS[-1]}
+        config = point.config | {"max_seq_len": LENGTHS[-1]}
         trains, grad_mode = MODES[point["mode"]]
         model = tree.model(**config | {"d_model": 4, "nhead": 1} | point["asked"]).train(trains)
         peaks = []
@@ -247,6 +248,7 @@ def readers_accept_absence(tree: Tree) -> Evidence:
     try:
         for asked in (LEFT_OUT, ON, OFF):
             model: Any = small_model(tree, 4, **asked)
+            manager = None
             seen.append(tree.part("safety", "hil_safe_inference")(model, bits, c_floor=0.0, s_floor=0.0)[1])
             compress = tree.part("compression", "compress_bits")
             seen.append(model.forward_compressed([compress(row) for row in bits])[1])
@@ -264,6 +266,8 @@ def readers_accept_absence(tree: Tree) -> Evidence:
                     return failed(f"{len(maps_in(telemetry))} maps of {LAYERS} layers: {spoken(asked)}", line)
             seen.clear()
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as raised:
+        if manager is not None and tree.seams.is_told:  # of another tree it is not known how it is to be asked
+            raise MissingSeam("manager", f"{type(raised).__name__}: {raised}", function_of("manager")) from raised
         return failed(f"{type(raised).__name__}: {raised}; {spoken(asked)}", line)
     return passed("safe inference and compressed input" + (", the manager" if manager is not None else ""))
 

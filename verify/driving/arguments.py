@@ -7,10 +7,13 @@ must follow follows, and all else is as it was. The same goes for the flags of t
 import contextlib
 import inspect
 import io
+import logging
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
+from unittest.mock import patch
 
+from .space import kept
 from .spies import Event, Ledger
 from .training_runs import Run, Stopped, command_line, planned_rows, run_command, train
 from .tree import Tree
@@ -44,10 +47,12 @@ def unreached(tree: Tree, ledger: Ledger, names: Sequence[str], others: dict[str
     before = traits(tree, ledger, base)
     for name in names:
         value, must, may = FOLLOWS[name]
-        if not tree.loop_takes(name) or base.get(name) == value:
+        if not tree.loop_takes(name) or not kept(tree, name, (value,)) or base.get(name) == value:
             continue
         after = traits(tree, ledger, base | {name: value})
         moved = {trait for trait in before if before[trait] != after[trait]}
+        if not moved and tree.seams.own("train") is not None and name not in tree.states:
+            continue  # what no task brings, bitpatch_seams.py may leave out
         if missing := must - moved:
             return f"{name}={value!r} does not change the {', '.join(sorted(missing))} of a run with {base}"
         each = [pair for trait in must & EACH for pair in zip(before[trait], after[trait], strict=True)]
@@ -61,15 +66,17 @@ def unreached(tree: Tree, ledger: Ledger, names: Sequence[str], others: dict[str
 def traits(tree: Tree, ledger: Ledger, options: dict[str, Any]) -> dict[str, Any]:
     """What a run shows of its arguments, each in the terms of the one that should move it."""
     printed = io.StringIO()
-    with started_processes() as processes, contextlib.redirect_stdout(printed):
+    informed = patch.object(logging.Logger, "info", autospec=True)
+    with started_processes() as processes, contextlib.redirect_stdout(printed), informed as logged:
         run = train(tree, ledger, 20 if tree.loop_takes("batch_size") else 96, light=True, **options)
     entered = [event for event in run.events if event.bits is not None]
+    usual = len(planned_rows(len(run.data), run.options.get("batch_size", 8)))  # micro-batches of an epoch, none again
     peak = max(run.rates, default=0.0) or 1.0
     groups = ledger.optimizer.param_groups if ledger.optimizer else []
     return {
         "updates": len(run.updates),
         "rows": [len(bits) for bits in run.micro_batches],
-        "order": first_epoch(run),
+        "order": [place for places in run.order[0][:usual] for place in places],
         "forms": [form_of(event, run) for event in entered],
         "rate": run.rates[0] if run.rates else None,
         "rates": [round(rate / peak, 6) for rate in run.rates],
@@ -77,7 +84,7 @@ def traits(tree: Tree, ledger: Ledger, options: dict[str, Any]) -> dict[str, Any
         "arguments": [event.arguments for event in entered],
         "autocast": [event.is_autocast for event in entered],
         "processes": len(processes),
-        "printed": bool(printed.getvalue()),
+        "printed": bool(printed.getvalue()) or any("torch" not in call.args[0].name for call in logged.call_args_list),
     }
 
 
@@ -86,12 +93,6 @@ def form_of(event: Event, run: Run) -> str:
     known = {tuple(row) for row in run.data.tolist()}
     plain = "raw" if event.bits is not None and known.issuperset(map(tuple, event.bits.tolist())) else "direct"
     return "compressed" if event.form == "streams" else plain
-
-
-def first_epoch(run: Run) -> list[int]:
-    """The rows of the first epoch in their order."""
-    usual = len(planned_rows(len(run.data), run.options.get("batch_size", 8)))
-    return [place for places in run.order[0][:usual] for place in places]
 
 
 def unreached_flags(tree: Tree, ledger: Ledger, needed: Collection[str], names: Collection[str] = ()) -> str:
@@ -115,6 +116,8 @@ def unreached_flags(tree: Tree, ledger: Ledger, needed: Collection[str], names: 
 
 def looped_with(tree: Tree, ledger: Ledger, flags: list[str]) -> dict[str, Any] | None:
     """The options with which the command calls train_loop, which does nothing; None if it does not."""
+    if tree.seams.is_told:
+        return None
     loop, calls = tree.module("training").train_loop, list[dict[str, Any]]()
     signature = inspect.signature(loop)
 

@@ -19,17 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..running.evidence import Evidence, Picture, Verdict, failed, passed, unproven
-from .manager_sessions import (
-    CONFIG,
-    LIMITS,
-    Cases,
-    MissingPart,
-    RequestFailed,
-    Session,
-    managing,
-    seam_or,
-    worst_of,
-)
+from .manager_sessions import CONFIG, LIMITS, Cases, MissingPart, RequestFailed, Session, managing, seam_or, worst_of
 from .pictures import curves, decisions, if_possible
 from .tree import Tree, with_dropout
 
@@ -76,18 +66,32 @@ class Gates:
         options = inspect.signature(self.kind).parameters
         self.has_floors = "c_floor" in options and "s_floor" in options
         self.watched = watched  # "loss", or of a gate of floors "c" or "s"
-        limit = next((name for name in LIMITS if name in options), "")
-        self.ask = next((name for name in (*ALLOW, *REFUSE) if hasattr(self.kind, name)), "")
-        if not self.ask or not (limit or self.has_floors):
-            raise MissingPart(f"{self.kind.__name__}{inspect.signature(self.kind)} is none that we know to drive")
-        self.limit = limit
-        self.burn_in = next((name for name in BURN_INS if name in options), "")
-        self.takes_decay = "decay" in options  # else it is 0.9
+        known = tree.seams.options("gate")
+        self.limit = next((name for name in (known.get("threshold", ""), *LIMITS) if name in options), "")
+        self.burn_in = next((name for name in (known.get("burn_in_steps", ""), *BURN_INS) if name in options), "")
+        self.decay = next((name for name in ("decay", known.get("decay", "")) if name in options), "")  # else it is 0.9
+        self.is_told = tree.seams.is_told
         self.latches = not self.has_floors  # a gate of floors says at each reading what its averages are
+        asked = self._asked() if self.limit or self.has_floors else iter(())
+        self.ask, self.refuses = next(asked, ("", False))
+        if not self.ask:
+            told = f"{self.kind.__name__}{inspect.signature(self.kind)}"
+            raise MissingPart(f"{told} is none that we know to drive", "gate")
+
+    def _asked(self) -> Iterator[tuple[str, bool]]:
+        """The methods that are told losses, and whether a yes refuses: known by name, or as losses that rise tell."""
+        made = self.make(None).gate
+        yield from ((name, name in REFUSE) for name in (*ALLOW, *REFUSE) if hasattr(made, name))
+        for name in () if self.has_floors else dir(made):
+            ask = getattr(self.make(0 if self.burn_in else None).gate, name)
+            with suppress(Exception):  # it is another method
+                well, ill = ask(0.0), [ask(1e6) for _ in range(LONGEST)][-1]
+                if isinstance(well, bool) and ill is not well:
+                    yield name, well is False
 
     def make(self, burn_in: int | None, threshold: float = THRESHOLD, decay: float | None = None) -> "Gate":
         """A gate, with the burn-in of the tree's own where none is given."""
-        more: dict[str, Any] = {} if decay is None else {"decay": decay}
+        more: dict[str, Any] = {} if decay is None else {self.decay: decay}
         more |= {} if burn_in is None else {self.burn_in: burn_in}
         if not self.has_floors:
             return Gate(self, self.kind(**{self.limit: threshold}, **more))
@@ -155,7 +159,7 @@ class Gate:
             answer = getattr(self.gate, self.kind.ask)(*told)
         except RuntimeError:  # some raise where others say no
             return False
-        return answer is None or bool(answer) != (self.kind.ask in REFUSE)
+        return answer is None or bool(answer) != self.kind.refuses
 
     def reset(self) -> None:
         """Let a human open the gate again."""

@@ -22,6 +22,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from ..running.evidence import Evidence, Verdict, at_most, failed, passed, unproven
 from .pictures import curves, one_cycle_curves
+from .seams import function_of
 from .tree import Tree
 
 DASHBOARDS = ("dashboard.app", "bit_transformer.dashboard_app", "bit_transformer.dashboard")
@@ -43,6 +44,9 @@ Send = Callable[..., None]
 
 class MissingPart(Exception):
     """The tree has no such part that we know to drive, or a package that the part needs is not installed."""
+
+    def __init__(self, lack: str, seam: str = "") -> None:
+        super().__init__(f"{lack}; settle it: {function_of(seam)}" if seam else lack)
 
 
 class RequestFailed(Exception):
@@ -68,7 +72,9 @@ def import_from(tree: Tree, modules: Sequence[str], attribute: str) -> Any:
 
 
 def seam_or(tree: Tree, seam: str, modules: Sequence[str], attribute: str) -> Any:
-    """What is at a seam of a tree, or where one has it that is laid out as ours. Raises MissingSeam, MissingPart."""
+    """What is at a seam of a tree, or stands for it, or is where ours has it. Raises MissingSeam, MissingPart."""
+    if (own := tree.seams.own(seam)) is not None:
+        return own
     return tree.seams.part(seam).load() if tree.seams.found is not None else import_from(tree, modules, attribute)
 
 
@@ -101,12 +107,13 @@ class Session:
             self.init(8)
         except RequestFailed as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-            if isinstance(error.__cause__, TypeError) and unknown and unknown[1] in CONFIG:
-                raise MissingPart(str(error)) from error
+            is_other = isinstance(error.__cause__, TypeError) and unknown and unknown[1] in CONFIG
+            if is_other or self.tree.seams.is_told:  # of another tree it is not known how it is to be asked
+                raise MissingPart(str(error), "manager") from error
             raise
         self.takes = {name for name, value in PLAN.items() if self._plans_by(name, value)}
         if missing := [name for name in NEEDED if name not in self.takes]:
-            raise MissingPart(f"a plan that ModelManager.init is given takes no {missing[0]}")
+            raise MissingPart(f"a plan that ModelManager.init is given takes no {missing[0]}", "manager")
         del self.calls[3:]
         self.rates.clear()
 
@@ -123,7 +130,7 @@ class Session:
         """A method of the manager. Raises MissingPart."""
         found = getattr(self.manager, name, None)
         if not callable(found):
-            raise MissingPart(f"ModelManager has no method {name}")
+            raise MissingPart(f"ModelManager has no method {name}", "manager")
         bound: Callable[..., Any] = found
         return bound
 
@@ -137,7 +144,7 @@ class Session:
         try:
             inspect.signature(method).bind(*args, **kwargs)
         except TypeError as error:
-            raise MissingPart(f"ModelManager.{name} is to be called otherwise: {error}") from error
+            raise MissingPart(f"ModelManager.{name} is to be called otherwise: {error}", "manager") from error
         try:
             return method(*args, **kwargs)
         except Exception as error:
@@ -287,7 +294,7 @@ class Session:
         for name in names:
             if (found := getattr(self.manager, name, None)) is not None:
                 return found
-        raise MissingPart(f"ModelManager keeps no {names[0]} by a name that we know")
+        raise MissingPart(f"ModelManager keeps no {names[0]} by a name that we know", "manager")
 
     def _plans_by(self, name: str, value: Any) -> bool:
         try:
@@ -367,7 +374,5 @@ def worst_of(cases: Cases) -> Evidence:
         found.append(evidence)
     if not found:
         return unproven("nothing was exercised")
-    if len(found) == 1:
-        return found[0]
     worst = max(found, key=lambda evidence: -1.0 if evidence.measured is None else evidence.measured)
     return worst if worst.measured is not None else passed(f"{len(found)} cases; the last: {found[-1].detail}")

@@ -1,4 +1,4 @@
-"""Open rows of a text, and what may befall them: workers, other processes, a rebuild. In child processes only."""
+"""Rows of a text, and what may befall them: workers, other processes, another text. In child processes only."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from .forks import Outcome, finish, in_fork, start
 from .operations import fresh_modules
-from .text_loads import each_line, load_apart, schedule, wrong_rows
+from .text_loads import each_line, load_apart, loading, sample, set_time, write_text, wrong_rows
 from .tree import Tree
 from .world import FILES, differences, draw_from_every_stream, settings, streams
 
@@ -108,7 +108,7 @@ def rows_after_a_rebuild(tree: Tree, path: Path, length: int, others: Sequence[b
 
     Here, in forked workers, and unpickled: the rows are still those of the text, or an error says that they are gone.
     """
-    content, rows = path.read_bytes(), schedule(tree).load_rows(path, length)
+    content, rows = path.read_bytes(), loading(tree)(path, length)
     rows[0]  # opens now what is opened once
     pickled = pickle.dumps(rows)
     for other in others:
@@ -128,7 +128,7 @@ def rows_after_a_rebuild(tree: Tree, path: Path, length: int, others: Sequence[b
 
 def trouble_with_workers(tree: Tree, path: Path, length: int) -> tuple[str, str] | None:
     """What is wrong with rows that other processes read, pickled, forked, or spawned, and how to see it."""
-    rows, line = schedule(tree).load_rows(path, length), f"pickle.dumps(load_rows(path, {length}))"
+    rows, line = loading(tree)(path, length), f"pickle.dumps(load_rows(path, {length}))"
     rows[0]  # opens now what is opened once
     try:
         pickled = pickle.dumps(rows)
@@ -166,3 +166,45 @@ def trouble_as_a_tensor(rows: Any) -> str:
         ):
             return f"rows.split({size}) does not give the rows in order, {size} at a time"
     return ""
+
+
+def changed_texts(step: int, length: int) -> dict[str, bytes]:
+    """What a text of some hundred rows may become behind its file's back, in rows that each step-th is compared of."""
+    size = (step * 30 + 1) * length // 9
+    first = b"#%" + bytes(48 + byte % 64 for byte in sample(size)) + b"tail"
+    at = step * 15 * length // 9
+    return {
+        "one byte in the middle": first[:at] + b"#" + first[at + 1 :],
+        "the first byte": b"." + first[1:],
+        "the last byte of the last row": first[: size - 1] + b"#" + first[size:],
+        "the first two bytes, which changed places": b"%#" + first[2:],
+        "its length": first[: at + 128],
+        "the first text again": first,
+    }
+
+
+def trouble_far_behind(tree: Tree) -> tuple[str, str] | None:
+    """What is wrong with the rows of a large text, and of one that differs from it in a byte far behind."""
+    path, step, length = write_text("large.txt", b""), 48, 1152
+    large, far = sample(3_000_000), 400 * step * length // 9
+    for content in (large, large[:far] + b"#" + large[far + 1 :]):
+        path.write_bytes(content.decode(errors="ignore").encode())
+        set_time(path)
+        if (outcome := load_apart(tree, path, length, step)).kind != "right":
+            return f"after a change of byte {far}: {outcome}", f"load_rows(path, {length}) of 3 MB"
+    return None
+
+
+def mistaken_for_others(tree: Tree) -> tuple[str, str] | None:
+    """Load texts of like names, of one size and time, in turn; what is wrong with that, and how to see it."""
+    names = ("a.txt", "a.md", "A.txt", "b/a.txt", "a")
+    paths = [write_text(name, sample(900, seed)) for seed, name in enumerate(names)]
+    for path in paths:
+        set_time(path)
+    for turn in range(2):
+        for path in paths:
+            outcome = load_apart(tree, path, 1152)
+            if outcome.kind != "right":
+                line = f"load_rows of {', '.join(names)}, {turn + 1} times"
+                return f"{path.name} after texts of like names: {outcome}", line
+    return None

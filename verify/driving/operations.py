@@ -5,10 +5,10 @@ import inspect
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Self, cast
 
 import torch
@@ -113,11 +113,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         taken = {id_of(tensor) for tensor in inputs}
         from_triangle = bool(masks) or any(storage in self._storages for storage in taken)
         for tensor in tensors_in(out):
-            fresh = id_of(tensor) not in taken
-            if fresh:
+            if fresh := id_of(tensor) not in taken:
                 self.fresh.append(tensor.numel())
-                if masks and func._schema.name in COPIES and triangle_of(tensor) == triangle_of(masks[0]):
-                    self._note_copy(tensor)
+                kind = triangle_of(tensor) if masks and func._schema.name in COPIES else None
+                if kind is not None and kind == triangle_of(masks[0]) and not self._attention.depth:
+                    self.copies.append(kind)
             if (fresh or func._schema.is_mutable) and triangle_of(tensor):
                 self._note(tensor, born=not from_triangle)
         return out
@@ -129,11 +129,6 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[id_of(tensor)] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         if born and not self._attention.depth:
             self.births.append(kind)
-
-    def _note_copy(self, tensor: Tensor) -> None:
-        kind = triangle_of(tensor)
-        if kind is not None and not self._attention.depth:
-            self.copies.append(kind)
 
 
 class InsideAttention(TorchFunctionMode):
@@ -195,6 +190,20 @@ def fresh_modules(tree: Tree) -> Iterator[None]:
         for name in modules_of(tree):
             del sys.modules[name]
         sys.modules.update(before)
+
+
+def mask_functions(tree: Tree, configs: Sequence[dict[str, Any]]) -> dict[str, Callable[..., Any]]:
+    """The functions (seq_len, device) that give a triangle, of those that run in a forward."""
+    ran, found = set[CodeType](), dict[str, Callable[..., Any]]()
+    sys.setprofile(lambda frame, *_: ran.add(frame.f_code))
+    for config in configs:
+        tree.model(**{k: v for k, v in config.items() if tree.model_takes(k)})(tree.bits(1, 11))
+    sys.setprofile(None)
+    for name, function in [item for module in modules_of(tree) for item in vars(sys.modules[module]).items()]:
+        with suppress(Exception):
+            if inspect.unwrap(function).__code__ in ran and triangle_of(function(7, torch.device("cpu"))):
+                found[name] = function
+    return found
 
 
 def modules_of(tree: Tree) -> list[str]:

@@ -7,6 +7,7 @@ what is not known to be what, is a MissingSeam, which is no verdict on the tree.
 import importlib
 import importlib.util
 import inspect
+import re
 import runpy
 import sys
 from collections import deque
@@ -44,7 +45,9 @@ NEUTRAL: dict[str, Any] = {  # options that say nothing: a tree without them is 
     "forward_kwargs": None,
 }
 SIZES = ("dim_feedforward",)  # what a tree may work out by itself
+OWN = ("compress_prob", "direct_prob")  # of which a tree may have another default than what says nothing
 ALSO = {"layers": "num_layers", "checkpointing": "use_checkpoint", "act": "use_act"}  # as our command line spells them
+HELD_OUT = re.compile(r"(val|valid|validation|eval|evaluation|held_?out)(_(rows|data|dataset|set|bits))?")
 ON = {"amp": "bf16"}  # our value of an option that is on or off elsewhere
 
 
@@ -92,6 +95,11 @@ class Part:
         """The records of options, by the parameter that takes each."""
         return {name: loaded(role) for name, role in self.roles.items() if ":" in role}
 
+    @property
+    def held_out(self) -> list[str]:
+        """The parameters for rows to validate on, which it may do without."""
+        return [name for name, each in self.parameters.items() if each.default is None and HELD_OUT.fullmatch(name)]
+
     def takes(self, option: str) -> bool:
         """Whether the part has one of our options."""
         own = self.parameters
@@ -137,8 +145,8 @@ class Part:
             if each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
         ]
         if unknown := [name for name in needed if name not in mine]:
-            settle = f"a function {FUNCTIONS.get(self.seam, self.seam)} in {DRIVER}"
-            raise MissingSeam(self.seam, f"what {self.where} wants for {', '.join(unknown)} is not known", settle)
+            lack, settle = f"what {self.where} wants for {', '.join(unknown)} is not known", function_of(self.seam)
+            raise MissingSeam(self.seam, lack, settle)
 
 
 def telling(seam: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,9 +154,9 @@ def telling(seam: str, function: Callable[..., Any], options: Mapping[str, Any])
 
     Raises MissingSeam where it takes no option that says something.
     """
-    told = {name: value for name, value in options.items() if name not in NEUTRAL or value != NEUTRAL[name]}
+    told = {n: value for n, value in options.items() if n in OWN or n not in NEUTRAL or value != NEUTRAL[n]}
     for name in [name for name in told if not accepts(function, name)]:
-        if name not in SIZES:
+        if name not in SIZES and (name not in OWN or told[name]):
             raise MissingSeam(seam, f"{function.__name__} of {DRIVER} takes no {name}", f"let it take {name}")
         del told[name]
     return told
@@ -165,14 +173,26 @@ def takes_any(own: Mapping[str, inspect.Parameter]) -> bool:
     return any(each.kind is each.VAR_KEYWORD for each in own.values())
 
 
-FUNCTIONS = {"update": "train(model, data, **options)", "model": "model(**config)"}
+FUNCTIONS = {
+    "update": "train(model, data, **options)",
+    "model": "model(**config)",
+    "command-line": "main(words)",
+    "rows": "rows(path, max_seq_len)",
+    "gate": "gate(threshold, decay, burn_in)",
+    "manager": "manager(folder, loss_threshold)",
+}
+
+
+def function_of(seam: str) -> str:
+    """What settles a seam where no line does."""
+    return f"a function {FUNCTIONS.get(seam, seam)} in {DRIVER}"
 
 
 def default_of(parameter: inspect.Parameter | None) -> Any:
     return parameter.default if parameter is not None else None
 
 
-def loaded(where: str) -> Any:
+def loaded(where: str, settle: str = "name what there is in pyproject.toml") -> Any:
     """What "module:qualified.name" names. Raises MissingSeam where the tree has no such thing."""
     module, _, inner = where.partition(":")
     try:
@@ -180,10 +200,10 @@ def loaded(where: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise
-        raise MissingSeam(where, "the tree has no such module", "name what there is in pyproject.toml") from error
+        raise MissingSeam(where, "the tree has no such module", settle) from error
     for word in inner.split(".") if inner else ():
         if not hasattr(found, word):
-            raise MissingSeam(where, f"{module} has no {inner}", "name what there is in pyproject.toml")
+            raise MissingSeam(where, f"{module} has no {inner}", settle)
         found = getattr(found, word)
     return found
 
@@ -193,7 +213,7 @@ class Seams:
 
     def __init__(self, root: Path, found: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.found = found
-        self.driver = own_driver(root)
+        self.root = root
 
     def part(self, seam: str) -> Part:
         """The part of a seam. Raises MissingSeam."""
@@ -205,24 +225,35 @@ class Seams:
             raise MissingSeam(seam, "is not found", settle)
         return Part(seam, given["where"], given["options"], given["roles"])
 
+    def options(self, seam: str) -> Mapping[str, str]:
+        """What a part calls our options, as far as that is known."""
+        return dict(((self.found or {}).get(seam) or {}).get("options", {}))
+
+    def own(self, function: str) -> Callable[..., Any] | None:
+        """The function of bitpatch_seams.py that stands for a part, if there is one."""
+        return getattr(own_driver(self.root), function, None)
+
     @property
     def is_told(self) -> bool:
         """Whether the tree is another than one that is laid out as ours."""
-        return self.found is not None or self.driver is not None
+        return self.found is not None or own_driver(self.root) is not None
 
     def takes(self, seam: str, function: str, option: str) -> bool:
         """Whether a part has one of our options, or the function of bitpatch_seams.py that stands for it."""
-        own = getattr(self.driver, function, None)
+        own = self.own(function)
         return self.part(seam).takes(option) if own is None else accepts(own, option)
 
-    def load_loop(self) -> None:
-        """Import the module of the training loop."""
-        if not hasattr(self.driver, "train"):
-            self.part("update").load()
+    def is_switch(self, option: str) -> bool:
+        """Whether one of our options of a loop is on or off there."""
+        if (own := self.own("train")) is not None:
+            return isinstance(default_of(inspect.signature(own).parameters.get(option)), bool)
+        return isinstance(
+            default_of(self.part("update").parameters.get(self.options("update").get(option, option))), bool
+        )
 
     def model(self, config: Mapping[str, Any]) -> nn.Module:
         """A model by our options."""
-        if (make := getattr(self.driver, "model", None)) is not None:
+        if (make := self.own("model")) is not None:
             made: nn.Module = make(**telling("model", make, config))
             return made
         model: nn.Module = self.part("model").call(config)
@@ -230,16 +261,24 @@ class Seams:
 
     def train(self, model: nn.Module, data: Any, options: Mapping[str, Any]) -> Any:
         """Train a model on rows [N, L], or a data set of them, by our options; what the tree's own loop returns."""
-        if (run := getattr(self.driver, "train", None)) is not None:
-            return run(model, data, **telling("update", run, options))
+        if (run := self.own("train")) is not None:
+            told = telling("update", run, options)
+            while True:
+                try:
+                    return run(model, data, **told)
+                except TypeError as error:  # what it is told on to takes no such word, which says nothing
+                    unknown = [name for name in OWN if f"unexpected keyword argument '{name}'" in str(error)]
+                    if not unknown or told.pop(unknown[0], True):
+                        raise
         part = self.part("update")
         if self.found is None:
             return part.load()(model, data, **options)
-        return part.call(options, model=model, data=data)
+        held_out = dict.fromkeys(part.held_out, data[:2]) if "amp" in options else {}  # of which autocast is, too
+        return part.call(options, model=model, data=data, **held_out)
 
     def command(self, words: Sequence[str]) -> None:
         """Run the tree's command line by our options, "--name value", as `python -m` would."""
-        if (main := getattr(self.driver, "main", None)) is not None:
+        if (main := self.own("main")) is not None:
             main(list(words))
             return
         part = self.part("command-line")
@@ -273,8 +312,11 @@ def spoken(part: Part, words: Sequence[str]) -> list[str]:
 
 
 def own_driver(root: Path) -> ModuleType | None:
-    """The module by which a tree says itself how it is driven, if it has one."""
+    """The module by which a tree says itself how it is driven, if it has one; imported when it is asked for."""
     file = root / DRIVER
+    known = sys.modules.get("bitpatch_seams")
+    if known is not None and known.__file__ == str(file):
+        return known
     if not file.is_file():
         return None
     spec = importlib.util.spec_from_file_location("bitpatch_seams", file)

@@ -10,7 +10,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from allpairspy import AllPairs
 
 from ..running.evidence import Evidence
+from .training_runs import shows_streams
 from .tree import Tree
 
 DRAWN = 12  # random points of a check one of whose axes is a span
@@ -103,10 +104,9 @@ class Points:
 
     def __init__(self, tree: Tree, axes: dict[str, Sequence[Any]], allowed: Callable[[dict[str, Any]], bool]) -> None:
         self.seconds = tree.seconds
-        self.axes = {axis: values for axis, values in axes.items() if holds(tree, axis)}
-        if "causal" in self.axes and not tree.may_look_ahead:
-            self.axes["causal"] = (True,)
-        self.allowed = allowed
+        self.axes = {axis: found for axis, values in axes.items() if (found := kept(tree, axis, values))}
+        is_narrow = False in self.axes.get("causal", ()) and not tree.looks_ahead[1]
+        self.allowed = (lambda values: allowed(values) and not beyond(values)) if is_narrow else allowed
         self.done: list[Point] = []
 
     def __iter__(self) -> Iterator[Point]:
@@ -120,7 +120,7 @@ class Points:
         """Points in which each pair of values of two axes occurs that may be together."""
         many = {axis: values for axis, values in self.axes.items() if len(values) > 1}
         only = {axis: values[0] for axis, values in self.axes.items() if len(values) == 1}
-        if len(many) < 2:  # noqa: PLR2004 - there are no pairs
+        if len(many) < 3:  # noqa: PLR2004 - each pair is a point
             rows: Any = itertools.product(*many.values())
         else:
             rows = AllPairs(list(many.values()), filter_func=lambda row: self._may_be(only, list(many), row))
@@ -188,13 +188,38 @@ def uncompiled() -> Iterator[None]:
         torch.compile = compiler
 
 
-def holds(tree: Tree, axis: str) -> bool:
-    """Whether a tree has what an axis is about."""
-    if axis in MODEL:
-        return all(tree.model_takes(name) for name in SPREAD.get(axis, (axis,)))
+def kept(tree: Tree, axis: str, values: Sequence[Any]) -> Sequence[Any]:
+    """The values of an axis that a tree may have; none where it has not what the axis is about."""
+    if axis in MODEL and not all(tree.model_takes(name) for name in SPREAD.get(axis, (axis,))):
+        return ()
     if axis == "data":  # elsewhere a loop may take what it likes
-        return tree.loop_takes("batch_size") and tree.seams.found is None
-    return axis not in LOOP or tree.loop_takes(axis)
+        return values if tree.loop_takes("batch_size") and tree.seams.found is None else ()
+    if (axis in LOOP or axis == "log") and not tree.loop_takes(axis):
+        return ()
+    if not tree.seams.is_told:
+        return values
+    if axis not in tree.asked and tree.states.get(axis, "applied") != "applied":
+        return ()  # an option that another task has not brought yet, or not well
+    if axis == "width":
+        return [each for each in values if is_made(tree, *each)]
+    if axis == "causal":
+        return [each for each in values if each or tree.looks_ahead[0]]
+    if axis in ("direct_prob", "form") and not (tree.loop_takes("direct_prob") and shows_streams(tree)):
+        return [each for each in values if each in (0.0, "raw", "compressed")]
+    return values
+
+
+def is_made(tree: Tree, d_model: int, nhead: int) -> bool:
+    """Whether a tree makes models so wide, whatever they then do."""
+    with suppress(Exception):
+        return bool(tree.model(d_model=d_model, nhead=nhead))
+    return False
+
+
+def beyond(values: dict[str, Any]) -> bool:
+    """Whether windows are to hide nothing of what is to come."""
+    chunk = values.get("windows", (None,))[0] or values.get("sizes", (0, None))[1]
+    return values.get("causal") is False and chunk is not None
 
 
 def always(_: dict[str, Any]) -> bool:

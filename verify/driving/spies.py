@@ -13,11 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.optimizer import (
-    Optimizer,
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from .seams import MissingSeam
 from .torch_spies import BACKWARDS, CLIPS, ZEROS, Spies, schedulers
@@ -50,22 +46,19 @@ class Update:
 
     micro_batches: list[Tensor]
     step: Event
-
-    @property
-    def rows(self) -> Tensor:
-        """The rows of all its micro-batches."""
-        return torch.cat(self.micro_batches)
+    clip: Event | None = None  # the last before it
 
 
 def updates(events: list[Event]) -> list[Update]:
     """The optimizer steps among events, each with its micro-batches."""
-    found, micro_batches = [], []
+    found, micro_batches, clip = [], [], None
     for event in events:
+        clip = event if event.kind == "clip" else clip
         if event.bits is not None:
             micro_batches.append(event.bits)
         elif event.kind == "step":
-            found.append(Update(micro_batches, event))
-            micro_batches = []
+            found.append(Update(micro_batches, event, clip))
+            micro_batches, clip = [], None
     return found
 
 
@@ -82,6 +75,7 @@ class Ledger:
         self.frozen = False  # if True, a step is recorded but changes no weight
         self.clips = True  # if False, a clip is recorded but changes no gradient
         self.sgd_lr: float | None = None  # if set, configure_optimizer gives SGD at this constant rate
+        self.on_entry: Callable[[], object] = int  # done before each micro-batch
         self._model: nn.Module | None = None
         self._spies = Spies()
         self._begun: dict[str, Any] = {}  # what a step that has not ended yet found
@@ -95,7 +89,8 @@ class Ledger:
     def watch_tree(self, tree: "Tree") -> None:
         """Watch a tree's model, and the optimizer that it configures."""
         self.watch_model(tree.kind)
-        tree.seams.load_loop()
+        if tree.seams.own("train") is None:
+            tree.seams.part("update").load()
         with contextlib.suppress(MissingSeam, ImportError, AttributeError):  # a loop may make its optimizer itself
             self.watch_optimizer(tree.part("optimization", "configure_optimizer"))
 
@@ -112,6 +107,7 @@ class Ledger:
         def forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if model.training and torch.is_grad_enabled() and not self._spies.running["backward"]:
                 self._model = model
+                self.on_entry()
                 bits, *others = [*args, *kwargs.items()] if args else [*kwargs.values()]
                 self._record(
                     "micro-batch",
@@ -136,7 +132,8 @@ class Ledger:
         @functools.wraps(method)
         def entered(*args: Any, **kwargs: Any) -> Any:
             lists = [each for each in (*args, *kwargs.values()) if isinstance(each, list | tuple) and each]
-            if not any(isinstance(each[0], Tensor) and each[0].dim() == 1 for each in lists):
+            firsts = [each[0].tolist() if isinstance(each[0], Tensor) else each[0] for each in lists]
+            if not any(isinstance(each, list) and not isinstance(each[0], list) for each in firsts if each):
                 return method(*args, **kwargs)
             with self._spies.inside("streams"):
                 return method(*args, **kwargs)

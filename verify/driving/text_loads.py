@@ -5,7 +5,7 @@ own learns of it by way of files only, as the next run of a program does. In chi
 """
 
 import contextlib
-import importlib
+import functools
 import os
 import pickle
 import random
@@ -24,7 +24,7 @@ from torch import Tensor
 from ..running.evidence import Evidence, failed
 from .forks import Outcome, counted, finish, in_fork, start, wait_until_asleep
 from .operations import modules_of
-from .seams import MissingSeam
+from .seams import MissingSeam, function_of, loaded
 from .tree import Tree
 
 CODEWORDS = np.array(
@@ -53,16 +53,29 @@ EVENTS = 2000  # of a build that are looked at one by one
 def schedule(tree: Tree) -> ModuleType:
     """The tree's module wikitext_schedule, in data/ or at its root. Raises MissingSeam where it loads no rows."""
     in_folder = (tree.path / "data" / "wikitext_schedule.py").exists()
-    name, wanted = "data.wikitext_schedule" if in_folder else "wikitext_schedule", "load_rows(path, max_seq_len)"
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise MissingSeam("rows", f"the tree has no module {name}", f"have one with {wanted}") from error
+    module: ModuleType = loaded(f"{'data.' * in_folder}wikitext_schedule:", function_of("rows"))
     if not hasattr(module, "load_rows"):
-        raise MissingSeam("rows", f"{name} has no load_rows", f"call what loads rows {wanted}")
+        raise MissingSeam("rows", f"{module.__name__} has no load_rows", function_of("rows"))
     return module
+
+
+@functools.cache
+def loading(tree: Tree) -> Callable[[Path, int], Any]:
+    """What loads a text's rows of a length: as the tree says, in our layout, or at the seam, which is tried first."""
+    if (own := tree.seams.own("rows")) is not None:
+        return own
+    load_rows: Callable[[Path, int], Any]
+    with contextlib.suppress(MissingSeam):
+        load_rows = schedule(tree).load_rows
+        return load_rows
+    part = tree.seams.part("rows")
+    load_rows, path = part.load(), write_text("tried.txt", sample(400))
+    before = contents(path)
+    tried = "it is a method" if part.is_method else in_fork(lambda: len(load_rows(path, 72)[0]))
+    restore(before)
+    if not isinstance(tried, int):
+        raise MissingSeam("rows", f"{part.where}(path, 72)[0] is no row: {tried}", function_of("rows"))
+    return load_rows
 
 
 def wrong_rows(rows: Any, path: Path, length: int, step: int = 1) -> str:
@@ -138,10 +151,10 @@ def load(
     tree: Tree, path: Path, length: int, step: int = 1, act: Callable[[], None] | None = None, asked: int = 0
 ) -> Outcome:
     """Load a text in this process, acting before each line if so asked, and compare its rows with it."""
-    module = schedule(tree)
+    load_rows = loading(tree)
     try:
         with each_line(act) if act else contextlib.nullcontext():
-            rows = module.load_rows(path, asked or length)
+            rows = load_rows(path, asked or length)
             rows[0]  # a tree may put its work off until then
         wrong = wrong_rows(rows, path, length, step)
     except (Exception, SystemExit) as error:  # whatever it is, is the finding
@@ -151,7 +164,7 @@ def load(
 
 def load_apart(tree: Tree, path: Path, length: int, step: int = 1) -> Outcome:
     """Load a text in a process of its own, which leaves nothing but files."""
-    schedule(tree)
+    loading(tree)
     return Outcome(*in_fork(lambda: counted(lambda: load(tree, path, length, step))))
 
 
@@ -290,7 +303,9 @@ def peak(tree: Tree, path: Path) -> int | str:
 
 def load_counting_calls(tree: Tree, path: Path, length: int) -> tuple[Outcome, int]:
     """Load a text with spies on what encodes."""
-    encode, pack = tree.part("bit_io", "text_to_bits"), np.packbits
+    pack = encode = np.packbits
+    with contextlib.suppress(MissingSeam):  # a tree may encode otherwise
+        encode = tree.part("bit_io", "text_to_bits")
     calls: list[Callable[..., Any]] = []
 
     def spy(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -300,7 +315,7 @@ def load_counting_calls(tree: Tree, path: Path, length: int) -> tuple[Outcome, i
 
         return spied
 
-    schedule(tree)
+    loading(tree)
     for module in [np, *(sys.modules[name] for name in modules_of(tree))]:
         for name, value in list(vars(module).items()):
             if value is encode or value is pack:
@@ -312,33 +327,6 @@ def load_within(tree: Tree, path: Path, length: int, size: int) -> Outcome:
     """Load a text while no file may have more than so many bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     return load(tree, path, length)
-
-
-def changed_texts(step: int, length: int) -> dict[str, bytes]:
-    """What a text of some hundred rows may become behind its file's back, in rows that each step-th is compared of."""
-    size = (step * 30 + 1) * length // 9
-    first = b"#%" + bytes(48 + byte % 64 for byte in sample(size)) + b"tail"
-    at = step * 15 * length // 9
-    return {
-        "one byte in the middle": first[:at] + b"#" + first[at + 1 :],
-        "the first byte": b"." + first[1:],
-        "the last byte of the last row": first[: size - 1] + b"#" + first[size:],
-        "the first two bytes, which changed places": b"%#" + first[2:],
-        "its length": first[: at + 128],
-        "the first text again": first,
-    }
-
-
-def trouble_far_behind(tree: Tree) -> tuple[str, str] | None:
-    """What is wrong with the rows of a large text, and of one that differs from it in a byte far behind."""
-    path, step, length = write_text("large.txt", b""), 48, 1152
-    large, far = sample(3_000_000), 400 * step * length // 9
-    for content in (large, large[:far] + b"#" + large[far + 1 :]):
-        path.write_bytes(content.decode(errors="ignore").encode())
-        set_time(path)
-        if (outcome := load_apart(tree, path, length, step)).kind != "right":
-            return f"after a change of byte {far}: {outcome}", f"load_rows(path, {length}) of 3 MB"
-    return None
 
 
 def damages(content: str) -> Iterator[tuple[str, str]]:
@@ -353,7 +341,7 @@ def damages(content: str) -> Iterator[tuple[str, str]]:
 def trouble_with_refusal(tree: Tree, path: Path, length: int) -> str:
     """What is wrong with how a text is refused that cannot be encoded; nothing, if a clear error is raised."""
     try:
-        rows = schedule(tree).load_rows(path, length)
+        rows = loading(tree)(path, length)
     except (ValueError, OSError) as error:
         short = path.stat().st_size * 9 < length
         return f"the error does not name the file: {error!r}" if short and path.name not in str(error) else ""
@@ -378,18 +366,3 @@ def watch_rows(kind: type[Any]) -> dict[bool, set[tuple[int, ...]]]:
 
     kind.forward = forward
     return seen
-
-
-def mistaken_for_others(tree: Tree) -> tuple[str, str] | None:
-    """Load texts of like names, of one size and time, in turn; what is wrong with that, and how to see it."""
-    names = ("a.txt", "a.md", "A.txt", "b/a.txt", "a")
-    paths = [write_text(name, sample(900, seed)) for seed, name in enumerate(names)]
-    for path in paths:
-        set_time(path)
-    for turn in range(2):
-        for path in paths:
-            outcome = load_apart(tree, path, 1152)
-            if outcome.kind != "right":
-                line = f"load_rows of {', '.join(names)}, {turn + 1} times"
-                return f"{path.name} after texts of like names: {outcome}", line
-    return None

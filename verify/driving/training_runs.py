@@ -7,7 +7,7 @@ import math
 import random
 import string
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.data import Dataset
 
-from ..running.evidence import Evidence, Picture, at_most, failed, unproven
+from ..running.evidence import Evidence, Picture, failed, passed
+from ..sanity_fit import one_cycle
 from .pictures import curves, if_possible
-from .seams import MissingSeam
+from .seams import MissingSeam, function_of
 from .spies import Event, Ledger, Update, updates
 from .tree import Tree, with_dropout
 
@@ -61,11 +63,20 @@ class Run:
         """The learning rate of each update."""
         return [update.step.lr or 0.0 for update in self.updates]
 
+    def peak(self, planned: int) -> float:
+        """What the rates rise to: as was asked, or, where nothing was, as the first of so many tells."""
+        asked: float | None = self.options.get("lr")
+        return asked or (self.rates[0] if self.rates else 1.0) / one_cycle(0, planned, 1.0)
+
     @property
     def scheduler_steps(self) -> int:
         """How often a scheduler was stepped in training: once an update, or never where rates are set by hand."""
         kinds = [event.kind for event in self.events]
         return kinds[kinds.index("micro-batch") :].count("scheduler") if "micro-batch" in kinds else 0
+
+    def is_stepped(self, tree: Tree, planned: int) -> bool:
+        """Whether a scheduler is stepped as often as is planned; another tree may leave out the last step of all."""
+        return self.scheduler_steps in (0, planned, planned - tree.seams.is_told)
 
     def goes_on(self, rates: Sequence[float]) -> bool:
         """Whether the schedule, which has these rates for all updates, moves on where an update was left out."""
@@ -100,16 +111,11 @@ class Run:
         rows, known = [tuple(row) for row in micro_batch.tolist()], {tuple(row) for row in self.data.tolist()}
         widths = [len(row) for row in rows]
         if not known.issuperset(rows):
-            fitting = [{len(stream) for stream in self.streams if is_padded(stream, row)} for row in rows]
+            fitting = [{len(own) for own in self.streams if row == own + (0,) * (len(row) - len(own))} for row in rows]
             if any(len(found) != 1 for found in fitting):
                 return None
             widths = [found.pop() for found in fitting]
         return torch.arange(1, micro_batch.shape[1]) < torch.tensor(widths)[:, None]
-
-
-def is_padded(stream: tuple[int, ...], row: tuple[int, ...]) -> bool:
-    """Whether a row is a stream with zeros behind it, or without."""
-    return row[: len(stream)] == stream and not any(row[len(stream) :])
 
 
 def watching(*options: str) -> Callable[[Callable[[Tree, Ledger], Evidence]], Callable[[Tree], Evidence]]:
@@ -120,11 +126,14 @@ def watching(*options: str) -> Callable[[Callable[[Tree, Ledger], Evidence]], Ca
         def judge(tree: Tree) -> Evidence:
             ledger = Ledger()
             ledger.watch_tree(tree)
+            tree.asked = options
             missing = (tree.require_option(option) for option in options)
             lack = next((each for each in missing if each is not None), None)
             if lack is not None:
                 return lack
             try:
+                if tree.seams.is_told:
+                    train(tree, ledger, 8)  # or it cannot be driven
                 return function(tree, ledger)
             except Stopped as stopped:
                 if tree.seams.is_told and isinstance(stopped.__cause__, Exception):
@@ -177,12 +186,30 @@ def train(
     set_seeds(seed)
     ledger.take()
     given = {"compress_prob": 0.0, "direct_prob": 0.0} | options
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {n: value for n, value in given.items() if value is not None and (n != "lr" or tree.loop_takes("lr"))}
     try:
         history = tree.train(model, Rows(data) if data_set else data, **given)
     except Exception as error:
         raise Stopped(f"{type(error).__name__}: {error}", call) from error
-    return Run(call, model, data, ledger.take(), history, given, streams)
+    run = Run(call, model, data, ledger.take(), history, given, streams)
+    if not run.updates:
+        raise Stopped("train_loop makes no update", call)
+    return run
+
+
+def refused(tree: Tree, ledger: Ledger, cases: Iterable[dict[str, Any]], word: str = "") -> Evidence:
+    """Whether runs with some options are refused by an error that holds a word, before anything is trained."""
+    for options in cases:
+        try:
+            run = train(tree, ledger, 24, light=True, **options)
+        except Stopped as stopped:
+            if stopped.__cause__ is None or word not in str(stopped.__cause__):
+                return failed(f"{stopped}: it is no error, or does not name {word}", stopped.args[1])
+            if any(event.kind in ("backward", "step") for event in ledger.events):
+                return failed(f"refused only after {len(ledger.events)} events", stopped.args[1])
+        else:
+            return failed(f"no error, and {len(run.updates)} updates", run.call)
+    return passed("they are refused")
 
 
 class Rows(Dataset[Tensor]):
@@ -204,7 +231,22 @@ def streams_of(tree: Tree, data: Tensor, longest: int) -> tuple[tuple[int, ...],
         compress = tree.part("compression", "compress_bits")
     except MissingSeam:
         return ()
-    return tuple(tuple(compress(row).tolist()[:longest]) for row in data)
+    return tuple(tuple(torch.as_tensor(compress(row)).tolist()[:longest]) for row in data)
+
+
+@functools.cache
+def shows_streams(tree: Tree) -> bool:
+    """Whether what enters a model with direct_prob=1 is known: a row's stream as compress_bits makes it."""
+    row, entered = tree.bits(1, LENGTH), list[Tensor]()
+    hook = register_module_forward_pre_hook(lambda _, args: entered.extend(args[:1]))
+    try:
+        tree.train(tree.model(dtype=torch.float32), row.repeat(8, 1), compress_prob=0.0, direct_prob=1.0)
+    except Exception:  # others will see it
+        return True
+    finally:
+        hook.remove()
+    streams = [list(stream) for stream in streams_of(tree, row, LENGTH)]
+    return any(bits[0].tolist()[:LENGTH] in streams for bits in entered if bits.dim() == 2)  # noqa: PLR2004
 
 
 def set_seeds(seed: int) -> None:
@@ -218,6 +260,8 @@ def light_model(tree: Tree, ledger: Ledger, config: dict[str, Any] | None = None
     """A model of the tree's class whose logits are a parameter of its own, whatever enters it."""
     small = {"d_model": 4, "nhead": 2, "num_layers": 1, "dim_feedforward": 4, "max_seq_len": 64}
     model = tree.model(dtype=torch.float32, **small | (config or {}))
+    if tree.seams.is_told and type(model(tree.bits(1, 2))) is not tuple:
+        return model  # what it answers with is its own
 
     class Light(type(model)):  # type: ignore[misc]
         def forward(self, bits: Tensor, *_: Any, **__: Any) -> Any:
@@ -244,103 +288,17 @@ def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | Non
         try:
             tree.seams.command(["--data", str(text), *small, *flags])
         except SystemExit as end:
+            if end.code and tree.seams.is_told and not tree.has_run:  # who spells them otherwise is not refuted by it
+                lack = f"it ends with {end.code} for {' '.join(flags) or 'the options that it takes'}"
+                raise MissingSeam("command-line", lack, function_of("command-line")) from end
             return end.code
+    tree.has_run = True
     return None
 
 
 def command_line(flags: Sequence[str]) -> str:
     """What a user types to see a run of the command line again."""
     return " ".join(["python -m bit_transformer.training --data FILE --max_seq_len 36", *flags])
-
-
-def mean_gradient(model: nn.Module, rows: Tensor, **kwargs: Any) -> dict[str, Tensor]:
-    """The gradient of the mean cross-entropy of each next bit of rows [B, T]."""
-    return scored_gradient(model, [(rows, torch.ones_like(rows[:, 1:], dtype=torch.bool))], **kwargs)
-
-
-def scored_gradient(model: nn.Module, parts: Sequence[tuple[Tensor, Tensor]], **kwargs: Any) -> dict[str, Tensor]:
-    """The gradient of the mean cross-entropy over all next bits of some micro-batches [B, L] that are scored.
-
-    Each backward begins without gradients: one that adds to those that are there wrongly would be as wrong here.
-    """
-    model.train()
-    total, found = sum(int(scored.sum()) for _, scored in parts), dict[str, Tensor]()
-    for rows, scored in parts:
-        model.zero_grad(set_to_none=True)
-        logits = model(rows, **kwargs)[0].double()  # [B, L, 2]
-        losses = -logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0]
-        (losses[scored].sum() / total).backward()
-        for name, weight in model.named_parameters():
-            if weight.grad is not None:
-                found[name] = found[name] + weight.grad if name in found else weight.grad
-    return found
-
-
-def all_close(cases: list[tuple[Run, Update, Event]], bound: float = math.inf) -> Evidence:
-    """Compare the gradients that an event saw with those of the mean loss over all that is scored in its update.
-
-    They are taken at the weights of its step, and clipped to a norm. What differs is told with the first update and
-    the first parameter that do.
-    """
-    if not cases:
-        return failed("train_loop makes no update")
-    worst, reproduce = 0.0, ""
-    first: tuple[str, str, Picture | None] | None = None
-    allowed = 1e-5 if bound < math.inf else max(limit(run) for run, _, _ in cases)
-    for run, update, event in cases:
-        if not update.micro_batches:
-            return failed("a step without a micro-batch", run.call)
-        run.model.load_state_dict(update.step.weights or {}, strict=False)
-        scored = [run.scored(rows) for rows in update.micro_batches]
-        parts = [(rows, own) for rows, own in zip(update.micro_batches, scored, strict=True) if own is not None]
-        if len(parts) < len(scored):
-            return unproven(f"what enters the model is neither a row nor the stream of one, padded: {run.call}")
-        wanted = scored_gradient(run.model, parts, **run.options.get("forward_kwargs") or {})
-        if not any(grad.any() for grad in wanted.values()):
-            return unproven("the mean loss of a group has no gradient")
-        if missing := wanted.keys() - (event.grads or {}).keys():
-            return failed(f"no gradient of {', '.join(sorted(missing))} at a step", run.call)
-        share = min(1.0, bound / norm(wanted))
-        if bound == math.inf and all(each.kind != "clip" for each in run.events):  # one that is written out still clips
-            share = min(1.0, norm(event.grads or {}) / norm(wanted))
-        wanted = {name: share * grad for name, grad in wanted.items()}
-        gap = distance(event.grads or {}, wanted)
-        if not (gap <= worst or math.isnan(worst)):
-            worst, reproduce = gap, run.call
-        if not (gap <= allowed or first):
-            number = next(at for at, each in enumerate(run.updates, start=1) if each.step is update.step)
-            name = where(event.grads or {}, wanted, allowed)
-            a, b = ((each or {}).get(name, torch.zeros(0)) for each in (event.grads, wanted))
-            shown = curves(f"the gradient of {name} in update {number}", a, b, x="weight", y="gradient")
-            first = f"; first in update {number}: {name}", run.call, shown
-    told, call, shown = first or ("", reproduce, None)
-    return at_most(worst, allowed, f"relative error of the worst of {len(cases)} updates{told}", call, shown)
-
-
-def where(found: dict[str, Tensor], wanted: dict[str, Tensor], allowed: float) -> str:
-    """The first parameter, in the order of the model, whose gradient is off by more than a share of the largest."""
-    scale = max(value.abs().max().item() for value in wanted.values())
-    gaps = ((name, (found.get(name, torch.zeros(())) - grad).abs().max().item()) for name, grad in wanted.items())
-    return next((name for name, gap in gaps if not gap <= allowed * scale), "what should have no gradient")
-
-
-def norm(grads: dict[str, Tensor]) -> float:
-    """The norm of all gradients together."""
-    return math.hypot(*(grad.norm().item() for grad in grads.values()))
-
-
-def distance(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """The largest difference, relative to the largest value wanted; what is missing counts as zero."""
-    scale = max(value.abs().max().item() for value in wanted.values())
-    zero = torch.zeros(())
-    pairs = [(found.get(name, zero), wanted.get(name, zero)) for name in {*found, *wanted}]
-    return max((a - b).abs().max().item() for a, b in pairs) / scale
-
-
-def limit(run: Run) -> float:
-    """What rounding may amount to: forks that compute the loss in float32 round more."""
-    losses = [event.loss for event in run.events if event.loss is not None]
-    return 1e-10 if all(loss.dtype is torch.float64 for loss in losses) else 1e-5
 
 
 @if_possible

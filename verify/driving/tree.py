@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import sys
 from argparse import Namespace
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..running.evidence import Evidence, failed
-from .seams import MissingSeam, Seams, accepts, loaded
+from .seams import MissingSeam, Seams, accepts, function_of, loaded
 
+BROUGHT_WITH = {"global_step": "warmup_steps", "compile_policy": "compile", "num_workers": "batch_size"}
 SEAMS = {"training": "update", "model": "model", "safety": "gate"}  # by our module, what it holds of a tree's seams
 
 
@@ -47,8 +49,10 @@ class Tree:
         self.path = path if given["seams"] else path / given["roots"][0]  # ours may stand in a folder, src/ say
         self.seconds = seconds  # of processor time that a check may fill with random points
         sys.path[:0] = [str(path / root) for root in reversed(given["roots"])]
-        self.states: dict[str, str] = given.get("states", {})  # of the tasks that bring an option, if the loop lacks it
+        self.states: dict[str, str] = given.get("states", {})  # of the tasks that bring an option, by the option
+        self.asked: tuple[str, ...] = ()  # what the check is about that runs
         self.seams = Seams(path, given["seams"])
+        self.has_run = False  # whether its command line has run to its end
 
     def module(self, name: str) -> ModuleType:
         """Import one of the tree's modules: `model`, `training`, ... Raises MissingSeam where it has none so called."""
@@ -56,8 +60,9 @@ class Tree:
         return module
 
     def part(self, module: str, name: str) -> Any:
-        """What one of the tree's modules defines under a name. Raises MissingSeam where there is no such thing."""
-        return loaded(f"{self._dotted(module)}:{name}")
+        """What one of the tree's modules, or its bitpatch_seams.py, defines under a name. Raises MissingSeam."""
+        own = self.seams.own(name)
+        return own if own is not None else loaded(f"{self._dotted(module)}:{name}", function_of(name))
 
     def _dotted(self, name: str) -> str:
         """A module of the model's package, or else where the seam is that ours has in the module of this name."""
@@ -103,10 +108,20 @@ class Tree:
         """Whether the model has such an argument."""
         return self.seams.takes("model", "model", name)
 
-    @property
-    def may_look_ahead(self) -> bool:
-        """Whether its models take causal=False: one that always hides what is to come has no such argument."""
-        return not self.seams.is_told or accepts(self.model().forward, "causal")
+    @functools.cached_property
+    def looks_ahead(self) -> tuple[bool, bool]:
+        """Whether causal=False is for its models, without windows and with: some do without."""
+
+        def logits(**config: Any) -> Tensor | None:
+            with contextlib.suppress(NotImplementedError, TypeError), torch.no_grad():
+                found: Tensor = self.model(**config).eval()(self.bits(1, 9), causal=False)[0]
+                return found
+            return None
+
+        if not self.seams.is_told:
+            return True, True
+        plain, windows = logits(), logits(chunk_size=4) if self.model_takes("chunk_size") else None
+        return plain is not None, plain is not None and windows is not None and not torch.equal(plain, windows)
 
     def loop_takes(self, name: str) -> bool:
         """Whether the training loop has such an option."""
@@ -120,7 +135,7 @@ class Tree:
         if self.loop_takes(name):
             return None
         where = self.seams.part("update").where.partition(":")[2]
-        if self.states.get(name, "missing") in ("missing", "partial"):
+        if self.states.get(BROUGHT_WITH.get(name, name), "missing") in ("missing", "partial"):
             return failed(f"{where} takes no {name}")
         line = f'pyproject.toml: [tool.bitpatch.options.update] {name} = "..."'
         raise MissingSeam("update", f"{where} takes no {name}, though something like it is there", line)

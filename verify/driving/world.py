@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -107,16 +107,6 @@ def noisy_models(is_noisy: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def before_forwards(model_kind: type[nn.Module], act: Callable[[], None]) -> Iterator[None]:
-    """Act before each forward of a model of this class."""
-    hook = register_module_forward_pre_hook(lambda module, _: act() if isinstance(module, model_kind) else None)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-@contextmanager
 def spoilt_forward(model_kind: type[nn.Module], at: int) -> Iterator[None]:
     """Have a model of this class give logits that are no numbers, at one of its forwards."""
     count = 0
@@ -126,7 +116,7 @@ def spoilt_forward(model_kind: type[nn.Module], at: int) -> Iterator[None]:
         if not isinstance(module, model_kind):
             return None
         count += 1
-        return (out[0] * math.nan, *out[1:]) if count == at + 1 else None
+        return type(out)((out[0] * math.nan, *out[1:])) if count == at + 1 else None
 
     hook = register_module_forward_hook(spoil)
     try:

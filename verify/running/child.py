@@ -15,10 +15,11 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .evidence import CHECKS, Evidence, unproven
+from .evidence import CHECKS, Evidence, Verdict, unproven
 from .limits import Limits, children, descendants, kill, limit_process, own_number
 
 DETAIL_LENGTH, PIPE = 4000, 1 << 16  # an answer must fit into a pipe that nobody reads until the child has ended
+NUMBERS = ("measured", "limit")
 SETTLE = "settle it: bitpatch seams --write, and say in bitpatch_seams.py how its model and its loop are called"
 HELPER = b"from multiprocessing."  # of a process that multiprocessing starts for itself, and that ends by itself
 
@@ -120,27 +121,15 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
         evidence = unproven(str(lack))
     if not isinstance(evidence, Evidence):
         return error(f"the check returned {type(evidence).__name__}, not Evidence")
-    return {
-        "verdict": evidence.verdict,
-        "measured": None if evidence.measured is None else float(evidence.measured),
-        "limit": None if evidence.limit is None else float(evidence.limit),
-        "detail": str(evidence.detail)[:DETAIL_LENGTH],
-        "reproduce": str(evidence.reproduce)[:DETAIL_LENGTH],
-        "covered": evidence.covered,
-        "picture": None if evidence.picture is None else asdict(evidence.picture),
+    numbers = {
+        name: None if value is None else float(value) for name in NUMBERS for value in (getattr(evidence, name),)
     }
+    words = {name: str(getattr(evidence, name))[:DETAIL_LENGTH] for name in ("detail", "reproduce")}
+    return asdict(evidence) | numbers | words
 
 
 def error(detail: str) -> dict[str, Any]:
-    return {
-        "verdict": "error",
-        "measured": None,
-        "limit": None,
-        "detail": detail[:DETAIL_LENGTH],
-        "reproduce": "",
-        "covered": None,
-        "picture": None,
-    }
+    return asdict(Evidence(Verdict.ERROR, detail=detail[:DETAIL_LENGTH]))
 
 
 def describe(exception: BaseException, tree: Path) -> str:

@@ -154,8 +154,7 @@ def report_ends(server: Server) -> None:
 
 def fork_guard(server: Server, request: dict[str, Any], pipe: int) -> None:
     """Fork the guard of the child that will answer a request on a pipe."""
-    pid = os.fork()
-    if pid:
+    if pid := os.fork():
         os.close(pipe)
         server.guards[pid] = request["id"]
         return
@@ -165,14 +164,7 @@ def fork_guard(server: Server, request: dict[str, Any], pipe: int) -> None:
         lifeline, ours = server.lifeline
         os.close(ours)
         os.close(server.bell)
-        guard(
-            request,
-            pipe,
-            server.control,
-            lifeline,
-            confined=server.confined,
-            shared_before=server.shared_before,
-        )
+        guard(request, pipe, server.control, lifeline, confined=server.confined, shared_before=server.shared_before)
     except BaseException:
         traceback.print_exc()
     finally:

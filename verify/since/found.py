@@ -34,12 +34,7 @@ class OwnTests:
 
     def to_json(self) -> dict[str, Any]:
         """Its part of the verify JSON."""
-        return {
-            "verdict": str(self.verdict),
-            "before": self.before,
-            "now": self.now,
-            "detail": list(self.detail),
-        }
+        return {"verdict": str(self.verdict), "before": self.before, "now": self.now, "detail": list(self.detail)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +50,7 @@ class Since:
     def to_json(self) -> dict[str, Any]:
         """Its part of the verify JSON."""
         left_out = [{"id": name, "why": why} for name, why in self.left_out.items()]
-        return {
-            "ref": self.ref,
-            "changed": list(self.changed),
-            "left_out": left_out,
-            "tests": self.tests.to_json(),
-        }
+        return {"ref": self.ref, "changed": list(self.changed), "left_out": left_out, "tests": self.tests.to_json()}
 
     def lines(self) -> Iterator[str]:
         """The same for people."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,9 +92,61 @@ class NoBurnIn:
         return not loss <= self.limit
 
 
-def verdicts(monkeypatch: pytest.MonkeyPatch, kind: type[Any]) -> dict[str, Verdict]:
+class SaysOk:
+    """A right one that calls all but its threshold by names of its own."""
+
+    def __init__(self, ceiling: float = 1.0, beta: float = 0.9, grace: int = 10) -> None:
+        self.ceiling, self.beta, self.grace = ceiling, beta, grace
+        self.reset()
+
+    def reset(self) -> None:
+        self.average: float | None = None
+        self.seen, self.is_open = 0, True
+
+    def ok(self, loss: float) -> bool:
+        known = self.average is not None and (math.isfinite(self.average) or self.seen > self.grace)
+        self.average = self.beta * self.average + (1 - self.beta) * loss if known and self.average is not None else loss
+        self.seen += 1
+        self.is_open = self.is_open and (self.seen <= self.grace or self.average <= self.ceiling)
+        return self.is_open
+
+    def state_dict(self) -> dict[str, Any]:
+        return vars(self).copy()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update({"average": state["average"]} | state)
+
+
+class SaysOkToNan(SaysOk):
+    def ok(self, loss: float) -> bool:
+        return super().ok(loss if math.isfinite(loss) else 0.0)
+
+
+class Trips(SaysOk):
+    """Another right one, whose yes refuses."""
+
+    ok = None  # type: ignore[assignment]
+
+    def over(self, loss: float) -> bool:
+        return not SaysOk.ok(self, loss)
+
+
+def verdicts(monkeypatch: pytest.MonkeyPatch, kind: type[Any], **words: str) -> dict[str, Verdict]:
+    seams = SimpleNamespace(options=lambda _: words, is_told=bool(words))
     monkeypatch.setattr(gates, "seam_or", lambda *_: kind)
-    return {check.__name__: check(None).verdict for check in CHECKS}  # type: ignore[arg-type]
+    return {check.__name__: check(SimpleNamespace(seams=seams)).verdict for check in CHECKS}  # type: ignore[arg-type]
+
+
+WORDS = {"threshold": "ceiling", "decay": "beta", "burn_in_steps": "grace"}
+
+
+@pytest.mark.parametrize("kind", [SaysOk, Trips])
+def test_what_a_gate_is_asked_by_is_found_by_its_answers(monkeypatch: pytest.MonkeyPatch, kind: type[Any]) -> None:
+    assert set(verdicts(monkeypatch, kind, **WORDS).values()) == {Verdict.PASS}
+
+
+def test_and_a_wrong_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verdicts(monkeypatch, SaysOkToNan, **WORDS)["what_is_not_finite_trips"] is Verdict.FAIL
 
 
 def test_a_right_gate_of_floors_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 import functools
 import gc
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitpatch.verify.driving.operations import SMALLEST, Operations, Triangle, fresh_modules, reach, triangle_of
+from bitpatch.verify.driving.operations import (
+    SMALLEST,
+    Operations,
+    Triangle,
+    fresh_modules,
+    mask_functions,
+    reach,
+    triangle_of,
+)
 from bitpatch.verify.driving.tree import Tree
 
 T = 6
@@ -179,3 +189,35 @@ def test_fresh_modules_are_others_and_leave_the_old_ones() -> None:
         inside = tree.module("model")
     assert inside is not before
     assert tree.module("model") is before
+
+
+MASKED = """
+    import functools
+
+    import torch
+    from torch import nn
+
+    @functools.cache
+    def hidden(size, device):
+        return torch.ones(size, size, dtype=torch.bool, device=device).triu(1)
+
+    def unused(size, device):
+        raise AssertionError("not what a forward runs")
+
+    class Net(nn.Module):
+        def forward(self, bits):
+            size = bits.shape[1]
+            return bits.float().expand(size, size).masked_fill(hidden(size, bits.device), 0.0)
+"""
+
+
+def test_functions_that_give_masks_are_those_that_run_in_a_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bitmasks_net.py").write_text(textwrap.dedent(MASKED))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = {"where": "bitmasks_net:Net", "options": {}, "roles": {}}
+    tree = Tree(tmp_path, driving={"roots": [""], "seams": {"model": model}})
+    monkeypatch.setattr(tree, "model", lambda **_: tree.kind())
+    assert list(mask_functions(tree, ({},))) == ["hidden"]
+    del sys.modules["bitmasks_net"]

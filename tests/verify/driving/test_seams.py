@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from bitpatch.verify.driving.manager_sessions import seam_or
+from bitpatch.verify.driving.operations import fresh_modules
 from bitpatch.verify.driving.seams import DRIVER, MissingSeam, Part, Seams, spoken
 from bitpatch.verify.driving.tree import Tree
+from bitpatch.verify.running.evidence import failed
 
 SOURCE = """
     from dataclasses import dataclass
@@ -33,6 +36,9 @@ SOURCE = """
 
     def fit_by(net, rows, options: Options):
         return options
+
+    def fit_and_look(net, rows, amp="off", val_rows=None, value=None):
+        return val_rows, value
 
     def fit_with(net, rows, tracker):
         return tracker
@@ -133,6 +139,93 @@ def test_what_the_tree_says_itself_comes_first(root: Path) -> None:
         {"d_model": 8, "use_act": True},
     )
     assert tree.train(MODEL, DATA, {"accum_steps": 1, "epochs": 2}) == (MODEL, DATA, {"epochs": 2})
+
+
+def test_what_says_nothing_here_may_say_something_there(root: Path) -> None:
+    (root / DRIVER).write_text(
+        "def train(model, data, **options):\n    return fit(model, data, **options)\n\n"
+        "def fit(model, data, compress_prob=0.5, epochs=1):\n    return (compress_prob, epochs)\n"
+    )
+    shares = {"compress_prob": 0.0, "direct_prob": 0.0, "log": False}
+    assert seams(root).train(MODEL, DATA, shares) == (0.0, 1)
+    with pytest.raises(TypeError, match="direct_prob"):
+        seams(root).train(MODEL, DATA, shares | {"direct_prob": 1.0})
+
+
+def test_rows_to_validate_on_are_given_where_autocast_is_asked_about(root: Path) -> None:
+    tree = seams(root, update=("bitseams_tree:fit_and_look", {}, ROLES))
+    assert tree.train(MODEL, DATA, {}) == (None, None)
+    held_out, value = tree.train(MODEL, DATA, {"amp": "bf16"})
+    assert (len(held_out), value) == (2, None)
+
+
+@pytest.mark.parametrize(("state", "is_violated"), [("missing", True), ("partial", True), ("applied", False)])
+def test_an_option_that_comes_with_another_is_wanted_where_that_is(root: Path, state: str, is_violated: bool) -> None:
+    found = {"update": {"where": "bitseams_tree:fit", "options": {}, "roles": ROLES}}
+    tree = Tree(root, driving={"roots": [""], "seams": found, "states": {"warmup_steps": state}})
+    if is_violated:
+        assert tree.require_option("global_step") == failed("fit takes no global_step")
+    else:
+        with pytest.raises(MissingSeam, match="global_step, though something like it is there"):
+            tree.require_option("global_step")
+
+
+def test_an_option_may_be_a_switch(root: Path) -> None:
+    assert seams(root, update=("bitseams_tree:fit", {"amp": "bf16"}, ROLES)).is_switch("amp")
+    assert not seams(root, update=("bitseams_tree:fit", {}, ROLES)).is_switch("accumulate")
+    (root / DRIVER).write_text("def train(model, data, amp='off', **options):\n    pass\n")
+    assert not seams(root, update=("bitseams_tree:fit", {"amp": "bf16"}, ROLES)).is_switch("amp")
+
+
+def test_bitpatch_seams_stands_for_parts_that_are_called_otherwise(root: Path) -> None:
+    (root / DRIVER).write_text("def compress_bits(bits):\n    return bits\n\ndef manager(folder):\n    return folder\n")
+    tree = Tree(root, driving={"roots": [""], "seams": {}})
+    assert tree.part("compression", "compress_bits")("a") == "a"
+    assert seam_or(tree, "manager", (), "ModelManager")("b") == "b"
+    with pytest.raises(MissingSeam, match="settle it: a function text_to_bits"):
+        tree.part("bit_nowhere", "text_to_bits")
+
+
+def test_bitpatch_seams_is_imported_anew_with_its_tree(root: Path) -> None:
+    (root / "bitseams_counted.py").write_text("made = []\n")
+    (root / DRIVER).write_text("from bitseams_counted import made\n\ndef model():\n    return made\n")
+    tree = Tree(root, driving={"roots": [""], "seams": {}})
+    first: Any = tree.seams.own("model")
+    with fresh_modules(tree):
+        other: Any = tree.seams.own("model")
+        assert other() is not first()
+    assert tree.seams.own("model") is first
+
+
+class Answers(nn.Module):
+    """A model that always hides the future, or says so, or knows windows that do."""
+
+    def __init__(self, kind: str, chunk_size: int | None) -> None:
+        super().__init__()
+        self.kind, self.chunk_size = kind, chunk_size
+
+    def forward(self, bits: torch.Tensor, **told: bool) -> tuple[torch.Tensor]:
+        if self.kind == "hides" and told:
+            raise TypeError("unexpected keyword")
+        if self.kind == "says so" and not told.get("causal", True):
+            raise NotImplementedError
+        return (bits + (self.kind == "windows" and self.chunk_size is not None),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "looks"),
+    [
+        ("hides", (False, False)),
+        ("says so", (False, False)),
+        ("windows", (True, True)),
+        ("no windows then", (True, False)),
+    ],
+)
+def test_what_causal_false_is_for_is_tried(root: Path, kind: str, looks: tuple[bool, bool]) -> None:
+    (root / DRIVER).write_text("def model(chunk_size=None, **config):\n    return make(chunk_size)\n")
+    tree = Tree(root, driving={"roots": [""], "seams": {}})
+    vars(sys.modules[tree.seams.own("model").__module__])["make"] = lambda size: Answers(kind, size)  # type: ignore[union-attr]
+    assert tree.looks_ahead == looks
 
 
 def test_a_command_line_is_spoken_in_its_own_words(root: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from bitpatch.verify.driving import space
 from bitpatch.verify.driving.space import DRAWN, OTHERS, Points, Span, always, over
 from bitpatch.verify.running.evidence import Evidence, failed, passed
 
@@ -22,8 +23,58 @@ def tree(*lacks: str, seconds: float = 0.0) -> Any:
     """Enough of a tree: one that takes all but some arguments."""
     takes = lambda name: name not in lacks  # noqa: E731
     return SimpleNamespace(
-        seconds=seconds, model_takes=takes, loop_takes=takes, path=Path(), seams=SimpleNamespace(found=None)
+        seconds=seconds,
+        model_takes=takes,
+        loop_takes=takes,
+        path=Path(),
+        looks_ahead=(True, True),
+        seams=SimpleNamespace(found=None, is_told=False),
     )
+
+
+def other(**known: Any) -> Any:
+    """Enough of a tree of another layout, which makes no model of a width of 6."""
+
+    def model(d_model: int, nhead: int) -> object:
+        if d_model == 6:
+            raise RuntimeError("an odd number of frequencies")
+        return object()
+
+    vars(told := tree()).update(asked=(), states={}, model=model, seams=SimpleNamespace(found={}, is_told=True))
+    vars(told).update(known)
+    return told
+
+
+def values(tree: Any, axis: str, **axes: Any) -> list[Any]:
+    return list(Points(tree, axes, always).axes.get(axis, ()))
+
+
+def test_a_width_that_a_tree_makes_no_model_of_is_no_value() -> None:
+    assert values(other(), "width", width=((8, 2), (6, 2))) == [(8, 2)]
+    assert values(tree(), "width", width=((8, 2), (6, 2))) == [(8, 2), (6, 2)]
+
+
+def test_an_option_of_a_task_that_is_half_done_is_on_only_where_it_is_asked_about() -> None:
+    states = {"amp": "partial", "accum_steps": "applied"}
+    axes = {"amp": ("off", "bf16"), "accum_steps": (1, 2)}
+    assert values(other(states=states), "amp", **axes) == []
+    assert values(other(states=states), "accum_steps", **axes) == [1, 2]
+    assert values(other(states=states, asked=("amp",)), "amp", **axes) == ["off", "bf16"]
+
+
+def test_streams_that_are_not_known_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = {"direct_prob": (0.0, 1.0), "form": ("raw", "compressed", "direct", "mixed")}
+    for shown, forms in ((False, ["raw", "compressed"]), (True, ["raw", "compressed", "direct", "mixed"])):
+        monkeypatch.setattr(space, "shows_streams", lambda _, shown=shown: shown)
+        assert values(other(), "form", **axes) == forms
+        assert values(other(), "direct_prob", **axes) == [0.0, 1.0][: 1 + shown]
+
+
+def test_windows_that_hide_the_future_alone_are_not_tried_without_it() -> None:
+    axes = {"causal": (True, False), "windows": ((None, 0), (4, 2))}
+    points = [(point["causal"], point["windows"]) for point in Points(other(looks_ahead=(True, False)), axes, always)]
+    assert sorted(points, key=repr) == [(False, (None, 0)), (True, (4, 2)), (True, (None, 0))]
+    assert values(other(looks_ahead=(False, False)), "causal", **axes) == [True]
 
 
 def test_each_pair_of_values_occurs() -> None:

@@ -1,12 +1,16 @@
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bitpatch.verify.driving.spies import Event
-from bitpatch.verify.driving.training_runs import Run, scored_gradient, where
+from bitpatch.verify.driving.derivatives import as_weighed, distance, mean_gradient, scored_gradient, where
+from bitpatch.verify.driving.seams import MissingSeam
+from bitpatch.verify.driving.spies import Event, Update
+from bitpatch.verify.driving.training_runs import Run, run_command
+from bitpatch.verify.sanity_fit import one_cycle
 
 
 def run_of(*kinds: str, rates: tuple[float, ...] = ()) -> Run:
@@ -67,3 +71,64 @@ def test_wanted_gradient_is_not_made_by_backwards_that_see_each_other() -> None:
     whole = scored_gradient(Model(), [(rows, torch.ones(2, 2, dtype=torch.bool))])
     parts = scored_gradient(Model(), [(row[None], torch.ones(1, 2, dtype=torch.bool)) for row in rows])
     assert torch.allclose(whole["weight"], parts["weight"])
+
+
+class Scaled(nn.Module):
+    """A model of one weight a bit, which a row's bits choose."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 2, generator=torch.Generator().manual_seed(seed)).double())
+
+    def forward(self, bits: Tensor) -> tuple[Tensor]:
+        return (torch.nn.functional.one_hot(bits, 2).double() @ self.weight,)
+
+
+def test_micro_batches_weigh_what_they_do_elsewhere() -> None:
+    rows = [torch.tensor([[0, 1, 1, 0]]), torch.tensor([[1, 1, 0, 1]])]
+    here, there = Scaled(1), Scaled(2)
+
+    def update(model: nn.Module, *weights: float) -> Update:
+        grads = [mean_gradient(model, bits)["weight"].clone() for bits in rows]
+        grad = sum(weight * each for weight, each in zip(weights, grads, strict=True))
+        return Update(rows, Event("step", grads={"weight": grad}, weights={"weight": model.weight.detach().clone()}))
+
+    for weights in ((0.5, 0.5), (0.9, 0.1), (0.25, 0.25)):  # right, or wrong in some way
+        found = update(here, *weights)
+        assert distance(found.step.grads or {}, as_weighed(Scaled(0), found, update(there, *weights))) < 1e-9
+    lost = update(here, 0.5, 0.0)
+    assert distance(lost.step.grads or {}, as_weighed(Scaled(0), lost, update(there, 0.5, 0.5))) > 0.2
+
+
+def tree(*, is_told: bool) -> Any:
+    return SimpleNamespace(seams=SimpleNamespace(is_told=is_told), has_run=False)
+
+
+@pytest.mark.parametrize(
+    ("stepped", "ours", "others"), [(0, True, True), (3, True, True), (2, False, True), (1,) + 2 * (False,)]
+)
+def test_another_tree_may_leave_out_the_last_step_of_a_scheduler(stepped: int, ours: bool, others: bool) -> None:
+    run = run_of("micro-batch", "step", "step", "step", *stepped * ["scheduler"])
+    assert run.is_stepped(tree(is_told=False), 3) is ours
+    assert run.is_stepped(tree(is_told=True), 3) is others
+
+
+def test_rates_tell_the_peak_where_none_is_asked_for() -> None:
+    run = run_of("micro-batch", "step", rates=(0.5 * one_cycle(0, 4, 1.0),))
+    assert math.isclose(run.peak(4), 0.5)
+
+
+def test_a_command_line_that_never_ran_refutes_nothing() -> None:
+    def ends(_: Any) -> None:
+        raise SystemExit(2)
+
+    for is_told in (False, True):
+        own = tree(is_told=is_told)
+        own.seams.command = ends
+        if not is_told:
+            assert run_command(own, SimpleNamespace(take=list), []) == 2
+            continue
+        with pytest.raises(MissingSeam, match=r"it ends with 2 .* a function main\(words\)"):
+            run_command(own, SimpleNamespace(take=list), [])
+        own.has_run = True
+        assert run_command(own, SimpleNamespace(take=list), []) == 2
