@@ -20,7 +20,7 @@ from .editing.options import Told, taken, told
 from .editing.strayed import strayed_backwards
 from .editing.totals import PLANNED, planned_total, site_of, total_of, unguarded
 from .edits import rewrite
-from .reading.cuts import Cut, cuts, guesses, unsure
+from .reading.cuts import Cut, cuts, guesses, piece, unsure
 from .reading.files import File
 from .reading.frames import Reading
 from .reading.trials import Trial, trials, unseen
@@ -53,7 +53,7 @@ def _of_run(tree: SourceTree, trial: Trial) -> Iterator[Finding]:
     found = cuts(tree.code, trial)
     if len(found) != 1:
         problem = "loop over micro-batches, but where the rows are cut cannot be told: go through rows.split(8)"
-        yield near_miss(site_of(tree, trial.loop, problem))
+        yield near_miss(site_of(tree, piece(trial), problem))
         return
     (cut,) = found
     planned_for = total_of(tree.code, trial, lambda node: at_hand(tree.code, trial, cut, node) is not None)

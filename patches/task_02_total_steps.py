@@ -41,7 +41,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     code, files = tree.code, list(tree.modules(having=rb"\w"))
     plans = plan_classes(code, files, FIELDS)
     made = [each for each in schedules(code, files) if is_kept(code, each) or SERVERS.search(each.reading.file.path)]
-    by_runs = list[Schedule]()
+    by_runs = list[tuple[Schedule, Finding]]()
     found = [finding for each in made for finding in _planned(tree, each, plans, by_runs)]
     scopes = [(reading, each) for each in made for reading in (each.reading, *(r for r, _ in callers(code, each)))]
     managers = {reading.owner: reading for reading, _ in scopes if holds(code, reading, plans)}
@@ -67,20 +67,23 @@ def _count(tree: SourceTree, path: str, plan: ast.ClassDef) -> Iterator[Finding]
     yield definitions(tree.training, donor("bit_transformer/training.py"), COUNT)
 
 
-def _planned(tree: SourceTree, made: Schedule, plans: Sequence[Class], by_runs: list[Schedule]) -> Iterator[Finding]:
+def _planned(
+    tree: SourceTree, made: Schedule, plans: Sequence[Class], by_runs: list[tuple[Schedule, Finding]]
+) -> Iterator[Finding]:
     """Give a schedule the plan's number of updates; one without a plan that of the run on request that steps it."""
     code, reading = tree.code, made.reading
     source = tree.source(reading.file.path)
     given = argument(made)
     at = given if given is not None else made.call
-    if not made.is_fixed:
+    by_run = planned_by_run(tree, made) if made.is_asked else None
+    if not made.is_fixed or by_run is not None:
         wrong = miscounted(code, reading, given, plans) if given is not None else ""
         if wrong:
             yield near_miss(source.site(at, f"schedule of a length that is computed, but {wrong}"))
         elif holds(code, reading, plans):
             yield mended(source.site(at, "schedule of a length that is computed"))
-        elif (by_run := planned_by_run(tree, made)) is not None:
-            by_runs.append(made)
+        elif (by_run := by_run or planned_by_run(tree, made)) is not None:
+            by_runs.append((made, by_run))
             yield by_run
         return
     site = source.site(at, "schedule of a fixed length")
@@ -88,7 +91,7 @@ def _planned(tree: SourceTree, made: Schedule, plans: Sequence[Class], by_runs: 
     lifted = _lifted(tree, made, plans) if problem and not made.obstacle else []
     problem = made.obstacle or (problem if not lifted else "")
     if problem and not made.obstacle and (by_run := planned_by_run(tree, made)) is not None:
-        by_runs.append(made)
+        by_runs.append((made, by_run))
         yield by_run
     elif problem := problem or unstepped(code, made):
         yield near_miss(source.site(at, f"{site.note}, but {problem}"))

@@ -16,15 +16,7 @@ from .editing.defaults import left_open
 from .edits import rewrite
 from .reading.parsers import Flag
 from .reading.settings import Entry, Setting, asker, entries, reads, setting_of, strayed, told, truths
-from .reading.switches import (
-    Switch,
-    is_made_anyway,
-    is_resolved,
-    kept_resolved,
-    made_of_none,
-    switches,
-    unguarded,
-)
+from .reading.switches import Switch, is_made_anyway, is_resolved, kept_resolved, made_of_none, switches, unguarded
 from .reading.values import Value
 from .task import Contract, Finding, Task, mend, mended, near_miss
 from .tree import SourceTree

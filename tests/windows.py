@@ -322,6 +322,20 @@ ATTENDS = {  # with STITCH, where it is theirs
         .replace('    scores = (q @ k / math.sqrt(D)).masked_fill(hidden, float("-inf"))\n', "")
         + STITCH
     ),
+    "a mask or none, for torch and for a method of its own": (
+        "class Maps:\n    @torch.no_grad()\n    def weigh(self, q, k, hidden):\n        scores = q @ k / math.sqrt(q.size(-1))\n"
+        "        if hidden is not None:\n            scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)\n"
+        "        return scores.softmax(dim=-1)\n\n\n"
+        + PADDED.replace("hidden = torch.zeros(chunk, width, dtype=torch.bool)", "hidden = None")
+        .replace("    q = F.pad(q", "    q = q.reshape(q.size()[:-2] + (T, D))\n    q = F.pad(q")
+        .replace('    scores = (q @ k / math.sqrt(D)).masked_fill(hidden, float("-inf"))\n', "")
+        .replace("torch.softmax(scores, dim=-1)", "Maps().weigh(q, k, hidden)")
+        .replace(
+            "    out = (weights @ v.transpose(-2, -1)).flatten",
+            "    out = F.scaled_dot_product_attention(\n        q, k.mT, v.mT, attn_mask=None if hidden is None else ~hidden\n    ).flatten",
+        )
+        + STITCH
+    ),
     "scaled_dot_product_attention, and the map apart": (
         PADDED.replace(
             "    out = (weights @ v.transpose(-2, -1)).flatten",

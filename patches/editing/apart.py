@@ -10,6 +10,7 @@ from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.masked import Unread
 from ..reading.nodes import walk
+from ..reading.values import Value
 from ..source import Source
 from ..task import Edit
 from .spent import changed_in_place
@@ -29,9 +30,10 @@ def kept_apart(
     """
     conditions = {condition_of(reading, use, statements[0]) for use in uses}
     heads = [f"if {condition}:" for condition in conditions if condition and len(conditions) == 1]
-    tests = [_asked_under(reading, use, statements[0]) for use in uses]
-    if tests and not heads and (test := tests[-1]) is not None and all(tests):
-        place = f"{test.lineno}:{test.col_offset + 1}"
+    asked = [_asked_under(reading, use, statements[0]) for use in uses]
+    is_at_times = None not in asked and all((test, not holds) not in asked for test, holds in filter(None, asked))
+    if asked and not heads and is_at_times and (last := asked[-1]) is not None:
+        place = f"{last[0].lineno}:{last[0].col_offset + 1}"
         why = f"its map is read at times alone, and cannot be put under what {place} asks: ask it above the scores"
         raise Unread(reading.values[next(iter(uses))], why)
     if all(_is_detached(reading, use) for use in uses):
@@ -105,7 +107,14 @@ def may_move(
             or isinstance(node, ast.NamedExpr)
         ):
             return False
-    return all(use in reading.values and reading.values[use].key in made for use in uses)
+    return all(use in reading.values and any(key in made for key in _branches(reading.values[use])) for use in uses)
+
+
+def _branches(value: Value) -> Iterator[int]:
+    """The keys of a value, and of what it is in each branch of a condition."""
+    yield value.key
+    for each in value.items[1:] if value.op == "phi" else ():
+        yield from _branches(each)
 
 
 def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
@@ -136,7 +145,8 @@ def _choice(reading: Reading, use: ast.Name, block: ast.AST) -> tuple[ast.expr, 
             return None
         if isinstance(around, (ast.If, ast.IfExp)) and branch is not around.test:
             body = around.body if isinstance(around.body, list) else [around.body]
-            return (around.test, branch in body) if file.parents[file.statement(around)] is block else None
+            is_seen = file.parents[file.statement(around)] in (block, *file.ancestors(block))
+            return (around.test, branch in body) if is_seen else None
         branch = around  # type: ignore[assignment]
     return None
 
@@ -147,19 +157,19 @@ def _left_early(reading: Reading, use: ast.Name, first: ast.stmt) -> tuple[ast.e
     return (leaving[0].test, False) if len(leaving) == 1 and not leaving[0].orelse else None
 
 
-def _asked_under(reading: Reading, use: ast.Name, first: ast.stmt) -> ast.expr | None:
-    """Some condition under which alone a use is reached from a statement in whose block it stands, or None."""
+def _asked_under(reading: Reading, use: ast.Name, first: ast.stmt) -> tuple[ast.expr, bool] | None:
+    """Some condition under which alone a use is reached from a statement in whose block it stands, and which way."""
     file, block = reading.file, reading.file.parents[first]
     inner: ast.AST = use
     for around in file.ancestors(use):
         if around is block:
             break
         if isinstance(around, (ast.If, ast.IfExp)) and inner is not around.test:
-            return around.test
+            return around.test, inner in (around.body if isinstance(around, ast.If) else [around.body])
         if isinstance(around, ast.BoolOp) and inner is not around.values[0]:
-            return around.values[0]
+            return around.values[0], isinstance(around.op, ast.And)
         inner = around
-    return next((each.test for each in _leaving(reading, use, first, (ast.Return,))), None)
+    return next(((each.test, False) for each in _leaving(reading, use, first, (ast.Return,))), None)
 
 
 def _leaving(reading: Reading, use: ast.Name, first: ast.stmt, ends: tuple[type[ast.stmt], ...]) -> list[ast.If]:

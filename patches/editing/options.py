@@ -216,14 +216,7 @@ def _is_same(flag: Flag, ours: cst.Call, given: Source) -> bool:
 
 
 def _call(
-    target: Source,
-    given: Source,
-    anchor: Flag,
-    ours: cst.Call,
-    flag: str,
-    settings: dict[str, str],
-    *,
-    behind: bool,
+    target: Source, given: Source, anchor: Flag, ours: cst.Call, flag: str, settings: dict[str, str], *, behind: bool
 ) -> Finding:
     """The reference's call of add_argument, in the file's own words, as a neighbour of one of its own."""
     call = target.at(anchor.node)

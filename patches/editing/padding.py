@@ -13,11 +13,11 @@ from itertools import combinations
 from ..edits import insert_after, insert_before, rewrite
 from ..reading.files import File
 from ..reading.frames import Reading
-from ..reading.loops import Impossible, Turns
+from ..reading.loops import Turns
 from ..reading.masked import is_float_mask
 from ..reading.nodes import walk
 from ..reading.spots import Pair, Spot
-from ..reading.tensors import Tensor, Unknown
+from ..reading.tensors import Impossible, Tensor, Unknown
 from ..reading.values import Value
 from ..reading.windows import Case, parts_of
 from ..source import Source
@@ -267,9 +267,11 @@ def _texts(kind: str, mask: str, names: Names, name: str) -> Iterator[list[str]]
                 yield [f"{mask} = {mask} & ~{own}"]
             case "added":
                 yield [_in_lines(mask, own, 8)]
-        if tensor is not None and kind != "hides" and not names.is_taken("padding"):
+        if tensor is not None and not names.is_taken("padding"):
             made = f"padding = {padding.format(tensor)}"
-            if kind == "keeps":
+            if kind == "hides":
+                yield [made, f"{mask} = padding if {mask} is None else {mask} | padding"]
+            elif kind == "keeps":
                 yield [made, f"{mask} = ~padding if {mask} is None else {mask} & ~padding"]
             else:
                 base = f"({tensor}.new_zeros(1) if {mask} is None else {mask})"

@@ -13,12 +13,11 @@ from ..edits import move_under
 from ..imports import TakenError, import_edits
 from ..ranks import TRAINING
 from ..reading.files import File, Function
-from ..reading.frames import Reading
 from ..reading.nodes import walk
-from ..reading.requests import Asked, asked, asks_the_end, unplanned, writes
+from ..reading.requests import Asked, asked, asks_the_end, may_be_none, miscounted, unplanned, writes
 from ..reading.schedules import Schedule, argument, callers
 from ..reading.trials import trials
-from ..task import Finding, mend, mended, near_miss
+from ..task import Finding, State, mend, mended, near_miss
 from ..tree import SourceTree
 from .classes import class_of, methods, node_of, put_before
 from .importing import seen_from
@@ -26,7 +25,7 @@ from .schedules import told
 from .spelling import spelled
 
 TOTAL, COUNT = "total_steps", "planned_updates"
-LONGEST = 72  # that stands in a line with what it is told to
+LONGEST = 87  # that stands in a line with what it is told to
 _ROLES = {"extra": "extra_steps", "accumulated": "accum_steps"}  # by what they do, what planned_updates calls them
 
 
@@ -40,25 +39,28 @@ def planned_by_run(tree: SourceTree, made: Schedule) -> Finding | None:
     if run is None:
         return None
     source, at = tree.source(reading.file.path), given if given is not None else made.call
-    site = source.site(at, "schedule of a fixed length" if made.is_fixed else "schedule of the length of a run")
+    if not made.is_fixed or made.is_asked:
+        site = source.site(at, "schedule of the length of a run")
+        wrong = miscounted(tree.code, made, run) if run.is_counted and "epochs" in run.roles else None
+        if wrong:
+            return near_miss(source.site(at, f"{site.note}, but {wrong}"))
+        return mended(site) if wrong is not None else None
+    site = source.site(at, "schedule of a fixed length")
     try:
         text = _total(tree, made, run)
     except _NotAtHand as problem:
-        return near_miss(source.site(at, f"{site.note}, but {problem}")) if made.is_fixed else None
-    if not made.is_fixed:
-        own = given if not isinstance(given, ast.Name) else _set_to(reading, given.id)
-        is_ours = own is not None and ast.dump(own) == ast.dump(ast.parse(text, mode="eval").body)
-        return mended(site) if is_ours else None
+        return near_miss(source.site(at, f"{site.note}, but {problem}"))
     if reading.file.scopes[reading.node].is_taken(TOTAL):
         return mend(site, [told(tree, made, text)])
     line = node_of(source, reading.file.statement(made.call))
     return mend(site, [put_before(source, line, f"{TOTAL} = {text}"), told(tree, made, TOTAL)])
 
 
-def shared_by_runs(tree: SourceTree, schedules: Sequence[Schedule]) -> Iterator[Finding]:
+def shared_by_runs(tree: SourceTree, schedules: Sequence[tuple[Schedule, Finding]]) -> Iterator[Finding]:
     """What schedules need whose totals are those of runs on request: the count of updates, and steps that end."""
-    runs = [run for each in schedules if (run := asked(tree.code, each)) is not None]
-    for file in dict.fromkeys(each.reading.file for each in schedules):
+    runs = [run for each, _ in schedules if (run := asked(tree.code, each)) is not None]
+    files = ((each.reading.file, found.state is State.MISSING) for each, found in schedules)
+    for file in dict.fromkeys(file for file, is_missing in files if is_missing or COUNT in file.uses):
         yield from _counted(tree, file)
     for step in dict.fromkeys(step for run in runs for step in run.steps()):
         file = tree.code.files.of(step)
@@ -68,26 +70,20 @@ def shared_by_runs(tree: SourceTree, schedules: Sequence[Schedule]) -> Iterator[
         yield ended(tree, file, step, f"{file.text(step.func.value)}.{TOTAL}", guard)  # type: ignore[attr-defined]
 
 
-def _set_to(reading: Reading, name: str) -> ast.expr | None:
-    """What a name is set to in a scope, once."""
-    found = [
-        each for each in walk(reading.node) if isinstance(each, ast.Assign) and name in map(ast.unparse, each.targets)
-    ]
-    return found[0].value if len(found) == 1 else None
-
-
 def _total(tree: SourceTree, made: Schedule, run: Asked) -> str:
     """The updates of the run, as text. Raises _NotAtHand."""
     if not run.is_counted or "epochs" not in run.roles:
         raise _NotAtHand("the run on request makes other updates than its epochs and rows come to")
-    texts = {role: _at_hand(tree, made, run, role, path) for role, path in run.roles.items()}
+    texts = {role: _at_hand(tree, made, run, path) for role, path in run.roles.items()}
     size = texts.get("size", str(run.trial.size))
     more = "".join(f", {name}={texts[role]}" for role, name in _ROLES.items() if role in texts)
-    text = f"{texts['epochs']}, math.ceil(len({texts['rows']}) / {size}){more}"
-    return f"{COUNT}({text})" if len(text) < LONGEST else f"{COUNT}(\n    {text}\n)"
+    text, key = f"{texts['epochs']}, math.ceil(len({texts['rows']}) / {size}){more}", run.key(run.roles["rows"])
+    is_open = key is not None and may_be_none(made, key[0]) and made.number is not None
+    unless = f"{made.number} if {texts['rows']} is None else {COUNT}" if is_open else COUNT
+    return f"{unless}({text})" if len(unless + text) < LONGEST else f"{unless}(\n    {text}\n)"
 
 
-def _at_hand(tree: SourceTree, made: Schedule, run: Asked, role: str, path: str) -> str:
+def _at_hand(tree: SourceTree, made: Schedule, run: Asked, path: str) -> str:
     """How something that the run counts by is written where the schedule is made."""
     file, found = made.reading.file, run.key(path)
     if found is None:
@@ -97,7 +93,7 @@ def _at_hand(tree: SourceTree, made: Schedule, run: Asked, role: str, path: str)
         known = tree.code.module(file.path).env.get(name)
         is_seen = home == file.path or (known is not None and known.op == "import" and known.data == (home, name))
         return name if is_seen else str(run.trial.base.leaves[path])
-    if problem := unplanned(tree.code, made, run, *found, is_rows=role == "rows"):
+    if problem := unplanned(tree.code, made, run, *found):
         raise _NotAtHand(problem)
     quote = "'" if file.raw.count(b"'") > file.raw.count(b'"') else '"'
     return (_kept(tree, made, run, found[0]) or run.kept + found[0].replace('"', quote)) + found[1].replace('"', quote)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..reading.frames import Env, Reading
 from ..reading.frames import where as chosen_where
+from ..reading.masks import causal_mask
 from ..reading.nodes import walk
 from ..reading.values import Value
 
@@ -54,7 +55,7 @@ def _is_inside(reading: Reading, node: ast.AST, outer: ast.AST) -> bool:
 
 
 def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
-    """Whether an expression still means the same there: its names do, and it calls no function of the tree."""
+    """Whether an expression still means the same there: its names do, and all that it calls of the tree is masks."""
     if getattr(node, "ctx", None) is not None and not isinstance(node.ctx, ast.Load):  # type: ignore[attr-defined]
         return False
     if _is_inside(reading, node, at):
@@ -62,7 +63,8 @@ def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
     for each in walk(node):
         if isinstance(each, (ast.NamedExpr, ast.Lambda, ast.Yield, ast.Await, ast.comprehension)):
             return False
-        if each in reading.calls or each in reading.doing:
+        is_ours = each in reading.calls and causal_mask(reading.values[each]) is None
+        if is_ours or each in reading.doing:
             return False
         if isinstance(each, ast.Attribute) and each.attr in reading.written | reading.filled:
             return False

@@ -122,14 +122,14 @@ def _is_gathered(trial: Trial) -> bool:
 
 
 def unguarded(tree: SourceTree, trial: Trial, is_near: Callable[[File, ast.AST], bool]) -> Iterator[Finding]:
-    """Take the schedule's step out of a condition that only keeps it from passing its total."""
+    """Take the schedule's step out of a condition that only keeps it from passing a total that is not the run's."""
     for guard in guards(trial):
         file = tree.code.files.of(guard.node)
         source = tree.source(file.path)
         if not guard.is_limit:
             problem = "scheduler's step under a condition that is not its total: step it always"
             yield near_miss(source.site(guard.node, problem))
-        elif guard.is_all and is_near(file, guard.node):
+        elif guard.is_all and not trial.is_counted and is_near(file, guard.node):
             edit = unwrap(source, source.at(guard.node))  # type: ignore[arg-type]
             yield mend(source.site(guard.node, "scheduler that stops before the run does"), [edit])
 

@@ -165,7 +165,7 @@ def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
             _require_unscaled(found, mask)
             found.masks.append(mask)
         elif scores.op in ("mul", "div"):
-            scores = _unscaled(found, scores)
+            scores = _unscaled(graph, found, scores)
         elif scores.op in PLAIN:
             scores = scores["input"]
         elif not heads and (heads := _heads_apart(graph, scores)):
@@ -221,19 +221,26 @@ def _in_branches(scores: Value) -> Iterator[Value]:
             yield side
 
 
-def _unscaled(found: Attention, scores: Value) -> Value:
+def _unscaled(graph: Graph, found: Attention, scores: Value) -> Value:
     """The scores without a factor, which is a number for certain."""
     if scores.args.keys() != {"input", "other"}:
         raise Unread(scores, f"{scores.op} is told more than its operands")
     inner, factor = scores["input"], scores["other"]
     if scores.op == "mul" and is_number(inner):
         inner, factor = factor, inner
-    if not is_number(factor):
+    if not is_number(factor) and not _is_of_width(graph, scores, factor):
         raise Unread(factor, "its scale may be a tensor, which torch takes none: multiply the queries by it")
     if _is_negative(factor):
         raise Unread(factor, "its scale is negative, and torch takes its root: negate the queries")
     found.factors.append((factor, scores.op == "div"))
     return inner
+
+
+def _is_of_width(graph: Graph, scores: Value, factor: Value) -> bool:
+    """Whether a factor is a power of how wide the queries or the keys of scores are, however that was computed."""
+    sides = zip(_product_of(scores).items, (-1, -2), strict=False)
+    widths = {size_of(graph, each, graph.const(place), None).key for each, place in sides}
+    return factor.op == "pow" and is_number(factor["exponent"]) and factor["input"].key in widths
 
 
 def _without_factors(graph: Graph, found: Attention, tensor: Value) -> Value:

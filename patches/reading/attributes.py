@@ -101,7 +101,10 @@ def _of_object(frame: Frame, owner: Value, name: str, at: Place) -> Value:
         known = frame.code.attributes(path, node, owner).get(name)
         return known if known is not None else frame.graph.value("attr", {"of": owner}, name, at)
     place, _, function = method
-    kinds = {getattr(d, "id", getattr(d, "attr", "")) for d in function.decorator_list}
+    own = frame.code.module(place)
+    marks = [each.func if isinstance(each, ast.Call) else each for each in function.decorator_list]
+    marks = [each for each in marks if not str(own.expr(each).data).startswith("torch.")]  # which computes the same
+    kinds = {getattr(each, "id", getattr(each, "attr", "")) for each in marks}
     if kinds - _METHOD_KINDS or (owner.op == "self" and frame.code.is_open(path, node, name)):
         return frame.graph.value("attr", {"of": owner}, name, at)
     value = frame.graph.value("function", data=(place, function, None), at=at)

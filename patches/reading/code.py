@@ -39,7 +39,7 @@ class Code:
         self._scripts: dict[str, Reading] = {}
         self.answers: dict[Hashable, Any] = {}  # of questions that are asked more than once, by `once`
         self._importable: dict[str, bool] = {}
-        self._receivers = Receivers(files)
+        self.receivers = Receivers(files)
         self._reaching: dict[str, bool] = {}  # the files in whose readings it counts what others hand on
 
     def aside(self, changed: set[str], read: Callable[[str], bytes]) -> Code:
@@ -57,7 +57,7 @@ class Code:
             return
         self.files, touched = self.files.over(changed, read)
         touched |= self._reaching.keys()
-        self._receivers = Receivers(self.files)
+        self.receivers = Receivers(self.files)
         self.answers, self._importable = {}, {}
         for known in (self._modules, self._scripts):
             for path in touched & known.keys():
@@ -186,9 +186,9 @@ class Code:
         A model is not gone into: it is what is called, and a method of it is a call of it.
         """
         owner, name = callee["of"], callee.data
-        kinds = self._receivers.of(owner) if owner.op in _HANDED_ON and name in self._receivers.methods else None
+        kinds = self.receivers.of(owner) if owner.op in _HANDED_ON and name in self.receivers.methods else None
         if kinds is not None and not kinds:  # nobody tells: what it is asked for does
-            kinds = self._receivers.able(owner, name)
+            kinds = self.receivers.able(owner, name)
         found = {self.method(*cls, name) for cls in kinds or ()}
         made = found.pop() if len(found) == 1 else None
         is_open = any(self.is_open(*cls, name) or self.method(*cls, "forward") is not None for cls in kinds or ())
@@ -200,7 +200,7 @@ class Code:
 
     def is_part(self, value: Value) -> bool:
         """Whether an attribute is no method, but something that objects of its owner's classes keep."""
-        kinds = self._receivers.of(value["of"])
+        kinds = self.receivers.of(value["of"])
         return bool(kinds) and all(self.method(*cls, value.data) is None for cls in kinds or ())
 
     def home(self, function: ast.AST) -> File | None:

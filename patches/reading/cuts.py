@@ -64,6 +64,18 @@ def cuts(code: Code, trial: Trial) -> list[Cut]:
     return []
 
 
+def piece(trial: Trial) -> ast.AST:
+    """Where one micro-batch at a time is cut, if no more than that is seen; else where a loss is learned from."""
+    for node in trial.nodes():
+        tries = trial.everywhere(node)
+        if isinstance(node, ast.Subscript) and all(
+            values and all(each in trial.all_rows(player).split(sizes.size) for each in values)
+            for sizes, player, values in tries
+        ):
+            return node
+    return trial.loop
+
+
 def _apart(code: Code, trial: Trial, nodes: list[ast.expr]) -> list[ast.expr]:
     """Of expressions that give the same things, the one that stands nearest to where the run begins."""
     found: list[ast.expr] = []
@@ -210,7 +222,7 @@ def _counts_to(player: Player, node: ast.If, counter: ast.expr, end: ast.expr) -
         return False
     every = zip(tests, counts, ends, strict=True)
     return all(
-        limit == total and (last >= total or (holds and count in (last, last + 1)))
+        limit == total and (last >= total - 1 or (holds and count in (last, last + 1)))
         for (holds, last, total), count, limit in every
     )
 

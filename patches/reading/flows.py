@@ -235,17 +235,8 @@ def _is_number(code: Code, file: File, index: ast.expr) -> bool:
         _, function, name = value.data
         hint = next((a.annotation for a in parameters(function.args) if a.arg == name), None)
         return hint is None or ast.unparse(hint) == "int"
-    return value.number is not None or value.op in (
-        "item",
-        "counted",
-        "carried",
-        "neg",
-        "mod",
-        "sub",
-        "add",
-        "floordiv",
-        "int",
-    )
+    known = ("item", "counted", "carried", "neg", "mod", "sub", "add", "floordiv", "int")
+    return value.number is not None or value.op in known
 
 
 def _bound(code: Code, file: File, target: ast.AST, kind: str) -> Iterator[At | Use]:

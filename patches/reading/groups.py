@@ -10,21 +10,7 @@ from .steps import Kind, parts
 from .updates import Update
 from .values import Value
 
-_CUTS = {
-    "int",
-    "float",
-    "bool",
-    "item",
-    "detach",
-    "size",
-    "len",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-}  # to no gradient
+_CUTS = {"int", "float", "bool", "item", "detach", "size", "len", "eq", "ne", "lt", "le", "gt", "ge"}  # to no gradient
 _OPTIONS = {"parameter", "const", "attr", "setting", "self", "index", "dict"}  # what does not change in a run
 
 

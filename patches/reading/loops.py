@@ -12,7 +12,7 @@ from .elements import TENSORS, comes_from_a_cache
 from .frames import Loop
 from .numbers import is_number
 from .small import Small
-from .tensors import NUMBERS, Number, Tensor, Unknown, taken
+from .tensors import NUMBERS, Beyond, Impossible, Number, Tensor, Unknown, taken
 from .values import Value
 
 Turns = dict[ast.AST, int]
@@ -23,10 +23,6 @@ _NONE = {"is": True, "isnot": False}
 _CHOSEN = {"attr", "parameter", "setting"}
 _COMPARED = {"gt", "ge", "lt", "le", "eq", "ne", "numel"}
 _WHOLE: dict[str, Callable[[float], int]] = {"math.ceil": math.ceil, "math.floor": math.floor}
-
-
-class Impossible(Exception):
-    """Lengths that do not go together: code that is given them does not run."""
 
 
 class Turned(Small):
@@ -358,7 +354,7 @@ class Turned(Small):
             if function is not None:
                 made = function(self, value)
                 if math.prod(made.shape) != len(made.data):
-                    raise Unknown(value)
+                    raise Impossible if value.op == "view" else Unknown(value)
                 return made
             if _is_list_op(value):
                 parts = self.tensors(value)
@@ -366,8 +362,9 @@ class Turned(Small):
                     raise Unknown(value)
                 return Tensor((len(parts),), tuple(each.data[0] for each in parts))
             return self.unknown(value)
-        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError):
-            raise Unknown(value) from None
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+            is_beyond = isinstance(error, IndexError) and value.op == "index"
+            raise Beyond if is_beyond else Unknown(value) from None
 
     operations: Mapping[str, Callable[[Any, Value], Tensor]] = TENSORS
 

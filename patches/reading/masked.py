@@ -12,19 +12,12 @@ from .values import Value
 
 PLAIN = {"contiguous", "clone"}
 BETWEEN = PLAIN | {
-    "dropout",
-    "mul",
-    "div",
-    "add",
-    "sub",
-    "cast",
-    "masked_fill",
-    "setitem",
-    "where",
-    "phi",
-    "index",
-    "permute",
-    "detach",
+    *("dropout", "mul", "div", "add", "sub", "cast", "masked_fill", "setitem"),
+    *("where", "phi", "index", "permute", "detach"),
+}
+_OF_ONE = {
+    *("index", "contiguous", "clone", "detach", "expand", "unsqueeze", "triu", "tril"),
+    *("masked_fill", "setitem"),
 }
 LOW = -1e8  # what no score comes near, so that its exponential is zero
 _OPERANDS = {"input", "other", "mask", "value", "condition"}
@@ -146,18 +139,7 @@ def _at_times(masking: Masking, test: Value, is_asked_for: bool) -> Masking:
 
 def is_float_mask(value: Value) -> bool:
     """Whether a tensor has rows and columns, and floats in them, for certain."""
-    while value.op in (
-        "index",
-        "contiguous",
-        "clone",
-        "detach",
-        "expand",
-        "unsqueeze",
-        "triu",
-        "tril",
-        "masked_fill",
-        "setitem",
-    ):
+    while value.op in _OF_ONE:
         value = value["input"]
     if value.op == "phi":
         sides = [each for each in value.items[1:] if each.op != "unset" and not each.is_const(None)]  # to be added

@@ -16,19 +16,8 @@ from .values import Value
 
 _BUILDERS = {"triu", "tril", "triu_indices", "tril_indices", "arange", "cumsum", "eye"}
 _NO_MASKS = {
-    "matmul",
-    "softmax",
-    "tuple",
-    "list",
-    "const",
-    "size",
-    "shape",
-    "arange",
-    "ones",
-    "full",
-    "eye",
-    "device",
-    "index",
+    *("matmul", "softmax", "tuple", "list", "const", "size", "shape", "arange"),
+    *("ones", "full", "eye", "device", "index"),
 }
 _COMPARED = {"gt", "ge", "lt", "le"}
 _FACTORIES = {"ones", "zeros", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like"}

@@ -80,9 +80,9 @@ def _placed(shape: Sequence[int], picks: Sequence[tuple[str, Any]]) -> tuple[tup
 
 
 def wrapped(number: Number, size: int) -> int:
-    if isinstance(number, (bool, float)) or not -size <= number < size:
+    if type(number) is not int or not -size <= number < size:
         raise IndexError(number)
-    return int(number) % size
+    return number % size
 
 
 def scattered(small: Evaluator, shape: Sequence[int], value: Value) -> tuple[tuple[int, ...], list[int]]:

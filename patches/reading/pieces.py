@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .elements import TENSORS
-from .loops import Impossible, Turned
+from .loops import Turned
 from .picks import wrapped
-from .tensors import Tensor, Unknown, joined, permuted, taken
+from .tensors import Impossible, Tensor, Unknown, joined, permuted, taken
 from .values import Value
 
 

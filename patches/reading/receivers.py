@@ -16,6 +16,7 @@ Class = tuple[str, ast.ClassDef]  # the path of its module, and its definition
 Kinds = frozenset[Class] | None  # those that an object may be of; none if nobody tells, None if it cannot be told
 _NOBODY: Kinds = frozenset()
 _ITSELF = {"to", "eval", "train", "cpu", "cuda", "float", "double", "half", "requires_grad_"}  # what returns its object
+_ALIKE = {"replace", "dataclasses.replace", "copy.replace", "deepcopy", "copy.deepcopy", "copy.copy"}  # another such
 _DEEPEST = 12
 
 
@@ -123,6 +124,8 @@ class Receivers:
                     given = [each.value for each in walk(function) if isinstance(each, ast.Return)]
                     own = [each for each in given if each is not None and home.function(each) is function]
                     return _all(self._kinds(home, each) for each in own) if own else None
+                if meant is None and node.args and ast.unparse(func) in _ALIKE:
+                    return self._kinds(file, node.args[0])
         return None
 
     def _of_name(self, file: File, node: ast.Name) -> Kinds:

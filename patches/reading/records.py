@@ -12,7 +12,7 @@ from .values import Value
 
 
 def class_of(code: Code, value: Value) -> tuple[str, ast.ClassDef] | None:
-    """The class of the tree that an object is of, by how it is made or by its parameter's annotation."""
+    """The class of the tree that an object is of: by how it is made, its parameter's annotation, or who hands it on."""
     if value.op == "instance":
         return value.data  # type: ignore[no-any-return]
     if value.op in ("any", "phi"):  # args or Config()
@@ -30,7 +30,8 @@ def class_of(code: Code, value: Value) -> tuple[str, ast.ClassDef] | None:
     if isinstance(hint, ast.Subscript):
         hint = hint.slice
     if not isinstance(hint, (ast.Name, ast.Attribute)):
-        return None
+        kinds = code.receivers.of(value) if hint is None else None
+        return next(iter(kinds)) if kinds and len(kinds) == 1 else None
     meant = code.resolved(code.module(path).expr(hint))
     return meant.data if meant.op == "class" else None
 

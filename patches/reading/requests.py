@@ -13,12 +13,14 @@ from .code import Code, once
 from .files import File, Function, is_test
 from .names import defaults_of, parameters
 from .nodes import walk
-from .playing.plays import counting
+from .playing.plays import Held, Start, counting, play
 from .schedules import ENDS, Schedule
-from .trials import Trial, tried, updates
+from .tensors import Unknown
+from .trials import Trial, total, tried, updates
 from .updates import calls_of
 
 _CHANGING = {"update", "append", "extend", "insert", "pop", "remove", "clear", "setdefault", "resize_"}
+_LONG = 200  # epochs, of which no total may be too large
 _KEY = re.compile(r'\.\w+|\["[^"]*"\]')
 
 
@@ -39,6 +41,7 @@ class Asked:
     root: str  # of what is kept, as the run has it
     kept: str  # and as the scope has it that makes the schedule
     keys: frozenset[str]  # under which the schedule is kept
+    held: tuple[tuple[ast.expr, str], ...]  # what requests have set, and how that is come by
 
     @property
     def roles(self) -> dict[str, str]:
@@ -86,13 +89,39 @@ def asked(code: Code, made: Schedule) -> Asked | None:
             and node in counting(code)
             and any(isinstance(each, (ast.For, ast.While)) for each in walk(node))
         ):
-            trial = tried(code, file, node, (*_unset(file, node, owner, root), *_unended(code)))
+            held = (*_unset(file, node, owner, root), *_unended(code))
+            trial = tried(code, file, node, held)
             roots = [owner.name] if owner is not None else [root, *(each.arg for each in parameters(node.args))]
             for each in dict.fromkeys(roots) if trial is not None and len(trial.row_names) == 1 else ():
-                run = Asked(trial, each, root, keys)  # type: ignore[arg-type]
+                run = Asked(trial, each, root, keys, held)  # type: ignore[arg-type]
                 found += [run] if run.steps() else []
     counts = {frozenset((role, path.removeprefix(each.root)) for role, path in each.roles.items()) for each in found}
     return found[0] if len(counts) == 1 else None
+
+
+def miscounted(code: Code, made: Schedule, run: Asked) -> str | None:
+    """What is wrong with a total that is computed for a run; nothing where it is right, None where it is not known."""
+    start = Start(made.reading.file, made.reading.node, made.reading.owner)  # type: ignore[arg-type]
+    trial, kinds = run.trial, {path: kind for path, kind in run.trial.kinds.items() if kind == "int"}
+    keys = {path: found for path in trial.roles.values() if (found := run.key(path)) is not None}
+    kept = [(each.key, each.value.id) for each in writes(start.node) if isinstance(each.value, ast.Name)]
+    own = {name + rest: path for path, (key, rest) in keys.items() for written, name in kept if written == key}
+    fixed = {role: trial.base.leaves[path] for role, path in trial.roles.items() if path not in keys}
+    tries = [sizes for sizes, _ in trial.tries]
+    for sizes in (*tries, tries[0]._replace(epochs=_LONG)):
+        wanted = sizes._replace(**fixed)  # what no request can tell
+        told = {path: getattr(wanted, role) for role, path in trial.roles.items()}
+        told |= {name: told[path] for name, path in own.items()}
+        try:
+            player = play(code, start, told, kinds, wanted.rows, Held(run.held, kinds, wanted.rows, told))
+        except Unknown:
+            return None
+        known = total(player)
+        if not isinstance(known, int) or (known != wanted.updates and player.leaves.keys() - told.keys()):
+            return None
+        if known != wanted.updates:
+            return f"where a run of {wanted.rows} rows makes {wanted.updates} updates it comes to {known}"
+    return ""
 
 
 @once
@@ -125,8 +154,8 @@ def writes(scope: ast.AST) -> Iterator[Write]:
                 yield from (Write(root, f'["{every.arg}"]', every.value, each) for every in more)
 
 
-def unplanned(code: Code, made: Schedule, run: Asked, key: str, rest: str, *, is_rows: bool) -> str:
-    """Where something that a run counts by is set without a schedule for it, or may come to nothing."""
+def unplanned(code: Code, made: Schedule, run: Asked, key: str, rest: str) -> str:
+    """Where something that a run counts by is set without a schedule for it."""
     file = made.reading.file
     makers = [node for node, _ in file.functions if any(each.key in run.keys for each in writes(node))]
     able = {*makers, *(reading.node for maker in makers for reading, _ in calls_of(code, maker))}
@@ -142,8 +171,6 @@ def unplanned(code: Code, made: Schedule, run: Asked, key: str, rest: str, *, is
                 is_key = each.key in (key, rest) and (is_own or cls is None or each.root != _own(scope))
                 if is_key and scope not in able:
                     return f"{scope.name} ({where}) sets {each.root}{each.key}, and no schedule for it"
-                if each.key == key and is_rows and _may_be_none(scope, each.value):
-                    return f"{scope.name} ({where}) may set {each.root}{key} to nothing"
     return ""
 
 
@@ -165,9 +192,15 @@ def _changed(scope: ast.AST) -> Iterator[ast.expr]:
                 yield owner
 
 
-def _may_be_none(scope: Function, value: ast.expr | None) -> bool:
-    none = {each.arg for each, default in defaults_of(scope.args).items() if _is_none(default)}
-    return _is_none(value) or (isinstance(value, ast.Name) and value.id in none)
+def may_be_none(made: Schedule, key: str) -> bool:
+    """Whether what is kept under a key may be nothing once requests have set it, or have not."""
+    for scope, cls in made.reading.file.functions:
+        none = {each.arg for each, default in defaults_of(scope.args).items() if _is_none(default)}
+        for each in writes(scope) if cls is None or scope is not constructor_of(cls) else ():
+            parts = [each.value.body, each.value.orelse] if isinstance(each.value, ast.IfExp) else [each.value]
+            if each.key == key and any(_is_none(part) or getattr(part, "id", "") in none for part in parts):
+                return True
+    return False
 
 
 def _written(target: ast.expr, value: ast.expr | None, statement: ast.stmt) -> Iterator[Write]:

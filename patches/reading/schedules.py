@@ -46,6 +46,11 @@ class Schedule:
         return any((each.number or 0) > 1 for each in sides)
 
     @property
+    def is_asked(self) -> bool:
+        """Whether the total is asked of something that may be nothing, such as the rows."""
+        return self.total.op == "phi" and self.total["test"].op in ("is", "isnot")
+
+    @property
     def is_fixed(self) -> bool:
         """Whether the total is a number, or has one in it, whatever is trained."""
         return self.number is not None or self.limit or self.is_default

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from .values import Graph, Place, Value
 
+_ALIKE = {  # what leaves the number of dimensions as it is
+    *("softmax", "dropout", "masked_fill", "mT", "permute", "swap", "cast", "contiguous", "clone", "detach", "pad"),
+    *("linear", "neg", "triu", "tril", "invert"),
+}
+
 
 def rank_of(graph: Graph, value: Value) -> int | None:
     """How many dimensions a tensor has, where the code tells."""
@@ -55,24 +60,7 @@ def rank_of(graph: Graph, value: Value) -> int | None:
         case "add" | "sub" | "mul" | "div":
             known_ranks = [rank for each in value.items if (rank := rank_of(graph, each)) is not None]
             return max(known_ranks, default=None)
-        case (
-            "softmax"
-            | "dropout"
-            | "masked_fill"
-            | "mT"
-            | "permute"
-            | "swap"
-            | "cast"
-            | "contiguous"
-            | "clone"
-            | "detach"
-            | "pad"
-            | "linear"
-            | "neg"
-            | "triu"
-            | "tril"
-            | "invert"
-        ):
+        case op if op in _ALIKE:
             return rank_of(graph, value["input"]) if "input" in value.args else None
     return None
 

@@ -102,14 +102,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {  # of torch's functions, in their ord
     "repeat_interleave": ("input", "repeats", "dim"),
     "rsqrt": _UNARY,
     "scaled_dot_product_attention": (
-        "query",
-        "key",
-        "value",
-        "attn_mask",
-        "dropout_p",
-        "is_causal",
-        "scale",
-        "enable_gqa",
+        *("query", "key", "value", "attn_mask", "dropout_p"),
+        *("is_causal", "scale", "enable_gqa"),
     ),
     "scatter": ("input", "dim", "index", "src"),
     "scatter_add": ("input", "dim", "index", "src"),
@@ -201,16 +195,8 @@ MODULES = {  # operations that a module's call makes, and the settings that are 
 NAMESPACES = ("torch", "torch.nn.functional", "torch.Tensor", "torch.special", "operator")
 NUMBERS = {"math.inf": math.inf, "torch.inf": math.inf, "numpy.inf": math.inf, "math.pi": math.pi, "math.e": math.e}
 RANDOM = {
-    "dropout",
-    "rand",
-    "randn",
-    "randint",
-    "randperm",
-    "bernoulli",
-    "multinomial",
-    "normal",
-    "rand_like",
-    "randn_like",
+    *("dropout", "rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal"),
+    *("rand_like", "randn_like"),
 }
 VIEWS = {  # which show the elements of another tensor
     *("index", "mT", "permute", "swap", "view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand"),
@@ -264,17 +250,6 @@ def bound(op: str, placed: Sequence[Value], named: Mapping[str, Value], graph: G
 
 _PARAMETER = {"axis": "dim", "fill": "fill_value"}
 _SPECIAL = {
-    "to",
-    "type",
-    "type_as",
-    "size",
-    "mT",
-    "einsum",
-    "t",
-    "cpu",
-    "cuda",
-    "item",
-    "view_as",
-    "expand_as",
-    "float_power",
+    *("to", "type", "type_as", "size", "mT", "einsum", "t", "cpu", "cuda"),
+    *("item", "view_as", "expand_as", "float_power"),
 }

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .elements import TENSORS
-from .loops import Impossible, Turned
+from .loops import Turned
 from .numbers import is_number
 from .picks import scattered
 from .pieces import PIECES
-from .tensors import ELEMENTWISE, Number, Tensor, Unknown, broadcast, permuted
+from .tensors import ELEMENTWISE, Impossible, Number, Tensor, Unknown, broadcast, permuted
 from .values import Value
 
 HIDDEN = -math.inf
@@ -95,11 +95,14 @@ class Spotted(Turned):
             return self.tensor(value["input"]["input"]).shape[slice(*bounds)]
         if value is not None and value.op in ("tuple", "list"):
             return tuple(
-                size
-                for e in value.items
-                for size in (self.sizes(e) if e.op in ("shape", "index") else [int(self.number(e))])
+                size for e in value.items for size in (self.sizes(e) if _is_of_sizes(e) else [int(self.number(e))])
             )
         return super().sizes(value)
+
+
+def _is_of_sizes(value: Value) -> bool:
+    """Whether a value is several sizes of a tensor, or some with others beside."""
+    return value.op in ("shape", "index") or (value.op == "add" and any(each.op == "tuple" for each in value.items))
 
 
 _LEAVES = {"parameter", "attr", "part", "linear", "module", "call", "index", "item", "opaque"}
@@ -137,7 +140,8 @@ def _scaled(small: Spotted, first: Value, second: Value) -> Tensor | None:
         except Unknown:
             sides.append(None)  # type: ignore[arg-type]
     known = [side for side in sides if side is not None and any(map(_is_marked, side.data))]
-    return known[0] if len(known) == 1 and None in sides else None
+    is_scale = any(side is None or not side.shape for side in sides)
+    return known[0] if len(known) == 1 and is_scale else None
 
 
 def _of_two(op: str, a: Any, b: Any) -> Any:

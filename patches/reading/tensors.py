@@ -18,6 +18,14 @@ class Unknown(Exception):
     """A value is not one of those that can be computed here."""
 
 
+class Impossible(Exception):
+    """Lengths that do not go together: code that is given them does not run."""
+
+
+class Beyond(Impossible):
+    """An index that means no element."""
+
+
 class Tensor(NamedTuple):
     """Elements in row-major order."""
 

@@ -11,12 +11,12 @@ from random import Random
 from typing import NamedTuple
 
 from .frames import Effect, Reading
-from .loops import Impossible, Turns
+from .loops import Turns
 from .maps import Map, destination, is_counted, is_square, maps, root_of, written_by
 from .masked import holds_product
 from .numbers import is_number
 from .spots import Layout, Pair, Spotted, attended
-from .tensors import Tensor, Unknown, broadcast
+from .tensors import Beyond, Impossible, Tensor, Unknown, broadcast
 from .values import Graph, Place, Value
 
 LENGTHS = (5, 3, 4, 1)
@@ -29,32 +29,12 @@ SOFTMAX = ("softmax", "scaled_dot_product_attention")
 _OF_TENSORS = {
     *("size", "shape", "pad", "unfold", "matmul", "mT", "permute", "swap", "view", "reshape", "flatten", "unflatten"),
     *("linear", "split", "chunk", "unbind", "select", "softmax", "index", "unsqueeze", "detach", "contiguous", "cast"),
-    *(
-        "stack",
-        "new_zeros",
-        "new_full",
-        "einsum",
-        "scaled_dot_product_attention",
-        "masked_fill",
-        "cat",
-        "narrow",
-        "index_select",
-        "repeat_interleave",
-    ),
+    *("stack", "new_zeros", "new_full", "einsum", "scaled_dot_product_attention", "masked_fill", "cat", "narrow"),
+    *("index_select", "repeat_interleave"),
 }
 _CUT = {
-    "pad",
-    "unfold",
-    "cat",
-    "stack",
-    "split",
-    "chunk",
-    "unbind",
-    "slice",
-    "narrow",
-    "setitem",
-    "index_select",
-    "call",
+    *("pad", "unfold", "cat", "stack", "split", "chunk", "unbind", "slice"),
+    *("narrow", "setitem", "index_select", "call"),
 }
 _SCALED = {"mul", "div"}
 _SETTINGS = {"dim", "dims", "size", "mask", "attn_mask", "value", "pad", "start", "length", "index", "step", "dtype"}
@@ -128,8 +108,12 @@ def judged(
         found = Judged()
         try:
             for case in _cases(graph, reading, leaves, layout):
-                with suppress(Impossible, IndexError):
+                try:
                     _judge(found, case, attentions, of)
+                except Beyond:
+                    found.wrong = "keys are asked for that are not there"
+                except (Impossible, IndexError):
+                    continue
                 lengths = [case.small.length for case in found.cases]
                 if len(lengths) == ENOUGH or (len(lengths) == FEW and set(lengths) == {1}):
                     break
@@ -147,9 +131,7 @@ def _cases(graph: Graph, reading: Reading, leaves: frozenset[int], layout: Layou
     for number in range(MOST_CASES):
         draw = Random(number)  # noqa: S311 - nothing secret
         small = Spotted(
-            lambda _, draw=draw: draw.choice(NUMBERS),
-            lambda _, draw=draw: draw.random() < 2 / 3,
-            reading.loops,
+            lambda _, draw=draw: draw.choice(NUMBERS), lambda _, draw=draw: draw.random() < 2 / 3, reading.loops
         )
         small.layout, small.leaves, small.ranks, small.inside = layout, leaves, graph.ranks, inside
         small.length = draw.choice(LENGTHS)
@@ -253,6 +235,8 @@ def parts_of(softmax: Value) -> Iterator[tuple[Value, str]]:
     """The masks of an attention, outermost first: True hides, True keeps, or a number is added."""
     if softmax.op != "softmax":
         mask = softmax.get("attn_mask")
+        sides = [each for each in mask.items[1:] if not each.is_const(None)] if mask and mask.op == "phi" else []
+        mask = sides[0] if len(sides) == 1 else mask
         if mask is not None:
             yield from ((mask["input"], "hides") if mask.op == "invert" else (mask, "keeps"),)
         return
@@ -374,7 +358,15 @@ def innermost(seen: Sequence[Seen]) -> list[Seen]:
     """Those that could be computed, if any could, and are no calls of others: they know best what they are given."""
     seen = [each for each in seen if each.judged is not None] or seen
     nodes = {each.reading.node for each in seen}
-    return [each for each in seen if not (nodes - {each.reading.node}) & set(each.reading.calls.values())]
+    inner = [(each, (nodes - {each.reading.node}) & {*each.reading.calls.values(), *_homes(each)}) for each in seen]
+    return [each for each, others in inner if not others]
+
+
+def _homes(seen: Seen) -> set[ast.AST | None]:
+    """The functions in whose own text what weighs padding is made."""
+    leaks = seen.judged.leaks.values() if seen.judged is not None else ()
+    places = {part.at for each in leaks for part in each.walk() if part.at is not None}
+    return {place.file.function(place.node) for place in places}
 
 
 def runs_over(found: Judged, write: Effect, end: Value) -> bool:

@@ -421,3 +421,78 @@ def test_a_run_that_ends_early_has_another_total(loop_of, refusal):
     )
     text += "            done += 1\n            if done >= most:\n                return\n"
     assert "something counts outside of it" in refusal(loop_of(text), "task-1")
+
+
+OF_A_TRAINER = """\
+from dataclasses import dataclass
+
+import torch
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader
+
+
+@dataclass
+class Arguments:
+    epochs: int = 1
+    rows: int = 8
+    workers: int = 0
+    extra: int = 0
+
+
+class Trainer:
+    def __init__(self, model, args: Arguments | None = None, train_dataset=None, eval_dataset=None):
+        self.model, self.args = model, args or Arguments()
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.step = 0
+
+    def loader(self):
+        return DataLoader(
+            self.train_dataset, batch_size=self.args.rows, shuffle=True, num_workers=self.args.workers,
+            persistent_workers=self.args.workers > 0,
+        )
+
+    def train(self):
+        loader = self.loader()
+        total = self.args.epochs * (len(loader) + self.args.extra)
+        optimizer = torch.optim.AdamW(self.model.parameters())
+        schedule = OneCycleLR(optimizer, 1e-3, total_steps=total)
+        for _ in range(self.args.epochs):
+            for batch in self.batches(loader):
+                self.model(batch).mean().backward()
+                optimizer.step()
+                if self.step + 1 < total:
+                    schedule.step()
+                optimizer.zero_grad()
+                self.step += 1
+
+    def batches(self, loader):
+        for batch in loader:
+            yield batch
+        for _ in range(self.args.extra):
+            yield batch
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "state"),
+    [
+        pytest.param("", "", State.APPLIED, id="as it is"),
+        pytest.param("shuffle=True, ", "", State.UNRECOGNISED, id="in order"),
+        pytest.param("(len(loader) + self.args.extra)", "len(loader)", State.PARTIAL, id="extra steps not counted"),
+        pytest.param("self.step + 1 < total", "self.step + 2 < total", State.UNRECOGNISED, id="ends early"),
+    ],
+)
+def test_a_trainer_whose_rows_may_be_left_out(loop_of, state_of, old, new, state):
+    assert state_of(loop_of(OF_A_TRAINER.replace(old, new)), "task-1") is state
+
+
+def test_where_a_function_cuts_one_micro_batch_at_a_time_is_named(loop_of, refusal):
+    cut = "def get_batch(rows, i, device):\n    return rows[i * 8 : (i + 1) * 8].to(device)\n\n\n"
+    loop = LOOP.replace(
+        CUT, "        for i in [*range(len(data) // 8), 0]:\n            batch = get_batch(data, i, model.device)\n"
+    )
+    text = cut + loop
+    place = (
+        f":{text.splitlines().index('    return rows[i * 8 : (i + 1) * 8].to(device)') + 1}:12: loop over micro-batches"
+    )
+    assert place in refusal(loop_of(text), "task-1")

@@ -502,6 +502,35 @@ def test_what_a_request_is_about_to_keep_is_counted_by(tree_of):
     assert "from bit_transformer.training import planned_updates\n" in text
 
 
+def test_where_there_may_be_no_rows_the_number_stays_for_that(tree_of):
+    text = after(tree_of(("rows, epochs=1", "rows=None, epochs=1"), text=HELD))
+    counted = "self.epochs, math.ceil(len(self.rows) / SIZE), extra_steps=self.extra"
+    assert f"        total_steps = 100 if self.rows is None else planned_updates(\n            {counted}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("total", "state"),
+    [
+        ("self.epochs * (-(-len(self.rows) // SIZE) + self.extra)", State.APPLIED),
+        ("sum(len(self.rows.split(SIZE)) + self.extra for _ in range(self.epochs))", State.APPLIED),
+        ("1 if self.rows is None else self.epochs * (math.ceil(len(self.rows) / SIZE) + self.extra)", State.APPLIED),
+        ("self.epochs * (len(self.rows) // SIZE + self.extra)", State.UNRECOGNISED),
+        ("self.epochs * -(-len(self.rows) // SIZE)", State.UNRECOGNISED),
+        ("min(60, self.epochs * (-(-len(self.rows) // SIZE) + self.extra))", State.UNRECOGNISED),
+    ],
+)
+def test_a_total_that_is_computed_is_known_by_what_it_comes_to(tree_of, total, state):
+    made = ("model, total_steps=100)", f"model, total_steps={total})")
+    guarded = (
+        "        self.scheduler.step()",
+        "        if self.scheduler.last_epoch + 1 < self.scheduler.total_steps:\n            self.scheduler.step()",
+    )
+    found = status(open_tree(tree_of(made, guarded, text="import math\n" + HELD)), [TASK])[0]
+    places = [each.site.line for each in found.findings if "schedule of" in each.site.note]
+    assert (found.state is State.APPLIED) is (state is State.APPLIED)
+    assert len(places) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -519,7 +548,6 @@ def test_what_a_request_is_about_to_keep_is_counted_by(tree_of):
             [("    def train(self):", "    def more(self):\n        self.rows.resize_(3)\n\n    def train(self):")],
             "changes a part of what is kept as .rows", id="changed in place",
         ),
-        pytest.param([("rows, epochs=1", "rows=None, epochs=1")], "may set self.rows to nothing", id="no rows"),
         pytest.param([("train(self)", "train(self, epochs)"), ("range(self.epochs)", "range(epochs)")],
                      "is told by each request", id="told by the run"),
         pytest.param([("list(self.rows.split", "list(self.rows[1:].split")], "makes other updates", id="fewer rows"),

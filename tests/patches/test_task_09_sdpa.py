@@ -373,6 +373,50 @@ def test_near_misses_are_refused(tree_of, refusal, old, new, reason):
     assert reason in refusal(tree_of(ATTENTION.replace(old, new)), "task-9")
 
 
+NANO = ATTENTION.replace("/ math.sqrt(D)", "* (1.0 / math.sqrt(k.size(-1)))").replace(
+    "        B, H, T, D = q.shape\n",
+    "        B, T, C = q.shape\n        q, k, v = (each.view(B, T, self.n, C // self.n).transpose(1, 2) for each in (q, k, v))\n",
+)
+
+
+def test_a_scale_of_the_width_that_the_heads_are_given_is_a_number(tree_of, after):
+    config = ("self.factor = width", "self.factor = width\n        self.n = width.heads")
+    named = NANO.replace("(each.view", "[each.view").replace("for each in (q, k, v))", "for each in (q, k, v)]")
+    text = after(tree_of(named.replace(*config)), "task-9")
+    assert "scale=1.0 / math.sqrt(k.size(-1))" in text
+
+
+def test_a_mask_that_another_function_gives_is_asked_for_where_it_is_needed(tree_of, after):
+    cached = "def get_tri_mask(n, device):\n    return torch.ones(n, n, dtype=torch.bool, device=device).triu(1)\n\n\n"
+    window = '        scores = scores.masked_fill(get_tri_mask(T + 2, q.device)[2:], float("-inf"))\n'
+    text = ATTENTION.replace("class Attention", cached + "class Attention").replace(MASK, window)
+    assert "attn_mask=~get_tri_mask(T + 2, q.device)[2:], dropout_p" in after(tree_of(text), "task-9")
+
+
+def test_a_map_that_is_read_either_way_stays_where_it_is(tree_of, after):
+    text = after(
+        tree_of(ATTENTION.replace(RETURN, HOT + "        return out, self.log(weights) if hot else weights\n")),
+        "task-9",
+    )
+    assert SCORES + MASK + WEIGHTS in text
+    assert "F.scaled_dot_product_attention(" in text
+
+
+def test_a_map_that_is_read_behind_its_branch_is_kept_apart_in_it(tree_of, after):
+    lines = (SCORES + MASK + WEIGHTS + OUT).replace("\n        ", "\n            ")
+    text = (
+        HEAD
+        + "        if self.chunk:\n            out, weights = self.local(q, k, v)\n        else:\n    "
+        + lines.rstrip(" ")
+        + RETURN
+    )
+    text = after(tree_of(text), "task-9")
+    assert (
+        "            if self.logging:\n                with torch.no_grad():\n                    scores = q @ k"
+        in text
+    )
+
+
 HIDDEN = '            scores = scores.masked_fill(future, float("-inf"))\n'
 IN_PLACE = {
     "a method": '            scores.masked_fill_(future, float("-inf"))\n',

@@ -1,5 +1,7 @@
 """Windows that are laid right, whose padding is hidden: what is found, mended, left and refused; and it is run."""
 
+from pathlib import Path
+
 import pytest
 from windows import (
     ATTENDS,
@@ -194,3 +196,10 @@ def test_on_the_baseline(tree, patched):
     text = (patched(tree, "task-11") / "bit_transformer/model.py").read_text()
     assert "        hidden = hidden | window_padding(T, chunk, overlap, hidden.device)\n        scores = " in text
     assert "            start = max(s - self.overlap, 0)\n" in text
+
+
+def test_keys_that_are_asked_for_and_are_not_there_are_named_and_mended():
+    found = planned(Path(__file__).parents[1] / "forks/conf_engine/tree")
+    assert found.outcomes[0].outcome is Outcome.APPLIED, found.outcomes[0].reason
+    assert "keys are asked for that are not there" in found.outcomes[0].sites[0].note
+    assert "            first = max(begin - self.lookback, 0)\n" in found.changes[0].after.decode()

@@ -251,6 +251,21 @@ def test_a_data_class(tree_of, after):
     assert "self.full_attn_logging = cfg.window is None if cfg.maps is None else cfg.maps" in text
 
 
+@pytest.mark.parametrize(("unsaid", "state"), [("is None", State.APPLIED), ("is not None", State.UNRECOGNISED)])
+def test_what_is_resolved_of_a_data_class_that_others_hand_on(tree_of, state_of, unsaid, state):
+    resolved = (
+        "        if cfg.maps is None:\n            self.full_attn_logging = cfg.window is None\n        else:\n"
+        "            self.full_attn_logging = cfg.maps\n"
+    )
+    own = [(old, new.replace(": Config", "")) for old, new in CONFIGURED if "maps" not in new]
+    text = CONFIG.replace("maps: bool = True", "maps: Optional[bool] = None") + changed(
+        ATTENTION, *own, (STORED, resolved.replace("window is None", f"window {unsaid}"))
+    )
+    made = "def grown(model):\n    return Attention(replace(model.cfg, width=8))\n\n\nmodel = Attention(Config())\n"
+    text = changed(text, ("super().__init__()\n", "super().__init__()\n        self.cfg = cfg\n"))
+    assert state_of(tree_of(f"from dataclasses import replace\n{text}\n\n{made}"), "task-12") is state
+
+
 def test_a_data_class_that_forward_asks(tree_of, after):
     text = changed(
         CONFIG + changed(ATTENTION, *CONFIGURED),

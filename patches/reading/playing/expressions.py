@@ -127,6 +127,8 @@ def _mapping(walk: Walk, scope: Scope, node: ast.Dict) -> dict[Any, Any]:
             found |= made
         else:
             walk.strange("an entry whose key is not known", Place(scope.file, value))
+            if key is None and isinstance(made, Opaque) and made.path:  # any of the others may be told in it
+                found = {name: walk.world.told(f'{made.path}["{name}"]', each, value) for name, each in found.items()}
     return found
 
 

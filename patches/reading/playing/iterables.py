@@ -198,7 +198,7 @@ KNOWN: dict[str, Callable[..., Any]] = {
     "dataclasses.replace": _replaced,
     **dict.fromkeys(("types.SimpleNamespace", "argparse.Namespace"), lambda call: Space(dict(call.named))),
     **{f"torch.{name}": _rows_method(name) for name in ("split", "chunk", "tensor_split")},
-    "torch.arange": _numbers,
+    **dict.fromkeys(("torch.arange", "torch.randperm"), _numbers),  # in order, as a loader's rows
     "torch.utils.data.DataLoader": _loader,
     "torch.utils.data.TensorDataset": _tuples,
 }

@@ -131,6 +131,9 @@ class Player:
         if isinstance(node, ast.If):
             body = node.body if not jumps(node.body) or jumps(node.orelse) else node.orelse
             yield from self.walk.block(scope, body)
+            for each in body:
+                if isinstance(each, ast.Assign) and isinstance(getattr(each.value, "value", None), bool):
+                    self.walk.bind(scope, each.targets[0], Opaque())
         else:
             if not isinstance(node, ast.While):
                 self.walk.bind(scope, node.target, Opaque("", marks(source)))
@@ -335,7 +338,8 @@ class Player:
         names = {"lambda"} if isinstance(node, ast.Lambda) else {node.name, *kinds_of(node)}
         is_sure = node in self.relevant
         is_asked = is_sure or yields(node) or bool(names & {"lambda", *_RUN_ANYWAY})
-        is_known = not any(isinstance(each, Opaque) for each in every)
+        kinds = {type(each) for each in every}
+        is_known = Opaque not in kinds or (Rows in kinds and bool(kinds & {int, Counted}))  # which may cut them
         if self.walk.depth <= self.deepest and (is_asked or is_known):
             self.runs[node] = self.runs.get(node, 0) + 1
             try:

@@ -93,6 +93,14 @@ def _begin(player: Player, start: Start) -> None:
     _run(player, scope, node)
 
 
+def left_out(code: Code, start: Start) -> list[str]:
+    """The parameters of a run, and of its object's constructor, that are None unless they are given."""
+    setup = code.method(start.file.path, start.owner, "__init__") if start.owner is not None else None
+    functions = [each for each in (start.node, setup[2] if setup is not None else None) if isinstance(each, Function)]
+    pairs = (pair for each in functions for pair in defaults_of(each.args).items())
+    return [own.arg for own, default in pairs if isinstance(default, ast.Constant) and default.value is None]
+
+
 def _owner(player: Player, cls: Class, node: Function) -> Thing:
     """The object whose method a run is."""
     made = Thing(cls, name=cls.node.name)
@@ -129,7 +137,7 @@ def _parameter(player: Player, top: Scope, each: ast.arg, default: ast.expr | No
     meant = player.walk.value(top, hint) if isinstance(hint, (ast.Name, ast.Attribute)) else None
     if isinstance(meant, Class) and is_data_class(player.walk.code, meant.path, meant.node):
         return filled(player.walk, Thing(meant, name=each.arg), [], {}, Place(top.file, each), each.arg)
-    if default is None:
+    if default is None or each.arg in player.kinds:
         return player.leaf(each.arg)
     made = player.walk.value(top, default)
     return player.told(each.arg, made if isinstance(made, PLAIN) else None, default)
