@@ -30,7 +30,7 @@ types: $(READY)
 	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli -m bitpatch.__main__
 
 tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --sample
 
 # Which branches no test takes: half as long again as the tests themselves. Judges run in processes of their own.
 coverage: $(READY)
@@ -51,9 +51,11 @@ mutants: $(READY)
 	OMP_NUM_THREADS=1 BITPATCH_EVERY_TREE=1 $(BIN)/python -m pytest tests/mutants/test_mutants.py
 	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/mutants $(BIN)/python -m generated.run
 
-# Every order of every set of tasks, some minutes. Writes docs/laws.md.
+# Every order of every set of tasks, some minutes. Writes docs/laws.md. Then the laws on all the trees of which `make test`
+# tries a part.
 laws: $(READY)
 	PYTHONPATH=tests $(BIN)/python tests/laws/cube.py docs/laws.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/laws tests/drift/test_forks.py tests/patches/test_survey.py --numprocesses 2
 
 # Each judge on single tasks and on 40 random sets of them. Writes docs/diagonal.md.
 diagonal: $(READY)
