@@ -136,7 +136,7 @@ def test_closing_the_socket_ends_the_zygote_and_its_children(make_tree: MakeTree
     )
     with Zygote(fake_judges) as zygote:
         request = {"id": 0, "nonce": "", "task": 1, "index": 0, "limits": asdict(Limits()), "tree": str(tree)}
-        request |= {"seconds": 0.0, "driving": None}
+        request |= {"seconds": 0.0, "driving": None, "turn": None, "script": None}
         folder = zygote.folder / "child"
         folder.mkdir()
         reading, writing = os.pipe()
