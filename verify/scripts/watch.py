@@ -44,9 +44,10 @@ class Watch:
         self._backwards = 0
         self._is_after_step = False
         self._optimizers: dict[int, tuple[int, Optimizer]] = {}  # by identity, which is theirs as long as they are kept
-        self._schedules: dict[int, Schedule] = {}
+        self._schedules: dict[int, tuple[Schedule, Any]] = {}  # by identity, of schedulers that are kept
         self._models: list[nn.Module] = []
         self._reached: dict[int, Tensor] = {}  # parameters that gradients go to, by identity
+        self._known: set[int] = set()  # optimizers whose parameters were asked
         self._ungiven: dict[int, Tensor] | None = None  # parameters of optimizers that had no gradient at any step
         self._probed: list[Tensor] = []
         self._probe: Tensor | None = None  # of the gradient after the last backward
@@ -184,14 +185,13 @@ class Watch:
         total = getattr(scheduler, "total_steps", None) or getattr(scheduler, "T_max", None)
         total = total or getattr(scheduler, "total_iters", None)
         made = Schedule(type(scheduler).__name__, self._lines.here(), id(optimizer), total, _end_of(scheduler))
-        self._schedules[id(scheduler)] = made
-        scheduler._bitpatch_schedule = made
+        self._schedules[id(scheduler)] = (made, scheduler)
         self.seen.schedules.append(made)
 
     def _note_scheduler_step(self, scheduler: Any, *_: Any, **__: Any) -> None:
-        schedule = vars(scheduler).get("_bitpatch_schedule")
-        if schedule is None:
+        if id(scheduler) not in self._schedules:
             return
+        schedule = self._schedules[id(scheduler)][0]
         schedule.steps += 1
         schedule.is_over |= schedule.kind == "OneCycleLR" and schedule.steps >= (schedule.total or 0) + 1
         self._say("scheduler", 1 + self.seen.schedules.index(schedule))
@@ -307,8 +307,8 @@ class Watch:
     def _note_given(self, optimizer: Optimizer) -> None:
         """Which parameters of an optimizer have had no gradient so far."""
         own = {id(each): each for each in _parameters(optimizer) if each.requires_grad}
-        if not hasattr(optimizer, "_bitpatch_known"):
-            optimizer._bitpatch_known = True  # type: ignore[attr-defined]
+        if id(optimizer) not in self._known:
+            self._known.add(id(optimizer))
             self._ungiven = {**(self._ungiven or {}), **own}
         for key in [key for key, each in (self._ungiven or {}).items() if each.grad is not None and key in own]:
             del self._ungiven[key]  # type: ignore[union-attr]

@@ -195,3 +195,14 @@ def test_the_losses_are_those_of_a_run_that_nobody_watches(judged: Judged, tmp_p
     alone = subprocess.run([sys.executable, tmp_path / "train.py"], capture_output=True, text=True)
     assert len(alone.stderr.split()) == 8
     assert f"exit code {alone.stderr.strip()}," in watched
+
+
+def test_what_a_script_saves_is_its_own(judged: Judged) -> None:
+    text = """
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        update(0, 8)
+        schedule.step()
+        everything = [schedule.state_dict(), vars(schedule), vars(optimizer), vars(model), vars(rows)]
+        assert not [name for each in everything for name in each if "bitpatch" in name]
+    """
+    assert said(judged(text), "the-script-runs")[0] is Verdict.PASS
