@@ -242,7 +242,7 @@ class Watch:
                 [*self._events, Event("step", line, number)],
                 1.0 if self._factor is None else self._factor,
                 self._scale,
-                bool(held.any()) if self._probed else any(each.grad is not None for each in _parameters(optimizer)),
+                bool(held.any()) or any(map(_has_gradient, _parameters(optimizer) if optimizer else self._probed)),
                 bool(torch.isfinite(held).all()),
                 self._mode,
                 _stream(),
@@ -357,6 +357,10 @@ def _parameters(owner: Any) -> Iterator[Tensor]:
         yield from owner.parameters()
     else:
         yield from (each for group in getattr(owner, "param_groups", ()) for each in group["params"])
+
+
+def _has_gradient(parameter: Tensor) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.detach().to_dense().any())
 
 
 def _holds_gradient(optimizer: Optimizer) -> bool:

@@ -197,6 +197,18 @@ def test_the_losses_are_those_of_a_run_that_nobody_watches(judged: Judged, tmp_p
     assert f"exit code {alone.stderr.strip()}," in watched
 
 
+def test_layers_that_begin_at_zero_learn_all_the_same(judged: Judged) -> None:
+    text = """
+        inner, outer = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), nn.Linear(4, 512)
+        nn.init.zeros_(outer.weight)
+        optimizer = torch.optim.SGD([*inner.parameters(), outer.weight], lr=0.1)
+        outer.bias.requires_grad_(False)
+        outer(inner(rows)).mean().backward()
+        optimizer.step()
+    """
+    assert red(judged(text)) == {}
+
+
 def test_what_a_script_saves_is_its_own(judged: Judged) -> None:
     text = """
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
