@@ -40,6 +40,7 @@ DEFECTS = {
     "rate_unused": {RATES},
     "replaced_model": {HELD},
     "row_never_seen": {ROWS},
+    "rows_twice": {ROWS},
     "same_order": {ROWS},
     "sched_first": {BEATS},
     "sched_micro": {BEATS, TOTAL},
@@ -195,6 +196,19 @@ def test_the_losses_are_those_of_a_run_that_nobody_watches(judged: Judged, tmp_p
     alone = subprocess.run([sys.executable, tmp_path / "train.py"], capture_output=True, text=True)
     assert len(alone.stderr.split()) == 8
     assert f"exit code {alone.stderr.strip()}," in watched
+
+
+def test_a_part_of_a_permutation_may_be_gone_through_again(judged: Judged) -> None:
+    text = """
+        chosen = torch.randperm(64)[:48]
+        for epoch in range(3):
+            for first in range(0, 48, 8):
+                part = chosen[first:first + 8]
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(rows[part]), targets[part]).backward()
+                optimizer.step()
+    """
+    assert red(judged(text)) == {}
 
 
 def test_layers_that_begin_at_zero_learn_all_the_same(judged: Judged) -> None:
