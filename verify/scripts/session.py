@@ -1,5 +1,7 @@
 """A script in a child's process: run as its user would, in a copy of the folder, watched, then judged."""
 
+import ast
+import contextlib
 import os
 import random
 import runpy
@@ -40,12 +42,16 @@ def run(script: Path, arguments: list[str], updates: int, seconds: float, folder
     """Run a script in this process for so many updates and seconds of processor time; gives what was seen."""
     lines, until = Lines(folders), time.process_time() + seconds
     watch = Watch(lines, updates, lambda: time.process_time() > until)
+    top, module = _package_of(script)
     sys.argv = [str(script), *arguments]
-    sys.path.insert(0, str(script.parent))
+    sys.path.insert(0, str(top))
     signal.signal(signal.SIGPROF, _stop)
     signal.setitimer(signal.ITIMER_PROF, seconds * 1.1 + 1)  # for a script that asks nothing of torch
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        if module:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(script), run_name="__main__")
     except Enough:
         watch.seen.stopped = watch.seen.stopped or f"stopped for want of time, after {watch.seen.made} updates"
     except SystemExit as end:
@@ -58,6 +64,18 @@ def run(script: Path, arguments: list[str], updates: int, seconds: float, folder
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     return watch.end()
+
+
+def _package_of(script: Path) -> tuple[Path, str]:
+    """Where imports begin, and the module that a script is, where it imports from a package that it is in."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        tree = ast.parse(script.read_bytes())
+        if any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)):
+            top, parts = script.parent, [script.stem]
+            while (top / "__init__.py").exists():
+                top, parts = top.parent, [top.name, *parts]
+            return top, ".".join(parts)
+    return script.parent, ""
 
 
 def _stop(*_: object) -> None:

@@ -150,6 +150,18 @@ def test_arguments_reach_the_script_and_files_go_to_a_copy(judged: Judged, tmp_p
     assert (tmp_path / "count.txt").read_text() == "3"
 
 
+def test_a_script_of_a_package_imports_from_it(zygote: Zygote, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "start.py").write_text(textwrap.dedent(MODEL))
+    (package / "train.py").write_text(
+        "from .start import update\nfor n in range(3): update(n, n + 8)\nassert __name__ == '__main__'"
+    )
+    report = run_script(zygote, package / "train.py", (), 200, 60, tmp_path)
+    assert report.verdict is Outcome.VERIFIED
+
+
 def test_a_script_without_an_end_is_stopped(judged: Judged) -> None:
     endless = "try:\n    while True: update(0, 8)\nexcept Exception: pass"
     report = judged(endless, updates=7)
