@@ -94,4 +94,5 @@ def test_a_load_that_does_not_end_is_an_error_and_no_violation(tmp_path: Path, j
         file.write(SPIN)
     report = verify(tree, [5], zygote=judges, only=["workers-give-the-same-rows"], limits=Limits(cpu=3))
     (result,) = report.tasks[0].checks
-    assert (result.evidence.verdict, result.evidence.detail) == (Verdict.ERROR, "did not end within 3 s of CPU time")
+    assert result.evidence.verdict is Verdict.ERROR
+    assert result.evidence.detail.startswith("did not end within 3 s of CPU time")  # whatever its workers say of that
