@@ -23,23 +23,25 @@ def kept_apart(
     uses: Collection[ast.Name],
     no_grad: str,
     feeding: Sequence[ast.stmt],
+    needed: str = "",
 ) -> Iterator[Edit]:
     """Put neighbouring statements under what all uses of their names stand under, refused if not known by then.
 
     Those that do nothing but feed them go with them, where they stand among or right above them.
+    `needed` is a condition that callers hand in, where they do.
     """
-    conditions = {condition_of(reading, use, statements[0]) for use in uses}
+    conditions = {needed or condition_of(reading, use, statements[0]) for use in uses}
     heads = [f"if {condition}:" for condition in conditions if condition and len(conditions) == 1]
-    asked = [_asked_under(reading, use, statements[0]) for use in uses]
-    is_at_times = None not in asked and all((test, not holds) not in asked for test, holds in filter(None, asked))
-    if asked and not heads and is_at_times and (last := asked[-1]) is not None:
-        place = f"{last[0].lineno}:{last[0].col_offset + 1}"
+    if not heads and (last := asked_at_times(reading, uses, statements[0])) is not None:
+        place = f"{last.lineno}:{last.col_offset + 1}"
         why = f"its map is read at times alone, and cannot be put under what {place} asks: ask it above the scores"
         raise Unread(reading.values[next(iter(uses))], why)
     if all(_is_detached(reading, use) for use in uses):
         heads.append(f"with {no_grad}:")
     more = sorted([*feeding, *statements], key=lambda each: each.lineno)
-    if {condition_of(reading, use, more[0]) for use in uses} == conditions != {""} and _are_neighbours(reading, more):
+    if {needed or condition_of(reading, use, more[0]) for use in uses} == conditions != {""} and _are_neighbours(
+        reading, more
+    ):
         statements = more if _beside(reading, more) is None else statements
     if heads and _are_neighbours(reading, statements):
         if (other := _beside(reading, statements)) is not None:
@@ -47,6 +49,8 @@ def kept_apart(
             why = f"its map is read at times alone, and what makes it shares a line with {place}: give each its own"
             raise Unread(reading.values[next(iter(uses))], why)
         yield from move_under(source, heads, [source.at(each) for each in statements])
+    elif needed:
+        raise Unread(reading.values[next(iter(uses))], "its map is read at times alone: write what makes it in a row")
 
 
 def makers_and_uses(
@@ -123,6 +127,8 @@ def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
     test, holds = _choice(reading, use, block) or _left_early(reading, use, first) or (None, True)
     if test is None or any(isinstance(each, ast.Call) for each in walk(test)):
         return ""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) is holds:
+        test = without_none(test, use.id)
     env = reading.before.get(first, {})
     names = [each for each in walk(test) if isinstance(each, ast.Name)]
     own = [each for each in names if each.id in file.scopes[reading.node].bound]
@@ -135,6 +141,24 @@ def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
             doing = set()
     between = [each for each in doing if first.lineno <= getattr(each, "lineno", 0) < last]
     return _text(file, test, holds=holds) if is_same and not asked & reading.written and not between else ""
+
+
+def asked_at_times(reading: Reading, uses: Collection[ast.Name], first: ast.stmt) -> ast.expr | None:
+    """A condition under which alone a name is read, where all uses stand under one, and not on both sides of it."""
+    asked = [_asked_under(reading, use, first) for use in uses]
+    is_at_times = None not in asked and all((test, not holds) not in asked for test, holds in filter(None, asked))
+    return asked[-1][0] if asked and is_at_times and asked[-1] is not None else None
+
+
+def without_none(test: ast.expr, name: str) -> ast.expr:
+    """A condition without the question, in front of it, whether a name stands for anything."""
+    match test:
+        case ast.BoolOp(
+            op=op,
+            values=[ast.Compare(left=ast.Name(id=asked), ops=[way], comparators=[ast.Constant(value=None)]), rest],
+        ) if asked == name and isinstance(way, ast.Is if isinstance(op, ast.Or) else ast.IsNot):
+            return rest
+    return test
 
 
 def _choice(reading: Reading, use: ast.Name, block: ast.AST) -> tuple[ast.expr, bool] | None:
@@ -173,11 +197,23 @@ def _asked_under(reading: Reading, use: ast.Name, first: ast.stmt) -> tuple[ast.
 
 
 def _leaving(reading: Reading, use: ast.Name, first: ast.stmt, ends: tuple[type[ast.stmt], ...]) -> list[ast.If]:
-    """The conditions that end in some way between a statement and what holds a use, in its block."""
-    file, block, lines = reading.file, reading.file.parents[first], _lines(reading.file.parents[first], first)
-    at = next((each for each in (use, *file.ancestors(use)) if file.parents.get(each) is block), None)
-    between = lines[lines.index(first) : lines.index(at)] if at in lines else []
-    return [each for each in between if isinstance(each, ast.If) and isinstance(each.body[-1], ends)]
+    """The conditions, between a statement and a use, that end in some way, or on which its name is set to None."""
+    file, found, around = reading.file, list[ast.If](), [use, *reading.file.ancestors(use)]
+    for inner in (first, *file.ancestors(first)):
+        block, lines = file.parents[inner], _lines(file.parents[inner], inner)  # type: ignore[arg-type]
+        at = next((each for each in around if each in lines), None)
+        between = lines[lines.index(inner) + 1 : lines.index(at) if at is not None else None]  # type: ignore[arg-type]
+        found += [each for each in between if isinstance(each, ast.If) and _ends(each, use.id, ends)]
+        if block in around:
+            break
+    return found
+
+
+def _ends(choice: ast.If, name: str, ends: tuple[type[ast.stmt], ...]) -> bool:
+    match choice.body:
+        case [ast.Assign(targets=[ast.Name(id=forgotten)], value=ast.Constant(value=None))] if forgotten == name:
+            return True
+    return isinstance(choice.body[-1], ends)
 
 
 def _text(file: File, test: ast.expr, *, holds: bool) -> str:

@@ -34,6 +34,7 @@ class Attention:
     scaled: dict[str, tuple[Value, list[tuple[Value, bool]]]] = field(default_factory=dict)  # operands, their factors
     made: list[Value] = field(default_factory=list)  # all values from the scores to the weights, dropped out
     is_longer: bool = False  # whether there may be more keys than queries
+    calls: list[Call] = field(default_factory=list)  # those of its function
     asked: list[Call] = field(default_factory=list)  # those that hand in a causal mask
 
 

@@ -38,6 +38,7 @@ def judged(code: Code, reading: Reading, found: Attention, weighed: int) -> Atte
             found.softmax, "its mask hides just the future at times, and more at others: ask torch by is_causal"
         )
     calls = list(_calls(code, reading, found))
+    found.calls = [each for each in calls if each.reading.calls[each.node] is reading.node]
     is_seen = _is_seen(code, reading, calls)
     for mask in found.masks:
         if not _is_added_right(mask, reading, calls if is_seen else ()):
