@@ -265,16 +265,12 @@ def _require_unscaled(found: Attention, mask: Masking) -> None:
     """Raise Unread where a mask is scaled with the scores, and that makes a difference."""
     is_infinite = (mask.kind != "added" or mask.is_causal) and not mask.is_low
     for factor, _ in found.factors:
-        if not is_infinite or not _is_positive(factor):
+        if not is_infinite or not ((factor.number or 0) > 0 or factor.op in ("size", "pow")):
             raise Unread(factor, "its scores are scaled once they are masked")
 
 
 def _is_negative(value: Value) -> bool:
     return (value.number or 0) < 0 or value.op == "neg"
-
-
-def _is_positive(value: Value) -> bool:
-    return (value.number or 0) > 0 or value.op in ("size", "pow")
 
 
 def _described(value: Value) -> str:
