@@ -16,15 +16,13 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from .editing.apart import kept_apart, makers_and_uses, may_move
+from .editing.apart import NEEDED, at_need, kept_apart, makers_and_uses, may_move, needed
 from .editing.attention import asked, called, dropout, mask, operands, order, scale
-from .editing.maps import NEEDED, at_need, needed
 from .editing.spent import names_in, spent
 from .edits import insert_before, rewrite
 from .reading.attention import Attention, attentions
-from .reading.callers import judged
+from .reading.callers import faults, judged
 from .reading.frames import Reading
-from .reading.kernels import faults
 from .reading.masked import Unread
 from .source import Source
 from .task import Contract, Edit, Finding, Task, apart, mend, mended, near_miss, opaque

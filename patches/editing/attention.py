@@ -16,9 +16,9 @@ from ..reading.values import Graph, Value
 from ..source import Source
 from ..task import Edit
 from ..tree import SourceTree
+from .apart import NEEDED
 from .classes import more_arguments
 from .handing import parameter_from
-from .maps import NEEDED
 from .spelling import reordered, spelled, written
 
 ASKED = "is_causal"
