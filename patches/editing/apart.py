@@ -1,4 +1,7 @@
-"""Keep what is read only at times apart: under the condition under which it is read, and without gradients."""
+"""Keep what is read only at times apart: under the condition under which it is read, and without gradients.
+
+So is a map that a function returns with its attention: callers say when they need it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a file spells what it imports from other files, and imports that bring nothing any more."""
+"""How a file spells what it imports from other files, imports that bring nothing, and definitions above their uses."""
 
 from __future__ import annotations
 

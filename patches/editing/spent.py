@@ -1,4 +1,4 @@
-"""Statements that nothing needs once some expressions are replaced."""
+"""Statements that nothing needs once some expressions are replaced, and backward calls that no run learns by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attention as its callers make it: of how many keys, under which masks; and what forbids to ask torch for it."""
+"""An attention as its callers make it: its keys and masks; and what torch is not to be, or wrongly is, asked for."""
 
 from __future__ import annotations
 

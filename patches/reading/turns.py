@@ -1,4 +1,7 @@
-"""The way from a loop over micro-batches to an update: the scopes on it, and where in them the update is made."""
+"""The way from a loop over micro-batches to an update: the scopes on it, and where in them the update is made.
+
+And the statements by which a model runs and its loss is made.
+"""
 
 from __future__ import annotations
 
