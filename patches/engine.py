@@ -15,9 +15,8 @@ from typing import Any
 from .beside import beside
 from .consequences import broken
 from .edits import apply_edits
-from .findings import findings
 from .ranks import REFERENCE
-from .settling import alone
+from .settling import alone, findings
 from .source import Source
 from .survey import survey
 from .task import (

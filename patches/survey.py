@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from .beside import beside
-from .findings import findings
 from .originals import folder_of
 from .places import read_bytes, read_regular
+from .settling import findings
 from .task import Finding, Site, State, Task, TaskStatus
 from .tree import SourceTree
 

@@ -17,7 +17,7 @@ from functools import cache
 from .donor import definitions, donor
 from .editing.loading import Place, at_hand, loaded, place_for, problems
 from .editing.options import Told, taken, told
-from .editing.strayed import strayed_backwards
+from .editing.spent import strayed_backwards
 from .editing.totals import PLANNED, planned_total, site_of, total_of, unguarded
 from .edits import rewrite
 from .reading.cuts import Cut, cuts, guesses, piece, unsure

@@ -16,11 +16,11 @@ from collections.abc import Collection, Iterator, Sequence
 from .donor import definitions, donor
 from .editing.options import Told, taken, told
 from .editing.spelling import spelled
-from .editing.strayed import strayed_backwards
+from .editing.spent import strayed_backwards
 from .edits import move_under, rewrite
 from .reading.autocast import always_on, autocasts, in_place, logits, partial_autocast, problem
 from .reading.frames import Guard, Reading
-from .reading.regions import done_in, forward_and_loss, unmovable
+from .reading.turns import done_in, forward_and_loss, unmovable
 from .reading.updates import Update, updates_of_runs
 from .task import Contract, Finding, Task, apart, mend, mended, near_miss
 from .tree import SourceTree

@@ -20,10 +20,9 @@ from .editing.grouping import regrouped
 from .editing.guarded import closed
 from .editing.options import Told, told
 from .editing.scored import WEIGHED, scored, weighed
-from .editing.strayed import strayed_backwards
+from .editing.spent import strayed_backwards
 from .editing.totals import PLANNED, gathered_total, planned_for, site_of
-from .reading.groups import accumulates, is_scaled_alone, is_weighed, problem
-from .reading.means import IGNORED
+from .reading.groups import IGNORED, accumulates, is_scaled_alone, is_weighed, problem
 from .reading.nodes import walk
 from .reading.trials import trial_of
 from .reading.turns import Turn, is_learned_from, is_number, turn_of

@@ -14,8 +14,7 @@ from dataclasses import replace
 
 from .donor import definitions, donor, has_definition
 from .editing.feeding import Feeding
-from .editing.importing import seen_from, without_imports
-from .editing.placing import above
+from .editing.importing import above, seen_from, without_imports
 from .editing.spent import names_in
 from .edits import rewrite
 from .reading.files import File

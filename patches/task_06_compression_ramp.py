@@ -19,17 +19,15 @@ from .editing.courses import Kept, kept_clock, obstacles
 from .editing.options import taken, told
 from .editing.ramping import Ramping, on_a_ramp, own_draws
 from .editing.rounds import going_on
-from .editing.strayed import strayed_backwards
+from .editing.spent import strayed_backwards
 from .imports import imported_once
 from .ranks import TRAINING
-from .reading.clocks import Course, changing, counter, counts_what
-from .reading.drawn import Drawn, drawn_by
-from .reading.draws import Draw
+from .reading.clocks import Course, changing, counter, counts_what, rounds_of
+from .reading.draws import Draw, Drawn, drawn_by
 from .reading.files import File
 from .reading.frames import Reading
 from .reading.origins import Spot, compared, origins, ramp_of, texts_of, used_elsewhere
 from .reading.ramps import Ramp
-from .reading.rounds import rounds_of
 from .task import Contract, Finding, Task, mended, near_miss
 from .tree import SourceTree
 

@@ -17,7 +17,7 @@ from functools import reduce
 from .donor import definitions, donor, is_defined
 from .editing.options import Told, taken, told
 from .editing.spelling import spelled
-from .editing.strayed import strayed_backwards
+from .editing.spent import strayed_backwards
 from .edits import insert_after, insert_before
 from .reading.compiling import Run, compiled, decided_on_import, run_of
 from .reading.nodes import walk

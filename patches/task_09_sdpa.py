@@ -16,14 +16,13 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from .editing.apart import kept_apart, makers_and_uses, may_move
+from .editing.apart import NEEDED, at_need, kept_apart, makers_and_uses, may_move, needed
 from .editing.attention import asked, called, dropout, mask, operands, order, scale
 from .editing.spent import names_in, spent
 from .edits import insert_before, rewrite
 from .reading.attention import Attention, attentions
-from .reading.callers import judged
+from .reading.callers import faults, judged
 from .reading.frames import Reading
-from .reading.kernels import faults
 from .reading.masked import Unread
 from .source import Source
 from .task import Contract, Edit, Finding, Task, apart, mend, mended, near_miss, opaque
@@ -79,7 +78,7 @@ def _computed_by_torch(tree: SourceTree, source: Source, reading: Reading, found
         if name in reading.file.scopes[reading.node].bound:
             raise Unread(found.softmax, f"the name {name} stands for something else here: rename yours")
     given = list(operands(reading, found))
-    masked, edits, probability = mask(reading, found), list(asked(tree, source, reading, found)), ""
+    masked, edits, probability = mask(reading, found), list[Edit](), ""
     if found.dropout is not None:
         if reading.file.scopes[reading.node].is_taken("dropout_p"):
             raise Unread(found.dropout, "the name dropout_p is taken: rename yours")
@@ -90,7 +89,7 @@ def _computed_by_torch(tree: SourceTree, source: Source, reading: Reading, found
     text = called(source, node, statement, function, arguments) + order(found)
     gone = spent(reading, [node], [found.result], [*arguments, probability or "0"])
     edits += [Edit(source, source.at(each), lambda _: cst.RemoveFromParent()) for each in gone]
-    edits += _map_apart(source, reading, found, gone, f"{no_grad}()", names_in(f"f({', '.join(arguments)})"))
+    edits += _map_apart(tree, source, reading, found, gone, f"{no_grad}()", names_in(f"f({', '.join(arguments)})"))
     site = found.softmax.at if found.softmax.at is not None and found.softmax.at.file is reading.file else None
     place = site.node if site is not None else node
     return mend(
@@ -100,20 +99,29 @@ def _computed_by_torch(tree: SourceTree, source: Source, reading: Reading, found
 
 
 def _map_apart(
-    source: Source, reading: Reading, found: Attention, gone: list[ast.stmt], no_grad: str, kept: set[str]
+    tree: SourceTree,
+    source: Source,
+    reading: Reading,
+    found: Attention,
+    gone: list[ast.stmt],
+    no_grad: str,
+    kept: set[str],
 ) -> Iterator[Edit]:
     """Keep the statements that make the weights for who else reads them: under the same condition, if there is one."""
-    made = {each.key for each in found.made}
+    made, texts = {each.key for each in found.made}, dict[ast.Call, str]()
     makers, uses = makers_and_uses(reading, made, found.node, gone)
     read = [reading.values[use].key for use in uses if use in reading.values]
     if found.dropout is not None and found.dropout.key in read:
         raise Unread(found.dropout, "the weights are read once they are dropped out: read them before")
     parts = {each.key for each in found.softmax.walk()} | made
     if makers and uses and may_move(reading, makers, uses, (parts, made), kept):
+        texts = needed(reading, found, uses, [*makers, *gone, found.node])
         block = reading.file.parents[makers[0]]
         feeding = spent(reading, [found.node, *makers], [found.softmax], kept)
         feeding = [each for each in feeding if each not in (*gone, *makers) and reading.file.parents[each] is block]
-        yield from kept_apart(source, reading, makers, uses, no_grad, feeding)
+        yield from kept_apart(source, reading, makers, uses, no_grad, feeding, NEEDED if texts else "")
+        yield from at_need(tree, reading, found, uses, texts)
+    yield from asked(tree, source, reading, found, texts)
 
 
 task = Task(

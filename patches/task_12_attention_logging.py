@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
-from .editing.defaults import left_open
+from .editing.handing import left_open
 from .edits import rewrite
 from .reading.parsers import Flag
 from .reading.settings import Entry, Setting, asker, entries, reads, setting_of, strayed, told, truths

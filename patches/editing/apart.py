@@ -1,11 +1,15 @@
-"""Keep what is read only at times apart: under the condition under which it is read, and without gradients."""
+"""Keep what is read only at times apart: under the condition under which it is read, and without gradients.
+
+So is a map that a function returns with its attention: callers say when they need it.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from ..edits import move_under
+from ..edits import move_under, rewrite
+from ..reading.attention import Attention, Call
 from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.masked import Unread
@@ -13,7 +17,10 @@ from ..reading.nodes import walk
 from ..reading.values import Value
 from ..source import Source
 from ..task import Edit
+from ..tree import SourceTree
 from .spent import changed_in_place
+
+NEEDED = "need_weights"
 
 
 def kept_apart(
@@ -23,23 +30,25 @@ def kept_apart(
     uses: Collection[ast.Name],
     no_grad: str,
     feeding: Sequence[ast.stmt],
+    needed: str = "",
 ) -> Iterator[Edit]:
     """Put neighbouring statements under what all uses of their names stand under, refused if not known by then.
 
     Those that do nothing but feed them go with them, where they stand among or right above them.
+    `needed` is a condition that callers hand in, where they do.
     """
-    conditions = {condition_of(reading, use, statements[0]) for use in uses}
+    conditions = {needed or condition_of(reading, use, statements[0]) for use in uses}
     heads = [f"if {condition}:" for condition in conditions if condition and len(conditions) == 1]
-    asked = [_asked_under(reading, use, statements[0]) for use in uses]
-    is_at_times = None not in asked and all((test, not holds) not in asked for test, holds in filter(None, asked))
-    if asked and not heads and is_at_times and (last := asked[-1]) is not None:
-        place = f"{last[0].lineno}:{last[0].col_offset + 1}"
+    if not heads and (last := asked_at_times(reading, uses, statements[0])) is not None:
+        place = f"{last.lineno}:{last.col_offset + 1}"
         why = f"its map is read at times alone, and cannot be put under what {place} asks: ask it above the scores"
         raise Unread(reading.values[next(iter(uses))], why)
     if all(_is_detached(reading, use) for use in uses):
         heads.append(f"with {no_grad}:")
     more = sorted([*feeding, *statements], key=lambda each: each.lineno)
-    if {condition_of(reading, use, more[0]) for use in uses} == conditions != {""} and _are_neighbours(reading, more):
+    if {needed or condition_of(reading, use, more[0]) for use in uses} == conditions != {""} and _are_neighbours(
+        reading, more
+    ):
         statements = more if _beside(reading, more) is None else statements
     if heads and _are_neighbours(reading, statements):
         if (other := _beside(reading, statements)) is not None:
@@ -47,6 +56,8 @@ def kept_apart(
             why = f"its map is read at times alone, and what makes it shares a line with {place}: give each its own"
             raise Unread(reading.values[next(iter(uses))], why)
         yield from move_under(source, heads, [source.at(each) for each in statements])
+    elif needed:
+        raise Unread(reading.values[next(iter(uses))], "its map is read at times alone: write what makes it in a row")
 
 
 def makers_and_uses(
@@ -123,6 +134,8 @@ def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
     test, holds = _choice(reading, use, block) or _left_early(reading, use, first) or (None, True)
     if test is None or any(isinstance(each, ast.Call) for each in walk(test)):
         return ""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) is holds:
+        test = without_none(test, use.id)
     env = reading.before.get(first, {})
     names = [each for each in walk(test) if isinstance(each, ast.Name)]
     own = [each for each in names if each.id in file.scopes[reading.node].bound]
@@ -135,6 +148,24 @@ def condition_of(reading: Reading, use: ast.Name, first: ast.stmt) -> str:
             doing = set()
     between = [each for each in doing if first.lineno <= getattr(each, "lineno", 0) < last]
     return _text(file, test, holds=holds) if is_same and not asked & reading.written and not between else ""
+
+
+def asked_at_times(reading: Reading, uses: Collection[ast.Name], first: ast.stmt) -> ast.expr | None:
+    """A condition under which alone a name is read, where all uses stand under one, and not on both sides of it."""
+    asked = [_asked_under(reading, use, first) for use in uses]
+    is_at_times = None not in asked and all((test, not holds) not in asked for test, holds in filter(None, asked))
+    return asked[-1][0] if asked and is_at_times and asked[-1] is not None else None
+
+
+def without_none(test: ast.expr, name: str) -> ast.expr:
+    """A condition without the question, in front of it, whether a name stands for anything."""
+    match test:
+        case ast.BoolOp(
+            op=op,
+            values=[ast.Compare(left=ast.Name(id=asked), ops=[way], comparators=[ast.Constant(value=None)]), rest],
+        ) if asked == name and isinstance(way, ast.Is if isinstance(op, ast.Or) else ast.IsNot):
+            return rest
+    return test
 
 
 def _choice(reading: Reading, use: ast.Name, block: ast.AST) -> tuple[ast.expr, bool] | None:
@@ -173,11 +204,23 @@ def _asked_under(reading: Reading, use: ast.Name, first: ast.stmt) -> tuple[ast.
 
 
 def _leaving(reading: Reading, use: ast.Name, first: ast.stmt, ends: tuple[type[ast.stmt], ...]) -> list[ast.If]:
-    """The conditions that end in some way between a statement and what holds a use, in its block."""
-    file, block, lines = reading.file, reading.file.parents[first], _lines(reading.file.parents[first], first)
-    at = next((each for each in (use, *file.ancestors(use)) if file.parents.get(each) is block), None)
-    between = lines[lines.index(first) : lines.index(at)] if at in lines else []
-    return [each for each in between if isinstance(each, ast.If) and isinstance(each.body[-1], ends)]
+    """The conditions, between a statement and a use, that end in some way, or on which its name is set to None."""
+    file, found, around = reading.file, list[ast.If](), [use, *reading.file.ancestors(use)]
+    for inner in (first, *file.ancestors(first)):
+        block, lines = file.parents[inner], _lines(file.parents[inner], inner)  # type: ignore[arg-type]
+        at = next((each for each in around if each in lines), None)
+        between = lines[lines.index(inner) + 1 : lines.index(at) if at is not None else None]  # type: ignore[arg-type]
+        found += [each for each in between if isinstance(each, ast.If) and _ends(each, use.id, ends)]
+        if block in around:
+            break
+    return found
+
+
+def _ends(choice: ast.If, name: str, ends: tuple[type[ast.stmt], ...]) -> bool:
+    match choice.body:
+        case [ast.Assign(targets=[ast.Name(id=forgotten)], value=ast.Constant(value=None))] if forgotten == name:
+            return True
+    return isinstance(choice.body[-1], ends)
 
 
 def _text(file: File, test: ast.expr, *, holds: bool) -> str:
@@ -212,3 +255,96 @@ def _lines(block: ast.AST, statement: ast.stmt) -> list[ast.stmt]:
     """The statements of a block among which one stands."""
     every = (getattr(block, name, None) for name in ("body", "orelse", "finalbody"))
     return next((lines for lines in every if isinstance(lines, list) and statement in lines), [statement])
+
+
+def needed(reading: Reading, found: Attention, uses: Sequence[ast.Name], own: Sequence[ast.AST]) -> dict[ast.Call, str]:
+    """When the calls that return a map need it. Raises Unread where one does at times, and it cannot say when.
+
+    `own` is what reads its mask for the weights alone.
+    """
+    returns = [each for each in walk(reading.node) if isinstance(each, ast.Return)]
+    place = _place(returns[0].value, uses) if len(returns) == 1 else -1
+    inside, texts = {inner for outer in own for inner in walk(outer)}, dict[ast.Call, str]()
+    reads_alone = not found.asked or inside.issuperset(_loads(reading, found.masks[0].mask.data[2]))
+    for each in found.calls if place >= 0 else ():
+        statement = each.reading.file.statement(each.node)
+        made = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is each.node else None
+        names = [getattr(one, "id", "") for one in made.elts] if isinstance(made, ast.Tuple) else []
+        name = names[place] if len(names) == len(returns[0].value.elts) and "" not in names else ""  # type: ignore[union-attr]
+        loads = [use for use in _loads(each.reading, name) if not _is_asked_for(each.reading, use)]
+        conditions = {condition_of(each.reading, use, statement) for use in loads}
+        last = asked_at_times(each.reading, loads, statement)
+        if len(conditions) == 1 and "" not in conditions:
+            texts[each.node] = conditions.pop()
+        elif each.is_causal and last is not None:
+            at = f"{each.reading.file.path}:{last.lineno}:{last.col_offset + 1}"
+            raise Unread(found.softmax, f"its map is read at times alone, when {at} says so: ask that above the call")
+        if each in found.asked and each.node in texts and not (reads_alone and _mask_choice(each, texts[each.node])):
+            at = f"{each.reading.file.path}:{each.node.lineno}:{each.node.col_offset + 1}"
+            raise Unread(
+                found.softmax, f"its causal mask is made for a map, and {at} may need none: make it under that"
+            )
+    return texts if any(each.is_causal and each.node in texts for each in found.calls) else {}
+
+
+def at_need(
+    tree: SourceTree, reading: Reading, found: Attention, uses: Sequence[ast.Name], texts: Mapping[ast.Call, str]
+) -> Iterator[Edit]:
+    """Return a map, or None where it is not needed, and hand in no causal mask for it then."""
+    if texts:
+        source, returned = tree.source(reading.file.path), reading.file.statement(uses[0]).value  # type: ignore[attr-defined]
+        own = returned.elts[_place(returned, uses)]
+        yield rewrite(source, source.at(own), lambda _: f"{reading.file.text(own)} if {NEEDED} else None")  # type: ignore[arg-type]
+    for each in found.asked:
+        if each.node in texts and (test := _mask_choice(each, texts[each.node])) is not None:
+            caller, text = tree.source(each.reading.file.path), texts[each.node]
+            text = f"({text})" if isinstance(ast.parse(text, mode="eval").body, (ast.BoolOp, ast.IfExp)) else text
+            text = f"{each.reading.file.text(test)} and {text}"
+            yield rewrite(caller, caller.at(test), lambda _, text=text: text)  # type: ignore[misc, arg-type]
+
+
+def _mask_choice(call: Call, text: str) -> ast.expr | None:
+    """The condition under which a causal mask is made for a call alone, where a text means there what it means here."""
+    reading, file, key = call.reading, call.reading.file, call.masks[0].mask.key
+    bound = file.scopes[reading.node].bound
+    for node in walk(reading.node):
+        match node:
+            case ast.IfExp(body=made, orelse=ast.Constant(value=None)):
+                holder: ast.AST = file.parents[node]
+            case ast.If(body=[ast.Assign(value=made) as holder], orelse=[]):
+                pass
+            case _:
+                continue
+        is_plain = isinstance(node.test, (ast.Name, ast.Attribute, ast.Compare))
+        if made not in reading.values or reading.values[made].key != key or not is_plain:
+            continue
+        before = [reading.before.get(each, {}) for each in (file.statement(node), file.statement(call.node))]
+        own = [each.id for each in walk(ast.parse(text)) if isinstance(each, ast.Name) and each.id in bound]
+        if not all(each in env and env[each].key == before[1][each].key for each in own for env in before):
+            continue
+        match holder:
+            case ast.Assign(targets=[ast.Name(id=name)]) if len(loads := _loads(reading, name)) == 1:
+                holder = file.parents[loads[0]]
+        if holder in (call.node, *(each for each in call.node.keywords)):
+            return node.test
+    return None
+
+
+def _place(returned: ast.expr | None, uses: Sequence[ast.Name]) -> int:
+    """Which of the values that are returned the one use of a map is, as it is or detached; or -1."""
+    for place, each in enumerate(returned.elts if isinstance(returned, ast.Tuple) else ()):
+        is_detached = isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "detach"
+        if [each.func.value if is_detached else each] == uses:  # type: ignore[attr-defined]
+            return place
+    return -1
+
+
+def _loads(reading: Reading, name: str) -> list[ast.Name]:
+    names = [each for each in walk(reading.node) if isinstance(each, ast.Name) and each.id == name]
+    return [each for each in names if isinstance(each.ctx, ast.Load)]
+
+
+def _is_asked_for(reading: Reading, use: ast.Name) -> bool:
+    """Whether a use asks only whether there is anything, beside what else is asked."""
+    test = reading.file.parents[reading.file.parents[use]]
+    return isinstance(test, ast.BoolOp) and without_none(test, use.id) is not test

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import libcst as cst
 
@@ -16,6 +16,7 @@ from ..reading.values import Graph, Value
 from ..source import Source
 from ..task import Edit
 from ..tree import SourceTree
+from .apart import NEEDED
 from .classes import more_arguments
 from .handing import parameter_from
 from .spelling import reordered, spelled, written
@@ -128,20 +129,30 @@ def _causal(reading: Reading, found: Attention) -> str:
     return f"{condition} and {length} > 1" if condition else f"{length} > 1"
 
 
-def asked(tree: SourceTree, source: Source, reading: Reading, found: Attention) -> Iterator[Edit]:
-    """What makes callers ask for a causal mask that they hand in: a parameter, and an argument of each."""
-    if not found.asked:
+def asked(
+    tree: SourceTree, source: Source, reading: Reading, found: Attention, needed: Mapping[ast.Call, str]
+) -> Iterator[Edit]:
+    """What makes callers ask for a causal mask that they hand in, and a map: parameters, and arguments of each."""
+    defaults = ({ASKED: "False"} if found.asked else {}) | ({NEEDED: "True"} if needed else {})
+    for name in defaults:
+        if reading.file.scopes[reading.node].is_taken(name):
+            raise Unread(found.softmax, f"the name {name} is taken: rename yours")
+    if not defaults:
         return
-    if reading.file.scopes[reading.node].is_taken(ASKED):
-        raise Unread(found.softmax, f"the name {ASKED} is taken: rename yours")
     own = source.at(reading.node)  # type: ignore[arg-type]
     assert isinstance(own, cst.FunctionDef)
     is_typed = any(each.annotation is not None for each in parameters(reading.node.args))  # type: ignore[attr-defined]
-    yield from parameter_from(f"{ASKED}: bool = False" if is_typed else f"{ASKED}=False")(source, own).edits
-    for each in found.asked:
-        caller, call = tree.source(each.reading.file.path), each.node
-        assert each.found is not None
-        yield more_arguments(caller, caller.at(call), {ASKED: _causal(each.reading, each.found)})  # type: ignore[arg-type]
+    texts = [f"{name}: bool = {value}" if is_typed else f"{name}={value}" for name, value in defaults.items()]
+    yield from parameter_from(", ".join(texts))(source, own).edits
+    asking = {each.node for each in found.asked}
+    for each in found.calls:
+        caller, new = tree.source(each.reading.file.path), dict[str, str]()
+        if each.node in asking and each.found is not None:
+            new[ASKED] = _causal(each.reading, each.found)
+        if each.node in needed:
+            new[NEEDED] = needed[each.node]
+        if new:
+            yield more_arguments(caller, caller.at(each.node), new)  # type: ignore[arg-type]
 
 
 def _condition(reading: Reading, found: Attention, mask: Masking) -> str:

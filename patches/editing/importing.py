@@ -1,4 +1,4 @@
-"""How a file spells what it imports from other files, and imports that bring nothing any more."""
+"""How a file spells what it imports from other files, imports that bring nothing, and definitions above their uses."""
 
 from __future__ import annotations
 
@@ -83,3 +83,12 @@ def _without(names: set[str]) -> Callable[[cst.CSTNode], cst.CSTNode | cst.Remov
         return updated.with_changes(body=body) if body else cst.RemoveFromParent()
 
     return change
+
+
+def above(source: Source, edit: Edit, user: cst.CSTNode) -> Edit:
+    """A definition comes no later than what uses it, whatever the file's order."""
+    top = next(top for top in source.module.body if user is top or top in source.ancestors(user))
+    if source.order[edit.node] < source.order[top]:
+        return edit
+    new = [node for node in edit.change(edit.node) if node is not edit.node]  # type: ignore[union-attr]
+    return Edit(source, top, lambda updated: cst.FlattenSentinel([*new, updated]))

@@ -9,11 +9,11 @@ import libcst as cst
 
 from ..donor import donor, parameter
 from ..edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item, parse_statement
+from ..reading.clocks import Round, rounds_of
 from ..reading.files import File, Function
 from ..reading.frames import Reading
 from ..reading.nodes import walk
-from ..reading.regions import block_of
-from ..reading.rounds import Round, rounds_of
+from ..reading.turns import block_of
 from ..source import Source
 from ..task import Edit, Finding, mend, mended, near_miss
 from ..tree import TRAIN_LOOP, SourceTree

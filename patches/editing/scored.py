@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..edits import operand, rewrite
 from ..reading.files import Function, is_test
 from ..reading.frames import Reading
-from ..reading.means import ignored, is_plain, means, pads, unlaid
+from ..reading.groups import ignored, is_plain, means, pads, unlaid
 from ..reading.nodes import walk
 from ..reading.turns import is_number
 from ..reading.updates import Update, reading_of, updates_of_runs

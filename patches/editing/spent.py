@@ -1,13 +1,16 @@
-"""Statements that nothing needs once some expressions are replaced."""
+"""Statements that nothing needs once some expressions are replaced, and backward calls that no run learns by."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from ..reading.frames import Reading
 from ..reading.nodes import walk
+from ..reading.updates import strays
 from ..reading.values import Value
+from ..task import Finding, apart, near_miss
+from ..tree import SourceTree
 
 _NEW = {  # views of nothing
     *("matmul", "mul", "div", "add", "sub", "masked_fill", "where", "softmax", "clone"),
@@ -135,3 +138,9 @@ def _of_block(block: list[ast.stmt], gone: Collection[ast.stmt]) -> list[ast.stm
 def names_in(text: str) -> set[str]:
     """The names that the text of an expression uses."""
     return {node.id for node in walk(ast.parse(text)) if isinstance(node, ast.Name)}
+
+
+def strayed_backwards(tree: SourceTree) -> Iterator[Finding]:
+    """The backward calls of a tree in which no run learns."""
+    for file, node, why in strays(tree.code):
+        yield from apart([node], [near_miss(tree.source(file.path).site(node, f"backward call, but {why}"))])

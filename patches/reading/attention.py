@@ -34,6 +34,7 @@ class Attention:
     scaled: dict[str, tuple[Value, list[tuple[Value, bool]]]] = field(default_factory=dict)  # operands, their factors
     made: list[Value] = field(default_factory=list)  # all values from the scores to the weights, dropped out
     is_longer: bool = False  # whether there may be more keys than queries
+    calls: list[Call] = field(default_factory=list)  # those of its function
     asked: list[Call] = field(default_factory=list)  # those that hand in a causal mask
 
 
@@ -264,16 +265,12 @@ def _require_unscaled(found: Attention, mask: Masking) -> None:
     """Raise Unread where a mask is scaled with the scores, and that makes a difference."""
     is_infinite = (mask.kind != "added" or mask.is_causal) and not mask.is_low
     for factor, _ in found.factors:
-        if not is_infinite or not _is_positive(factor):
+        if not is_infinite or not ((factor.number or 0) > 0 or factor.op in ("size", "pow")):
             raise Unread(factor, "its scores are scaled once they are masked")
 
 
 def _is_negative(value: Value) -> bool:
     return (value.number or 0) < 0 or value.op == "neg"
-
-
-def _is_positive(value: Value) -> bool:
-    return (value.number or 0) > 0 or value.op in ("size", "pow")
 
 
 def _described(value: Value) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .clocks import Course, course_of
 from .code import Code
+from .files import File
 from .frames import Effect
-from .outcomes import made_where, taken
-from .updates import Update
+from .updates import Update, updates_of_runs
 from .values import Place, Value
+
+_OPERATORS: dict[str, Callable[[object, object], bool]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "is": operator.eq,
+    "isnot": operator.ne,
+}
+_LONGEST = 32  # choices in choices
 
 _COMPARED = ("lt", "le", "gt", "ge")
 _UNIFORM = {
@@ -175,3 +186,116 @@ def _forms(code: Code, update: Update, outcomes: Mapping[int, bool]) -> set[bool
             is_apart = "each" in given[:1] or _WORD.search(str(func.data)) is not None
             found.add(func.op == "attr" and func.data not in ("forward", "__call__") and is_apart)
     return found
+
+
+def made_where(code: Code, value: Value, outcomes: Mapping[int, bool]) -> Iterator[Value]:
+    """All that a value is made of where conditions, by their keys, come out so; of a choice the side that is taken."""
+    pending, seen = [value], set[int]()
+    while pending:
+        each = taken(code, pending.pop(), outcomes)
+        if each.key not in seen:
+            seen.add(each.key)
+            yield each
+            pending += reversed(each.items)
+
+
+def taken(code: Code, value: Value, outcomes: Mapping[int, bool]) -> Value:
+    """What a value is there, as far as that is known: choices, members and attributes seen through."""
+    for _ in range(_LONGEST):
+        inner = _inner(code, value, outcomes)
+        if inner is None or inner.key == value.key:
+            break
+        value = inner
+    return value
+
+
+def _inner(code: Code, value: Value, outcomes: Mapping[int, bool]) -> Value | None:
+    if value.op == "phi":
+        holds = truth(code, value["test"], outcomes)
+        return None if holds is None else value["yes" if holds else "no"]
+    if value.op == "attr":
+        owner = taken(code, value["of"], outcomes)
+        if owner.op == "instance":
+            return code.attributes(owner.data[0], owner.data[1], owner).get(str(value.data))
+    if value.op == "part":
+        owner = taken(code, value["of"], outcomes)
+        return owner.items[value.data] if owner.op in ("tuple", "list") and value.data < len(owner.items) else None
+    if value.op == "index" and list(value.args) == ["input", "0"]:
+        owner, place = taken(code, value["input"], outcomes), taken(code, value["0"], outcomes)
+        known = place.data if place.op == "const" else truth(code, place, outcomes)
+        is_place = (
+            owner.op in ("tuple", "list") and isinstance(known, int) and -len(owner.args) <= known < len(owner.args)
+        )
+        return owner.items[int(known)] if is_place else None  # type: ignore[arg-type]
+    if value.op == "item" and "of" in value.args:
+        source = taken(code, value["of"], outcomes)
+        return source["elt"] if source.op == "each" else None
+    return None
+
+
+def truth(code: Code, test: Value, outcomes: Mapping[int, bool]) -> bool | None:
+    """Whether a condition holds; None where that is not known."""
+    test = taken(code, test, outcomes)
+    if test.key in outcomes:
+        return outcomes[test.key]
+    if test.op == "const":
+        return bool(test.data)
+    if test.op in ("bool", "int", "not"):
+        inner = truth(code, test.items[0], outcomes)
+        return inner if inner is None or test.op != "not" else not inner
+    if test.op in ("all", "any"):
+        every = [truth(code, each, outcomes) for each in test.items]
+        decisive = test.op == "any"
+        return decisive if decisive in every else None if None in every else not decisive
+    sides = [taken(code, each, outcomes) for each in test.items]
+    if test.op in _OPERATORS and all(each.op == "const" for each in sides):
+        return _OPERATORS[test.op](*(each.data for each in sides))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What the updates of one run draw, by where it is compared, and those draws of it that compress."""
+
+    course: Course
+    updates: list[Update]
+    draws: dict[ast.AST, Draw]
+    chosen: dict[ast.AST, Draw]
+    undrawn: list[tuple[File, ast.AST, str]]  # its updates on which no draw bears
+
+    @property
+    def shared(self) -> dict[ast.AST, Draw]:
+        """The draws from generators that others draw from too, by the calls that draw."""
+        every = {draw.made.at.node: draw for draw in self.draws.values() if draw.made.at is not None}
+        effects = [effect for effect in self.course.reading.effects if effect.at.node not in every]
+        return {node: draw for node, draw in every.items() if not is_alone(draw, effects)}
+
+    def others(self, draw: Draw) -> list[Draw]:
+        """The draws that are compared elsewhere."""
+        return [each for node, each in self.draws.items() if node is not draw.place.node]
+
+    @property
+    def scopes(self) -> set[ast.AST]:
+        """The scopes of its updates, and the one that leads to them."""
+        return {self.course.reading.node, *(update.reading.node for update in self.updates)}
+
+
+def drawn_by(code: Code) -> tuple[list[Drawn], list[Update]]:
+    """The runs of a tree, by what lasts in them; and the updates to which no one loop leads."""
+    runs: dict[ast.AST, Drawn] = {}
+    strays = []
+    for update in updates_of_runs(code):
+        course = course_of(code, update)
+        if course is None:
+            strays.append(update)
+            continue
+        run = runs.setdefault(course.owner or course.reading.node, Drawn(course, [], {}, {}, []))
+        draws = draws_of(course.loss)
+        run.updates.append(update)
+        if not draws:
+            run.undrawn.append(
+                (update.reading.file, update.backward, "update, but no draw decides what its loss is made of")
+            )
+        run.draws.update({draw.place.node: draw for draw in draws})
+        run.chosen.update({draw.place.node: draw for draw in compressing(code, update, draws)})
+    return list(runs.values()), strays

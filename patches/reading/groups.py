@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .frames import Effect, Reading
 from .steps import Kind, parts
 from .updates import Update
 from .values import Value
+
+_MEANS = ("cross_entropy", "nll_loss")
+_LAYOUT = {"flatten", "reshape", "view", "contiguous", "cast", "swap", "permute", "mT", "clone", "detach", "unflatten"}
+_PLAIN = ("weight", "size_average", "reduce")  # settings without which a loss is a plain mean
+IGNORED = -100  # the target that torch ignores where it is not told another
 
 _CUTS = {"int", "float", "bool", "item", "detach", "size", "len", "eq", "ne", "lt", "le", "gt", "ge"}  # to no gradient
 _OPTIONS = {"parameter", "const", "attr", "setting", "self", "index", "dict"}  # what does not change in a run
@@ -77,3 +82,34 @@ def _learned_from(keys: set[int]) -> Callable[[Value], bool]:
         return known[value.key]
 
     return flows
+
+
+def means(loss: Value) -> list[Value]:
+    """The cross-entropies that a loss is made of."""
+    return [each for each in loss.walk() if each.op in _MEANS and "target" in each.args]
+
+
+def is_plain(mean: Value) -> bool:
+    """Whether a cross-entropy is the plain mean over its targets."""
+    reduction = mean.get("reduction")
+    is_mean = reduction is None or reduction.is_const("mean")
+    return is_mean and all(mean[name].is_const(None) for name in _PLAIN if name in mean.args)
+
+
+def unlaid(value: Value) -> Value:
+    """A tensor before it was laid out anew, or moved to another device or dtype."""
+    while value.op in _LAYOUT and value.args:
+        value = value.items[0]
+    return value
+
+
+def ignored(mean: Value) -> int | None:
+    """The target that a cross-entropy ignores; None where that is no number that is known."""
+    value = mean.get("ignore_index")
+    number = IGNORED if value is None else value.number
+    return number if isinstance(number, int) else None
+
+
+def pads(loss: Value) -> Iterator[Value]:
+    """What a loss is made of that fills rows up."""
+    return (each for each in loss.walk() if each.op in ("masked_fill", "pad", "where"))

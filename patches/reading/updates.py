@@ -70,12 +70,9 @@ def _is_called(code: Code, reading: Reading) -> bool:
     names = {reading.node.name} | ({reading.owner.name} if reading.owner is not None else set())
     own = reading.owner or reading.node
     found = (node for name in names for file in code.files.naming(name) for node in file.uses.get(name, ()))
-    return any(not is_within(reading.file, node, own) for node in found) or _is_brought(code, names)
-
-
-def _is_brought(code: Code, names: set[str]) -> bool:
-    """Whether an import hands on one of some names under another."""
-    return any(file.aliases.get(name) for name in names for file in code.files.naming(name))
+    return any(not is_within(reading.file, node, own) for node in found) or (
+        any(file.aliases.get(name) for name in names for file in code.files.naming(name))
+    )
 
 
 def _may_run(code: Code, reading: Reading) -> bool:
@@ -297,15 +294,12 @@ def calls_of(code: Code, function: Function) -> list[tuple[Reading, ast.Call]]:
     """Every call of a function that is seen, with the scope that it stands in."""
     return [
         (reading, call)
-        for reading in _naming(code, function)
+        for reading in (
+            [reading for name in aliases_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
+        )
         for call, called in reading.calls.items()
         if called is function
     ]
-
-
-def _naming(code: Code, function: Function) -> list[Reading]:
-    """The scopes in which a function is named, by an alias of its import too."""
-    return [reading for name in aliases_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
 
 
 @once

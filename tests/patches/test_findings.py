@@ -5,7 +5,7 @@ from dataclasses import replace
 import libcst as cst
 
 from bitpatch.patches.engine import plan, task_named
-from bitpatch.patches.findings import findings
+from bitpatch.patches.settling import findings
 from bitpatch.patches.task import State
 from bitpatch.patches.tree import open_tree
 

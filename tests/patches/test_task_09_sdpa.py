@@ -527,3 +527,88 @@ class Attention"""
     assert f"            with torch.no_grad():\n        {SCORES}                if causal:\n" in after(
         tree_of(text), "task-9"
     )
+
+
+RETURNED = """\
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def future_of(length):
+    return torch.ones(length, length, dtype=torch.bool).triu(1)
+
+
+class Attention(nn.Module):
+    def attend(self, q, k, v, mask):
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+        if mask is not None:
+            scores = scores.masked_fill(mask, float("-inf"))
+        weights = F.softmax(scores, dim=-1)
+        return weights @ v, weights.detach()
+
+    def forward(self, q, k, v, causal):
+        hidden = future_of(q.size(-2)) if causal else None
+        out, seen = self.attend(q, k, v, hidden)
+        return out, seen if self.logging else None
+"""
+HANDED = "        hidden = future_of(q.size(-2)) if causal else None\n"
+READ = "        return out, seen if self.logging else None\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(READ, READ, id="in an expression"),
+        pytest.param(
+            READ, "        if not self.logging:\n            seen = None\n        return out, seen\n", id="set to None"
+        ),
+        pytest.param(
+            READ,
+            "        if seen is None or not self.logging:\n            return out, None\n        return out, seen\n",
+            id="left early, or without a map",
+        ),
+        pytest.param(
+            HANDED,
+            "        hidden = None\n        if causal:\n            hidden = future_of(q.size(-2))\n",
+            id="a statement",
+        ),
+    ],
+)
+def test_a_map_that_callers_read_at_times_is_made_at_their_need(tree_of, after, old, new):
+    changed = after(tree_of(RETURNED.replace(old, new)), "task-9")
+    assert "def attend(self, q, k, v, mask, is_causal=False, need_weights=True):\n        if need_weights:\n" in changed
+    assert "is_causal=is_causal), weights.detach() if need_weights else None\n" in changed.replace("\n        )", ")")
+    assert "self.attend(q, k, v, hidden, is_causal=causal, need_weights=self.logging)\n" in changed
+    assert "if causal and self.logging" in changed
+
+
+def test_a_map_that_a_caller_always_reads_is_always_made(tree_of, after):
+    assert "need_weights" not in after(tree_of(RETURNED.replace(READ, "        return out, seen\n")), "task-9")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param(
+            READ,
+            "        hot = out.isnan().any()\n        return out, seen if hot else None\n",
+            "ask that above",
+            id="when",
+        ),
+        pytest.param(HANDED, "        hidden = future_of(q.size(-2))\n", "its causal mask is made for", id="mask"),
+        pytest.param(
+            "self, q, k, v, mask)", "self, q, k, v, mask, need_weights=1)", "need_weights is taken", id="name"
+        ),
+        pytest.param(
+            "        return weights @",
+            "        hides = mask is not None\n        return weights @",
+            "its causal mask is made for",
+            id="a mask that something else reads",
+        ),
+    ],
+)
+def test_a_map_that_is_made_where_none_is_read_is_refused(tree_of, refusal, old, new, reason):
+    assert reason in refusal(tree_of(RETURNED.replace(old, new)), "task-9")
