@@ -10,16 +10,15 @@ Contract: extends. With amp="off", the default, nothing is entered and nothing i
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from .donor import definitions, donor
 from .editing.options import Told, taken, told
-from .editing.spelling import spelled
+from .editing.spelling import device_of
 from .editing.spent import strayed_backwards
 from .edits import move_under, rewrite
-from .reading.autocast import always_on, autocasts, in_place, logits, partial_autocast, problem
-from .reading.frames import Guard, Reading
+from .reading.autocast import always_on, autocasts, in_place, is_called, is_covered, logits, partial_autocast, problem
+from .reading.evaluations import evaluations, is_at_hand
 from .reading.turns import done_in, forward_and_loss, unmovable
 from .reading.updates import Update, updates_of_runs
 from .task import Contract, Finding, Task, apart, mend, mended, near_miss
@@ -34,8 +33,8 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     given, updates = donor("bit_transformer/training.py"), updates_of_runs(tree.code)
     yield from strayed_backwards(tree)
     options: dict[ast.AST, Told] = {}
-    needed: dict[str, list[str]] = {}
-    users: dict[object, list[list[ast.AST]]] = defaultdict(list)  # of a scope's options, of a file's names
+    units: dict[ast.AST, list[ast.AST]] = {}
+    users: list[tuple[list[ast.AST], dict[str, list[str]]]] = []  # units, and by file the names that they need
     done = set[ast.AST]()  # what is under autocast by now, or widened
     for update in updates:
         reading, source = update.reading, tree.source(update.reading.file.path)
@@ -45,7 +44,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             found.append(near_miss(source.site(update.backward, f"autocast of forward and loss, but {why}")))
         elif by_hand:
             found.append(mended(source.site(update.runs[0], "autocast of forward and loss")))
-        if not by_hand or (not why and _is_ours(reading, by_hand)):
+        if not by_hand or (not why and is_called(reading, by_hand, CONTEXT)):
             option = options[reading.node] = options.get(reading.node) or told(tree, reading, given, AMP)[0]
             names[source.path] = [CONTEXT, WIDEN, "AMP"]
         if not by_hand:
@@ -54,16 +53,33 @@ def find(tree: SourceTree) -> Iterator[Finding]:
                 yield near_miss(tree.source(file.path).site(opened, note))
             found += _under_autocast(tree, update, option, names, done, parts)
         unit: list[ast.AST] = [update.backward] * (not parts & done)  # else it goes with what it shares
+        units[update.backward] = unit
         done |= parts
-        for path in names:
-            needed.setdefault(path, []).extend(names[path])
-        for user in (reading.node, *names):
-            users[user].append(unit)
+        users.append((unit, names))
+        yield from apart(unit, found)
+    for measured, of in evaluations(tree.code):
+        source, names = tree.source(measured.reading.file.path), dict[str, list[str]]()
+        if is_covered(tree.code, measured) or done & {*measured.reading.file.ancestors(measured.backward)}:
+            continue
+        told_of = [] if any(map(autocasts, of)) else [(options[each.reading.node], each) for each in of]
+        near = [option for option, each in told_of if is_at_hand(option.text, each, measured)]
+        if near:
+            names[source.path] = [CONTEXT, WIDEN, "AMP"]
+            found = list(_under_autocast(tree, measured, near[0], names, done, done))
+        else:
+            note = (
+                f"evaluation that is to run under autocast as updates do, but their {AMP} is not seen: move it to them"
+            )
+            found = [near_miss(source.site(measured.backward, note))]
+        unit = _units([units[each.backward] for each in of])
+        users.append((unit, names))
         yield from apart(unit, found)
     for scope, brought in options.items():
-        yield from apart(_units(users[scope]), brought.findings)
-    for path, every in needed.items():
-        yield from apart(_units(users[path]), [definitions(tree.source(path), given, *dict.fromkeys(every))])
+        yield from apart(_units([units[u.backward] for u in updates if u.reading.node is scope]), brought.findings)
+    for path in dict.fromkeys(path for _, names in users for path in names):
+        every = dict.fromkeys(name for _, names in users for name in names.get(path, ()))
+        unit = _units([unit for unit, names in users if path in names])
+        yield from apart(unit, [definitions(tree.source(path), given, *every)])
 
 
 def _units(users: Sequence[Sequence[ast.AST]]) -> list[ast.AST]:
@@ -71,49 +87,37 @@ def _units(users: Sequence[Sequence[ast.AST]]) -> list[ast.AST]:
     return [unit for each in users for unit in each] if all(users) else []
 
 
-def _is_ours(reading: Reading, contexts: Sequence[Guard]) -> bool:
-    """Whether a context comes from the function that this patch brings."""
-    items = [item for each in contexts for item in getattr(each.at.node, "items", ())]
-    called = [reading.calls.get(item.context_expr) for item in items]
-    return any(getattr(each, "name", "") == CONTEXT for each in called)
-
-
 def _under_autocast(
-    tree: SourceTree,
-    update: Update,
-    option: Told,
-    needed: dict[str, list[str]],
-    done: Collection[ast.AST],
-    parts: set[ast.AST],
+    tree: SourceTree, update: Update, option: Told, names: dict[str, list[str]], done: set[ast.AST], parts: set[ast.AST]
 ) -> Iterator[Finding]:
     """The forward and the loss of one update; what that touches goes to `parts`, and is not touched if it is done."""
     reading, source = update.reading, tree.source(update.reading.file.path)
     statements, is_last = forward_and_loss(update)
-    device, loss = _device(reading, update, statements[0]), {each.key for each in update.loss.walk()}
+    device, loss = device_of(update.model, reading, statements[0]), {each.key for each in update.loss.walk()}
     found = logits(tree.code, reading, update.forwards, statements, loss)
-    obstacles: list[tuple[ast.AST, str]] = [
-        (each, "forward and loss of several backwards: give each its own") for each in statements if each in done
-    ]
+    shared, others = [each for each in statements if each in done], taken(reading, {AMP: option}, [CONTEXT, WIDEN])
     parts.update(statements)
-    for node, why in taken(reading, {AMP: option}, [CONTEXT, WIDEN]):
-        obstacles.append((node, f"a name that the patch brings has another meaning: {why}"))
-    if is_last or done_in(reading, statements) & {"backward", "step"}:
-        obstacles.append((update.backward, "backward call, but no forward and loss as statements before it"))
-    if any(str(each.data).endswith("GradScaler") for each in update.loss.walk() if each.op == "global"):
-        obstacles.append(
-            (update.backward, "backward of a loss that is scaled, which bfloat16 does not need: take that out")
-        )
-    if device is None:
-        obstacles.append((statements[0], "forward and loss, but which model it is has no name here: name it"))
-    if not found and update.loss.op not in MEANS:
-        obstacles.append((statements[-1], "loss, but which of its operands are the logits cannot be told"))
-    if (changed := in_place(reading, found, statements)) is not None:
-        obstacles.append((changed, "logits that are changed in place: change what is made of them"))
-    if (autocast := partial_autocast(update)) is not None:
-        obstacles.append(
-            (autocast, "autocast, but no forward of this update is in it: take it out, or put it round them")
-        )
-    obstacles += unmovable(reading, update, statements)
+    is_amid = is_last or done_in(reading, statements) & {"backward", "step"}
+    is_scaled = any(str(each.data).endswith("GradScaler") for each in update.loss.walk() if each.op == "global")
+    is_unknown = not found and update.loss.op not in MEANS
+    notes: list[tuple[ast.AST | None, str]] = [
+        *((each, "forward and loss of several backwards: give each its own") for each in shared),
+        *((node, f"a name that the patch brings has another meaning: {why}") for node, why in others),
+        (update.backward if is_amid else None, "backward call, but no forward and loss as statements before it"),
+        (
+            update.backward if is_scaled else None,
+            "backward of a loss that is scaled, needless in bfloat16: take that out",
+        ),
+        (statements[0] if device is None else None, "forward and loss, but their model has no name here: name it"),
+        (statements[-1] if is_unknown else None, "loss, but which of its operands are the logits cannot be told"),
+        (in_place(reading, found, statements), "logits that are changed in place: change what is made of them"),
+        (
+            partial_autocast(update),
+            "autocast, but no forward of this update is in it: take it out, or put it round them",
+        ),
+        *unmovable(reading, update, statements),
+    ]
+    obstacles = [(node, note) for node, note in notes if node is not None]
     yield from (near_miss(source.site(node, note)) for node, note in obstacles)  # type: ignore[arg-type]
     if obstacles:
         return
@@ -124,17 +128,8 @@ def _under_autocast(
         if node not in done and node not in parts:
             edits.append(rewrite(target, target.at(node), lambda code: f"{WIDEN}({code})"))  # type: ignore[arg-type]
         parts.add(node)
-        needed.setdefault(target.path, []).append(WIDEN)
+        names.setdefault(target.path, []).append(WIDEN)
     yield mend(source.site(statements[0], "forward and loss"), edits)
-
-
-def _device(reading: Reading, update: Update, at: ast.stmt) -> str | None:
-    """The model's device, by the name that the scope has for it."""
-    for name, value in reading.before.get(at, {}).items():
-        if value.op == "device" and any(each.key == update.model.key for each in value.walk()):
-            return name
-    model = spelled(update.model, reading, at)
-    return f"next({model}.parameters()).device" if model is not None else None
 
 
 task = Task(

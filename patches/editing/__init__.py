@@ -3,7 +3,6 @@
 spelling   how a value is written where an edit needs it
 options    an option for a scope, wherever it is kept and asked for
 ramping    a probability on a ramp, and draws from a generator of their own
-drawing    a draw from another generator, compared with another probability
 courses    what lasts from one update of a run to the next: a clock, a generator
 rounds     runs in rounds that go on from what the one before has counted
 handing    what is handed down the calls that lead to where it is needed
@@ -19,12 +18,9 @@ schedules  another total for a schedule
 requests   the total of a schedule for a run that is made on request
 attention  the parts of an attention, as torch's function is given them
 feeding    statements, loops and contexts that only feed an expression, as a run of them shows
-defaults   defaults that leave open what nobody has said
 loading    a loader in place of rows as they are cut
 totals     the number of updates that a schedule is told
 grouping, guarded, scored
            a loop that goes through groups, the update at the end of each, how much a loss scores in it
 handed     names of a loop for the functions that it calls
-strayed    backward calls that no run learns by
-placing    definitions above what uses them
 """

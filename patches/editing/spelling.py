@@ -9,6 +9,7 @@ from ..reading.frames import Env, Reading
 from ..reading.frames import where as chosen_where
 from ..reading.masks import causal_mask
 from ..reading.nodes import walk
+from ..reading.updates import is_within
 from ..reading.values import Value
 
 
@@ -18,6 +19,14 @@ def spelled(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, boo
     `where` is a condition, and whether it holds, under which alone the text is to be looked at.
     """
     return next(spellings(value, reading, at, where), None)
+
+
+def device_of(model: Value, reading: Reading, at: ast.stmt) -> str | None:
+    """A model's device, by the name that a scope has for it."""
+    devices = {name: value for name, value in reading.before.get(at, {}).items() if value.op == "device"}
+    names = [name for name, value in devices.items() if any(each.key == model.key for each in value.walk())]
+    text = None if names else spelled(model, reading, at)
+    return names[0] if names else f"next({text}.parameters()).device" if text is not None else None
 
 
 def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, bool] | None = None) -> Iterator[str]:
@@ -37,7 +46,7 @@ def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, b
         alike = (name for name, known in reading.attributes.items() if known.key == value.key)
         yield from (f"{own}.{name}" for name in alike if name not in reading.written)
     expressions = [(node, known) for node, known in reading.values.items() if known.key == value.key]
-    for node, _ in sorted(expressions, key=lambda each: not _is_inside(reading, each[0], at)):
+    for node, _ in sorted(expressions, key=lambda each: not is_within(reading.file, each[0], at)):
         is_local = isinstance(node, ast.Name) and node.id in reading.file.scopes[reading.node].bound
         if isinstance(node, ast.expr) and not is_local and _is_valid(reading, node, at, env):
             text = reading.file.text(node)
@@ -50,15 +59,11 @@ def _literal(data: object) -> str:
     return repr(data) if data not in (float("inf"), float("-inf")) else f'float("{data}")'
 
 
-def _is_inside(reading: Reading, node: ast.AST, outer: ast.AST) -> bool:
-    return node is outer or any(each is outer for each in reading.file.ancestors(node))
-
-
 def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
     """Whether an expression still means the same there: its names do, and all that it calls of the tree is masks."""
     if getattr(node, "ctx", None) is not None and not isinstance(node.ctx, ast.Load):  # type: ignore[attr-defined]
         return False
-    if _is_inside(reading, node, at):
+    if is_within(reading.file, node, at):
         return True
     for each in walk(node):
         if isinstance(each, (ast.NamedExpr, ast.Lambda, ast.Yield, ast.Await, ast.comprehension)):

@@ -24,22 +24,16 @@ picks, pieces, spots
 maps, windows
              square maps that windows of attention are written to, and what that comes to in small cases
 attention    a softmax of scaled products whose result weighs values
-kernels      attention that torch computes, and what of it is wrong for certain
 masked       scores under masks: what hides keys, of which kind, and when
 callers      the same as its callers make it: of how many keys, under which masks
 updates      where a loss is learned from, its models, and the loop that leads to it
+evaluations  forwards without a gradient, whose loss is looked at, in a run of updates
 steps        the parts of an update: steps, clips, zeroings, by what is done
 turns        the way from a loop over micro-batches to an update
-means        what a loss is a mean over
-regions      the statements by which a model runs and its loss is made
-draws, drawn
-             random numbers that are compared with a probability, and what hangs on them, by run
-outcomes     what a value is made of where conditions are known
+draws        random numbers that are compared with a probability, and what hangs on them, by run
 clocks       what lasts from one update to the next: where it steps, and what counts that
 ramps        how a probability grows, found by computing it
 origins      where a probability comes from that scopes hand on
-hops         the calls that lead to a scope from those that have something
-rounds       the calls in loops that start a run anew
 trials       runs tried with several numbers of rows, and which options are epochs, extra steps, sizes, by what they do
 cuts         where rows are cut, where micro-batches are counted, what a schedule's total is, by what trials show
 groups       accumulation by hand, and whether it weighs as it should

@@ -124,7 +124,5 @@ def _of_tensor(graph: Graph, owner: Value, name: str, at: Place) -> Value:
     if name == "data":
         return graph.value("detach", {"input": owner}, at=at)
     if name == "device":
-        while owner.op in _ON_ITS_DEVICE and "input" in owner.args:
-            owner = owner["input"]
-        return graph.value("device", {"of": owner}, at=at)
+        return graph.value("device", {"of": owner.beneath(_ON_ITS_DEVICE)}, at=at)
     return graph.value("attr", {"of": owner}, name, at)

@@ -10,7 +10,7 @@ from .files import File, Function
 from .frames import Guard, Reading
 from .nodes import walk
 from .signatures import VIEWS
-from .updates import Update, is_within, reading_of, results, runs
+from .updates import DEEP, Update, calls_of, is_within, reading_of, results, runs, scope_of
 from .values import Place, Value
 
 _NO_DATA = ("shape", "size", "device", "dtype", "ndim", "dim", "numel")
@@ -29,6 +29,24 @@ def autocasts(update: Update) -> list[Guard]:
     direct = {node: guards for node, guards in around.items() if node in update.forwards} or around
     found = [[guard for guard in guards if _is_autocast(guard)] for guards in direct.values()]
     return [guard for guards in found for guard in guards] if all(found) else []
+
+
+def is_covered(code: Code, evaluation: Update) -> bool:
+    """Whether an evaluation runs under autocast by its own text, or by what its callers open or hand to it."""
+    own, around = evaluation.reading, list[bool]()
+    for caller, call in calls_of(code, own.node) if isinstance(own.node, Function) else ():
+        reading = scope_of(code, caller.file, call, DEEP)
+        ran = [e.under for e in reading.effects if e.through is call and e.at.node in evaluation.forwards]
+        around.append(any(any(map(_is_autocast, under)) for under in (_opened(reading, call), *ran)))
+    funcs = [guard.value.get("func") for run in evaluation.runs for guard in _opened(own, run)]
+    is_handed = any(func is not None and func.op == "parameter" for func in funcs)
+    return bool(autocasts(evaluation) or (around and (any if is_handed else all)(around)))
+
+
+def is_called(reading: Reading, contexts: Sequence[Guard], name: str) -> bool:
+    """Whether a context comes from a function of the tree, by its name."""
+    called = [reading.calls.get(item.context_expr) for each in contexts for item in getattr(each.at.node, "items", ())]
+    return any(getattr(each, "name", "") == name for each in called)
 
 
 def partial_autocast(update: Update) -> ast.AST | None:
@@ -76,10 +94,8 @@ def problem(update: Update, found: Sequence[Guard]) -> str:
 
 
 def _lacks_dtype(value: Value) -> bool:
-    is_autocast = "func" in value.args and str(value["func"].data).endswith(".autocast")
-    return (
-        is_autocast and not {"dtype", "1"} & value.args.keys() and not any(name.startswith("**") for name in value.args)
-    )
+    is_told = {"dtype", "1"} & value.args.keys() or any(name.startswith("**") for name in value.args)
+    return "func" in value.args and str(value["func"].data).endswith(".autocast") and not is_told
 
 
 def _is_loss_inside(update: Update, within: set[ast.AST]) -> bool:
@@ -144,9 +160,7 @@ def logits(
     if not found and not any(each.op == "part" and _is_whole(each["of"], forwards) for each in nodes.values()):
         # a forward that returns just logits
         found = _reads(reading, nodes, lambda value: value.key in wholes or _is_whole(value, forwards))
-    outermost = [
-        node for node in found if not any(node is not each and is_within(reading.file, node, each) for each in found)
-    ]
+    outermost = [node for node in found if not any(node is not o and is_within(reading.file, node, o) for o in found)]
     if any(_is_part_of(reading, node, loss) for node in outermost):
         return [(reading, node) for node in outermost]
     inner = [reading_of(code, reading.calls[node]) for node in made if node in reading.calls]

@@ -184,7 +184,7 @@ def faults(graph: Graph, reading: Reading, call: Value) -> Iterator[str]:
         yield "it is given a mask, and is_causal too, of which torch takes one"
     if mask is not None and _is_inverted(mask):
         yield "its mask is True for the future, and torch lets True be seen: invert it"
-    if may_be_causal and any(each.op == "unfold" for each in _below(call["key"])):
+    if may_be_causal and any(each.op == "unfold" for each in (call["key"], *call["key"].bases(_VIEWS))):
         yield "its keys are windows, which have more keys than queries, and is_causal counts from the first of each"
     if any(map(_has_heads_last_but_one, (call["query"], call["key"]))):
         yield "its queries or keys have heads where torch wants positions: transpose them"
@@ -213,14 +213,6 @@ def _is_inverted(mask: Value) -> bool:
         return any(_is_inverted(each) for each in mask.items[mask.op == "phi" :])
     found = causal_mask(mask)
     return found is not None and found.hides_future
-
-
-def _below(value: Value) -> Iterator[Value]:
-    """A tensor, and what it is a view of."""
-    yield value
-    while value.op in _VIEWS:
-        value = value["input"]
-        yield value
 
 
 def _has_heads_last_but_one(value: Value) -> bool:
@@ -254,7 +246,7 @@ def _is_scaled_twice(graph: Graph, call: Value) -> bool:
     if call.get("scale") is not None and not call["scale"].is_const(None):
         return False
     for side in (call["query"], call["key"]):
-        for each in _below(side):
+        for each in (side, *side.bases(_VIEWS)):
             if each.op in ("mul", "div"):
                 factor, power = each["other"], 0.5 if each.op == "div" else -0.5
                 return any(sized_as(graph, factor, part, power) for part in (side, each, each["input"]))

@@ -98,9 +98,7 @@ def is_plain(mean: Value) -> bool:
 
 def unlaid(value: Value) -> Value:
     """A tensor before it was laid out anew, or moved to another device or dtype."""
-    while value.op in _LAYOUT and value.args:
-        value = value.items[0]
-    return value
+    return value.beneath(_LAYOUT)
 
 
 def ignored(mean: Value) -> int | None:

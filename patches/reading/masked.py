@@ -76,17 +76,11 @@ def masked(scores: Value, rank: int) -> tuple[Value, Masking] | None:
                 if (
                     inner is not None
                     and inner[1].condition is None
-                    and _plain(inner[0]).key == _plain(scores[other]).key
+                    and inner[0].beneath(PLAIN).key == scores[other].beneath(PLAIN).key
                 ):
                     return scores[other], _at_times(inner[1], scores["test"], is_asked_for)
             return _choice_of_masks(scores, rank)
     return None
-
-
-def _plain(value: Value) -> Value:
-    while value.op in PLAIN:
-        value = value["input"]
-    return value
 
 
 def _is_of_last(scores: Value, rank: int) -> bool:
@@ -139,8 +133,7 @@ def _at_times(masking: Masking, test: Value, is_asked_for: bool) -> Masking:
 
 def is_float_mask(value: Value) -> bool:
     """Whether a tensor has rows and columns, and floats in them, for certain."""
-    while value.op in _OF_ONE:
-        value = value["input"]
+    value = value.beneath(_OF_ONE)
     if value.op == "phi":
         sides = [each for each in value.items[1:] if each.op != "unset" and not each.is_const(None)]  # to be added
         return all(is_float_mask(each) or is_nothing(each) for each in sides)

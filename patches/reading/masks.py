@@ -234,9 +234,7 @@ def _is_read(reading: Reading, write: Effect) -> bool:
 
 def _is_constant(value: Value) -> bool:
     """Whether a tensor is made of numbers alone."""
-    while value.op in ("cast", "detach", "clone", "contiguous", "triu", "tril", "invert", "not"):
-        value = value["input"]
-    return value.op in _FACTORIES
+    return value.beneath(("cast", "detach", "clone", "contiguous", "triu", "tril", "invert", "not")).op in _FACTORIES
 
 
 def _why_not(value: Value) -> str:

@@ -69,10 +69,12 @@ def _kind(effect: Effect, schedules: set[int]) -> Kind | None:
         return Kind.SCALER
     if name == "setattr" and effect.value.data == "grad":
         return Kind.ZERO if effect.value["value"].is_const(None) else Kind.GRADIENT
-    if name in _IN_PLACE and owner is not None and any(_is_grad(each) for each in _layers(owner)):
+    if name in _IN_PLACE and owner is not None and any(_is_grad(each) for each in (owner, *owner.bases(_LAYERS))):
         return Kind.ZERO if name == "zero_" else Kind.GRADIENT
     base = effect.value.get("input") if name == "setitem" else None
-    if base is not None and any(each.op == "attr" and each.data == "param_groups" for each in _layers(base)):
+    if base is not None and any(
+        each.op == "attr" and each.data == "param_groups" for each in (base, *base.bases(_LAYERS))
+    ):
         return Kind.GRADIENT
     return None
 
@@ -106,14 +108,6 @@ def _asked(reading: Reading) -> Iterator[Value | None]:
 
 def _is_grad(value: Value) -> bool:
     return value.op == "attr" and value.data == "grad"
-
-
-def _layers(value: Value) -> Iterator[Value]:
-    """A value, and what it comes out of."""
-    yield value
-    while value.op in _LAYERS and value.args:
-        value = value.items[0]
-        yield value
 
 
 def statements_of(reading: Reading, block: list[ast.stmt], done: list[Part]) -> dict[ast.stmt, list[Part]]:

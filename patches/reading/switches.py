@@ -73,7 +73,7 @@ def _switch(code: Code, reading: Reading) -> Switch | None:
     by_truth = False
     asked = {each.key: each for test in tests for each in _parts(test)}
     for test in asked.values():
-        made = _unwrapped(test)
+        made = test.beneath(("bool", "not"))
         if made.op == "phi" and (leaf := _asked_for_none(made["test"])) is not None:
             flag, resolved = leaf, made
         elif (leaf := _asked_for_none(made)) is not None:
@@ -166,34 +166,28 @@ def _parts(test: Value) -> Iterator[Value]:
         yield test
 
 
-def _unwrapped(value: Value) -> Value:
-    while value.op in ("bool", "not") and "input" in value.args:
-        value = value["input"]
-    return value
-
-
 def _asked_for_none(test: Value) -> Value | None:
     """What a test asks whether it is None."""
-    test = _unwrapped(test)
+    test = test.beneath(("bool", "not"))
     is_asked = test.op in ("is", "isnot") and test["other"].is_const(None)
     return test["input"] if is_asked and test["input"].op in _LEAVES else None
 
 
 def is_resolved(value: Value, chunk: Value | None = None) -> bool | None:
     """Whether a value is a setting, and for None whether chunks are off; None where it asks for no None at all."""
-    value, leaf = _unwrapped(value), made_of_none(value)
+    value, leaf = value.beneath(("bool", "not")), made_of_none(value)
     if leaf is None:
         return None
-    is_none = _unwrapped(value["test"]).op == "is"
+    is_none = value["test"].beneath(("bool", "not")).op == "is"
     unsaid, said = (value["yes"], value["no"]) if is_none else (value["no"], value["yes"])
     off = _asked_for_none(unsaid) or (unsaid["input"] if unsaid.op == "not" else None)
     is_off = off is not None and unsaid.op in ("is", "not") and (chunk is None or off.key == chunk.key)
-    return is_off and _unwrapped(said).key == leaf.key
+    return is_off and said.beneath(("bool", "not")).key == leaf.key
 
 
 def made_of_none(value: Value) -> Value | None:
     """The setting of which a value is made, if None is made something else."""
-    value = _unwrapped(value)
+    value = value.beneath(("bool", "not"))
     return _asked_for_none(value["test"]) if value.op == "phi" else None
 
 

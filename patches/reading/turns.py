@@ -315,6 +315,8 @@ def forward_and_loss(update: Update) -> tuple[list[ast.stmt], bool]:
     made = [node for node, value in reading.values.items() if value.key in parts and is_run(value)]
     made += update.runs
     places = [place for place, each in enumerate(block[: end + 1]) if any(is_within(file, node, each) for node in made)]
+    if not update.learns:
+        return block[min([*places, end]) : end + 1], False
     before = [place for place in places if place < end]
     return (block[before[0] : before[-1] + 1], False) if before else ([block[end]], True)
 
@@ -351,7 +353,5 @@ def done_in(reading: Reading, statements: Sequence[ast.stmt]) -> set[str]:
 
 
 def _effects_in(reading: Reading, statements: Sequence[ast.stmt]) -> Iterator[Effect]:
-    for effect in reading.effects:
-        through = effect.through
-        if through is not None and any(is_within(reading.file, through, each) for each in statements):
-            yield effect
+    inside = {node for each in statements for node in ast.walk(each)}
+    return (effect for effect in reading.effects if effect.through in inside)

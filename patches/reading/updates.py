@@ -32,6 +32,7 @@ class Update:
     models: tuple[Value, ...]  # whose loss it is
     runs: tuple[ast.Call, ...]  # the calls in the scope's text by which the model runs for the loss
     forwards: frozenset[ast.AST]  # the calls of the model or of its methods, wherever they stand
+    learns: bool = True  # whether it is no evaluation, whose loss is made by what stands here as its backward
 
     @property
     def model(self) -> Value:
@@ -57,7 +58,7 @@ def updates_of_runs(code: Code) -> list[Update]:
     found = {
         update.backward: update
         for update in _updates(code)
-        if not is_test(update.reading.file.path) and _is_in_a_run(code, update.reading.file, update.backward)
+        if not is_test(update.reading.file.path) and is_in_a_run(code, update.reading.file, update.backward)
     }
     able = [update for update in found.values() if _may_run(code, update.reading)]
     return [update for update in able if _is_called(code, update.reading)] or able
@@ -107,14 +108,17 @@ def _update(code: Code, reading: Reading, effect: Effect) -> Update | None:
     func = effect.value["func"]
     losses = [each for name, each in effect.value.args.items() if name == "0"]
     losses += [func["of"]] if func.op == "attr" else []
-    for loss in losses:
-        made = {model: _forwards(code, reading, loss, model) for model in models(reading) or _called(loss)}
-        made = {_called_part(code, loss, model): forwards for model, forwards in made.items() if forwards}
-        forwards = frozenset[ast.AST]().union(*made.values())
-        runs = tuple(_runs(code, reading, loss, forwards)) if forwards else ()
-        if runs and not (effect.through in runs and _is_update_itself(code, reading, effect)):
-            return Update(reading, effect.through, effect, loss, tuple(made), runs, forwards)
-    return None
+    found = (update_of(code, reading, effect.through, effect, loss) for loss in losses)
+    return next((each for each in found if each and not _is_done_by_a_run(code, each)), None)
+
+
+def update_of(code: Code, reading: Reading, backward: ast.Call, effect: Effect, loss: Value) -> Update | None:
+    """The update of a loss, if models run for it in the scope's own text."""
+    made = {model: _forwards(code, reading, loss, model) for model in models(reading) or _called(loss)}
+    made = {_called_part(code, loss, model): forwards for model, forwards in made.items() if forwards}
+    forwards = frozenset[ast.AST]().union(*made.values())
+    runs = tuple(_runs(code, reading, loss, forwards)) if forwards else ()
+    return Update(reading, backward, effect, loss, tuple(made), runs, forwards) if runs else None
 
 
 def _called_part(code: Code, loss: Value, model: Value) -> Value:
@@ -127,9 +131,9 @@ def _called_part(code: Code, loss: Value, model: Value) -> Value:
     return parts[0] if is_one and all(is_of(each, parts[0]) for each in funcs) else model
 
 
-def _is_update_itself(code: Code, reading: Reading, effect: Effect) -> bool:
+def _is_done_by_a_run(code: Code, update: Update) -> bool:
     """Whether the call by which a backward is done is of a function that runs the model for it too."""
-    called = reading.calls.get(effect.through) if effect.through is not None else None
+    called = update.reading.calls.get(update.backward) if update.backward in update.runs else None
     inner = reading_of(code, called) if called is not None else None
     return inner is not None and any(_update(code, inner, each) is not None for each in inner.effects)
 
@@ -309,7 +313,7 @@ def aliases_of(code: Code, name: str) -> list[str]:
     return list(dict.fromkeys([name, *aliases]))
 
 
-def _is_in_a_run(code: Code, file: File, node: ast.AST, depth: int = 0) -> bool:
+def is_in_a_run(code: Code, file: File, node: ast.AST, depth: int = 0) -> bool:
     """Whether a node stands in a loop, or every mention of its function does, or of theirs."""
     scope = file.function(node) or file.module
     if is_repeated(file, scope, node):
@@ -319,14 +323,14 @@ def _is_in_a_run(code: Code, file: File, node: ast.AST, depth: int = 0) -> bool:
     others = code.files.naming(scope.name)
     found = [(other, each) for other in others for each in other.uses.get(scope.name, ()) if may_be_it(other, each)]
     found = [(other, each) for other, each in found if scope not in other.ancestors(each)]
-    return bool(found) and all(_is_in_a_run(code, other, each, depth + 1) for other, each in found)
+    return bool(found) and all(is_in_a_run(code, other, each, depth + 1) for other, each in found)
 
 
 def _may_be_in_a_run(code: Code, file: File, node: ast.AST) -> bool:
     """Whether a node is in a run, or a call of its function stands in a loop beside others on request."""
     scope = file.function(node)
     calls = calls_of(code, scope) if scope is not None else ()
-    return _is_in_a_run(code, file, node) or any(is_repeated(each.file, each.node, call) for each, call in calls)
+    return is_in_a_run(code, file, node) or any(is_repeated(each.file, each.node, call) for each, call in calls)
 
 
 def may_be_it(file: File, node: ast.AST) -> bool:

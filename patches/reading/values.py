@@ -68,9 +68,13 @@ class Value:
         """The values whose elements it may show."""
         found, value = [], self
         while value.op in views and value.args:
-            value = value.items[0]
+            value = value.args.get("input", value.items[0])
             found.append(value)
         return found
+
+    def beneath(self, views: Collection[str]) -> Value:
+        """What it is, or shows, under all views of it."""
+        return (self, *self.bases(views))[-1]
 
     def shows(self, other: Value, views: Collection[str]) -> bool:
         """Whether it may show the elements of another value, through operations that are views."""
