@@ -47,9 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--sample"):
         return
-    left_out = [item for item in items if is_left_out(item.nodeid)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    config.hook.pytest_deselected(items=[item for item in items if is_left_out(item.nodeid)])
+    items[:] = [item for item in items if not is_left_out(item.nodeid)]
 
 
 def is_left_out(name: str) -> bool:

@@ -11,14 +11,18 @@ BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # the last is Arm's
 
 def machine_parts() -> list[str]:
     """What figures were measured on, a part each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        f"{cpu_info('model name') or platform.machine()}, {cores} cores, {memory:.0f} GB",
+        f"{cpu_info('model name') or platform.machine()}, {cores()} cores, {memory:.0f} GB",
         f"bfloat16 instructions: {', '.join(bf16_instructions()) or 'none'}",
         f"load average at the end {os.getloadavg()[0]:.1f}",
         f"Python {platform.python_version()}, torch {version('torch')}",
     ]
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_info(key: str) -> str:

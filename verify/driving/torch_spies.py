@@ -29,7 +29,7 @@ class Spies:
         self.running: Counter[str] = Counter()
 
     def on(self, owner: Any, name: str, kind: str, before: Tell | None = None, after: Tell | None = None) -> None:
-        """Have a function told of before it runs, and after it has, with its arguments."""
+        """Have a function told of before it runs, with its arguments, and after it has, with its result and these."""
         original = getattr(owner, name)
 
         @functools.wraps(original)
@@ -42,7 +42,7 @@ class Spies:
             with self.inside(kind):
                 result = original(*args, **kwargs)
             if after is not None and not is_own:
-                after(*args, **kwargs)
+                after(result, *args, **kwargs)
             return result
 
         setattr(owner, name, spied)

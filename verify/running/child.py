@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .evidence import CHECKS, Evidence, Verdict, unproven
-from .limits import Limits, children, descendants, kill, limit_process, own_number
+from .limits import Limits, children, end_children, limit_process, own_number
 
 DETAIL_LENGTH, PIPE = 4000, 1 << 16  # an answer must fit into a pipe that nobody reads until the child has ended
 NUMBERS = ("measured", "limit")
@@ -44,12 +44,10 @@ def answer(request: dict[str, Any], pipe: int) -> NoReturn:
     for process in active_children():  # a data loader's workers, if the check still holds one
         process.kill()
         process.join()
-    strays = [child for child in children(own_number()) if HELPER not in command_line(child)]
     if request["script"] is not None:  # which may have been stopped on its way
-        for child in (*strays, *descendants(own_number())):
-            kill(child)
-    elif strays:
-        content = error(f"started {len(strays)} process(es) that it did not wait for")
+        end_children()
+    if strays := sum(HELPER not in command_line(child) for child in children(own_number())):
+        content = error(f"started {strays} process(es) that it did not wait for")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     if os.getpid() != pid:  # the tree forked, and this is the copy

@@ -28,10 +28,6 @@ def violated(detail: str, at: str, picture: Picture | None = None) -> Evidence:
     return Evidence(Verdict.FAIL, detail=f"{detail}{f' ({at})' if at else ''}", picture=picture, at=at)
 
 
-def number_of(seen: Seen, update: Update) -> int:
-    return seen.updates.index(update) + 1
-
-
 def backward_of(update: Update) -> str:
     """Where the first backward of an update is called."""
     return next((each.line for each in update.events if each.kind == "backward"), update.line)

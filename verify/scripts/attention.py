@@ -1,12 +1,11 @@
 """Masks and maps of attention: those that are built again, those that a flag would do for, those that are kept."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..driving.torch_spies import Spies
 from .lines import Lines
 from .seen import MOST_UPDATES, Seen
 
@@ -17,33 +16,21 @@ SHORTEST = 64  # positions from which on a mask, or a map, costs something
 
 
 class Attention:
-    """Watches triangles, softmax and torch's own attention; `made` says how many updates there were."""
+    """Watches triangles, softmax and torch's own attention, and adds what there was to `seen`."""
 
-    def __init__(self, lines: Lines, seen: Seen, made: Callable[[], int]) -> None:
-        self._lines, self._seen, self._made = lines, seen, made
+    def __init__(self, lines: Lines, spies: Spies, seen: Seen) -> None:
+        self._lines, self._seen = lines, seen
         self._known: set[tuple[str, tuple[int, ...]]] = set()
         for owner in (torch, Tensor):
             for name in ("triu", "tril"):
-                self._after(owner, name, self._note_triangle)
-            self._after(owner, "softmax", self._note_map)
-        self._after(torch.nn.functional, "softmax", self._note_map)
-        self._after(torch.nn.functional, "scaled_dot_product_attention", self._note_attention)
-
-    def _after(self, owner: Any, name: str, note: Callable[..., None]) -> None:
-        original = getattr(owner, name)
-
-        @functools.wraps(original)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            out = original(*args, **kwargs)
-            if not torch.compiler.is_compiling():
-                note(out, *args, **kwargs)
-            return out
-
-        setattr(owner, name, watched)
+                spies.on(owner, name, "triangle", after=self._note_triangle)
+            spies.on(owner, "softmax", "softmax", after=self._note_map)
+        spies.on(nn.functional, "softmax", "softmax", after=self._note_map)
+        spies.on(nn.functional, "scaled_dot_product_attention", "attention", after=self._note_attention)
 
     def _note_triangle(self, out: Tensor, *_: Any, **__: Any) -> None:
         if _is_square(out) and len(self._seen.masks) < MOST_UPDATES:
-            self._seen.masks.setdefault((self._lines.here(), out.shape[-1]), set()).add(self._made())
+            self._seen.masks.setdefault((self._lines.here(), out.shape[-1]), set()).add(self._seen.made)
 
     def _note_map(self, out: Tensor, *_: Any, **__: Any) -> None:
         if out.dim() > MATRIX and out.requires_grad and _is_square(out):

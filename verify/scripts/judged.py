@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from ..running.evidence import Evidence, passed, unproven
 from . import shares, timing
-from .asking import PROPERTIES, asked, not_applicable, number_of, violated
-from .seen import Seen
+from .asking import PROPERTIES, asked, not_applicable, violated
+from .seen import Seen, Update
 
 NAMED, FEW = 4, 2  # parameters that are named; times after which something is no accident
 FIRST = (shares, timing)  # whose properties were asked already
@@ -80,7 +80,7 @@ def evaluation_is_evaluation(seen: Seen) -> Evidence:
     modes = [each.was_training for each in seen.updates if each.was_training is not None]
     if modes and modes[0] and not all(modes) and seen.mode_matters:
         update = next(each for each in seen.updates if each.was_training is False)
-        return violated(f"from update {number_of(seen, update)} on the model trains in evaluation mode", update.line)
+        return violated(f"from update {update.number} on the model trains in evaluation mode", update.line)
     if not seen.quiet_forwards:
         return not_applicable("nothing was evaluated")
     return passed(f"{seen.quiet_forwards} losses or dropouts without gradient")
@@ -113,23 +113,23 @@ def losses_are_finite(seen: Seen) -> Evidence:
         return unproven("no loss function of torch was seen")
     for update in seen.updates:
         if not update.is_finite or not all(loss.is_finite for loss in update.losses):
-            return violated(f"update {number_of(seen, update)} is made from a loss that is not finite", update.line)
+            return violated(f"update {update.number} is made from a loss that is not finite", update.line)
     return passed(f"{sum(len(each.losses) for each in seen.updates)} losses")
 
 
 @asked("random numbers do not begin again while the script trains")
 def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
     """Where torch's random stream is at each update."""
-    places: dict[int, int] = {}
+    places: dict[int, Update] = {}
     if len(seen.updates) < FEW:
         return not_applicable("a run of one update repeats nothing")
-    for index, update in enumerate(seen.updates):
+    for update in seen.updates:
         before = places.get(update.stream)
-        moved = update.is_seeded or any(each.stream != update.stream for each in seen.updates[before or 0 : index])
-        if before is not None and moved:
-            words = f"at update {index + 1} torch's random numbers begin again where they were at update {before + 1}"
-            return violated(words, update.line)
-        places[update.stream] = index
+        since = seen.updates[before.number - 1 : update.number - 1] if before is not None else []
+        if before is not None and (update.is_seeded or any(each.stream != update.stream for each in since)):
+            when = f"at update {update.number} torch's random numbers begin again"
+            return violated(f"{when} where they were at update {before.number}", update.line)
+        places[update.stream] = update
     if len(places) == 1:
         return not_applicable("no update draws from torch's random numbers")
     return passed(f"{len(places)} places in {len(seen.updates)} updates")

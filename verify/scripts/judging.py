@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.task import BitpatchError
+from ..benching.machine import cores
 from ..rendering.report import SCRIPT, CheckResult, Report, Script, TaskReport
 from ..rendering.surroundings import Shown, prefix_in_repository
 from ..running.limits import Limits
@@ -65,7 +66,7 @@ def threads() -> int:
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdecimal() and int(told) > 0:
         return int(told)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def caches() -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..driving.torch_spies import Spies
 from .lines import Lines
 from .seen import Loss
 
@@ -22,35 +23,25 @@ class Losses:
     """Watches torch's loss functions; `note` is given each loss as it is made, `reached` each that gets a gradient."""
 
     def __init__(
-        self, lines: Lines, note: Callable[[Loss | None], None], reached: Callable[[Loss, float], None]
+        self, lines: Lines, spies: Spies, note: Callable[[Loss | None], None], reached: Callable[[Loss, float], None]
     ) -> None:
         self._lines, self._note, self._reached = lines, note, reached
         for name in (*OF_CLASSES, *OF_ELEMENTS):
-            setattr(nn.functional, name, self._watched(getattr(nn.functional, name), name in OF_CLASSES))
+            signature = inspect.signature(getattr(nn.functional, name))
+            spies.on(nn.functional, name, "loss", after=functools.partial(self._made, signature, name in OF_CLASSES))
 
-    def _watched(self, function: Callable[..., Tensor], of_classes: bool) -> Callable[..., Tensor]:
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def loss(*args: Any, **kwargs: Any) -> Tensor:
-            out = function(*args, **kwargs)
-            if torch.compiler.is_compiling():
-                return out
-            if not out.requires_grad:
-                self._note(None)
-                return out
-            given = signature.bind(*args, **kwargs)
-            given.apply_defaults()
-            scored = _scored(given.arguments, of_classes)
-            made = Loss(self._lines.here(), scored, is_finite=bool(torch.isfinite(out.detach()).all()))
-            self._note(made)
-            how = _reduction(given.arguments)
-            out.register_hook(  # type: ignore[no-untyped-call]
-                functools.partial(self._weigh, made, how)
-            )
-            return out
-
-        return loss
+    def _made(self, signature: inspect.Signature, of_classes: bool, out: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Note a loss, and what gradient reaches it."""
+        if not out.requires_grad:
+            self._note(None)
+            return
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        scored = _scored(given.arguments, of_classes)
+        made = Loss(self._lines.here(), scored, is_finite=bool(torch.isfinite(out.detach()).all()))
+        self._note(made)
+        weigh = functools.partial(self._weigh, made, _reduction(given.arguments))
+        out.register_hook(weigh)  # type: ignore[no-untyped-call]
 
     def _weigh(self, made: Loss, how: str, gradient: Tensor) -> None:
         """Add to a loss what a backward call multiplies it by."""

@@ -36,6 +36,7 @@ class Event:
 class Update:
     """One optimizer step, and all since the one before."""
 
+    number: int  # from 1
     line: str
     optimizer: int  # by order of their first steps; 0 of one that is made by hand
     rates: tuple[float, ...]
@@ -61,6 +62,11 @@ class Schedule:
     ends_at: int | None = None  # of one that is a function: the step from which on its rate is 0
     steps: int = 0
     is_over: bool = False  # whether it was asked for more steps than it has
+
+    @property
+    def planned(self) -> int:
+        """The steps that it is for; 0 where it does not say so."""
+        return self.total or self.ends_at or 0
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 from ..running.evidence import Evidence, Picture, passed, unproven
-from .asking import asked, backward_of, number_of, short, size_of, violated
+from .asking import asked, backward_of, short, size_of, violated
 from .seen import Loss, Seen, Update
 
 TOLERANCE = 1e-3  # of a share, relative
@@ -28,7 +28,7 @@ def each_update_is_the_mean_over_its_group(seen: Seen) -> Evidence:
             return wrong
     if len(weighed) < len(updates):
         return unproven(f"of {len(updates) - len(weighed)} of {len(updates)} updates, no loss was seen")
-    most = max(len({loss.backward for loss in each.losses}) for each in weighed)
+    most = max(map(size_of, weighed))
     return passed(f"{len(weighed)} updates of up to {most} micro-batches: their weights add up to 1")
 
 
@@ -44,14 +44,14 @@ def _wrong_weights(seen: Seen, updates: list[Update]) -> Evidence | None:
         total, size = _total(each), size_of(each)
         expected = 1.0 if (simple and not own_factor) or _is_close(usual, 1.0) else usual
         if not simple and accumulates and not _is_close(usual, 1.0) and _is_close(_heaviest(each) / size, 1.0):
-            words = f"update {number_of(seen, each)}: {size} micro-batches, none of them divided"
+            words = f"update {each.number}: {size} micro-batches, none of them divided"
             return violated(words, backward_of(each), _ledger(each))
         if not _is_close(total, expected):
             at = backward_of(each) if _is_close(total, usual) else each.line
             return violated(_weights_said(seen, updates, place, usual), at, _weights(updates))
         wrong = _uneven(each) if simple else ""
         if wrong:
-            return violated(f"update {number_of(seen, each)}: {wrong}", backward_of(each), _ledger(each))
+            return violated(f"update {each.number}: {wrong}", backward_of(each), _ledger(each))
     return None
 
 
@@ -59,7 +59,7 @@ def _weights_said(seen: Seen, updates: list[Update], place: int, usual: float) -
     """An update whose weights are wrong, in words: what, where in the run, and whether that matters."""
     update = updates[place]
     total, size = _total(update), size_of(update)
-    which = f"update {number_of(seen, update)} of {len(seen.updates)}"
+    which = f"update {update.number} of {len(seen.updates)}"
     weigh = f"its {size} micro-batch(es) weigh {total:.3g}, not 1"
     if _is_close(total, usual) and len(updates) > 1:
         clips = any(event.kind == "clip" for event in update.events)
@@ -146,7 +146,7 @@ def each_gradient_is_used_once(seen: Seen) -> Evidence:
         return violated(f"{when}, the gradients of {count} micro-batch(es) are wiped before a step takes them", line)
     empty = next((each for each in seen.updates if not each.has_gradient), None)
     if empty is not None:
-        return violated(f"update {number_of(seen, empty)} is made without any gradient", empty.line)
+        return violated(f"update {empty.number} is made without any gradient", empty.line)
     if seen.left:
         count = len({loss.backward for loss in seen.left})
         return violated(f"{count} micro-batch(es) after the last update are never used", seen.left[-1].line)

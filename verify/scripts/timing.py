@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 from ..running.evidence import Evidence, Picture, passed, unproven
-from .asking import asked, not_applicable, number_of, short, size_of, violated
+from .asking import asked, not_applicable, short, size_of, violated
 from .seen import Event, Schedule, Seen, Update
 
 CHAINS = ("SequentialLR", "ChainedScheduler")  # schedulers of schedulers
@@ -19,7 +19,7 @@ def schedulers_step_with_the_updates(seen: Seen) -> Evidence:
         if schedule.optimizer < 0 and schedule.steps:
             return violated(f"{schedule.kind} moves the rate of an optimizer that never steps", schedule.line)
         own = [each for each in seen.updates if each.optimizer == schedule.optimizer]
-        wrong = _off_beat(seen, own, number, schedule, alone=len(seen.optimizers) == 1)
+        wrong = _off_beat(own, number, schedule, alone=len(seen.optimizers) == 1)
         if wrong is not None:
             return wrong
     stepping = Counter(each.optimizer for each in seen.schedules if each.steps)
@@ -31,22 +31,22 @@ def schedulers_step_with_the_updates(seen: Seen) -> Evidence:
     return passed(", ".join(f"{each.kind}: {each.steps} steps" for each in seen.schedules))
 
 
-def _off_beat(seen: Seen, updates: list[Update], number: int, schedule: Schedule, *, alone: bool) -> Evidence | None:
+def _off_beat(updates: list[Update], number: int, schedule: Schedule, *, alone: bool) -> Evidence | None:
     beats = []
     for place, update in enumerate(updates):
         events = _relevant(update, number) if alone else [e for e in update.events if e.kind != "zero-grad"]
         steps = [index for index, event in enumerate(events) if (event.kind, event.of) == ("scheduler", number)]
         early = [index for index in steps if _is_early(events, index, alone=alone)]
         if early and alone and len(early) >= max(1, size_of(update) - 1) and size_of(update) > 1:
-            words = f"update {number_of(seen, update)}: {schedule.kind} steps once a micro-batch, {len(steps)} times"
+            words = f"update {update.number}: {schedule.kind} steps once a micro-batch, {len(steps)} times"
             return violated(words, events[early[0]].line, _order(events))
         if early:
-            words = f"update {number_of(seen, update)}: {schedule.kind} steps between backward and the optimizer's step"
+            words = f"update {update.number}: {schedule.kind} steps between backward and the optimizer's step"
             return violated(words, events[early[0]].line, _order(events))
         if place == 0 and steps and alone:
             return violated(f"{schedule.kind} steps before the first update", events[steps[0]].line, _order(events))
         if len(steps) > 1 and place:
-            words = f"after update {number_of(seen, update) - 1}, {schedule.kind} steps {len(steps)} times"
+            words = f"after update {update.number - 1}, {schedule.kind} steps {len(steps)} times"
             return violated(words, events[steps[0]].line, _order(events))
         beats.append(bool(steps))
     found = [place for place, each in enumerate(beats) if each]
@@ -54,7 +54,7 @@ def _off_beat(seen: Seen, updates: list[Update], number: int, schedule: Schedule
     odd = [gap for gap in gaps if gap > 1]
     if gaps[1] > sum(gaps[gap] for gap in odd) and odd:
         update = updates[next(sooner for sooner, later in pairwise(found) if later - sooner > 1)]
-        return violated(f"no step of {schedule.kind} after update {number_of(seen, update)}", update.line)
+        return violated(f"no step of {schedule.kind} after update {update.number}", update.line)
     return None
 
 
@@ -86,28 +86,27 @@ def _order(events: list[Event]) -> Picture:
 @asked("a schedule that states its steps takes as many, and ends where it says")
 def the_stated_total_is_that_of_the_run(seen: Seen) -> Evidence:
     """The total that a schedule was made for, against the steps that it took."""
-    stated = [each for each in seen.schedules if (each.total or each.ends_at) and each.steps]
+    stated = [each for each in seen.schedules if each.planned and each.steps]
     if not stated:
         return not_applicable("no schedule of torch states how many steps it is for")
     for each in stated:
-        total = each.total or each.ends_at or 0
-        if each.is_over or (
-            each.kind not in ("CosineAnnealingLR",) and each.steps > total + (each.ends_at is not None)
-        ):
-            return violated(f"{each.kind} is planned for {total} steps, and is asked for {each.steps}", each.line)
+        is_more = each.kind != "CosineAnnealingLR" and each.steps > each.planned + (each.ends_at is not None)
+        if each.is_over or is_more:
+            return violated(
+                f"{each.kind} is planned for {each.planned} steps, and is asked for {each.steps}", each.line
+            )
     if seen.stopped or seen.ended:
-        totals = ", ".join(f"{each.kind} for {each.total or each.ends_at}" for each in stated)
+        totals = ", ".join(f"{each.kind} for {each.planned}" for each in stated)
         return unproven(
             f"planned: {totals}; the run was not seen to its end: give --updates and --seconds for all of it"
         )
     for each in stated:
-        total = each.total or each.ends_at or 0
-        if each.steps != total and not (each.ends_at is not None and each.steps == total - 1):
-            if each.kind in ("LinearLR", "ConstantLR") and each.steps > total:
+        if each.steps != each.planned and not (each.ends_at is not None and each.steps == each.planned - 1):
+            if each.kind in ("LinearLR", "ConstantLR") and each.steps > each.planned:
                 continue  # a warm-up, whose rate then stays
-            words = f"{each.kind} is planned for {total} steps, and {each.steps} are taken: its end is elsewhere"
+            words = f"{each.kind} is planned for {each.planned} steps, and {each.steps} are taken: its end is elsewhere"
             return violated(words, each.line, _rates(seen))
-    return passed(", ".join(f"{each.kind}: {each.steps} of {each.total or each.ends_at}" for each in stated))
+    return passed(", ".join(f"{each.kind}: {each.steps} of {each.planned}" for each in stated))
 
 
 def _rates(seen: Seen) -> Picture:
@@ -127,24 +126,22 @@ def gradients_are_clipped_once_and_whole(seen: Seen) -> Evidence:
         if not clips:
             continue
         backwards = [index for index, kind in enumerate(kinds) if kind == "backward"]
-        number = number_of(seen, update)
         if not backwards or clips[0] < backwards[0]:
             return violated(
-                f"update {number}: gradients are clipped after the step before", events[clips[0]].line, _order(events)
+                f"update {update.number}: gradients are clipped after the step before",
+                events[clips[0]].line,
+                _order(events),
             )
         if clips[0] < backwards[-1]:
-            words = f"update {number}: gradients are clipped before the last of {len(backwards)} backward calls"
+            words = f"update {update.number}: gradients are clipped before the last of {len(backwards)} backward calls"
             return violated(words, events[clips[0]].line, _order(events))
         if update.scale != 1.0 and "unscale" not in kinds[: clips[0]]:
-            words = (
-                f"update {number}: gradients are clipped while they are scaled by {update.scale:g}: call unscale_ first"
-            )
-            return violated(words, events[clips[0]].line, _order(events))
-    clipped = [each for each in seen.updates if any(event.kind == "clip" for event in each.events)]
-    if len(clipped) < len(seen.updates) and len(seen.optimizers) == 1:
-        bare = next(each for each in seen.updates if each not in clipped)
-        return violated(f"update {number_of(seen, bare)} is made from gradients that are not clipped", bare.line)
-    return passed(f"{len(clipped)} updates")
+            when = f"update {update.number}: gradients are clipped while they are scaled by {update.scale:g}"
+            return violated(f"{when}: call unscale_ first", events[clips[0]].line, _order(events))
+    bare = [each for each in seen.updates if not any(event.kind == "clip" for event in each.events)]
+    if bare and len(seen.optimizers) == 1:
+        return violated(f"update {bare[0].number} is made from gradients that are not clipped", bare[0].line)
+    return passed(f"{len(seen.updates) - len(bare)} updates")
 
 
 @asked("a rate that the script computes is the optimizer's")

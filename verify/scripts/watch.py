@@ -44,11 +44,13 @@ class Watch:
         self._backwards = 0
         self._is_after_step = False
         self._optimizers: dict[int, tuple[int, Optimizer]] = {}  # by identity, which is theirs as long as they are kept
-        self._schedules: dict[int, tuple[Schedule, Any]] = {}  # by identity, of schedulers that are kept
+        self._schedules: dict[
+            int, tuple[int, Any]
+        ] = {}  # its place in what was seen, by identity, of each that is kept
         self._models: list[nn.Module] = []
         self._reached: dict[int, Tensor] = {}  # parameters that gradients go to, by identity
         self._known: set[int] = set()  # optimizers whose parameters were asked
-        self._ungiven: dict[int, Tensor] | None = None  # parameters of optimizers that had no gradient at any step
+        self._ungiven: dict[int, Tensor] = {}  # parameters of optimizers that had no gradient at any step
         self._probed: list[Tensor] = []
         self._probe: Tensor | None = None  # of the gradient after the last backward
         self._in_group = 0  # backward calls since the last step
@@ -62,9 +64,9 @@ class Watch:
         self._hand: list[Loss] = []  # what backward goes from, where the script has written that out
         self._weighed = 0  # losses of the group before it
         self._first = ""  # where the first backward of a group is called
-        Losses(lines, self._note_loss, self._weigh)
+        Losses(lines, self._spies, self._note_loss, self._weigh)
         Rows(lines, self.seen.passes, lambda: self._backwards)
-        Attention(lines, self.seen, lambda: self.seen.made)
+        Attention(lines, self._spies, self.seen)
         self._rates = Rates(lines)
         self._watch_torch()
 
@@ -82,7 +84,7 @@ class Watch:
             if "step" in vars(kind):
                 on(kind, "step", "scheduler", self._note_scheduler_step)
         scaler = torch.amp.GradScaler
-        on(scaler, "unscale_", "unscale", after=lambda *_: self._touch("unscale"))
+        on(scaler, "unscale_", "unscale", after=lambda *_, **__: self._touch("unscale"))
         on(scaler, "scale", "scale", after=self._note_scale)
         for owner in (torch, torch.random):
             on(owner, "manual_seed", "seed", after=self._note_seed)
@@ -135,7 +137,7 @@ class Watch:
         self._say("backward")
         self._weighed = len(self._group)
 
-    def _after_backward(self, losses: Any, *_: Any, **__: Any) -> None:
+    def _after_backward(self, _: Any, losses: Any, *__: Any, **___: Any) -> None:
         roots = [losses] if isinstance(losses, Tensor) else list(losses)
         if len(self._group) == self._weighed and len(roots) == 1:
             for loss in self._hand:
@@ -153,15 +155,16 @@ class Watch:
             self._compare()
         self._say(kind)
 
-    def _compare(self) -> None:
-        """What the gradient was multiplied by since the last backward."""
+    def _compare(self) -> Tensor:
+        """Find what the gradient was multiplied by since the last backward; gives a few numbers of it as it is now."""
         now = self._look()
         if self._factor is not None or self._probe is None or now.shape != self._probe.shape:
-            return
+            return now
         square = float(self._probe @ self._probe)
         factor = float(now @ self._probe) / square if square else 1.0
         is_multiple = torch.allclose(now, factor * self._probe, rtol=1e-3, atol=1e-12)
         self._factor = factor if is_multiple and factor else 1.0
+        return now
 
     def _before_zero(self, owner: Any, *_: Any, **__: Any) -> None:
         self._notice_by_hand()
@@ -178,33 +181,34 @@ class Watch:
             self.seen.lost.append((self._lines.here(), self.seen.made, len({each.backward for each in self._group})))
         self._group, self._in_group = [], 0
 
-    def _note_schedule(self, scheduler: Any, *_: Any, **__: Any) -> None:
+    def _note_schedule(self, _: Any, scheduler: Any, *__: Any, **___: Any) -> None:
         optimizer = getattr(scheduler, "optimizer", None)
         if optimizer is None or id(scheduler) in self._schedules:
             return
         total = getattr(scheduler, "total_steps", None) or getattr(scheduler, "T_max", None)
         total = total or getattr(scheduler, "total_iters", None)
         made = Schedule(type(scheduler).__name__, self._lines.here(), id(optimizer), total, _end_of(scheduler))
-        self._schedules[id(scheduler)] = (made, scheduler)
         self.seen.schedules.append(made)
+        self._schedules[id(scheduler)] = (len(self.seen.schedules), scheduler)
 
     def _note_scheduler_step(self, scheduler: Any, *_: Any, **__: Any) -> None:
         if id(scheduler) not in self._schedules:
             return
-        schedule = self._schedules[id(scheduler)][0]
+        number = self._schedules[id(scheduler)][0]
+        schedule = self.seen.schedules[number - 1]
         schedule.steps += 1
         schedule.is_over |= schedule.kind == "OneCycleLR" and schedule.steps >= (schedule.total or 0) + 1
-        self._say("scheduler", 1 + self.seen.schedules.index(schedule))
+        self._say("scheduler", number)
 
     def _note_seed(self, *_: Any, **__: Any) -> None:
         self._seeded = _stream()
 
-    def _note_scale(self, scaler: Any, *_: Any, **__: Any) -> None:
+    def _note_scale(self, _: Any, scaler: Any, *__: Any, **___: Any) -> None:
         if scaler.is_enabled():
             self.seen.uses_scaler, self._scale = True, float(scaler.get_scale())
 
     def _note_dropout(self, _: Any, p: float = 0.5, training: bool = True, *__: Any, **___: Any) -> None:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_replayed():
+        if torch.is_grad_enabled() or is_replayed():
             return
         self.seen.quiet_forwards += 1
         if training and p:
@@ -224,9 +228,8 @@ class Watch:
 
     def _close(self, line: str, optimizer: Optimizer | None) -> None:
         """An update is made."""
-        self._compare()
+        held = self._compare()
         number = self._optimizers[id(optimizer)][0] if optimizer is not None else 0
-        held = self._look()
         if number in self._dirty and self.seen.made and len(self.seen.carried) < MOST_EVENTS:
             self.seen.carried.append((self._first, self.seen.made))
         self.seen.made += 1
@@ -234,7 +237,9 @@ class Watch:
         rates = tuple(float(group["lr"]) for group in groups if "lr" in group)
         if len(self.seen.updates) < MOST_UPDATES:
             self._find_models(optimizer)
+            stream = _stream()
             update = Update(
+                self.seen.made,
                 line,
                 number,
                 rates,
@@ -245,8 +250,8 @@ class Watch:
                 bool(held.any()) or any(map(_has_gradient, _parameters(optimizer) if optimizer else self._probed)),
                 bool(torch.isfinite(held).all()),
                 self._mode,
-                _stream(),
-                self._seeded is not None and self._seeded != _stream(),
+                stream,
+                self._seeded not in (None, stream),
             )
             self.seen.updates.append(update)
             if optimizer is not None:
@@ -309,18 +314,16 @@ class Watch:
         own = {id(each): each for each in _parameters(optimizer) if each.requires_grad}
         if id(optimizer) not in self._known:
             self._known.add(id(optimizer))
-            self._ungiven = {**(self._ungiven or {}), **own}
-        for key in [key for key, each in (self._ungiven or {}).items() if each.grad is not None and key in own]:
-            del self._ungiven[key]  # type: ignore[union-attr]
+            self._ungiven |= own
+        for key in [key for key, each in self._ungiven.items() if each.grad is not None and key in own]:
+            del self._ungiven[key]
 
     def _find_models(self, optimizer: Optimizer | None) -> None:
         """The models that an optimizer's parameters are of: those that no other is made of."""
         if self._models or self.seen.made > LOOKED_INTO:
             return
         wanted = {id(each) for each in (_parameters(optimizer) if optimizer is not None else self._reached.values())}
-        modules = [
-            each for each in gc.get_objects() if issubclass(type(each), nn.Module)
-        ]  # asked by type: runs no code
+        modules = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]  # which runs no code
         owners = [each for each in modules if any(id(own) in wanted for own in each.parameters())]
         inner = {id(part) for each in owners for part in each.modules() if part is not each}
         self._models = [each for each in owners if id(each) not in inner]
@@ -342,9 +345,8 @@ class Watch:
         seen.held = len(held)
         if self._optimizers:
             seen.not_held = [names.get(key, _shape(own)) for key, own in self._reached.items() if key not in held]
-        ungiven = self._ungiven or {}
-        seen.never_given = [names[key] for key in ungiven if key in names]
-        seen.foreign = sum(key not in names and key not in self._reached for key in ungiven)
+        seen.never_given = [names[key] for key in self._ungiven if key in names]
+        seen.foreign = sum(key not in names and key not in self._reached for key in self._ungiven)
         seen.stale_rates, seen.rate_candidates = self._rates.stale(), self._rates.followed
         for schedule in seen.schedules:
             schedule.optimizer, _ = self._optimizers.get(schedule.optimizer, (-1, None))
