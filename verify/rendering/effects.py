@@ -11,12 +11,12 @@ from markupsafe import Markup
 from ...patches.asked import again
 from ...patches.task import Task
 from ...patches.tree import SourceTree
-from ...screen import EXIT_UNPROVEN, EXIT_USAGE, fail, printed, save, show_json, show_next, show_table
+from ...screen import EXIT_UNPROVEN, printed, save, show_json, show_next, show_table
 from ..benching.comparison import ENOUGH, FAR, Compared, Comparison, Effect, compare, pairs
 from ..benching.turns import MEASURES
 from ..running.proof import Show
 from .pictures import WIDTH, Range
-from .terminal import require_writable
+from .terminal import require_suffixes, require_writable
 
 NOT_SHOWN, UNKNOWN = "not shown", "?"
 KNOWN = "x: with the task, as a multiple of without; more bits/s are better, and less memory and a shorter start"
@@ -39,11 +39,7 @@ def bench(
     quiet: bool,
 ) -> int:
     """Measure tasks on the tree that is opened, and say what was; the exit code: unproven where nothing of any was."""
-    for file in files:
-        if file.suffix not in SUFFIXES:
-            fail(
-                f"--report {file}: its name is to end in one of {', '.join(SUFFIXES)}", EXIT_USAGE, "bitpatch bench -h"
-            )
+    require_suffixes(files, SUFFIXES, "bench")
     with ExitStack() as copies:
         with opened as tree:
             require_writable(tree.root, [("--report", file) for file in files])

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +34,16 @@ def look(
 
 def require_forms(root: Path, output: Path | None, files: Sequence[Path]) -> None:
     """End the command where the name of a file says no form, or a file cannot be written to."""
-    for file in files:
-        if file.suffix not in forms.BY_SUFFIX:
-            known = ", ".join(forms.BY_SUFFIX)
-            fail(f"--report {file}: its name is to end in one of {known}", EXIT_USAGE, "bitpatch verify -h")
+    require_suffixes(files, forms.BY_SUFFIX, "verify")
     require_writable(root, [*([("--output", output)] if output else []), *(("--report", file) for file in files)])
+
+
+def require_suffixes(files: Sequence[Path], known: Collection[str], command: str) -> None:
+    """End a command where the name of a file that it is to report to says no form."""
+    for file in files:
+        if file.suffix not in known:
+            words = f"--report {file}: its name is to end in one of {', '.join(known)}"
+            fail(words, EXIT_USAGE, f"bitpatch {command} -h")
 
 
 def require_writable(root: Path, files: Sequence[tuple[str, Path]]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from ..rendering.report import SCRIPT, CheckResult
 from ..running.answers import read_evidence
 from ..running.evidence import Evidence, Verdict
+from .asking import RUNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +32,4 @@ def read_script(answer: dict[str, Any], seconds: float) -> Answered:
 
 def not_run(why: str, seconds: float) -> CheckResult:
     """What is said in place of all properties where a script could not be run."""
-    prop = "the script runs, as far as it is let"
-    return CheckResult(SCRIPT, "the-script-runs", prop, Evidence(Verdict.ERROR, detail=why), seconds)
+    return CheckResult(SCRIPT, "the-script-runs", RUNS, Evidence(Verdict.ERROR, detail=why), seconds)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ..running.evidence import Evidence, Picture, Verdict, passed, unproven
 from .seen import Seen, Update
 
+RUNS = "the script runs, as far as it is let"
 Judge = Callable[[Seen], Evidence]
 PROPERTIES: list[tuple[str, str, Judge]] = []  # names, and what is to hold
 
@@ -42,7 +43,7 @@ def short(lines: list[str]) -> list[str]:
     return [line[-80:] for line in lines]
 
 
-@asked("the script runs, as far as it is let")
+@asked(RUNS)
 def the_script_runs(seen: Seen) -> Evidence:
     """Whether a script came to its end, or was stopped by us."""
     if seen.ended:
