@@ -18,7 +18,7 @@ from .screen import guarded
 from .verify.running.clean_start import restart_clean
 
 if TYPE_CHECKING:
-    from .patches.tree import SourceTree
+    from .patches.reading.tree import SourceTree
 
 app = typer.Typer(
     name="bitpatch",
@@ -48,7 +48,7 @@ def common(
 @guarded
 def list_tasks(as_format: parameters.AsFormat = parameters.Format.TEXT, quiet: parameters.Quiet = False) -> None:
     """List the tasks."""
-    from .patches.engine import all_tasks
+    from .patches.known import all_tasks
 
     if as_format == parameters.Format.JSON:
         screen.show_json({"tasks": [task.to_json() for task in all_tasks()]})
@@ -67,8 +67,8 @@ def explain(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Say what a task changes, why, and what it promises; of a tree, which of its conditions hold, and where."""
-    from .patches.asked import again, tasks_asked
-    from .patches.engine import status
+    from .patches.applying.asked import again, tasks_asked
+    from .patches.applying.engine import status
 
     (chosen,) = tasks_asked([task], every=False)
     on_tree, found = {}, None
@@ -91,7 +91,7 @@ def new(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Make a fresh copy of the baseline tree."""
-    from .patches.transaction import copy_baseline
+    from .patches.applying.transaction import copy_baseline
 
     undoing()
     copy_baseline(folder)
@@ -114,8 +114,8 @@ def status(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Say which tasks a tree holds, and where."""
-    from .patches.asked import again, narrowed, tasks_asked
-    from .patches.survey import survey
+    from .patches.applying.asked import again, narrowed, tasks_asked
+    from .patches.applying.survey import survey
     from .patches.task import State
 
     chosen = tasks_asked(tasks, every=not tasks)
@@ -141,7 +141,8 @@ def show_seams(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Say where a tree has what patches and judges need of it, and what settles the rest."""
-    from .patches import driver, seams
+    from .patches.applying import driver
+    from .patches.reading import seams
 
     with locked_tree(tree, shared=not write) as source_tree:
         found = seams.seams(source_tree)
@@ -165,8 +166,8 @@ def diff(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Show what apply would write."""
-    from .patches.asked import again, narrowed, tasks_asked
-    from .patches.engine import plan, unified
+    from .patches.applying.asked import again, narrowed, tasks_asked
+    from .patches.applying.engine import plan, unified
 
     chosen = tasks_asked(tasks, every=every)
     with locked_tree(tree, shared=True) as source_tree:
@@ -195,10 +196,10 @@ def enact(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Plan under the tree's lock, write unless asked not to, and say what was done."""
-    from .patches.asked import again, narrowed, tasks_asked
-    from .patches.originals import load
-    from .patches.revert import plan_apply, plan_revert
-    from .patches.transaction import write
+    from .patches.applying.asked import again, narrowed, tasks_asked
+    from .patches.applying.originals import load
+    from .patches.applying.revert import plan_apply, plan_revert
+    from .patches.applying.transaction import write
 
     chosen, command, code = tasks_asked(tasks, every=every), context.info_name or "", 0
     with locked_tree(tree) as source_tree:
@@ -253,17 +254,16 @@ def verify(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Judge by behaviour whether tasks hold in a tree."""
-    from .patches.asked import again, tasks_asked, tree_or_reference
-    from .patches.seams import driving
+    from .patches.applying.asked import again, tasks_asked, tree_or_reference
     from .verify.rendering import terminal
     from .verify.running import runner
+    from .verify.running.driven import driving
     from .verify.since.judged import compare
 
     if script is not None:
         trees = {"--all": every, "--tree": tree, "--since": since, "--thorough": thorough, "--sanity-fit": sanity_fit}
         run = script, tasks or (), updates, seconds
         raise typer.Exit(terminal.give_script(*run, trees, as_format, output, reports or (), quiet=quiet))
-
     every = every or not tasks
     chosen = tasks_asked(tasks, every=every)
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
@@ -303,7 +303,7 @@ def bench(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Measure what each task does to speed and memory, on this tree and this machine."""
-    from .patches.asked import tasks_asked
+    from .patches.applying.asked import tasks_asked
     from .verify.rendering import effects
 
     chosen, opened = tasks_asked(tasks, every=every or not tasks), locked_tree(tree, shared=True)
@@ -327,9 +327,9 @@ def train(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Start or resume a run of Phase 2, or show the --plan of all."""
-    from .patches.asked import tree_or_reference
-    from .patches.engine import all_tasks
-    from .patches.survey import survey
+    from .patches.applying.asked import tree_or_reference
+    from .patches.applying.survey import survey
+    from .patches.known import all_tasks
     from .verify.phase2 import phases, run_folder
 
     phases.require_one(preset, context.args, plan=plan)
@@ -359,7 +359,7 @@ def validate(
     quiet: parameters.Quiet = False,
 ) -> None:
     """Judge whether a finished run of Phase 2 is good enough."""
-    from .patches.asked import tree_or_reference
+    from .patches.applying.asked import tree_or_reference
     from .verify.phase2 import phases, run_folder, validation
 
     run = phases.run_of(preset, run_folder.read_run(phases.RUNS / preset if folder is None else folder))
@@ -374,7 +374,7 @@ def validate(
 
 def locked_tree(tree: Path, *, shared: bool = False) -> AbstractContextManager[SourceTree]:
     """The tree under its lock; what is begun is undone if a signal comes."""
-    from .patches.opening import opened
+    from .patches.applying.opening import opened
 
     undoing()
     return opened(tree, shared=shared, tell=screen.warn)

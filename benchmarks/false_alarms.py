@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sanity_fits import ROOT, Order, run_fit
 
+from bitpatch.verify.driving.short_fit import entropy_floor, judge
 from bitpatch.verify.running.evidence import Verdict
 from bitpatch.verify.running.runner import SAMPLE
-from bitpatch.verify.sanity_fit import entropy_floor, judge
 
 RUNS = 200
 TREE = ROOT / "reference"

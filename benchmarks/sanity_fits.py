@@ -29,11 +29,11 @@ from typing import Any
 
 from trees import ROOT, grow
 
-from bitpatch.patches.engine import all_tasks
+from bitpatch.patches.known import all_tasks
+from bitpatch.verify.driving.short_fit import UPDATES, Fit, entropy_floor, judge, text_rows, train
 from bitpatch.verify.rendering.report import LAST, mean
 from bitpatch.verify.running.evidence import Verdict
 from bitpatch.verify.running.runner import SAMPLE
-from bitpatch.verify.sanity_fit import UPDATES, Fit, entropy_floor, judge, text_rows, train
 
 DOCUMENT = ROOT / "docs" / "sanity_fits.md"
 CONTRACTS = {task.number: str(task.contract) for task in all_tasks()}

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 import bitpatch
-from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.verify.running.runner import SAMPLE
 
 ROOT = Path(bitpatch.__file__).parent

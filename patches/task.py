@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import libcst as cst
 
-    from .source import Source
-    from .tree import SourceTree
+    from .reading.source import Source
+    from .reading.tree import SourceTree
 
 
 class Contract(StrEnum):
@@ -198,6 +198,7 @@ class Task:
     why: str
     sought: str  # what a tree must have for the task to apply, as a refusal says it
     find: Callable[[SourceTree], Iterator[Finding]]
+    option: str = ""  # of a training loop, which it brings
 
     @property
     def id(self) -> str:

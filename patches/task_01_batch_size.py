@@ -14,20 +14,20 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 
-from .donor import definitions, donor
+from .editing.donor import definitions, donor
+from .editing.edits import rewrite
 from .editing.loading import Place, at_hand, loaded, place_for, problems
 from .editing.options import Told, taken, told
 from .editing.spent import strayed_backwards
 from .editing.totals import PLANNED, planned_total, site_of, total_of, unguarded
-from .edits import rewrite
 from .reading.cuts import Cut, cuts, guesses, piece, unsure
 from .reading.files import File
 from .reading.frames import Reading
+from .reading.source import Source
+from .reading.tree import SourceTree
 from .reading.trials import Trial, trials, unseen
 from .reading.updates import DEEP, scope_of, updates_of_runs
-from .source import Source
 from .task import Contract, Finding, State, Task, mend, mended, near_miss
-from .tree import SourceTree
 
 LOADS = "row_loader"
 OPTIONS = ("batch_size", "num_workers")
@@ -131,6 +131,7 @@ task = Task(
     title="Configurable batch size, honest OneCycle accounting",
     contract=Contract.FIXES,
     seam="update",
+    option="batch_size",
     summary="--batch_size loads shuffled micro-batches; the schedule's total is that of the run",
     why=__doc__,
     sought="a training loop over rows cut into micro-batches of a fixed size, and the total of its schedule",

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from .donor import definitions, donor
 from .editing.classes import class_of, member
-from .editing.importing import seen_from
+from .editing.donor import definitions, donor
+from .editing.imports import seen_from
 from .editing.requests import ended, planned_by_run, shared_by_runs
 from .editing.schedules import told, told_by_callers
 from .reading.files import Function
@@ -27,9 +27,9 @@ from .reading.keeping import unstepped, uses_of
 from .reading.names import parameters
 from .reading.plans import Class, holds, is_end, miscounted, plan_at, plan_classes
 from .reading.schedules import Schedule, argument, callers, is_kept, schedules
+from .reading.tree import SourceTree
 from .reading.values import Value
 from .task import Contract, Edit, Finding, State, Task, mend, mended, near_miss
-from .tree import SourceTree
 
 TOTAL, UPDATES, COUNT = "total_steps", "updates", "planned_updates"
 FIELDS = {"rows", "batch_size", "epochs", "extra_steps"}

@@ -12,17 +12,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from .donor import definitions, donor
+from .editing.donor import definitions, donor
+from .editing.edits import move_under, rewrite
 from .editing.options import Told, taken, told
 from .editing.spelling import device_of
 from .editing.spent import strayed_backwards
-from .edits import move_under, rewrite
 from .reading.autocast import always_on, autocasts, in_place, is_called, is_covered, logits, partial_autocast, problem
 from .reading.evaluations import evaluations, is_at_hand
+from .reading.tree import SourceTree
 from .reading.turns import done_in, forward_and_loss, unmovable
 from .reading.updates import Update, updates_of_runs
 from .task import Contract, Finding, Task, apart, mend, mended, near_miss
-from .tree import SourceTree
 
 MEANS = ("cross_entropy", "nll_loss")  # of which torch computes in float32 under autocast
 AMP, CONTEXT, WIDEN = "amp", "autocast", "at_least_float32"
@@ -138,6 +138,7 @@ task = Task(
     title="BF16 autocast",
     contract=Contract.EXTENDS,
     seam="update",
+    option="amp",
     summary="--amp bf16 runs forward and loss in bfloat16; parameters, gradients and the loss stay float32",
     why=__doc__,
     sought="a forward, a loss and its backward in a loop over micro-batches",

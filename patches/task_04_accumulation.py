@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from .donor import definitions, donor
+from .editing.donor import definitions, donor
 from .editing.grouping import regrouped
 from .editing.guarded import closed
 from .editing.options import Told, told
@@ -24,12 +24,12 @@ from .editing.spent import strayed_backwards
 from .editing.totals import PLANNED, gathered_total, planned_for, site_of
 from .reading.groups import IGNORED, accumulates, is_scaled_alone, is_weighed, problem
 from .reading.nodes import walk
+from .reading.source import Source
+from .reading.tree import SourceTree
 from .reading.trials import trial_of
 from .reading.turns import Turn, is_learned_from, is_number, turn_of
 from .reading.updates import DEEP, Update, scope_of, updates_of_runs
-from .source import Source
 from .task import Contract, Finding, State, Task, apart, mend, mended, near_miss
-from .tree import SourceTree
 
 STEPS, GROUPS, COUNT, SCORED = "accum_steps", "accumulation_groups", "scored_bits", "scored"
 SHARES, CLOSES = "shares", "closes"
@@ -142,6 +142,7 @@ task = Task(
     title="Gradient accumulation",
     contract=Contract.EXTENDS,
     seam="update",
+    option="accum_steps",
     summary="--accum_steps n makes one update of n micro-batches, each weighed by its scored bits",
     why=__doc__,
     sought="a training loop over micro-batches with one backward call",

@@ -12,18 +12,18 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from .donor import definitions, donor, has_definition
+from .editing.donor import definitions, donor, has_definition
+from .editing.edits import rewrite
 from .editing.feeding import Feeding
-from .editing.importing import above, seen_from, without_imports
+from .editing.imports import above, seen_from, without_imports
 from .editing.spent import names_in
-from .edits import rewrite
 from .reading.files import File
 from .reading.flows import ANY, DONE, misuses
 from .reading.mapped import MAPPING, mapped_rows
 from .reading.rows import OPENING, Rows, rows_of_texts
-from .source import Source
+from .reading.source import Source
+from .reading.tree import SourceTree
 from .task import Contract, Finding, Task, mend, mended, near_miss
-from .tree import SourceTree
 
 ROWS, NEEDED = "BitRows", ("BITS_PER_BYTE", "CODEWORDS")
 WHAT = "rows of a text file's bits in memory"

@@ -14,22 +14,22 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from .donor import definitions, donor
 from .editing.courses import Kept, kept_clock, obstacles
+from .editing.donor import definitions, donor
+from .editing.imports import imported_once
 from .editing.options import taken, told
 from .editing.ramping import Ramping, on_a_ramp, own_draws
+from .editing.ranks import TRAINING
 from .editing.rounds import going_on
 from .editing.spent import strayed_backwards
-from .imports import imported_once
-from .ranks import TRAINING
 from .reading.clocks import Course, changing, counter, counts_what, rounds_of
 from .reading.draws import Draw, Drawn, drawn_by
 from .reading.files import File
 from .reading.frames import Reading
 from .reading.origins import Spot, compared, origins, ramp_of, texts_of, used_elsewhere
 from .reading.ramps import Ramp
+from .reading.tree import SourceTree
 from .task import Contract, Finding, Task, mended, near_miss
-from .tree import SourceTree
 
 RAMP, RAMPED, SHARE, WARMUP, CLOCK = "cosine_ramp", "ramped_prob", "ramp", "warmup_steps", "global_step"
 DRAWS, DRAW, DRAWING = "draws", "draw", "draw_form"  # the last is whose parameter the other is, in the reference
@@ -141,6 +141,7 @@ task = Task(
     title="Compression probability on a cosine ramp",
     contract=Contract.FIXES,
     seam="update",
+    option="warmup_steps",
     summary="compress_prob is reached along half a cosine of warmup_steps updates; its draws are its own",
     why=__doc__,
     sought="a number drawn in the loop over micro-batches, and the probability that it is compared with",

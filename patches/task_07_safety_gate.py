@@ -14,18 +14,18 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from .donor import definitions, donor
 from .editing.classes import class_of, member, methods
+from .editing.donor import definitions, donor
+from .editing.edits import apply_edits
 from .editing.gates import Tested, averaged, kept_lines, loads, obstacles, state_methods, written
 from .editing.kept import begins, inherited_back, loaded, put_back, saved
-from .edits import apply_edits
 from .reading.averages import keeps_itself, reopens, wrong_with
 from .reading.gates import measured
 from .reading.judges import Found, again, gates, made_anew
+from .reading.source import Source
 from .reading.tensors import Unknown
-from .source import Source
+from .reading.tree import SourceTree
 from .task import Contract, Edit, Finding, State, Task, apart, mend, mended, near_miss
-from .tree import SourceTree
 
 OPTIONS, STATE = ("decay", "burn_in_steps"), ("ema_val", "steps")
 FIELDS = {"ema_val": "ema_val: float | None = None", "steps": "steps: int = 0"}

@@ -14,18 +14,18 @@ import ast
 from collections.abc import Iterator
 from functools import reduce
 
-from .donor import definitions, donor, is_defined
+from .editing.donor import definitions, donor, is_defined
+from .editing.edits import insert_after, insert_before
 from .editing.options import Told, taken, told
 from .editing.spelling import spelled
 from .editing.spent import strayed_backwards
-from .edits import insert_after, insert_before
 from .reading.compiling import Run, compiled, decided_on_import, run_of
 from .reading.nodes import walk
+from .reading.source import Source
 from .reading.switches import kept_chunks
+from .reading.tree import SourceTree
 from .reading.updates import updates_of_runs
-from .source import Source
 from .task import Contract, Finding, Task, apart, mend, mended, near_miss
-from .tree import SourceTree
 
 OPTIONS, COMPILE = ("compile", "compile_policy"), "compile_where_supported"
 HELPERS = ("EagerFallback", "compile_support", "release", "COMPILE_POLICIES", "PYTHON_BELOW", "leave_windows_eager")
@@ -116,6 +116,7 @@ task = Task(
     title="torch.compile where it is supported",
     contract=Contract.EXTENDS,
     seam="update",
+    option="compile",
     summary="--compile compiles the model in place where torch and Python allow it, else says why not",
     why=__doc__,
     sought="a run of training: a backward in a loop over micro-batches, and the model that it is for",

@@ -18,15 +18,15 @@ import libcst as cst
 
 from .editing.apart import NEEDED, at_need, kept_apart, makers_and_uses, may_move, needed
 from .editing.attention import asked, called, dropout, mask, operands, order, scale
+from .editing.edits import insert_before, rewrite
 from .editing.spent import names_in, spent
-from .edits import insert_before, rewrite
 from .reading.attention import Attention, attentions
 from .reading.callers import faults, judged
 from .reading.frames import Reading
 from .reading.masked import Unread
-from .source import Source
+from .reading.source import Source
+from .reading.tree import SourceTree
 from .task import Contract, Edit, Finding, Task, apart, mend, mended, near_miss, opaque
-from .tree import SourceTree
 
 SDPA = "torch.nn.functional.scaled_dot_product_attention"
 

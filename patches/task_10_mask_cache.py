@@ -16,18 +16,18 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from .donor import definitions, donor
+from .editing.donor import definitions, donor
+from .editing.edits import rewrite
 from .editing.masks import device_text, dtype_text, shared_badly
 from .editing.spelling import spellings
 from .editing.spent import spent
-from .edits import rewrite
 from .reading.frames import Reading
 from .reading.kept import kept_by_hand
 from .reading.masks import Built, builders, built_masks, other_triangles
+from .reading.source import Source
+from .reading.tree import SourceTree
 from .reading.values import Value
-from .source import Source
 from .task import Contract, Edit, Finding, State, Task, apart, mend, mended, near_miss
-from .tree import SourceTree
 
 CACHE = "get_tri_mask"
 

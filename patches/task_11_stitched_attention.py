@@ -18,16 +18,16 @@ from itertools import product
 
 import libcst as cst
 
-from .donor import definitions, donor
+from .editing.donor import definitions, donor
+from .editing.edits import apply_edits
 from .editing.padding import hidden
 from .editing.windows import Unwritten, laid_right, own_write
-from .edits import apply_edits
 from .reading.frames import Reading
 from .reading.maps import is_counted
+from .reading.source import Source
+from .reading.tree import SourceTree
 from .reading.windows import Seen, examined, innermost
-from .source import Source
 from .task import BitpatchError, Contract, Edit, Finding, Task, mend, mended, near_miss
-from .tree import SourceTree
 
 PADDING, ORIGIN = "window_padding", "origin"
 HAVING = rb"(?i)softmax|scaled_dot_product_attention|\bexp\("

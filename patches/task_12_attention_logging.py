@@ -12,14 +12,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
+from .editing.edits import rewrite
 from .editing.handing import left_open
-from .edits import rewrite
 from .reading.parsers import Flag
 from .reading.settings import Entry, Setting, asker, entries, reads, setting_of, strayed, told, truths
 from .reading.switches import Switch, is_made_anyway, is_resolved, kept_resolved, made_of_none, switches, unguarded
+from .reading.tree import SourceTree
 from .reading.values import Value
 from .task import Contract, Finding, Task, mend, mended, near_miss
-from .tree import SourceTree
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, settings
 from samples import BASELINE, CODE_ONLY
 
 from bitpatch.cli import main
-from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.applying.engine import plan, status
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import SourceTree, open_tree
 from bitpatch.patches.task import State
-from bitpatch.patches.tree import SourceTree, open_tree
 
 # A plan makes millions of nodes that last for a test: to go through them again and again costs a quarter of the time.
 gc.set_threshold(100_000, 50, 50)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import bitpatch
-from bitpatch.patches.source import Source
+from bitpatch.patches.reading.source import Source
 
 ROOT = Path(bitpatch.__file__).parent
 BASELINE, REFERENCE = ROOT / "baseline", ROOT / "reference"

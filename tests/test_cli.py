@@ -10,7 +10,7 @@ import sys
 import pytest
 from samples import BASELINE, CODE_ONLY, REFERENCE, contents
 
-from bitpatch.patches.engine import all_tasks
+from bitpatch.patches.known import all_tasks
 from bitpatch.verify.running.runner import Zygote
 
 
@@ -338,7 +338,7 @@ def test_an_interrupt_is_no_traceback(run, tree, monkeypatch):
 
 
 def test_our_own_failure_is_no_traceback(run, tree, monkeypatch):
-    monkeypatch.setattr("bitpatch.patches.revert.plan", lambda *_: 1 / 0)
+    monkeypatch.setattr("bitpatch.patches.applying.revert.plan", lambda *_: 1 / 0)
     code, _, err = run("apply", "--all", "--tree", tree)
     assert (code, len(err.splitlines())) == (3, 1)
     assert "please report it" in err

@@ -12,7 +12,7 @@ from samples import ROOT
 from bitpatch.__main__ import TAKES_VALUE
 from bitpatch.cli import app
 from bitpatch.parameters import completed
-from bitpatch.patches.engine import all_tasks
+from bitpatch.patches.known import all_tasks
 
 COMMANDS = typer.main.get_command(app).commands
 README = (ROOT / "README.md").read_text()

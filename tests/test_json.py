@@ -173,7 +173,7 @@ def test_a_failure_is_told_to_programs_too(run, tree, monkeypatch, raised, code,
     def fails(*_):
         raise raised
 
-    monkeypatch.setattr("bitpatch.patches.survey.survey", fails)
+    monkeypatch.setattr("bitpatch.patches.applying.survey.survey", fails)
     found, out, err = run("status", "--tree", tree, "--json")
     error = shown(out, "error")["error"]
     assert (found, error["code"]) == (code, code)

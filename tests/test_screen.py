@@ -9,7 +9,7 @@ import pytest
 from samples import BASELINE, REFERENCE
 
 from bitpatch import screen
-from bitpatch.patches.engine import all_tasks
+from bitpatch.patches.known import all_tasks
 from bitpatch.verify.phase2 import phases, validation
 from bitpatch.verify.rendering import terminal
 from bitpatch.verify.rendering.report import CheckResult, Report, SanityFit, TaskReport

@@ -24,6 +24,7 @@ from .driving.loaders import (
     trouble_with_rows,
 )
 from .driving.pictures import one_cycle_curves
+from .driving.short_fit import one_cycle
 from .driving.space import Points, Span, over
 from .driving.spies import Ledger, updates
 from .driving.training_runs import (
@@ -41,7 +42,6 @@ from .driving.training_runs import (
 from .driving.tree import Tree
 from .driving.world import differences, noisy_models, settings, started_processes, streams
 from .running.evidence import Evidence, at_most, check, failed, passed
-from .sanity_fit import one_cycle
 
 MOST = 60  # micro-batches of a run that is one of many
 ROWS, BATCH_SIZES = Span(1, 90, 37, 24, 9, 5, 1), Span(1, 100, 8, 5, 1, 33)

@@ -16,6 +16,7 @@ from .driving.derivatives import all_close, counted_linears, last_states, norm, 
 from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import held_more, trouble_with_a_skip
 from .driving.pictures import ledgers, one_cycle_curves
+from .driving.short_fit import one_cycle
 from .driving.space import Point, Points, Span, over
 from .driving.spies import Ledger, updates
 from .driving.training_runs import (
@@ -37,7 +38,6 @@ from .driving.training_runs import (
 from .driving.tree import Tree, with_dropout
 from .driving.world import spoilt_forward
 from .running.evidence import Evidence, Verdict, at_most, check, failed, passed, unproven
-from .sanity_fit import one_cycle
 
 MOST = 16  # micro-batches of a run that is one of many
 

@@ -20,13 +20,13 @@ from .driving.coins import HALF, NEAR, Coins, off_by, ramp, shares_shown, tossin
 from .driving.kept_runs import Runs, judged, kept_runs
 from .driving.pictures import events
 from .driving.seams import MissingSeam
+from .driving.short_fit import half_cosine
 from .driving.space import Points, Span, over
 from .driving.text_loads import sample, schedule, write_text
 from .driving.training_runs import LENGTH, Stopped, command_line, run_command, train, watching
 from .driving.tree import Tree
 from .driving.world import differences, noisy_models, spoilt_forward, streams
 from .running.evidence import Evidence, at_most, check, failed, passed, unproven
-from .sanity_fit import half_cosine
 
 MOST = 16  # micro-batches of a run that is one of many
 DRAWN: dict[str, Any] = {"extra_steps": 159, "warmup_steps": 0}  # of a run that is asked for its rate

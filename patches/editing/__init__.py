@@ -1,5 +1,10 @@
 """What changes: text for values that were found, and what nothing needs any more. Nothing here knows a task.
 
+edits      edits from text, one visit a file, proof of meaning
+comments   the comments of what is rewritten
+donor      what is inserted, from reference/, in reference order
+imports    where it is imported, as the file spells it
+ranks      the order of statements that several patches put at one place
 spelling   how a value is written where an edit needs it
 options    an option for a scope, wherever it is kept and asked for
 ramping    a probability on a ramp, and draws from a generator of their own

@@ -8,16 +8,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from ..edits import move_under, rewrite
 from ..reading.attention import Attention, Call
 from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.masked import Unread
 from ..reading.nodes import walk
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..reading.values import Value
-from ..source import Source
 from ..task import Edit
-from ..tree import SourceTree
+from .edits import move_under, rewrite
 from .spent import changed_in_place
 
 NEEDED = "need_weights"

@@ -12,10 +12,10 @@ from ..reading.frames import Reading
 from ..reading.masked import Masking, Unread
 from ..reading.masks import causal_mask
 from ..reading.names import defaults_of, parameters
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..reading.values import Graph, Value
-from ..source import Source
 from ..task import Edit
-from ..tree import SourceTree
 from .apart import NEEDED
 from .classes import more_arguments
 from .handing import parameter_from

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import libcst as cst
 
-from ..edits import expression, insert_after, insert_before, insert_item, parse_statement
-from ..imports import TakenError, import_edits
-from ..source import Source
+from ..reading.source import Source
 from ..task import Edit, Finding, mend, mended, near_miss
+from .edits import expression, insert_after, insert_before, insert_item, parse_statement
+from .imports import TakenError, import_edits
 
 
 def methods(own: cst.ClassDef) -> Iterator[cst.FunctionDef]:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from ..donor import donor, parameter
-from ..edits import insert_after, insert_before
-from ..imports import TakenError, import_edits
-from ..ranks import TRAINING
 from ..reading.classes import constructor_of, names_of
 from ..reading.clocks import Course, Step, method_of
 from ..reading.files import File, Function
 from ..reading.nodes import walk
+from ..reading.tree import TRAIN_LOOP, SourceTree
 from ..task import Finding, mend, near_miss
-from ..tree import TRAIN_LOOP, SourceTree
+from .donor import donor, parameter
+from .edits import insert_after, insert_before
+from .imports import TakenError, import_edits
 from .options import kept_by
+from .ranks import TRAINING
 
 _SEEDS = {
     "torch": ("torch.randint", "{}(2**63 - 1, ()).item()"),

@@ -11,8 +11,8 @@ import libcst as cst
 from ..reading.files import File, Function
 from ..reading.playing.disk import mutables
 from ..reading.playing.texts import Machine
+from ..reading.source import Source
 from ..reading.updates import is_within
-from ..source import Source
 from ..task import Edit
 
 _STAYS = (ast.Return, ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal, ast.Import, ast.ImportFrom)

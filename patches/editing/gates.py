@@ -13,7 +13,6 @@ from typing import cast
 
 import libcst as cst
 
-from ..edits import rewrite
 from ..reading.averages import Method, kept_by
 from ..reading.code import Code
 from ..reading.files import Function
@@ -21,10 +20,11 @@ from ..reading.gates import Gate, flags_of, is_member, other, required
 from ..reading.judges import Found
 from ..reading.playing.kinds import Function as Routine
 from ..reading.playing.kinds import Raised
+from ..reading.source import Source
 from ..reading.tensors import Unknown
-from ..source import Source
 from ..task import Edit
 from .classes import node_of, put_before
+from .edits import rewrite
 from .kept import Holder, in_form
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import libcst as cst
 
-from ..edits import expression, rewrite
+from ..reading.source import Source
 from ..reading.turns import Turn
-from ..source import Source
 from ..task import Edit
+from .edits import expression, rewrite
 
 
 def regrouped(source: Source, turn: Turn, form: str, more: Sequence[str]) -> list[Edit]:

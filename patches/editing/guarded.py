@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import libcst as cst
 
-from ..edits import insert_before, move_under, rewrite
 from ..reading.frames import Reading
 from ..reading.nodes import walk
 from ..reading.steps import Kind, Part, is_all, parts, statements_of
+from ..reading.tree import SourceTree
 from ..reading.turns import Level, Turn, block_in, block_of
 from ..reading.updates import Update, is_within, models
 from ..task import Edit, Finding, mend, mended, near_miss
-from ..tree import SourceTree
+from .edits import insert_before, move_under, rewrite
 from .handed import Obstacle, hand_down
 from .spelling import spelled
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import libcst as cst
 
-from ..edits import BARE_EQUAL, expression, insert_item
 from ..reading.code import Code
 from ..reading.files import Function, is_test
 from ..reading.frames import Reading
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..reading.turns import Turn
 from ..reading.updates import aliases_of, is_within, may_be_it, scope_of, updates_of_runs
-from ..source import Source
 from ..task import Edit
-from ..tree import SourceTree
+from .edits import BARE_EQUAL, expression, insert_item
 
 Obstacle = tuple[Reading, ast.AST, str]  # the scope, the node, and what is wrong with it
 

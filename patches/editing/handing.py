@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import libcst as cst
 
-from ..edits import BARE_EQUAL, expression, insert_item, parse_statement, rewrite
 from ..reading.origins import Hop, is_bound
 from ..reading.parsers import Flag, settings
 from ..reading.settings import Entry, Setting
-from ..source import Source
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..task import Edit, Finding, mend, mended, near_miss
-from ..tree import SourceTree
 from .classes import more_parameters
+from .edits import BARE_EQUAL, expression, insert_item, parse_statement, rewrite
 
 NEITHER = "but its default is neither True nor None: make it True first"
 

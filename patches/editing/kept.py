@@ -11,17 +11,17 @@ from typing import Any
 
 import libcst as cst
 
-from ..edits import insert_after, operand, rewrite
 from ..reading.classes import constructor_of, names_of
 from ..reading.code import Code
 from ..reading.files import File, Function
 from ..reading.names import parameters
 from ..reading.playing.figures import Figures
 from ..reading.playing.kinds import Raised
+from ..reading.source import Source
 from ..reading.tensors import Unknown
-from ..source import Source
 from ..task import Edit
 from .classes import more_arguments, more_entries, more_method, more_parameters, node_of, put_behind
+from .edits import insert_after, operand, rewrite
 
 
 @dataclass(frozen=True, slots=True)

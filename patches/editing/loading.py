@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from ..edits import insert_after, insert_before, rewrite
 from ..reading.code import Code
 from ..reading.cuts import Cut, is_all_rows, text_of
 from ..reading.files import File, Function
 from ..reading.names import parameters
 from ..reading.nodes import walk
 from ..reading.playing.batches import Loader
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..reading.trials import Trial
 from ..reading.updates import DEEP, is_within, may_be_it, scope_of
-from ..source import Source
 from ..task import Edit
-from ..tree import SourceTree
+from .edits import insert_after, insert_before, rewrite
 from .grouping import as_for
 from .spent import spent
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from ..donor import PARSER, flag_of, parameter, parameter_of, place_among
-from ..edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
 from ..reading.classes import names_of
 from ..reading.files import File
 from ..reading.frames import Reading
@@ -18,9 +16,11 @@ from ..reading.nodes import walk
 from ..reading.options import Hand, Home, Way, way_to
 from ..reading.parsers import Flag
 from ..reading.records import fixed_shape
-from ..source import Source
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..task import Edit, Finding, State, mend, mended, near_miss, opaque
-from ..tree import SourceTree
+from .donor import PARSER, flag_of, parameter, parameter_of, place_among
+from .edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
 
 LOOP = "train_loop"  # of the reference: whose options they are
 

@@ -10,19 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import combinations
 
-from ..edits import insert_after, insert_before, rewrite
 from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.loops import Turns
 from ..reading.masked import is_float_mask
 from ..reading.nodes import walk
+from ..reading.source import Source
 from ..reading.spots import Pair, Spot
 from ..reading.tensors import Impossible, Tensor, Unknown
 from ..reading.values import Value
 from ..reading.windows import Case, parts_of
-from ..source import Source
 from ..task import Edit
 from .attention import WIDTH, called, masking
+from .edits import insert_after, insert_before, rewrite
 from .spent import names_in
 from .windows import Unwritten
 

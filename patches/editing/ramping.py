@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 
 import libcst as cst
 
-from ..donor import donor, parameter
-from ..edits import expression, insert_before, operand, rewrite
-from ..ranks import TRAINING
 from ..reading.draws import Draw, Drawn
 from ..reading.files import File
 from ..reading.origins import Hop, Spot, ahead, compared, hops, names_read
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..reading.updates import DEEP, is_within, scope_of
-from ..source import Source
 from ..task import Edit, Finding, mend, near_miss
-from ..tree import SourceTree
 from .courses import Kept, kept_draws
+from .donor import donor, parameter
+from .edits import expression, insert_before, operand, rewrite
 from .handing import handed, parameter_from
+from .ranks import TRAINING
 
 _ONE = ("item", "squeeze", "cpu", "numpy")
 _KINDS = ("float", "bool")

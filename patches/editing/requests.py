@@ -8,19 +8,18 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from ..donor import definitions, donor
-from ..edits import move_under
-from ..imports import TakenError, import_edits
-from ..ranks import TRAINING
 from ..reading.files import File, Function
 from ..reading.nodes import walk
 from ..reading.requests import Asked, asked, asks_the_end, may_be_none, miscounted, unplanned, writes
 from ..reading.schedules import Schedule, argument, callers
+from ..reading.tree import SourceTree
 from ..reading.trials import trials
 from ..task import Finding, State, mend, mended, near_miss
-from ..tree import SourceTree
 from .classes import class_of, methods, node_of, put_before
-from .importing import seen_from
+from .donor import definitions, donor
+from .edits import move_under
+from .imports import TakenError, import_edits, seen_from
+from .ranks import TRAINING
 from .schedules import told
 from .spelling import spelled
 

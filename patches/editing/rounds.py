@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from ..donor import donor, parameter
-from ..edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item, parse_statement
 from ..reading.clocks import Round, rounds_of
 from ..reading.files import File, Function
 from ..reading.frames import Reading
 from ..reading.nodes import walk
+from ..reading.source import Source
+from ..reading.tree import TRAIN_LOOP, SourceTree
 from ..reading.turns import block_of
-from ..source import Source
 from ..task import Edit, Finding, mend, mended, near_miss
-from ..tree import TRAIN_LOOP, SourceTree
+from .donor import donor, parameter
+from .edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item, parse_statement
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from ..edits import rewrite
 from ..reading.files import Function
 from ..reading.frames import Reading
 from ..reading.schedules import Schedule, argument
+from ..reading.tree import SourceTree
 from ..task import Edit
-from ..tree import SourceTree
 from .classes import more_arguments, more_parameters
+from .edits import rewrite
 
 
 def told(tree: SourceTree, made: Schedule, text: str) -> Edit:

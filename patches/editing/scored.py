@@ -6,17 +6,17 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..edits import operand, rewrite
 from ..reading.files import Function, is_test
 from ..reading.frames import Reading
 from ..reading.groups import ignored, is_plain, means, pads, unlaid
 from ..reading.nodes import walk
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..reading.turns import is_number
 from ..reading.updates import Update, reading_of, updates_of_runs
 from ..reading.values import Value
-from ..source import Source
 from ..task import Edit, Finding, mend, near_miss
-from ..tree import SourceTree
+from .edits import operand, rewrite
 from .handed import is_call, other_uses
 from .spelling import written
 

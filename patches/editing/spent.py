@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Iterator
 
 from ..reading.frames import Reading
 from ..reading.nodes import walk
+from ..reading.tree import SourceTree
 from ..reading.updates import strays
 from ..reading.values import Value
 from ..task import Finding, apart, near_miss
-from ..tree import SourceTree
 
 _NEW = {  # views of nothing
     *("matmul", "mul", "div", "add", "sub", "masked_fill", "where", "softmax", "clone"),

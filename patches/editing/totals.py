@@ -9,17 +9,17 @@ from typing import Any, TypeGuard
 
 import libcst as cst
 
-from ..donor import donor, parameters_of
-from ..edits import BARE_EQUAL, expression, insert_item, rewrite, unwrap
 from ..reading.code import Code
 from ..reading.cuts import by_epochs, cuts, factor, guards, is_guess, is_product, text_of, totals
 from ..reading.files import File
 from ..reading.nodes import walk
 from ..reading.playing.player import Player
+from ..reading.source import Source
+from ..reading.tree import SourceTree
 from ..reading.trials import Sizes, Trial, is_counted_if, total
-from ..source import Source
 from ..task import Edit, Finding, Site, mend, mended, near_miss
-from ..tree import SourceTree
+from .donor import donor, parameters_of
+from .edits import BARE_EQUAL, expression, insert_item, rewrite, unwrap
 from .loading import at_hand
 
 PLANNED = "planned_updates"

@@ -9,16 +9,16 @@ import ast
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..edits import insert_before, rewrite
 from ..reading.code import Code
 from ..reading.files import File
 from ..reading.frames import Effect, Reading
 from ..reading.maps import counted, indices_of, root_of
 from ..reading.nodes import walk
+from ..reading.source import Source
 from ..reading.values import Value
 from ..reading.windows import Seen, runs_over
-from ..source import Source
 from ..task import Edit
+from .edits import insert_before, rewrite
 from .spelling import spelled
 
 _RANGES = ("arange", "range")

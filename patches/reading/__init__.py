@@ -1,5 +1,9 @@
 """What code computes, read from the standard library's syntax trees; nothing here edits, and nothing knows a task.
 
+tree         a tree: its model, its training loop, its files
+source, parts
+             a file for LibCST: bytes and back; its statements, each parsed once, and only if something asks for it
+bindings     what names at a file's top stand for: imports, aliases, definitions
 files        a tree's modules: syntax, and which module an import means
 nodes        the nodes of syntax trees, walked fast
 names        scopes and what binds a name in each, in every form that Python has
@@ -55,4 +59,6 @@ reads        where what a name, a parameter or an attribute is set to is read
 flows        what is done with a value, wherever it goes
 settings     parameters and fields: who tells them, where they are read
 switches     what turns off maps of all positions in chunks, and who cannot do without them
+seams        where a tree has what is patched and driven
+seam         what that is: a place, and how a call of it is spelled
 """

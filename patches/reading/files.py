@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, lru_cache
 
-from ..encodings import decoded
-from ..nesting import parsed
+from ..files.encodings import decoded
+from ..files.nesting import parsed
 from .names import Scope, scopes_of
 from .nodes import children, walk
 

@@ -31,10 +31,11 @@ from drift.rewrites import REWRITES  # noqa: E402
 from drift.rewriting import DoesNotFit  # noqa: E402
 from samples import BASELINE, CODE_ONLY, ROOT  # noqa: E402
 
-from bitpatch.patches.engine import all_tasks, plan, task_named, unified  # noqa: E402
-from bitpatch.patches.seams import driving  # noqa: E402
+from bitpatch.patches.applying.engine import plan, unified  # noqa: E402
+from bitpatch.patches.known import all_tasks, task_named  # noqa: E402
+from bitpatch.patches.reading.tree import open_tree  # noqa: E402
 from bitpatch.patches.task import BitpatchError  # noqa: E402
-from bitpatch.patches.tree import open_tree  # noqa: E402
+from bitpatch.verify.running.driven import driving  # noqa: E402
 from bitpatch.verify.running.runner import Zygote, verify  # noqa: E402
 
 FORKS = ROOT / "tests/forks"

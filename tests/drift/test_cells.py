@@ -3,9 +3,10 @@
 import pytest
 from drift.cells import Cell, cells, make, page
 
-from bitpatch.patches.engine import plan, task_named
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome
-from bitpatch.patches.tree import open_tree
 
 BY_VALUE = (9, 10)
 SAMPLE = [

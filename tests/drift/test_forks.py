@@ -7,9 +7,10 @@ import sys
 import pytest
 from samples import contents
 
-from bitpatch.patches.engine import all_tasks, plan, status
+from bitpatch.patches.applying.engine import plan, status
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import State
-from bitpatch.patches.tree import open_tree
 from bitpatch.verify.running.runner import Zygote, verify
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"

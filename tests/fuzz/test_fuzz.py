@@ -47,7 +47,7 @@ def test_any_program_in_a_file_of_the_tree(tmp_path_factory, programs):
 def test_what_would_be_wrong_is_seen(tmp_path, monkeypatch):
     """The harness itself: a command that crashes, and one that changes a tree and fails."""
     odd_trees.make(0, tmp_path / "tree")
-    monkeypatch.setattr("bitpatch.patches.opening.open_tree", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("bitpatch.patches.applying.opening.open_tree", lambda *_, **__: 1 / 0)
     assert any("exit" in fate for fate in commands.fates(tmp_path / "tree", tmp_path))
     monkeypatch.setattr(commands, "_run", lambda _: (tmp_path / "tree/new.py").write_text("") or (3, ""))
     assert any("and the tree has changed" in fate for fate in commands.fates(tmp_path / "tree", tmp_path))

@@ -26,12 +26,13 @@ from rich.console import Console
 from rich.progress import track
 from samples import BASELINE, REFERENCE
 
-from bitpatch.patches.engine import all_tasks, plan
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import all_tasks
 from bitpatch.patches.reading.code import Code
 from bitpatch.patches.reading.files import Files
-from bitpatch.patches.source import Source
+from bitpatch.patches.reading.source import Source
+from bitpatch.patches.reading.tree import SourceTree, open_tree
 from bitpatch.patches.task import Task
-from bitpatch.patches.tree import SourceTree, open_tree
 
 State = dict[str, bytes]  # the files that differ from the baseline's
 

@@ -29,8 +29,9 @@ from rich.console import Console
 from rich.progress import track
 
 import bitpatch
-from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.verify.rendering.report import CheckResult, Outcome, TaskReport
 from bitpatch.verify.running.evidence import Verdict
 from bitpatch.verify.running.runner import Job, Zygote, plan_checks, run_jobs

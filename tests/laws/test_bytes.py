@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import BASELINE, CODE_ONLY, REFERENCE, contents
 
-from bitpatch.patches.engine import all_tasks, plan
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Unparsable
-from bitpatch.patches.tree import open_tree
 
 FILES = (
     "bit_transformer/model.py",

@@ -7,9 +7,10 @@ import pytest
 from laws.cube import Cube
 from samples import BASELINE, REFERENCE, ROOT, contents
 
-from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.source import Source
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.source import Source
+from bitpatch.patches.reading.tree import open_tree
 
 TASKS = all_tasks()
 FORKS = ROOT / "tests/forks"

@@ -7,9 +7,10 @@ import pytest
 from drift.drifted import copy_of, drift
 from samples import BASELINE, ROOT
 
-from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.source import Source
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.source import Source
+from bitpatch.patches.reading.tree import open_tree
 
 FORK = ROOT / "tests/forks/conf_engine/tree"
 LEFT_OUT = [("fork", {2, 8})]  # whose imports come in another order where both put some among unsorted ones

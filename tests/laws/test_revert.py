@@ -8,13 +8,14 @@ from functools import cache
 import pytest
 from samples import BASELINE, REFERENCE
 
-from bitpatch.patches import revert
-from bitpatch.patches.engine import all_tasks, plan, task_named
-from bitpatch.patches.originals import Originals
-from bitpatch.patches.revert import plan_revert, remember
-from bitpatch.patches.source import Source
+from bitpatch.patches.applying import revert
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.applying.originals import Originals
+from bitpatch.patches.applying.revert import plan_revert, remember
+from bitpatch.patches.known import all_tasks, task_named
+from bitpatch.patches.reading.source import Source
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome
-from bitpatch.patches.tree import open_tree
 
 NAMES = [task.id for task in all_tasks()]
 PAIRS = random.Random(5).sample(list(itertools.permutations(NAMES, 2)), 40)

@@ -6,12 +6,12 @@ import shutil
 import pytest
 from samples import BASELINE, CODE_ONLY, contents
 
-from bitpatch.patches.engine import all_tasks
-from bitpatch.patches.originals import Originals, load
-from bitpatch.patches.revert import plan_apply, plan_revert
+from bitpatch.patches.applying.originals import Originals, load
+from bitpatch.patches.applying.revert import plan_apply, plan_revert
+from bitpatch.patches.applying.transaction import write
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome
-from bitpatch.patches.transaction import write
-from bitpatch.patches.tree import open_tree
 
 
 def every_file(change):

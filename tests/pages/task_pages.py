@@ -16,9 +16,10 @@ from pathlib import Path
 
 from samples import BASELINE, ROOT
 
-from bitpatch.patches.engine import all_tasks, plan, unified
+from bitpatch.patches.applying.engine import plan, unified
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import SourceTree, open_tree
 from bitpatch.patches.task import Contract, Task
-from bitpatch.patches.tree import SourceTree, open_tree
 
 FOLDER = ROOT / "docs" / "tasks"
 MOST_MUTANTS = 3  # that are named at a check

@@ -6,8 +6,8 @@ import pytest
 from pages.task_pages import FOLDER, SYMPTOMS, checks, page
 from samples import BASELINE, ROOT
 
-from bitpatch.patches.engine import all_tasks
-from bitpatch.patches.tree import SourceTree, open_tree
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import SourceTree, open_tree
 
 README = (ROOT / "README.md").read_text()
 each_task = pytest.mark.parametrize("task", all_tasks(), ids=lambda task: task.id)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import libcst as cst
 
-from bitpatch.patches.engine import plan, task_named
-from bitpatch.patches.settling import findings
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.applying.settling import findings
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import State
-from bitpatch.patches.tree import open_tree
 
 
 def failing(tree):

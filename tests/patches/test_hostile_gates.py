@@ -5,9 +5,10 @@ import math
 import pytest
 from samples import REFERENCE
 
-from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.applying.engine import plan, status
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome, State
-from bitpatch.patches.tree import open_tree
 
 TASK = task_named("task-7")
 CLASS = """\

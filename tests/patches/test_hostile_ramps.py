@@ -8,11 +8,12 @@ import textwrap
 import pytest
 import torch
 
-from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.applying.engine import plan, status
+from bitpatch.patches.known import task_named
 from bitpatch.patches.reading.frames import DEEPEST
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.reading.updates import updates_of_runs
 from bitpatch.patches.task import Outcome, State
-from bitpatch.patches.tree import open_tree
 
 MODEL = """\
 import torch

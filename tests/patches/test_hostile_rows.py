@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from samples import BASELINE
 
-from bitpatch.patches.engine import plan, task_named
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome
-from bitpatch.patches.tree import open_tree
 
 TASK = task_named("task-5")
 CODEC = (BASELINE / "bit_transformer/bit_io.py").read_text()

@@ -4,9 +4,10 @@ import textwrap
 
 import pytest
 
-from bitpatch.patches.engine import plan, task_named
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome
-from bitpatch.patches.tree import open_tree
 
 MODEL = """\
 import torch

@@ -3,9 +3,10 @@
 import pytest
 from samples import LOOP
 
-from bitpatch.patches.engine import plan, task_named
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import State
-from bitpatch.patches.tree import open_tree
 
 TRAINING = "bit_transformer/training.py"
 

@@ -3,9 +3,10 @@
 import pytest
 from samples import REFERENCE
 
-from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.applying.engine import plan, status
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome, State
-from bitpatch.patches.tree import open_tree
 
 TASK = task_named("task-7")
 PATH = "bit_transformer/safety.py"

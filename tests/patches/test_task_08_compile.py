@@ -5,8 +5,8 @@ import textwrap
 import pytest
 from samples import BASELINE, LOOP
 
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import State
-from bitpatch.patches.tree import open_tree
 
 CONFIGURED = "    optimizer, scheduler = configure_optimizer(model, total_steps=total)\n"
 COMPILED = "    if compile:\n        compile_where_supported(model, compile_policy)\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import State
-from bitpatch.patches.tree import open_tree
 
 HEAD = """\
 import math

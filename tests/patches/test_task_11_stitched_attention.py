@@ -19,9 +19,10 @@ from windows import (
     differs,
 )
 
-from bitpatch.patches.engine import plan, status, task_named
+from bitpatch.patches.applying.engine import plan, status
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome, State
-from bitpatch.patches.tree import open_tree
 
 TASK = task_named("task-11")
 

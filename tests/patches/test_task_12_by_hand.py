@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bitpatch.patches.engine import plan, task_named
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Outcome
-from bitpatch.patches.tree import open_tree
 
 FORK = Path(__file__).parents[1] / "forks/conf_engine/tree"
 MODEL, SETTINGS, TRAIN = "bitnet/nn/lm.py", "settings.py", "train.py"

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...patches.engine import plan
-from ...patches.originals import load
-from ...patches.revert import plan_revert
-from ...patches.seams import driving
+from ...patches.applying.engine import plan
+from ...patches.applying.originals import load
+from ...patches.applying.revert import plan_revert
+from ...patches.reading.tree import SourceTree, command_on, open_tree
 from ...patches.task import BitpatchError, Change, Outcome, Task
-from ...patches.tree import SourceTree, command_on, open_tree
+from ..running.driven import driving
 from ..running.limits import Limits
 from ..running.proof import changed
 from ..running.runner import Job, Progress, Zygote, run_jobs

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..running.evidence import Evidence, Picture, failed, passed
-from ..sanity_fit import half_cosine
 from .arguments import form_of
 from .pictures import curves, if_possible
+from .short_fit import half_cosine
 from .space import MODEL
 from .spies import Ledger
 from .training_runs import train, watching

@@ -23,10 +23,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ..running.evidence import Evidence, Picture, failed, passed
-from ..sanity_fit import one_cycle
 from .manager_sessions import Cases, worst_of
 from .pictures import ledgers, one_cycle_curves
 from .seams import MissingSeam
+from .short_fit import one_cycle
 from .spies import Event, Ledger, updates
 from .training_runs import Run, Stopped, group_sizes, planned_rows
 from .tree import Tree

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..running.evidence import Picture
-from ..sanity_fit import one_cycle
 from .pictures import events, one_cycle_curves
+from .short_fit import one_cycle
 from .spies import Ledger
 from .training_runs import LENGTH, Run, light_model, planned_rows, planned_updates, set_seeds, train
 from .tree import Tree

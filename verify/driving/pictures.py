@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..running.answers import LINE
 from ..running.evidence import Picture
-from ..sanity_fit import one_cycle
+from .short_fit import one_cycle
 from .spies import Event
 
 P = ParamSpec("P")

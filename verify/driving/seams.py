@@ -1,7 +1,7 @@
 """A tree through its seams: our words for its parts and options, told to it in its own. In child processes only.
 
-Where the parts are, the parent has found (patches/seams.py); here they are imported and called. What a tree has not, or
-what is not known to be what, is a MissingSeam, which is no verdict on the tree.
+Where the parts are, the parent has found (patches/reading/seams.py); here they are imported and called. What a tree
+has not, or what is not known to be what, is a MissingSeam, which is no verdict on the tree.
 """
 
 import importlib

@@ -19,9 +19,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.data import Dataset
 
 from ..running.evidence import Evidence, Picture, failed, passed
-from ..sanity_fit import one_cycle
 from .pictures import curves, if_possible
 from .seams import MissingSeam, function_of
+from .short_fit import one_cycle
 from .spies import Event, Ledger, Update, updates
 from .tree import Tree, with_dropout
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ...screen import show_json, show_table, warn
+from ..driving.short_fit import DIV_FACTOR, FINAL_DIV_FACTOR, one_cycle
 from ..rendering.report import detail_of, finite, mean
 from ..running.evidence import Evidence, Verdict, at_most, unproven
 from ..running.runner import Progress, ignore_progress
-from ..sanity_fit import DIV_FACTOR, FINAL_DIV_FACTOR, one_cycle
 from .run_folder import Run, Unmeasured, hashes_of, tree_environment
 
 BITS_A_PARAMETER = 20  # Hoffmann et al. 2022, arXiv:2203.15556; the tree's presets have it too

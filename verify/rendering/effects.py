@@ -8,9 +8,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from ...patches.asked import again
+from ...patches.applying.asked import again
+from ...patches.reading.tree import SourceTree
 from ...patches.task import Task
-from ...patches.tree import SourceTree
 from ...screen import EXIT_UNPROVEN, printed, save, show_json, show_next, show_table
 from ..benching.comparison import ENOUGH, FAR, Compared, Comparison, Effect, compare, pairs
 from ..benching.turns import MEASURES

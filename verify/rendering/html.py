@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ... import __version__
-from ...patches.engine import unified
+from ...patches.applying.engine import unified
 from ..running.evidence import Picture, Verdict
 from . import pictures
 from .report import EXIT_CODES, CheckResult, Outcome, SanityFit, TaskReport, detail_of, fit_summary

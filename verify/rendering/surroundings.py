@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ...patches.engine import all_tasks, plan
-from ...patches.originals import load
-from ...patches.revert import plan_revert
-from ...patches.seams import seams
-from ...patches.survey import survey
+from ...patches.applying.engine import plan
+from ...patches.applying.originals import load
+from ...patches.applying.revert import plan_revert
+from ...patches.applying.survey import survey
+from ...patches.known import all_tasks
+from ...patches.reading.seams import seams
+from ...patches.reading.tree import SourceTree
 from ...patches.task import BitpatchError, Change, Line, Site, State, Task, TaskStatus
-from ...patches.tree import SourceTree
 from ..since.history import repository_around
 from .report import CheckResult, Report, SanityFit
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...__main__ import AGAIN, EXIT_IO
+from ...patches.reading.tree import SourceTree
 from ...patches.task import Task
-from ...patches.tree import SourceTree
 from ...screen import EXIT_USAGE, STYLES, OutputLost, fail, in_colour, is_terminal, printed, save, say, show_table
 from ..running.proof import fitted
 from ..scripts.judging import judge_script

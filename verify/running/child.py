@@ -111,7 +111,7 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
 
             return play(tree, request["turn"], Path(request["sample"]).read_bytes())
         if request["task"] is None:
-            from ..sanity_fit import fit  # noqa: PLC0415
+            from ..driving.short_fit import fit  # noqa: PLC0415
 
             return asdict(fit(tree, Path(request["sample"]).read_bytes()))
         evidence = CHECKS[request["task"]][request["index"]].function(tree)

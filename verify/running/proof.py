@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ...patches.seams import driving
+from ...patches.reading.tree import open_tree
 from ...patches.task import Change, Plan
 from ...patches.task import Outcome as Planned
-from ...patches.tree import open_tree
 from ..rendering.report import Outcome, Report, SanityFit, complaints, exit_code
+from .driven import driving
 from .runner import Progress, Zygote, verify
 
 MOST_BYTES = 64 * 2**20  # of a file that is copied: a judge needs code and samples, no data sets

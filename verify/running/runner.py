@@ -26,8 +26,8 @@ from typing import Any, Self
 
 from ...patches.task import BitpatchError
 from ..benching.turns import Turn, read_turn
+from ..driving.short_fit import read_fit
 from ..rendering.report import CheckResult, Report, SanityFit, TaskReport
-from ..sanity_fit import read_fit
 from ..scripts.answered import Answered, read_script
 from ..since.found import Since
 from .answers import read_answer, read_evidence
@@ -219,7 +219,7 @@ def verify(
 ) -> Report:
     """Run the checks of tasks (`only` those named) on a tree, `jobs` at a time, each within limits.
 
-    `driving` says where its seams are (patches/seams.py), if it is not laid out as ours; checks fill so many
+    `driving` says where its seams are (patches/reading/seams.py), if it is not laid out as ours; checks fill so many
     `seconds` with random points of their spaces. What was compared `since` a commit, the report says.
     """
     began = time.monotonic()

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...patches.places import read_regular
+from ...patches.files.places import read_regular
 from ...patches.task import BitpatchError
 
 LINK, SUBMODULE = "120000", "160000"  # modes of git's trees

@@ -17,12 +17,13 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
-from ...patches.driver import DRIVER
-from ...patches.nesting import parsed
-from ...patches.seams import EXAMPLES, OPTIONS, driving
-from ...patches.settings import FILE
+from ...patches.applying.driver import DRIVER
+from ...patches.files.nesting import parsed
+from ...patches.files.settled import FILE
+from ...patches.reading.seams import EXAMPLES
+from ...patches.reading.tree import SourceTree, open_tree
 from ...patches.task import BitpatchError, Task
-from ...patches.tree import SourceTree, open_tree
+from ..running.driven import driving
 from .found import Since
 from .history import LINK, History, history
 from .own_tests import CONFIGURATIONS, compared
@@ -126,7 +127,7 @@ class Judged:
             starts = None if needs is None else self._starts(needs)
             if needs is None or starts is None or not moved.isdisjoint(needs):
                 continue
-            is_told_its_state = OPTIONS.get(task.number, "") in (self.driven or {}).get("states", {})
+            is_told_its_state = task.option in (self.driven or {}).get("states", {})
             runs, is_told = self.reach.closure(starts | driver)
             if self._touches(runs) or (self.acting and (is_told_its_state or not is_told)):
                 continue

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-from ...patches.nesting import parsed
+from ...patches.files.nesting import parsed
 from .found import OwnTests
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

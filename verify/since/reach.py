@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
-from ...patches.nesting import parsed
+from ...patches.files.nesting import parsed
 from .history import History
 
 CALLED = {"import_module", "__import__"}  # by a name that may be written out

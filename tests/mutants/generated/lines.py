@@ -14,8 +14,9 @@ from pathlib import Path
 
 from samples import BASELINE, REFERENCE
 
-from bitpatch.patches.engine import all_tasks, plan
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import open_tree
 
 ALIKE = 0.6  # how like its own a line is that a task has a part in
 FOLDERS = ("bit_transformer", "dashboard", "data")

@@ -5,7 +5,7 @@ import pytest
 from samples import source
 
 from bitpatch.patches.editing.classes import class_of, member, more_entries, more_parameters, put_before, put_behind
-from bitpatch.patches.edits import apply_edits
+from bitpatch.patches.editing.edits import apply_edits
 from bitpatch.patches.task import State
 
 GIVEN = '''\

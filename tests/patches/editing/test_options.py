@@ -4,11 +4,11 @@ import textwrap
 
 import pytest
 
-from bitpatch.patches.donor import donor
+from bitpatch.patches.editing.donor import donor
+from bitpatch.patches.editing.edits import apply_edits
 from bitpatch.patches.editing.options import told
-from bitpatch.patches.edits import apply_edits
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.reading.updates import updates_of_runs
-from bitpatch.patches.tree import open_tree
 
 MODEL = "import torch\n\n\nclass BitTransformerLM(torch.nn.Module):\n    pass\n"
 UPDATE = """\

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from samples import BASELINE, REFERENCE, ROOT
 
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.reading.trials import trials, updates
-from bitpatch.patches.tree import open_tree
 
 FORKS = ROOT / "tests/forks"
 

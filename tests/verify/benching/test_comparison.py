@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 from samples import REFERENCE, ROOT, contents
 
-from bitpatch.patches.engine import task_named
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.verify.benching import comparison
 from bitpatch.verify.benching.comparison import ENOUGH, OPTIONS, Compared, Comparison, compare, effects, pairs
 from bitpatch.verify.benching.turns import Turn

@@ -3,9 +3,9 @@ import math
 import torch
 
 from bitpatch.verify.driving.pictures import POINTS, SIDE, curves, events, ledgers, maps, one_cycle_curves
+from bitpatch.verify.driving.short_fit import one_cycle
 from bitpatch.verify.driving.spies import Event
 from bitpatch.verify.running.answers import is_picture
-from bitpatch.verify.sanity_fit import one_cycle
 
 
 def test_what_is_equal_is_no_picture() -> None:

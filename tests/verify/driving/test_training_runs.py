@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from bitpatch.verify.driving.derivatives import as_weighed, distance, mean_gradient, scored_gradient, where
 from bitpatch.verify.driving.seams import MissingSeam
+from bitpatch.verify.driving.short_fit import one_cycle
 from bitpatch.verify.driving.spies import Event, Update
 from bitpatch.verify.driving.training_runs import Run, run_command
-from bitpatch.verify.sanity_fit import one_cycle
 
 
 def run_of(*kinds: str, rates: tuple[float, ...] = ()) -> Run:

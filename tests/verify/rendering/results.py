@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bitpatch.patches.engine import task_named
+from bitpatch.patches.known import task_named
 from bitpatch.patches.task import Change, Site, State
 from bitpatch.verify.rendering.report import CheckResult, Report, SanityFit, TaskReport
 from bitpatch.verify.rendering.surroundings import InTree, Shown

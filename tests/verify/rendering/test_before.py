@@ -7,10 +7,10 @@ import pytest
 from results import fit, report
 from samples import BASELINE, CODE_ONLY
 
-from bitpatch.patches.engine import all_tasks, task_named
-from bitpatch.patches.revert import plan_apply
-from bitpatch.patches.transaction import write
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.applying.revert import plan_apply
+from bitpatch.patches.applying.transaction import write
+from bitpatch.patches.known import all_tasks, task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.verify.rendering import terminal
 
 

@@ -7,9 +7,9 @@ import pytest
 from results import report, shown
 from samples import BASELINE, CODE_ONLY
 
-from bitpatch.patches.engine import task_named
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Site, TaskStatus, mend, mended
-from bitpatch.patches.tree import open_tree
 from bitpatch.verify.rendering import surroundings
 from bitpatch.verify.rendering.forms import FORMS
 from bitpatch.verify.rendering.surroundings import Shown, looked_round

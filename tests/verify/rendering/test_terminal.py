@@ -10,8 +10,8 @@ import pytest
 from results import HOSTILE, report, result, shown
 from samples import BASELINE
 
-from bitpatch.patches.engine import task_named
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.known import task_named
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.screen import Failure, OutputLost
 from bitpatch.verify.rendering.report import TaskReport, text_of
 from bitpatch.verify.rendering.terminal import give, look

@@ -10,10 +10,10 @@ import jsonschema
 import pytest
 from samples import ROOT
 
-from bitpatch.patches.engine import all_tasks
-from bitpatch.patches.seams import driving
-from bitpatch.patches.tree import open_tree
+from bitpatch.patches.known import all_tasks
+from bitpatch.patches.reading.tree import open_tree
 from bitpatch.verify.rendering.report import Outcome, Report, exit_code, text_of
+from bitpatch.verify.running.driven import driving
 from bitpatch.verify.since.found import OwnTests, Since
 from bitpatch.verify.since.judged import LAYOUT, NEEDS, compare
 
