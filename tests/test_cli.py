@@ -350,7 +350,8 @@ def test_killed_at_any_replacement_the_next_command_recovers(run, tree, tmp_path
     baseline = contents(tree)
     script = (
         "import os, signal, sys\n"
-        "from bitpatch.patches import places, transaction\n"
+        "from bitpatch.patches.applying import transaction\n"
+        "from bitpatch.patches.files import places\n"
         "from bitpatch.cli import main\n"
         "calls = [0]\n"
         "def counted(real):\n"

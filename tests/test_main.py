@@ -75,7 +75,7 @@ def test_a_signal_that_the_caller_switched_off_stays_off():
 WHILE_WRITING = """
 import os, signal, sys
 from bitpatch.__main__ import main
-from bitpatch.patches import transaction
+from bitpatch.patches.applying import transaction
 real = os.fsync
 def fsync(*args):
     os.kill(os.getpid(), signal.SIGINT)

@@ -137,10 +137,10 @@ def compiles_each_forward_once(tree: Tree, ledger: Ledger, points: Points) -> Ev
             plain.load_state_dict(run.model.state_dict())
             dropping = with_dropout(run.model, 0.5)
             with torch.no_grad():
-                answers = [model.eval()(run.data)[0] for model in (plain, dropping)]
-            if not torch.allclose(*answers):
+                answers = tuple(Tree.forward(model.eval(), run.data)[0] for model in (plain, dropping))
+            if not torch.allclose(answers[0], answers[1]):
                 return failed("in evaluation, a compiled model answers otherwise than one that is not", call)
-            if torch.equal(*(dropping.train()(run.data)[0] for _ in range(2))):
+            if torch.equal(*(Tree.forward(dropping.train(), run.data)[0] for _ in range(2))):
                 return failed("a compiled model in training drops the same twice", call)
     worst, reproduce, losses = max(gaps, key=itemgetter(0))
     return at_most(worst, 1e-10, "weights, relative to those of eager training", reproduce, losses)
@@ -218,7 +218,7 @@ def names_stay_bare(tree: Tree, ledger: Ledger) -> Evidence:
         for model in copies:
             for weight in model.parameters():
                 weight.data.zero_()
-            if model(run.data)[0].any() or not run.model(run.data)[0].any():
+            if Tree.forward(model, run.data)[0].any() or not Tree.forward(run.model, run.data)[0].any():
                 return failed("a copy of the model runs the original's weights", f"{run.call}; copy.deepcopy(model)")
         status = run_command(tree, ledger, ["--compile", "--out", str(file)])
         if status or b"_orig_mod" in file.read_bytes():

@@ -82,9 +82,9 @@ def builds_each_mask_once(tree: Tree, points: Points) -> Evidence:
             model, lengths = tree.model(num_layers=2, **point.config), (LENGTHS + LENGTHS)[turn % 3 :][:2]
             for mode, length in (("trained", lengths[0]), *((point["mode"], length) for length in lengths)):
                 with MODES[mode][1]():
-                    logits = model.train(MODES[mode][0])(tree.bits(1, length))[0]
+                    logits = Tree.forward(model.train(MODES[mode][0]), tree.bits(1, length))[0]
                 if logits.requires_grad:
-                    logits.sum().backward()
+                    torch.autograd.backward(logits.sum())
         for mask, copies in Counter(operations.copies).items():
             if copies > 1:  # one may be part of building it
                 return at_most(copies, 1, f"copies of the triangle that is kept; {point}: {mask}", line)
@@ -222,7 +222,7 @@ def copies_pickles_and_moves(tree: Tree) -> Evidence:
     for config in (DENSE, CHUNKED, WIDE, *reversibly):
         fresh, model = tree.model(num_layers=2, **config), tree.model(num_layers=2, **config)
         for length in (*LENGTHS, 8):
-            model(tree.bits(1, length))[0].sum().backward()
+            torch.autograd.backward(Tree.forward(model, tree.bits(1, length))[0].sum())
         before, after = fresh.state_dict(), model.state_dict()
         line = f"M(8, 2, 2, 16, **{config}): state_dict() before and after a forward"
         if before.keys() != after.keys():
@@ -232,12 +232,12 @@ def copies_pickles_and_moves(tree: Tree) -> Evidence:
         if masks := [key for key, value in after.items() if any(map(triangle_of, tensors_in(value)))]:
             return failed(f"it holds masks: {masks}", line)
         fresh.load_state_dict(after)
-        expected = [model(tree.bits(1, length))[0] for length in (8, 12)]
+        expected = [Tree.forward(model, tree.bits(1, length))[0] for length in (8, 12)]
         for way in (copy.deepcopy, through_pickle, through_torch_save, through_float32, through_meta):
             line = f"{way.__name__}(M(8, 2, 2, 16, **{config})) after a forward  # verify/task_10_mask_cache.py"
             try:
                 copied = way(model)
-                outputs = [copied(tree.bits(1, length))[0] for length in (8, 12)]
+                outputs = [Tree.forward(copied, tree.bits(1, length))[0] for length in (8, 12)]
             except Exception as error:  # whatever a copy raises is the finding
                 return failed(f"{way.__name__} raised {error!r}", line)
             tolerance = 1e-5 if way is through_float32 else 0.0
@@ -365,7 +365,7 @@ def survives_a_caller_that_writes(tree: Tree) -> Evidence:
             model, bits = tree.model(**config), tree.bits(2, 8)
             masks: list[Tensor] = []
             with Operations(masks.append):
-                expected = model(bits)[0]
+                expected = Tree.forward(model, bits)[0]
             for turn in range(len(masks)):
                 masks.clear()
                 with Operations(masks.append):
@@ -375,7 +375,7 @@ def survives_a_caller_that_writes(tree: Tree) -> Evidence:
                 with suppress(RuntimeError):  # one that cannot be written to is safe
                     write(masks[turn])
                     written += 1
-                if not equal([model(bits)[0]], [expected]):
+                if not equal([Tree.forward(model, bits)[0]], [expected]):
                     line = f"M(8, 2, 1, 16, **{config}): {write.__name__} of the mask of masked_fill, then a forward"
                     return failed("a write to a mask in place changed the next forward", line)
     for name, function in mask_functions(tree, (DENSE, CHUNKED)).items():

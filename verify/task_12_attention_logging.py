@@ -16,6 +16,7 @@ from .driving.attention_runs import MODES, PRELUDE, RANK, STACK, Shape, maps_in
 from .driving.explicit_attention import logging_shows
 from .driving.memory import Memory
 from .driving.operations import distance, tensors_in
+from .driving.outputs import outputs
 from .driving.seams import MissingSeam, function_of
 from .driving.space import Points, Span, over
 from .driving.spies import Ledger
@@ -56,7 +57,7 @@ def misses_the_table(
     """How many maps a forward gives, if these are not one a layer, or none, as the table says."""
     expected = layers if wanted(chunk, asked) else 0
     try:
-        maps = maps_in(model(Tree.bits(rows, length))[1])
+        maps = maps_in(Tree.forward(model, Tree.bits(rows, length))[1])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as raised:
         return f"{type(raised).__name__}: {raised}: chunk_size={chunk}, {spoken(asked)}"
     if len(maps) != expected:
@@ -258,7 +259,7 @@ def readers_accept_absence(tree: Tree) -> Evidence:
                 record = manager.train_step(bits)
                 if any(each.isnan().any() for each in map(torch.as_tensor, flat(record))):
                     return failed(f"the manager's record holds a NaN: {record}", line)
-                seen.append(manager.model(bits)[1])
+                seen.append(Tree.forward(manager.model, bits)[1])
                 if problem := manager_forgets(tree, manager, bits, asked):
                     return failed(f"a manager that grew, saved and came back: {problem}", line)
             for telemetry in seen:
@@ -342,9 +343,9 @@ def maps_are_of_this_forward(tree: Tree, points: Points) -> Evidence:
         kept: list[tuple[list[Tensor], list[Tensor]]] = []
         for seed, length in enumerate((8, 8, 12)):
             bits = tree.bits(1, length, seed)
-            fresh = small_model(tree, chunk, full_attn_logging=True, **stack)(bits)[1]
+            fresh = Tree.forward(small_model(tree, chunk, full_attn_logging=True, **stack), bits)[1]
             with MODES[point["mode"]][1]():
-                found = maps_in(model.train(seed % 2 == 0)(bits)[1])
+                found = maps_in(Tree.forward(model.train(seed % 2 == 0), bits)[1])
             if not found:
                 return unproven(f"no maps to compare with full_attn_logging=True: {point}")
             kept.append((found, [each.clone() for each in maps_in(fresh)]))
@@ -354,7 +355,7 @@ def maps_are_of_this_forward(tree: Tree, points: Points) -> Evidence:
                 if max(map(distance, maps, right)) > TOLERANCE:
                     shown = pictures.maps("the maps, beside a fresh model's", torch.stack(maps), torch.stack(right))
                     return failed(f"maps are not of this forward, or changed after it: {point}", line, picture=shown)
-        if maps_in(small_model(tree, 4, **stack, **OFF)(bits)[1]):  # beside one that has run
+        if maps_in(Tree.forward(small_model(tree, 4, **stack, **OFF), bits)[1]):  # beside one that has run
             return failed(f"a model without maps gives those of another: {stack}", line_of(4, OFF, stack))
     return passed(f"{len(points.done)} kinds of model, 3 forwards each")
 
@@ -367,7 +368,7 @@ def command_line_follows_the_table(tree: Tree) -> Evidence:
 
     def count(module: nn.Module, _: Any, out: Any) -> None:
         if isinstance(module, kind):
-            counts.append(len(maps_in(out[1])))
+            counts.append(len(maps_in(outputs(out)[1])))
 
     torch.nn.modules.module.register_module_forward_hook(count)
     ledger, forwards = Ledger(), 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class Seam:
     options: dict[str, str] = field(default_factory=dict)  # ours -> theirs
     roles: dict[str, str] = field(default_factory=dict)  # parameter -> "model", "data", or "module:Class" of a record
     settle: str = ""  # the line that settles it
+    unspelled: tuple[str, ...] = ()  # our options that it has under names that are not seen
 
     @property
     def is_plain(self) -> bool:
@@ -55,7 +56,8 @@ class Seam:
 
     def told(self) -> dict[str, Any]:
         """What a judge is told of it."""
-        return {"where": self.where, "options": self.options, "roles": self.roles, "settle": self.settle}
+        told = {"where": self.where, "options": self.options, "roles": self.roles, "settle": self.settle}
+        return told | {"unspelled": self.unspelled}
 
     def to_json(self) -> dict[str, Any]:
         """The seam's part of what `bitpatch seams --json` prints."""
@@ -75,8 +77,9 @@ def seam_of(
     state: str = "found",
     known: Iterable[str] = (),
     config: tuple[str, ast.ClassDef] | None = None,
+    seen: Mapping[str, str] | None = None,
 ) -> Seam:
-    """A seam that is a function, a class or a method of one."""
+    """A seam that is a function, a class or a method of one; `seen` is what options are called by what they do."""
     outer = _class_of(file, inner) if isinstance(node, Function) and "." in inner else None
     makers = [constructor_of(each) for each in (node, outer) if isinstance(each, ast.ClassDef)]
     told = [each for each in (node if isinstance(node, Function) else None, *makers) if isinstance(each, Function)]
@@ -86,7 +89,7 @@ def seam_of(
     roles, names = _roles(tree, file, told, config), [*known, *(each.arg for each in own)]
     for record in roles.values():
         names += _fields(tree, record) if _is_record(record) else ()
-    options = spelled(name, names, tree.settings.options.get(name))
+    options = spelled(name, names, {**(seen or {}), **tree.settings.options.get(name, {})})
     where = f"{module or module_of(tree, file.path)}:{inner}"
     return Seam(name, state, site_of(tree, file, node, where), where, options, roles)
 

@@ -6,12 +6,15 @@ Nothing is imported and nothing runs: places are found by what the code computes
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from ..files.settled import FILE, file_of
 from ..files.spellings import spelled
 from .attention import Attention, attentions
+from .draws import drawn_by
 from .files import File, Function, is_test
 from .judges import gates
 from .mapped import mapped_rows
@@ -24,6 +27,7 @@ from .tree import TRAIN_LOOP, SourceTree
 from .updates import Update, updates_of_runs
 
 NAMES = ("model", "attention", "update", "command-line", "rows", "schedule", "gate", "manager")
+COMPRESSES = "compress_prob"
 EXAMPLES = {
     "model": "PACKAGE.model:BitTransformerLM",
     "attention": "PACKAGE.model:Attention.forward",
@@ -121,7 +125,17 @@ def _entry(tree: SourceTree, update: Update) -> Seam | None:
     config = None
     if way is not None and way.home.kind == "field" and isinstance(way.home.node, ast.ClassDef):
         config = (way.home.file.path, way.home.node)
-    return seam_of(tree, "update", file, function, inner=qualified(file, function), config=config)
+    seam = functools.partial(seam_of, tree, "update", file, function, inner=qualified(file, function), config=config)
+    return seam() if COMPRESSES in seam().options else _drawing(tree, seam)
+
+
+def _drawing(tree: SourceTree, seam: Callable[..., Seam]) -> Seam:
+    """The seam of a loop whose name for the probability of a compressed form is none that we know: by what it does."""
+    runs = drawn_by(tree.code)[0]
+    drawn = [draw for run in runs for draw in (run.chosen or run.draws).values()]
+    seen = (seam(seen={COMPRESSES: word}) for draw in drawn for word in draw.called.split())
+    found = next((each for each in seen if COMPRESSES in each.options), seam())
+    return found if COMPRESSES in found.options or not drawn else replace(found, unspelled=(COMPRESSES,))
 
 
 def _outermost(file: File, node: ast.AST) -> Function | None:

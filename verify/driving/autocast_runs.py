@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from .outputs import outputs
 from .space import Point
 from .spies import Ledger
 from .training_runs import Run, train
@@ -58,7 +59,7 @@ def after_forwards(kind: type[nn.Module], note: Callable[[Tensor], None]) -> Cal
     def forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         out = original(model, *args, **kwargs)
         if model.training and torch.is_grad_enabled():
-            note(out[0])
+            note(outputs(out)[0])
         return out
 
     kind.forward = forward

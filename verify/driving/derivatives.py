@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from ..running.evidence import Evidence, Picture, at_most, failed, unproven
+from .outputs import outputs
 from .pictures import curves
 from .spies import Event, Update
 from .training_runs import LENGTH, Run
@@ -18,7 +19,7 @@ from .tree import Tree
 
 def last_states(model: nn.Module) -> Tensor:
     """What the telemetry holds of the last layer [B, T, C], before a norm hides its scale; or else the logits."""
-    logits, telemetry = model(Tree.bits(2, LENGTH))
+    logits, telemetry = Tree.forward(model, Tree.bits(2, LENGTH))
     states: Tensor = telemetry.get("activations", logits)
     return states
 
@@ -48,7 +49,7 @@ def seeded_loss(model: nn.Module) -> Tensor:
     """The mean cross-entropy of a forward whose dropout a seed fixes."""
     bits = Tree.bits(4, LENGTH)
     torch.manual_seed(7)
-    logits: Tensor = model(bits)[0]
+    logits = Tree.forward(model, bits)[0]
     return -logits[:, :-1].log_softmax(-1).gather(-1, bits[:, 1:, None]).mean()
 
 
@@ -81,9 +82,9 @@ def scored_gradient(model: nn.Module, parts: Sequence[tuple[Tensor, Tensor]], **
     total, found = sum(int(scored.sum()) for _, scored in parts), dict[str, Tensor]()
     for rows, scored in parts:
         model.zero_grad(set_to_none=True)
-        logits = model(rows, **kwargs)[0].double()  # [B, L, 2]
+        logits = outputs(model(rows, **kwargs))[0].double()  # [B, L, 2]
         losses = -logits[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0]
-        (losses[scored].sum() / total).backward()
+        torch.autograd.backward(losses[scored].sum() / total)
         for name, weight in model.named_parameters():
             if weight.grad is not None:
                 found[name] = found[name] + weight.grad if name in found else weight.grad

@@ -217,8 +217,8 @@ def decoding_error(tree: Tree, points: Points) -> Evidence:
         try:
             bits, scored = generated(tree, model)
             with torch.no_grad():
-                whole = model(bits)[0][0]  # [T, 2]
-                prefixes = [model(bits[:, :end])[0][0, -1] for end in range(1, bits.shape[1] + 1)]
+                whole = Tree.forward(model, bits)[0][0]  # [T, 2]
+                prefixes = [Tree.forward(model, bits[:, :end])[0][0, -1] for end in range(1, bits.shape[1] + 1)]
         except REFUSALS as raised:
             return failed(f"{type(raised).__name__}: {raised}: {point}", shape.reproduction)
         nearest = [min(whole, key=partial(distance, own)) for own in scored]

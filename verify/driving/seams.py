@@ -66,6 +66,7 @@ class Part:
     where: str  # "module:qualified.name"
     options: Mapping[str, str]  # ours -> theirs; of a tree that is laid out as ours there are none
     roles: Mapping[str, str]  # parameter -> "model", "data", or "module:Class" of a record of options
+    unspelled: Sequence[str] = ()  # our options that it has under names that are not seen
 
     def load(self) -> Any:
         """The class or function itself, or what is at the place of the seam."""
@@ -111,7 +112,8 @@ class Part:
         for name, value in options.items():
             theirs = self.options.get(name, name)
             if theirs not in own and not takes_any(own):
-                if name in SIZES or (name in NEUTRAL and not value) or value == NEUTRAL.get(name, value):
+                is_needless = name in SIZES or (name in NEUTRAL and not value) or value == NEUTRAL.get(name, value)
+                if is_needless and name not in self.unspelled:
                     continue
                 line = f'pyproject.toml: [tool.bitpatch.options.{self.seam}] {name} = "..."'
                 raise MissingSeam(self.seam, f"{self.where} takes no {name}", line)
@@ -223,7 +225,7 @@ class Seams:
         if given is None or not given.get("where"):
             settle = (given or {}).get("settle", f"pyproject.toml: [tool.bitpatch.seams] {seam}")
             raise MissingSeam(seam, "is not found", settle)
-        return Part(seam, given["where"], given["options"], given["roles"])
+        return Part(seam, given["where"], given["options"], given["roles"], given.get("unspelled", ()))
 
     def options(self, seam: str) -> Mapping[str, str]:
         """What a part calls our options, as far as that is known."""

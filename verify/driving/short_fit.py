@@ -80,13 +80,14 @@ def train(
     scored: list[tuple[float, int]] = []  # nats and bits of the micro-batches since the last update
     losses, rates, peaks = [], [], []
 
-    def see_forward(module: "nn.Module", args: tuple[Any, ...], out: Any) -> None:
+    def see_forward(module: "nn.Module", args: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
         if module.training and torch.is_grad_enabled():
-            logits, targets = out[0].detach()[:, :-1].flatten(0, 1), args[0][:, 1:].flatten()
+            bits = next(iter((*args, *named.values())))
+            logits, targets = tree.outputs(out)[0].detach()[:, :-1].flatten(0, 1), bits[:, 1:].flatten()
             nats = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
             scored.append((nats.item(), len(targets)))
             if on_rows is not None:
-                on_rows(args[0])
+                on_rows(bits)
 
     def see_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         group = optimizer.param_groups[0]
@@ -96,13 +97,15 @@ def train(
             peaks.append(float(group.get("max_lr", group["lr"])))
             scored.clear()
 
-    hooks = [model.register_forward_hook(see_forward), register_optimizer_step_pre_hook(see_step)]
+    hooks = [model.register_forward_hook(see_forward, with_kwargs=True), register_optimizer_step_pre_hook(see_step)]
     if tree.loop_takes("batch_size"):  # whose default is the tree's own affair
         options = {"batch_size": ROWS_PER_UPDATE} | options
     tree.train(model, rows, **{"epochs": 1, "extra_steps": 0, "compress_prob": 0.0, "direct_prob": 0.0} | options)
     for hook in hooks:
         hook.remove()
-    return Fit(losses, rates, max(peaks, default=0.0), leak(model, rows[:ROWS_PER_UPDATE]))
+    return Fit(
+        losses, rates, max(peaks, default=0.0), leak(lambda bits: tree.forward(model, bits)[0], rows[:ROWS_PER_UPDATE])
+    )
 
 
 def text_rows(sample: bytes) -> "Tensor":
@@ -117,14 +120,13 @@ def text_rows(sample: bytes) -> "Tensor":
     return torch.cat([bits, bits.sum(1, keepdim=True) % 2], 1).view(count, 9 * BYTES_PER_ROW)
 
 
-def leak(model: "nn.Module", rows: "Tensor") -> float:
-    """The most that a logit of rows [B, T] changes with a later bit; the model stays in its mode."""
+def leak(answer: "Callable[[Tensor], Tensor]", rows: "Tensor") -> float:
+    """The most that a logit which is answered to rows [B, T] changes with a later bit."""
     import torch  # noqa: PLC0415
 
     def logits(bits: "Tensor") -> "Tensor":
         torch.manual_seed(0)  # the same dropout in both
-        out: Tensor = model(bits)[0]
-        return out
+        return answer(bits)
 
     T, most = rows.shape[1], 0.0
     with torch.no_grad():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..running.evidence import Evidence, failed
+from .outputs import outputs
 from .seams import MissingSeam, Seams, accepts, function_of, loaded
 
 BROUGHT_WITH = {"global_step": "warmup_steps", "compile_policy": "compile", "num_workers": "batch_size"}
@@ -114,7 +115,7 @@ class Tree:
 
         def logits(**config: Any) -> Tensor | None:
             with contextlib.suppress(NotImplementedError, TypeError), torch.no_grad():
-                found: Tensor = self.model(**config).eval()(self.bits(1, 9), causal=False)[0]
+                found: Tensor = outputs(self.model(**config).eval()(self.bits(1, 9), causal=False))[0]
                 return found
             return None
 
@@ -141,9 +142,15 @@ class Tree:
         raise MissingSeam("update", f"{where} takes no {name}, though something like it is there", line)
 
     @staticmethod
-    def forward(model: nn.Module, bits: Tensor, *, causal: bool = True) -> Any:
-        """What a model's forward gives; one that always hides what is to come is not told to."""
-        return model(bits, causal=causal) if not causal or accepts(model.forward, "causal") else model(bits)
+    def forward(model: nn.Module, bits: Tensor, *, causal: bool = True) -> tuple[Tensor, Any]:
+        """The logits of a forward, and what comes with them; a model that always hides what is to come is not told to.
+
+        Raises MissingSeam where no logits are found.
+        """
+        is_told = not causal or accepts(model.forward, "causal")
+        return outputs(model(bits, causal=causal) if is_told else model(bits))
+
+    outputs = staticmethod(outputs)
 
     @staticmethod
     def bits(rows: int, length: int, seed: int = 0) -> Tensor:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from .outputs import with_logits
+
 SDPA = ("flash_sdp_enabled", "mem_efficient_sdp_enabled", "math_sdp_enabled", "cudnn_sdp_enabled")
 FILES = "the files that are here"
 FEEDER = "QueueFeeder"  # of a queue that is closed: it ends when it has nothing more to write
@@ -116,7 +118,7 @@ def spoilt_forward(model_kind: type[nn.Module], at: int) -> Iterator[None]:
         if not isinstance(module, model_kind):
             return None
         count += 1
-        return type(out)((out[0] * math.nan, *out[1:])) if count == at + 1 else None
+        return with_logits(out, lambda logits: logits * math.nan) if count == at + 1 else None
 
     hook = register_module_forward_hook(spoil)
     try:

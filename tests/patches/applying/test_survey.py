@@ -11,7 +11,7 @@ from samples import REFERENCE
 
 from bitpatch.patches.applying import engine, survey
 from bitpatch.patches.applying.engine import plan, status
-from bitpatch.patches.known import all_tasks
+from bitpatch.patches.known import all_tasks, task_named
 from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Plan, Task, TaskStatus
 
@@ -117,6 +117,6 @@ def test_a_change_in_a_file_that_mentions_nothing_of_a_tree_is_seen(tree: Path) 
     model.write_text(text.replace("diagonal=1)", "diagonal=OFF)"))
     for number in (1, 2):
         settings.write_text(f"OFF = {number}\n")
-        task = engine.task_named("task-10")
+        task = task_named("task-10")
         (found,) = survey.survey(open_tree(tree), [task])
         assert found.state is engine.status(open_tree(tree), [task])[0].state

@@ -14,6 +14,7 @@ import torch
 
 from bitpatch.verify.driving import short_fit as module
 from bitpatch.verify.driving.short_fit import UPDATES, Fit, entropy_floor, judge, one_cycle, read_fit, text_rows
+from bitpatch.verify.driving.tree import Tree
 from bitpatch.verify.rendering.report import SanityFit
 from bitpatch.verify.running.evidence import Verdict
 from bitpatch.verify.running.runner import Zygote, verify
@@ -119,7 +120,7 @@ def test_a_leak_into_one_position_is_seen(position: int) -> None:
             return seen[:, :, None].float(), {}
 
     rows = torch.randint(0, 2, (2, 9), generator=torch.Generator().manual_seed(0))
-    assert module.leak(Peeking(), rows) == 1
+    assert module.leak(lambda bits: Peeking()(bits)[0], rows) == 1
 
 
 def test_a_run_that_was_not_seen_is_unproven() -> None:
@@ -225,7 +226,9 @@ def test_a_run_is_as_asked_for_and_shows_its_rows() -> None:
         for batch in data.flip(0).split(2):
             model(batch)
 
-    tree = types.SimpleNamespace(model=make_model, train=train_loop, loop_takes=lambda _: False)
+    tree = types.SimpleNamespace(
+        model=make_model, train=train_loop, loop_takes=lambda _: False, outputs=Tree.outputs, forward=Tree.forward
+    )
     rows, seen = text_rows(bytes(range(256)) * 200)[:6], []
     fit = module.train(
         tree, rows, seed=3, dtype=torch.float64, config={"chunk_size": 9}, on_rows=seen.append, compress_prob=0.5
