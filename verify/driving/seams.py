@@ -112,8 +112,8 @@ class Part:
         for name, value in options.items():
             theirs = self.options.get(name, name)
             if theirs not in own and not takes_any(own):
-                is_needless = name in SIZES or (name in NEUTRAL and not value) or value == NEUTRAL.get(name, value)
-                if is_needless and name not in self.unspelled:
+                says_nothing = name in SIZES or (name in NEUTRAL and (not value or value == NEUTRAL[name]))
+                if says_nothing and name not in self.unspelled:
                     continue
                 line = f'pyproject.toml: [tool.bitpatch.options.{self.seam}] {name} = "..."'
                 raise MissingSeam(self.seam, f"{self.where} takes no {name}", line)
