@@ -68,18 +68,19 @@ def explain(
 ) -> None:
     """Say what a task changes, why, and what it promises; of a tree, which of its conditions hold, and where."""
     from .patches.applying.asked import again, tasks_asked
-    from .patches.applying.engine import status
+    from .patches.applying.engine import diff_of, plan, status
 
     (chosen,) = tasks_asked([task], every=False)
-    on_tree, found = {}, None
+    on_tree, found, shown = {}, None, b""
     if tree is not None:
         with locked_tree(tree, shared=True) as source_tree:
             (found,) = status(source_tree, [chosen])
-            on_tree = {"tree": str(tree), "state": found.state, "conditions": found.conditions()}
+            shown = diff_of(plan(source_tree, [chosen], quick=True).changes)
+            on_tree = {"tree": str(tree), **found.explained(), "diff": shown.decode(errors="replace")}
     if as_format == parameters.Format.JSON:
         screen.show_json({**chosen.to_json(), "why": chosen.why, "sought": chosen.sought, **on_tree})
     elif not quiet:
-        screen.show_task(chosen, found)
+        screen.show_task(chosen, found, shown)
         screen.show_next(f"{again('diff', [chosen], tree)}, or {again('verify', [chosen], tree)}")
 
 
@@ -167,19 +168,19 @@ def diff(
 ) -> None:
     """Show what apply would write."""
     from .patches.applying.asked import again, narrowed, tasks_asked
-    from .patches.applying.engine import plan, unified
+    from .patches.applying.engine import diff_of, plan
 
     chosen = tasks_asked(tasks, every=every)
     with locked_tree(tree, shared=True) as source_tree:
         planned = plan(narrowed(source_tree, chosen, at), chosen, quick=True)
-    lines = [line for change in planned.changes for line in unified(change)]
+    shown = diff_of(planned.changes)
     if as_format == parameters.DiffFormat.JSON:
-        screen.show_json({"tree": str(tree), **planned.to_json(), "diff": b"".join(lines).decode(errors="replace")})
+        screen.show_json({"tree": str(tree), **planned.to_json(), "diff": shown.decode(errors="replace")})
     screen.require_accepted(planned)
     if quiet or as_format == parameters.DiffFormat.JSON:
         return
-    screen.show_diff(lines, as_it_is=as_format == parameters.DiffFormat.PATCH)
-    screen.show_next(again("apply", chosen, tree, at) if lines else again("verify", chosen, tree))
+    screen.show_diff(shown, as_it_is=as_format == parameters.DiffFormat.PATCH)
+    screen.show_next(again("apply", chosen, tree, at) if shown else again("verify", chosen, tree))
 
 
 def enact(
@@ -264,8 +265,7 @@ def verify(
         trees = {"--all": every, "--tree": tree, "--since": since, "--thorough": thorough, "--sanity-fit": sanity_fit}
         run = script, tasks or (), updates, seconds
         raise typer.Exit(terminal.give_script(*run, trees, as_format, output, reports or (), quiet=quiet))
-    every = every or not tasks
-    chosen = tasks_asked(tasks, every=every)
+    chosen = tasks_asked(tasks, every=(every := every or not tasks))
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
     with locked_tree(where, shared=True) as source_tree:
         package, driven = Path(source_tree.model_path).parent, driving(source_tree, tasks_asked([], every=True))

@@ -325,12 +325,15 @@ def show_block(name: str, state: str, lines: Iterable[str], **style: Any) -> Non
         say(f"  {line}")
 
 
-def show_task(task: Task, found: TaskStatus | None) -> None:
-    """What a task changes and why, and, of a tree, which of its conditions hold."""
+def show_task(task: Task, found: TaskStatus | None, diff: bytes) -> None:
+    """What a task changes and why, and, of a tree, which of its conditions hold, and what apply would write."""
     say(f"{task.id} {task.slug}: {task.title} ({task.contract})", bold=True)
     say(f"\n{task.why.strip()}\n\nLooks for {task.sought}.")
     if found is not None:
         show_conditions(found)
+    if diff:
+        say("\nWhat apply would write:\n")
+        show_diff(diff)
 
 
 def show_conditions(found: TaskStatus) -> None:
@@ -347,14 +350,14 @@ def warn_of_unused(statuses: Iterable[TaskStatus]) -> None:
         warn(f"note: {finding.site}; take {one.task.id} out of it")
 
 
-def show_diff(lines: Sequence[bytes], *, as_it_is: bool) -> None:
+def show_diff(diff: bytes, *, as_it_is: bool = False) -> None:
     """A unified diff, coloured on a terminal, or for a program to read as it is."""
     if as_it_is:
-        printed(b"".join(lines))
+        printed(diff)
         return
     colours = {b"+": "green", b"-": "red", b"@": "cyan"}
-    for line in lines:
-        text = line.decode(errors="replace").rstrip("\r\n")
+    for line in re.findall(rb"[^\n]+", diff):
+        text = line.decode(errors="replace").rstrip("\r")
         say(text, fg=colours.get(line[:1]), bold=line.startswith((b"+++", b"---")) or None)
 
 
@@ -380,9 +383,14 @@ def save(path: Path, text: str, option: str, mode: str = "w") -> None:
 
 @contextmanager
 def shown_progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """A progress line on a terminal, nothing in a pipe."""
+    """A bar on a terminal, with the check that runs; nothing in a pipe."""
     if quiet or not is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
         yield lambda _: None
         return
-    with console_of(sys.stderr).status("starting the judges ...") as line:
-        yield lambda event: line.update(f"{event.done}/{event.total} {event.name}")
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = SpinnerColumn(), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}")
+    with Bar(*columns, console=console_of(sys.stderr), transient=True) as bar:
+        line = bar.add_task("starting the judges ...", total=None)
+        yield lambda event: bar.update(line, completed=event.done, total=event.total, description=event.name)

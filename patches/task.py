@@ -247,6 +247,10 @@ class TaskStatus:
         ]
         return found or [{"condition": "absent", "note": self.task.sought}]
 
+    def explained(self) -> dict[str, Any]:
+        """The state, and each condition that led to it."""
+        return {"state": self.state, "conditions": self.conditions()}
+
     def to_json(self) -> dict[str, Any]:
         return {"id": self.task.id, "state": self.state, "sites": [site.to_json() for site in self.sites]}
 

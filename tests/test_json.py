@@ -143,6 +143,14 @@ def test_an_end_without_a_result_is_told_to_programs_too(run, tmp_path, words, c
     assert err == f"error: {error['message']}\n"
 
 
+@pytest.mark.parametrize("task", ["11", "7"])
+def test_an_explanation_has_what_apply_would_write(run, tree, task):
+    found, planned = (shown(run(name, task, "--tree", tree, "--json")[1], name) for name in ("explain", "diff"))
+    assert found["diff"] == planned["diff"] != ""
+    run("apply", task, "--tree", tree)
+    assert shown(run("explain", task, "--tree", tree, "--json")[1], "explain")["diff"] == ""
+
+
 def test_what_a_tree_lacks_is_of_the_published_shape_too(run, tree):
     path = tree / "bit_transformer/model.py"
     path.write_text(path.read_text().replace("triu(", "no("))

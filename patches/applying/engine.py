@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -244,8 +244,13 @@ def _require_nothing_left(statuses: Sequence[TaskStatus], aside: Collection[tupl
             )
 
 
-def unified(change: Change) -> Iterator[bytes]:
-    """The lines of a unified diff that `git apply` takes."""
+def diff_of(changes: Iterable[Change]) -> bytes:
+    """What becomes of files, as a unified diff that `git apply` takes."""
+    return b"".join(line for change in changes for line in _unified(change))
+
+
+def _unified(change: Change) -> Iterator[bytes]:
+    """The lines of what becomes of a file."""
     before, after = (re.findall(rb"[^\n]*\n|[^\n]+\Z", raw) for raw in (change.before, change.after))
     old, new = (_quoted(side + os.fsencode(change.path)) for side in (b"a/", b"b/"))
     for line in difflib.diff_bytes(difflib.unified_diff, before, after, old, new, lineterm=b"\n"):

@@ -31,7 +31,7 @@ from drift.rewrites import REWRITES  # noqa: E402
 from drift.rewriting import DoesNotFit  # noqa: E402
 from samples import BASELINE, CODE_ONLY, ROOT  # noqa: E402
 
-from bitpatch.patches.applying.engine import plan, unified  # noqa: E402
+from bitpatch.patches.applying.engine import diff_of, plan  # noqa: E402
 from bitpatch.patches.known import all_tasks, task_named  # noqa: E402
 from bitpatch.patches.reading.tree import open_tree  # noqa: E402
 from bitpatch.patches.task import BitpatchError  # noqa: E402
@@ -121,8 +121,7 @@ def _cell(title: str, task: int, wanted: str, tree: Path, has_base: bool) -> Cel
 @cache
 def _own_patch(task: int) -> bytes:
     """The baseline's own patch."""
-    changes = plan(open_tree(BASELINE), [task_named(str(task))]).changes
-    return b"".join(line for change in changes for line in unified(change))
+    return diff_of(plan(open_tree(BASELINE), [task_named(str(task))]).changes)
 
 
 def _by_text(task: int, tree: Path) -> tuple[bool, bool]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from samples import BASELINE, ROOT
 
-from bitpatch.patches.applying.engine import plan, unified
+from bitpatch.patches.applying.engine import diff_of, plan
 from bitpatch.patches.known import all_tasks
 from bitpatch.patches.reading.tree import SourceTree, open_tree
 from bitpatch.patches.task import Contract, Task
@@ -121,9 +121,7 @@ def missed(task: Task) -> dict[str, str]:
 
 def diff(tree: SourceTree, task: Task) -> Iterator[str]:
     """What applying the task alone changes."""
-    for change in plan(tree, [task]).changes:
-        for line in unified(change):
-            yield line.decode().rstrip("\n")
+    yield from diff_of(plan(tree, [task]).changes).decode().splitlines()
 
 
 def pages() -> Iterator[tuple[Path, str]]:

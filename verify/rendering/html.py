@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ... import __version__
-from ...patches.applying.engine import unified
+from ...patches.applying.engine import diff_of
 from ..running.evidence import Picture, Verdict
 from . import pictures
 from .report import EXIT_CODES, CheckResult, Outcome, SanityFit, TaskReport, detail_of, fit_summary
@@ -159,7 +159,7 @@ def _cut(text: str, letters: int) -> str:
 def _diff(found: InTree, room: Room) -> list[tuple[str, str]]:
     """What apply would write, line by line, with what kind of line each is."""
     kinds = {"+": "added", "-": "removed", "@": "place"}
-    lines = [line.decode(errors="replace").rstrip("\r\n") for change in found.changes for line in unified(change)]
+    lines = [line.rstrip("\r") for line in diff_of(found.changes).decode(errors="replace").split("\n")[:-1]]
     shown = [("file" if line.startswith(("+++", "---")) else kinds.get(line[:1], ""), line) for line in lines]
     more = [("place", f"... {len(shown) - room.lines} lines more: see `bitpatch diff`")] * (len(shown) > room.lines)
     return [*shown[: room.lines], *more]

@@ -220,7 +220,21 @@ def plain_lines(report: Report) -> Iterator[str]:
     if report.sanity_fit is not None:
         yield f"sanity fit: {report.sanity_fit.verdict}  {fit_summary(report.sanity_fit)}"
     yield from () if report.since is None else report.since.lines()
+    yield from (f"{name}: {verdict}  {checks}".rstrip() for name, verdict, checks in summary(report))
     yield f"{report.tree}: {report.verdict} in {report.seconds:.1f} s"
+
+
+def summary(report: Report) -> Iterator[tuple[str, Outcome, str]]:
+    """Of several tasks the name, the verdict, and which checks say so, red first, each the gravest first."""
+    several = report.tasks if len(report.tasks) > 1 else ()
+    for task in sorted(several, key=lambda each: list(Outcome).index(each.verdict)):
+        if task.verdict is not Outcome.VERIFIED:
+            names = ", ".join(each.name for each in task.red)
+            count = f"{len(task.red)} of {len(task.checks)} checks: {names}" if task.checks else "no check"
+            yield task.id, task.verdict, count
+    whole = [task.id for task in several if task.verdict is Outcome.VERIFIED]
+    if whole:
+        yield ", ".join(whole), Outcome.VERIFIED, ""
 
 
 def table(task: TaskReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -17,6 +17,7 @@ from ..since.history import repository_around
 from . import forms
 from .github import summary
 from .report import Report, complaints, exit_code, fit_summary, table, text_of
+from .report import summary as summed
 from .surroundings import Shown, looked_round
 
 
@@ -127,6 +128,12 @@ def show(report: Report) -> None:
         say("sanity fit ", nl=False, bold=True)
         say(report.sanity_fit.verdict, nl=False, **STYLES[report.sanity_fit.verdict])
         say(f"  {fit_summary(report.sanity_fit)}")
-    say("\n".join([*(report.since.lines() if report.since else ()), f"{report.tree}: "]), nl=False)
+    for line in report.since.lines() if report.since else ():
+        say(line)
+    for name, verdict, checks in summed(report):
+        say(f"{name}: ", nl=False)
+        say(verdict, nl=False, **STYLES[verdict])
+        say(f"  {checks}".rstrip())
+    say(f"{report.tree}: ", nl=False)
     say(report.verdict, nl=False, **STYLES[report.verdict])
     say(f" in {report.seconds:.1f} s")

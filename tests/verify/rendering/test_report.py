@@ -159,9 +159,24 @@ def test_plain_text_in_a_pipe() -> None:
         "  no check of this task is known\n"
         "\n"
         "sanity fit: pass  loss 1.000 -> 0.500 bits per bit in 40 updates\n"
+        "task-11: violated  1 of 2 checks: check-1\n"
+        "task-12: unproven  no check\n"
         "/tree: violated in 1.5 s\n"
     )
 
 
 def test_what_passed_needs_no_explanation() -> None:
     assert "rows sum to 1" not in text_of(report_of([passed("all 3,000 shapes")]))
+
+
+def test_of_several_tasks_a_summary_names_the_red_ones_first() -> None:
+    lines = text_of(report_of([passed("")], [ERROR, passed("")], [failed("no")], [passed("")])).splitlines()
+    first, second, third, last = lines[-4:]
+    assert first.startswith("task-13: violated  1 of 1 checks: ")
+    assert second.startswith("task-12: error  1 of 2 checks: ")
+    assert third == "task-11, task-14: verified"
+    assert last.startswith("/tree: violated")
+
+
+def test_one_task_needs_no_summary() -> None:
+    assert text_of(report_of([failed("no")])).count("task-11: violated") == 1
