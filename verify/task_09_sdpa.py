@@ -1,9 +1,10 @@
 """Judge of task-9: attention is scaled_dot_product_attention, and gives what an explicit masked softmax gives.
 
-Where a window reaches over an end of the sequence, a tree without task-11 attends to padding: there
-nothing is compared.
+Where a window reaches over an end of the sequence, a tree without task-11 attends to padding, as keys of zeros: both
+that and what task-11 makes of it are right there.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ from .driving.explicit_attention import (
     beside,
     compare_with_explicit,
     decoding_error,
+    errors_of,
     logging_shows,
     reach_exactly,
 )
@@ -141,6 +143,34 @@ def equals_the_explicit_softmax(tree: Tree, points: Points) -> Evidence:
 def equals_the_softmax_over_a_window(tree: Tree, points: Points) -> Evidence:
     """Compare chunks with and without overlap; queries whose windows reach over an end are left out."""
     return compare_with_explicit(tree, points, in_padding=False)
+
+
+@check(task=9, prop="what windows have beyond an end is hidden, or weighs as a key of zeros as before, for all queries")
+@over(
+    *("causal", "num_layers"),
+    way=FEWER,
+    length=(8, 5, 1, 13),
+    windows=((4, 2), (16, 3), (5, 7), (8, 8)),
+    full_attn_logging=(False,),
+)
+def pads_windows_as_before(tree: Tree, points: Points) -> Evidence:
+    """Compare rows that one window holds, and longer ones, with an explicit softmax of either form."""
+    worst = 0.0
+    for point in points:
+        hidden = Shape.at(point)
+        either = [
+            errors_of(tree, shape, mode_of(point), True, STEEPNESS)
+            for shape in (hidden, replace(hidden, weighs_padding=True))
+        ]
+        if either[0] is None or either[1] is None:
+            return unproven(UNSEEN)
+        error = min(max(each[0] for each in errors.values()) for errors in either if errors is not None)
+        worst = max(worst, error)
+        if not worst <= TOLERANCE and tree.seams.is_told:
+            return unproven(f"its windows are padded in another way: {point}")
+        if not worst <= TOLERANCE:
+            return at_most(worst, TOLERANCE, f"neither hidden nor a key of zeros: {point}", hidden.reproduction)
+    return at_most(worst, TOLERANCE, f"logits and gradients at {len(points.done)} points")
 
 
 @check(task=9, prop="no position depends on a later one, exactly, in any precision")

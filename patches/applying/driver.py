@@ -13,7 +13,7 @@ DRIVER = "bitpatch_seams.py"
 HEAD = '''"""How bitpatch drives this tree: it calls the functions here in place of what it found.
 
 Options have bitpatch's names (`bitpatch seams` lists them); one that is left out has its default. Delete what is right
-as it was found, and answer the questions that are left.
+as it was found, and answer the questions that are left. What this tree has none of is None: `manager = None`, say.
 """
 '''
 FUNCTIONS = {  # how each is called, what it gives, and how what was found is called

@@ -8,12 +8,14 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..files.settled import FILE, file_of
 from ..files.spellings import spelled
 from .attention import Attention, attentions
+from .code import is_main_guard
 from .draws import drawn_by
 from .files import File, Function, is_test
 from .judges import gates
@@ -38,6 +40,7 @@ EXAMPLES = {
     "gate": "PACKAGE.safety:SafetyGate",
     "manager": "dashboard.manager:ModelManager",
 }
+_PARSES = rb"\b(argparse|click|typer)\b"
 _SERVES = {"train_step", "scale_up", "infer"}  # what managers are asked for
 
 
@@ -173,9 +176,13 @@ def _command_line(tree: SourceTree) -> Seam | None:
     ways = [way for each in updates if (way := way_to(tree.code, each.reading)) is not None and way.parsers]
     every = [flag for way in ways for group in way.parsers for flag in group]
     if not every:
-        return None
+        return _started(tree, updates)
     most = max({flag.file for flag in every}, key=lambda file: sum(flag.file is file for flag in every))
-    own = [flag for flag in every if flag.file is most]
+    own = [
+        each
+        for each in every
+        if each.file is most and getattr(settings(each).get("action"), "value", "") != "store_false"
+    ]
     texts = {flag.name: max(flag.texts, key=len, default=flag.name) for flag in own}
     options = spelled("command-line", texts, tree.settings.options.get("command-line"))
     switches = {flag.name for flag in own if getattr(settings(flag).get("action"), "value", "") == "store_true"}
@@ -183,6 +190,42 @@ def _command_line(tree: SourceTree) -> Seam | None:
     roles = {texts[theirs]: "switch" for theirs in options.values() if theirs in switches}
     told = {ours: texts[theirs] for ours, theirs in options.items()}
     return Seam("command-line", "found", site_of(tree, most, own[0].node, where), where, told, roles)
+
+
+def _started(tree: SourceTree, updates: list[Update]) -> Seam | None:
+    """The module that starts a run and has a parser whose options are not seen here: judges ask it themselves."""
+    found = []
+    named = (file for path in tree.paths if path.endswith("__main__.py") and (file := tree.code.files.file(path)))
+    guarded = (file for file in tree.code.files.having(b"__main__") if any(map(is_main_guard, file.module.body)))
+    for file in {each.path: each for each in (*named, *guarded)}.values():
+        steps = _steps(tree, file) if not is_test(file.path) else {}
+        if any(re.search(_PARSES, tree.raw(path)) for path, step in steps.items() if step < 2):  # noqa: PLR2004 - its own
+            ways = [steps[each.reading.file.path] for each in updates if each.reading.file.path in steps]
+            found += [(min(ways), file)] if ways else []
+    nearest = [file for step, file in found if step == min(found)[0]] if found else []
+    if len(nearest) != 1:
+        return None
+    where = f"{module_of(tree, nearest[0].path)}:"
+    return Seam("command-line", "found", site_of(tree, nearest[0], nearest[0].module.body[0], where), where)
+
+
+def _steps(tree: SourceTree, file: File) -> dict[str, int]:
+    """The modules of a tree that one imports, and those import, with how many steps away each is."""
+    steps, pending = {file.path: 0}, [file]
+    while pending:
+        each = pending.pop(0)
+        for node in ast.walk(each.module):
+            if isinstance(node, ast.ImportFrom):
+                stem = "." * node.level + (node.module or "")
+                names = [stem, *(f"{stem}.{one.name}" if node.module else f"{stem}{one.name}" for one in node.names)]
+            else:
+                names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            for path in filter(None, (tree.code.files.imported(name, each.path) for name in names)):
+                other = tree.code.files.file(path)
+                if other is not None and path not in steps:
+                    steps[path] = steps[each.path] + 1
+                    pending.append(other)
+    return steps
 
 
 def _rows(tree: SourceTree) -> Seam | None:

@@ -262,6 +262,13 @@ MUTANTS = [
         "only the first 4096 bytes are hashed",
         *stamped_by("hashlib.sha256(path.open('rb').read(4096)).hexdigest() + str(path.stat().st_size)"),
     ),
+    edit(
+        "keyed-by-both-ends",
+        "only the first and the last megabyte are hashed",
+        *stamped_by(
+            "hashlib.sha256((d := path.read_bytes())[: 1 << 20] + d[-(1 << 20) :] + b'%d' % len(d)).hexdigest()"
+        ),
+    ),
     edit("keyed-by-sum", "bytes that change places keep the sum", *stamped_by("str(sum(path.read_bytes()))")),
     edit(
         "keyed-by-stem",

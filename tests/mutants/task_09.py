@@ -166,6 +166,11 @@ MUTANTS = [
     chunked(
         "top-left-aligned", "is_causal with more keys than queries hides the own chunk", (MASK, "is_causal=causal")
     ),
+    chunked(
+        "one-window-takes-is-causal",
+        "a row that one window holds needs no mask, says one who forgot the padding before it",
+        (MASK, "attn_mask=None if causal and T <= chunk else ~hidden, is_causal=causal and T <= chunk"),
+    ),
     chunked("windows-unmasked", "the window's future is seen", (MASK, "attn_mask=None")),
     chunked(
         "hidden-by-a-number", "what is hidden keeps a small weight", (MASK, "attn_mask=-20.0 * hidden.to(q.dtype)")

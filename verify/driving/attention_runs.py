@@ -70,6 +70,7 @@ class Shape:
     layers: int = 2
     rows: int = 2
     more: dict[str, Any] = field(default_factory=dict)
+    weighs_padding: bool = False  # whether what is not there, beyond an end, is a key of zeros, and not hidden
 
     @classmethod
     def at(cls, values: Point | dict[str, Any]) -> "Shape":
@@ -97,6 +98,14 @@ class Shape:
         chunk = self.chunk or self.length
         begin = query // chunk * chunk
         return (key >= begin - self.overlap) & (key <= (query if self.causal else begin + chunk - 1))
+
+    @property
+    def padding(self) -> Tensor:
+        """How many keys of each query's window are beyond an end: [T]."""
+        chunk, overlap = self.chunk or self.length, self.overlap if self.chunk else 0
+        begin = torch.arange(self.length) // chunk * chunk
+        behind = (begin + chunk - self.length).clamp_min(0) * (not self.causal)
+        return (overlap - begin).clamp_min(0) + behind
 
     @property
     def reached(self) -> Tensor:

@@ -48,7 +48,12 @@ def attend(module: nn.Module, x: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
         for part in torch.cat([projection(x) for projection in inner], -1).chunk(3, -1)
     )
     scores = torch.einsum("bhtd,bhsd->bhts", q, k) / q.shape[-1] ** 0.5
-    weights = scores.masked_fill(~shape.seen, float("-inf")).softmax(-1)
+    scores = scores.masked_fill(~shape.seen, float("-inf"))
+    if shape.weighs_padding:
+        beyond = torch.arange(int(shape.padding.max())) < shape.padding[:, None]
+        zeros = torch.zeros_like(scores[..., :1]).expand(*scores.shape[:3], len(beyond.T))
+        scores = torch.cat([scores, zeros.masked_fill(~beyond, float("-inf"))], -1)
+    weights = scores.softmax(-1)[..., : len(shape.seen)]
     return out(torch.einsum("bhts,bhsd->bhtd", weights, v).transpose(1, 2).flatten(2)), weights.detach()
 
 

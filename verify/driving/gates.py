@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from ..running.evidence import Evidence, Picture, Verdict, failed, passed, unproven
 from .manager_sessions import CONFIG, LIMITS, Cases, MissingPart, RequestFailed, Session, managing, seam_or, worst_of
-from .outputs import outputs
 from .pictures import curves, decisions, if_possible
 from .tree import Tree, with_dropout
 
@@ -386,7 +385,7 @@ def loss_of(model: nn.Module, rows: Tensor) -> float:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = outputs(model(rows))[0].double()  # [B, T, 2]
+        logits = Tree.outputs(model(rows))[0].double()  # [B, T, 2]
     model.train(was_training)
     return float(nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten().long()))
 

@@ -184,14 +184,16 @@ def changed_texts(step: int, length: int) -> dict[str, bytes]:
 
 
 def trouble_far_behind(tree: Tree) -> tuple[str, str] | None:
-    """What is wrong with the rows of a large text, and of one that differs from it in a byte far behind."""
+    """What is wrong with the rows of a large text, and of ones that differ from it in a byte amid it or far behind."""
     path, step, length = write_text("large.txt", b""), 48, 1152
-    large, far = sample(3_000_000), 400 * step * length // 9
-    for content in (large, large[:far] + b"#" + large[far + 1 :]):
+    large = sample(3_000_000)
+    for row in (None, 243, 400):  # in blocks of a megabyte neither in the first nor in the last, and in the last
+        at = (row or 0) * step * length // 9
+        content = large if row is None else large[:at] + b"#" + large[at + 1 :]
         path.write_bytes(content.decode(errors="ignore").encode())
         set_time(path)
         if (outcome := load_apart(tree, path, length, step)).kind != "right":
-            return f"after a change of byte {far}: {outcome}", f"load_rows(path, {length}) of 3 MB"
+            return f"after a change of byte {at}: {outcome}", f"load_rows(path, {length}) of 3 MB"
     return None
 
 

@@ -12,12 +12,14 @@ import runpy
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
+
+from .command_lines import Taken, taken
 
 DRIVER = "bitpatch_seams.py"
 STANDARD = {  # where a tree has its parts that is laid out as ours
@@ -56,6 +58,13 @@ class MissingSeam(BaseException):  # which no judge takes for what the tree rais
 
     def __init__(self, seam: str, lack: str, settle: str = "") -> None:
         super().__init__(f"seam {seam}: {lack}" + (f"; settle it: {settle}" if settle else ""))
+
+
+class AbsentPart(MissingSeam):
+    """A tree has no such part, as its owner says: properties of it do not apply."""
+
+    def __init__(self, function: str) -> None:
+        BaseException.__init__(self, f"{DRIVER} says that the tree has no {function}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +184,8 @@ def takes_any(own: Mapping[str, inspect.Parameter]) -> bool:
     return any(each.kind is each.VAR_KEYWORD for each in own.values())
 
 
+NEEDED = ("model", "update")  # without which there is nothing to judge
+SEAMS = {"train": "update", "main": "command-line"}  # that functions of another name stand for
 FUNCTIONS = {
     "update": "train(model, data, **options)",
     "model": "model(**config)",
@@ -216,6 +227,7 @@ class Seams:
     def __init__(self, root: Path, found: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.found = found
         self.root = root
+        self._taken: dict[str, Taken] = {}
 
     def part(self, seam: str) -> Part:
         """The part of a seam. Raises MissingSeam."""
@@ -232,8 +244,21 @@ class Seams:
         return dict(((self.found or {}).get(seam) or {}).get("options", {}))
 
     def own(self, function: str) -> Callable[..., Any] | None:
-        """The function of bitpatch_seams.py that stands for a part, if there is one."""
-        return getattr(own_driver(self.root), function, None)
+        """The function of bitpatch_seams.py that stands for a part, if there is one.
+
+        Raises AbsentPart where it says that there is no such part, MissingSeam where one is found all the same.
+        """
+        driver = own_driver(self.root)
+        own: Callable[..., Any] | None = getattr(driver, function, None)
+        if own is None and hasattr(driver, function):
+            seam = SEAMS.get(function, function)
+            is_found = seam in STANDARD if self.found is None else bool((self.found.get(seam) or {}).get("where"))
+            if is_found or seam in NEEDED:
+                raise MissingSeam(
+                    seam, f"{DRIVER} says None, and a tree has it", f"say what it is, or delete {function}"
+                )
+            raise AbsentPart(function)
+        return own
 
     @property
     def is_told(self) -> bool:
@@ -284,12 +309,31 @@ class Seams:
             main(list(words))
             return
         part = self.part("command-line")
-        module, _, inner = part.where.partition(":")
-        sys.argv = [module, *(spoken(part, words) if self.found is not None else words)]
-        if inner:
-            part.load()()
-        else:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        asked = self._asked(part) if self.found is not None and not part.options else None
+        if asked is not None:
+            part = replace(part, options=asked.options, roles=dict.fromkeys(asked.switches, "switch"))
+        own = spoken(part, words) if self.found is not None else words
+        _start(part, [*(asked.words if asked is not None else ()), *own])
+
+    def _asked(self, part: Part) -> Taken:
+        """What a command line takes whose parser is asked, as its source does not tell. Raises MissingSeam."""
+        if part.where not in self._taken:
+            known = {**self.options("model"), **self.options("update")}
+            found = taken(lambda: _start(part, []), known)
+            if found is None:
+                raise MissingSeam(part.seam, f"{part.where} asks no parser that is known", function_of(part.seam))
+            self._taken[part.where] = found
+        return self._taken[part.where]
+
+
+def _start(part: Part, words: Sequence[str]) -> None:
+    """Run a command line as `python -m` would."""
+    module, _, inner = part.where.partition(":")
+    sys.argv = [module, *words]
+    if inner:
+        part.load()()
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def spoken(part: Part, words: Sequence[str]) -> list[str]:

@@ -292,6 +292,11 @@ def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | Non
                 lack = f"it ends with {end.code} for {' '.join(flags) or 'the options that it takes'}"
                 raise MissingSeam("command-line", lack, function_of("command-line")) from end
             return end.code
+        except Exception as raised:
+            if tree.seams.is_told and not tree.has_run:
+                lack = f"it raises {type(raised).__name__}: {raised}"
+                raise MissingSeam("command-line", lack, function_of("command-line")) from raised
+            raise
     tree.has_run = True
     return None
 

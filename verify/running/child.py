@@ -99,7 +99,7 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
         from ..scripts.session import watched  # noqa: PLC0415
 
         return watched(request["script"])
-    from ..driving.seams import MissingSeam  # noqa: PLC0415
+    from ..driving.seams import AbsentPart, MissingSeam  # noqa: PLC0415
     from ..driving.tree import Tree  # noqa: PLC0415
 
     if request["driving"] is None and not (path / "bit_transformer").is_dir():
@@ -115,6 +115,8 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
 
             return asdict(fit(tree, Path(request["sample"]).read_bytes()))
         evidence = CHECKS[request["task"]][request["index"]].function(tree)
+    except AbsentPart as absent:
+        evidence = Evidence(Verdict.NOT_APPLICABLE, detail=str(absent))
     except MissingSeam as lack:
         evidence = unproven(str(lack))
     if not isinstance(evidence, Evidence):

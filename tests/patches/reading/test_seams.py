@@ -55,6 +55,7 @@ WHERE = {
     "trainer": {
         "model": "bitformer.network:BitTransformerLM",
         "update": "bitformer.trainer:Trainer.run",
+        "command-line": "bitformer.cli:",  # whose options are those of records: judges ask its parser
         "gate": "bitformer.guard:SafetyGate",
         "manager": "bitformer.session:ModelManager",
     },
@@ -92,6 +93,19 @@ def test_a_forks_seams_are_found_where_they_are(name: str) -> None:
         assert options.items() <= found[seam].options.items()
     for each in found.values():
         assert (each.state == "missing") is (each.where == "") is (each.site is None) is bool(each.settle)
+
+
+def test_the_probability_of_compressed_rows_is_known_by_what_it_does(tmp_path: Path) -> None:
+    root = fork("trainer", tmp_path)
+    for name in ("config", "trainer"):
+        file = root / f"src/bitformer/{name}.py"
+        file.write_text(file.read_text().replace("compress_prob", "shortening"))
+    (found,) = (each for each in seams(open_tree(root)) if each.name == "update")
+    assert (found.options["compress_prob"], found.unspelled) == ("shortening", ())
+
+    file.write_text(file.read_text().replace("self.cfg.shortening", "chance()"))
+    (found,) = (each for each in seams(open_tree(root)) if each.name == "update")
+    assert ("compress_prob" in found.options, found.unspelled) == (False, ("compress_prob",))
 
 
 @pytest.mark.parametrize("name", ["baseline", "reference"])

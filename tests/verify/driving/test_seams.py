@@ -12,7 +12,7 @@ from torch import nn
 
 from bitpatch.verify.driving.manager_sessions import seam_or
 from bitpatch.verify.driving.operations import fresh_modules
-from bitpatch.verify.driving.seams import DRIVER, MissingSeam, Part, Seams, spoken
+from bitpatch.verify.driving.seams import DRIVER, AbsentPart, MissingSeam, Part, Seams, spoken
 from bitpatch.verify.driving.tree import Tree
 from bitpatch.verify.running.evidence import failed
 
@@ -256,3 +256,21 @@ def test_a_command_line_runs_as_a_module_does(root: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", ["pytest"])
     seams(root, command_line=("bitseams_tree:", {"data": "text"}, {})).command(["--data", "a.txt"])
     assert sys.modules["bitseams_said"].said == ["a.txt"]
+
+
+def test_an_option_that_a_tree_has_under_a_name_that_is_not_seen_is_no_default(root: Path) -> None:
+    part = Part("update", "bitseams_tree:fit_by", {}, {}, ("compress_prob",))
+    with pytest.raises(MissingSeam, match="takes no compress_prob; settle it"):
+        part.told({"compress_prob": 0.0})
+
+
+def test_a_part_that_a_tree_does_not_have_is_absent_by_its_owners_word(root: Path) -> None:
+    (root / DRIVER).write_text("manager = None\ndouble_width = None\ntrain = None\nmain = None\n")
+    tree = Tree(root, driving={"roots": [""], "seams": {"command-line": {"where": "bitseams_tree:"}}})
+    for absent in ("manager", "double_width"):
+        with pytest.raises(AbsentPart, match=f"says that the tree has no {absent}"):
+            tree.seams.own(absent)
+    for found in ("train", "main"):
+        with pytest.raises(MissingSeam, match="says None, and a tree has it"):
+            tree.seams.own(found)
+    assert tree.seams.own("rows") is None
