@@ -6,7 +6,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ Values = dict[str, Any]
 SCHEDULES = ("onecycle", "progressive_plateau")
 # What may differ when a run goes on; all else would make it another run.
 FREE = {
+    "config",
     "data",
     "val_data",
     "cache",
@@ -68,6 +70,7 @@ def run_parser() -> argparse.ArgumentParser:
     parser = build_parser()
     parser.add_argument("preset", nargs="?", choices=sorted(PRESETS), help="flags that were chosen for a purpose")
     group = parser.add_argument_group("runs that are kept in a folder")
+    group.add_argument("--config", type=Path, metavar="FILE", help="flags in a TOML file; those given beside it win")
     group.add_argument(
         "--dataset", metavar="NAME", help="a Hugging Face data set instead of --data; NAME:CONFIGURATION"
     )
@@ -101,15 +104,16 @@ def run_parser() -> argparse.ArgumentParser:
 
 
 def values_of(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Values:
-    """The value of every flag: what was given, over what a resumed run had, over the preset's, over the default.
+    """The value of every flag: what was given, over --config, over what a resumed run had, the preset's, the default.
 
     Raises RunError where they make no run, and where the folder holds one that is not to be resumed.
     """
     argv = with_switches(parser, sys.argv[1:] if argv is None else argv)
     refuse_unknown_flags(parser, argv)
     defaults = vars(parser.parse_args([]))
-    given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))
-    given = {name: value for name, value in given.items() if value is not None}
+    given = given_in(parser, argv)
+    if "config" in given:
+        given = {**configured(given["config"]), **given}
     preset = PRESETS[given["preset"]].values if "preset" in given else {}
     out = given.get("out") or Path("runs") / given.get("preset", "run")
     values = {**defaults, **preset, **given, "out": out}
@@ -120,6 +124,52 @@ def values_of(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Va
     require_sound(values, given)
     say_what_is_skipped(values, given)
     return values
+
+
+def given_in(parser: argparse.ArgumentParser, words: Sequence[str]) -> Values:
+    """The flags that some words give, without the defaults of others."""
+    nothing = dict.fromkeys(vars(parser.parse_args([])))
+    found = vars(parser.parse_args(words, argparse.Namespace(**nothing)))
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def configured(path: Path) -> Values:
+    """The flags in a TOML file, checked as those of a command line are; tables only group them. Raises RunError."""
+    parser = run_parser()
+
+    def refuse(why: object) -> NoReturn:
+        raise RunError(f"--config {path}: {why}")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        refuse(error.strerror)
+    except ValueError as error:
+        refuse(error)
+    flat: Values = {}
+    for name, value in found.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    known = {action.dest for action in parser._actions} - {"help", "config", "resume"}
+    for name, value in flat.items():
+        if name not in known or isinstance(value, dict):
+            near = difflib.get_close_matches(name, known, 1)
+            refuse(f"there is no flag {name}" + (f": did you mean {near[0]}?" if near else "; see --help"))
+    return given_in(parser, words_of(parser, flat))
+
+
+def words_of(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that give flags these values."""
+    words: list[str] = []
+    for name, value in values.items():
+        if name == "preset":
+            words += [value] if value else []
+        elif isinstance(value, bool):
+            no_words = [f"--no-{name}"] if name in two_sided(parser) else []
+            words += [f"--{name}"] if value else no_words
+        elif value is not None:
+            words += [f"--{name}={item}" for item in (value if isinstance(value, list) else [value])]
+    return list(map(str, words))
 
 
 def with_switches(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
@@ -193,16 +243,7 @@ def kept_values(path: Path) -> Values:
         refuse(error)
     if not isinstance(kept, dict):
         refuse(f"expected flags, found {type(kept).__name__}")
-    words = []
-    for name, value in kept.items():
-        if name == "preset":
-            words += [value] if value else []
-        elif isinstance(value, bool):
-            no_words = [f"--no-{name}"] if name in two_sided(parser) else []
-            words += [f"--{name}"] if value else no_words
-        elif value is not None:
-            words += [f"--{name}={item}" for item in (value if isinstance(value, list) else [value])]
-    return vars(parser.parse_args(map(str, words)))
+    return vars(parser.parse_args(words_of(parser, kept)))
 
 
 def require_sound(values: Values, given: Values) -> None:

@@ -44,6 +44,7 @@ from .optimization import configure_optimizer, make_adamw
 from .presets import BITS_A_PARAMETER, PRESETS
 from .pretraining import Plan, Progress, Settings, pretrain
 from .quantization import convert_qat, prepare_qat, quantize_static
+from .run_card import run_card
 from .run_flags import RunError, Values, run_parser, values_of
 from .run_folder import is_reported, kept_state, rows_folder, take_folder, write_json
 from .safety import SafetyError, SafetyGate
@@ -205,6 +206,11 @@ class Training:
             "torch": torch.__version__,
         }
 
+    def write_card(self, model: nn.Module, found: dict[str, Any]) -> None:
+        """Write README.md: what the model is, what of, and how to read it."""
+        card = run_card(self.values, model.config, model.state_dict(), found, self.corpus.digest)
+        (self.values["out"] / "README.md").write_text(card, encoding="utf-8")
+
     def finish(self, evaluation: Evaluation | None) -> None:
         """Keep the model alone, and in INT8 where that is asked for, and report how good they are."""
         state, _ = gather_state(self.model, self.optimizer)
@@ -220,6 +226,7 @@ class Training:
             found = report(self.values, model, plain, evaluation, self.corpus, self.held_out, self.plan.updates)
             if self.draws:
                 attempt("no picture of the comparison", draw_comparison, found, self.values["out"])
+            attempt("no card", self.write_card, plain, found)
             attempt("no table", lambda: Console(stderr=True).print(comparison_table(found)))
 
 

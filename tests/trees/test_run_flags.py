@@ -210,6 +210,42 @@ def test_the_folder_is_named_after_the_preset():
     assert values_of(run_parser(), ["task-b"])["out"] == Path("runs/task-b")
 
 
+# A file of flags ------------------------------------------------------------------------------------
+
+
+def config(tmp_path, text):
+    (tmp_path / "run.toml").write_text(text)
+    return tmp_path / "run.toml"
+
+
+def test_a_file_of_flags_is_over_the_preset_and_under_what_is_given(tmp_path):
+    file = config(tmp_path, 'preset = "task-b"\nlr = 0.5\nseed = 7\n\n[data]\ndata = ["a.txt", "b.txt"]\nact = false\n')
+    found = values("--config", file, "--seed", 8)
+    assert (found["preset"], found["lr"], found["seed"], found["act"]) == ("task-b", 0.5, 8, False)
+    assert found["data"] == [Path("a.txt"), Path("b.txt")]
+    assert found["quantization"] == PRESETS["task-b"].values["quantization"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param("lr = ", "Invalid value", id="no TOML"),
+        pytest.param("learning_rate = 1.0", "there is no flag learning_rate", id="no flag"),
+        pytest.param("batch_siz = 1", "did you mean batch_size?", id="nearly a flag"),
+        pytest.param('lr = "fast"', "invalid float value: 'fast'", id="another type"),
+        pytest.param("resume = true", "there is no flag resume", id="what a file is not to say"),
+        pytest.param("lr = -1.0", "--lr must be", id="no sound value"),
+        pytest.param("[a.b]\nlr = 1.0", "there is no flag b", id="tables in tables"),
+    ],
+)
+def test_a_file_that_is_no_file_of_flags_is_refused_by_its_name(tmp_path, text, why):
+    assert why in refused("--config", config(tmp_path, text))
+
+
+def test_a_file_of_flags_that_is_not_there_is_named(tmp_path):
+    assert f"--config {tmp_path / 'none.toml'}: No such file" in refused("--config", tmp_path / "none.toml")
+
+
 # Going on --------------------------------------------------------------------------------------------
 
 
