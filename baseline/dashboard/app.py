@@ -1,15 +1,23 @@
-"""The dashboard: a JSON interface to a ModelManager.
+"""The dashboard: a page, and a JSON interface to a ModelManager.
 
     python -m dashboard.app --port 5000
 
 POST /init        {"text", "config": {...}, "plan": {...}}   make a model, to be trained on a text
 POST /train       {}                                         carry the plan out
+POST /run         {}                                         carry it out in the background: answers at once
+POST /stop        {}                                         end that run after the update under way
 POST /train_step  {"text"}                                   make one update
 POST /scale_up    {"dimension", "plan": {...}}               double "width", "layers" or "length"
 POST /infer       {"text"}                                   predict the next bit
+POST /generate    {"text", "bytes", "temperature"}           go on from a text
+POST /attention   {"text", "layer", "head"}                  the attention map of the end of a text
 POST /save        {"name"}                                   write a snapshot
 POST /download    {"name", "text", "plan": {...}}            go on from a snapshot
 GET  /status                                                 what there is; it waits for no other request
+GET  /progress?since=STEP                                    the run in the background, the gate, and the records
+                                                             of updates from that step on; it waits for none either
+GET  /snapshots                                              the names of the snapshots
+GET  /                                                       the page, which asks for all of this
 
 It listens on this machine only, and answers requests that name it as localhost, 127.0.0.1 or [::1] with
 its own port, or by a name given with --allow-host (a proxy's, a tunnel's). A POST must not come from
@@ -17,12 +25,14 @@ another site, has a JSON object of the content type application/json as its body
 
     Authorization: Bearer TOKEN
 
-The token is made anew at each start and printed once, unless DASHBOARD_TOKEN gives it. POSTs take turns:
-one waits for a training run that is under way. What may be asked for is bounded, see limits.py.
+The token is made anew at each start and printed once, unless DASHBOARD_TOKEN gives it. The page asks for it
+at the first POST, and keeps it in its tab's sessionStorage. POSTs take turns: one waits for a training run that
+is under way, but for /stop, which ends one. What may be asked for is bounded, see limits.py.
 
 Errors are answered as {"error": reason in one line}: 400 for a request that is wrong, 401 without the
 token, 403 for other sites and names, 404 for a snapshot that is not there, 409 where there is no model
-yet or the safety rules refuse, 413 and 415 for other bodies, 507 where the disk does not take a snapshot.
+yet, a run is under way already, or the safety rules refuse, 413 and 415 for other bodies, 507 where the
+disk does not take a snapshot.
 """
 
 import argparse
@@ -34,18 +44,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, abort, current_app, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from bit_transformer.bit_io import SAMPLE
+
 from . import requests
 from .access import check_request, check_token, json_object
-from .limits import one_line, shown
+from .background import BackgroundRun
+from .limits import RANGES, one_line, shown
 from .manager import ModelManager
 
 LARGEST_BODY = 8 * 1024 * 1024  # bytes: JSON may spell a byte of the largest text in six
 TOKEN_VARIABLE = "DASHBOARD_TOKEN"  # noqa: S105 - its name, not its value
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+PAGE = Path(__file__).parent / "page"
+FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+ASKED_OFTEN = ("/status", "/progress")
+LONGEST_STEP = 18  # digits
 IDLE_SECONDS = 60.0  # after which a client that sends nothing is given up
 
 
@@ -57,11 +78,29 @@ def create_app(manager: ModelManager | None = None, token: str | None = None, ho
     """
     manager = manager or ModelManager()
     token = check_token(secrets.token_urlsafe(32) if token is None else token)
-    app = Flask(__name__, static_folder=None)
+    background = BackgroundRun(manager)
+    app = Flask(__name__, static_folder=None, template_folder=PAGE)
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, TOKEN=token)
+    app.extensions["background"] = background
     app.url_map.merge_slashes = False  # a redirect is a page
     app.before_request(lambda: check_request(request, token, hosts))
     app.after_request(keep_to_itself)
+
+    @app.get("/", provide_automatic_options=False)
+    def page() -> str:
+        return render_template("page.html", **page_values(manager))
+
+    @app.get("/page/<name>", provide_automatic_options=False)
+    def file(name: str) -> Response:
+        return Response((PAGE / name).read_bytes(), mimetype=FILES[name]) if name in FILES else abort(404)
+
+    @app.get("/progress", provide_automatic_options=False)
+    def progress() -> Response:
+        return jsonify(requests.progress(manager, background, asked_step()))
+
+    @app.get("/snapshots", provide_automatic_options=False)
+    def snapshots() -> Response:
+        return jsonify(requests.snapshots(manager))
 
     @app.get("/status", provide_automatic_options=False)
     def status() -> Response:
@@ -76,6 +115,16 @@ def create_app(manager: ModelManager | None = None, token: str | None = None, ho
         json_body()
         return jsonify(requests.train(manager))
 
+    @app.post("/run", provide_automatic_options=False)
+    def run() -> Response:
+        json_body()
+        return jsonify(requests.run(background))
+
+    @app.post("/stop", provide_automatic_options=False)
+    def stop() -> Response:
+        json_body()
+        return jsonify(requests.stop(background))
+
     @app.post("/train_step", provide_automatic_options=False)
     def train_step() -> Response:
         return jsonify(requests.train_step(manager, **json_body("text")))
@@ -87,6 +136,15 @@ def create_app(manager: ModelManager | None = None, token: str | None = None, ho
     @app.post("/infer", provide_automatic_options=False)
     def infer() -> Response:
         return jsonify(requests.infer(manager, **json_body("text")))
+
+    @app.post("/generate", provide_automatic_options=False)
+    def generate() -> Response:
+        asked = json_body("text", "bytes", "temperature")
+        return jsonify(requests.generate(manager, asked["text"], asked["bytes"], asked["temperature"]))
+
+    @app.post("/attention", provide_automatic_options=False)
+    def attention() -> Response:
+        return jsonify(requests.attention(manager, **json_body("text", "layer", "head")))
 
     @app.post("/save", provide_automatic_options=False)
     def save() -> Response:
@@ -101,6 +159,23 @@ def create_app(manager: ModelManager | None = None, token: str | None = None, ho
     app.register_error_handler(HTTPException, refuse_http)
     app.register_error_handler(Exception, fail)
     return app
+
+
+def page_values(manager: ModelManager) -> dict[str, Any]:
+    """What the page is made of: the options with their ranges, a text to begin with, and whether there is a model."""
+    options = {group: requests.SCHEMAS[group]["properties"] for group in ("config", "plan")}
+    sample = SAMPLE.read_text(encoding="utf-8")[:4000] if SAMPLE.exists() else ""
+    return {"options": options, "ranges": RANGES, "sample": sample, "ready": manager.status()["ready"]}
+
+
+def asked_step() -> int:
+    """The step that the query names, 0 by default. Raises ValueError."""
+    if unknown := sorted(request.args.keys() - {"since"}):
+        raise ValueError(f"unknown parameter {shown(unknown[0])}: expected since")
+    text = request.args.get("since", "0")
+    if not (text.isascii() and text.isdecimal() and len(text) <= LONGEST_STEP):
+        raise ValueError(f"since must be a step, a whole number, got {shown(text)}")
+    return int(text)
 
 
 def json_body(*names: str) -> dict[str, Any]:
@@ -138,6 +213,8 @@ def keep_to_itself(response: Response) -> Response:
     """Let no other site, and no cache, have an answer."""
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -154,6 +231,11 @@ class JsonErrors(WSGIRequestHandler):
         except ValueError as error:
             self.path = "?"  # the log could not read it either
             self.send_error(400, f"no request target: {error}")
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log a request, but for what the page asks twice a second."""
+        if getattr(self, "path", "").partition("?")[0] not in ASKED_OFTEN:
+            super().log_request(code, size)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer with an error, and close the connection."""
@@ -184,7 +266,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(one_line(error))
     print(f"Serving on http://127.0.0.1:{server.server_port}")
     print(f"Authorization: Bearer {'the value of ' + TOKEN_VARIABLE if given else app.config['TOKEN']}", flush=True)
-    server.serve_forever()
+    server.serve_forever()  # until Ctrl-C
+    app.extensions["background"].end()
 
 
 if __name__ == "__main__":

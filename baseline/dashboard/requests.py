@@ -9,27 +9,32 @@ not finite are answered as None, which JSON can hold.
 import inspect
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bit_transformer.bit_io import bits_to_rows, text_to_bits
+from bit_transformer.bit_io import BITS_PER_BYTE, BYTES, bits_to_rows, text_to_bits
+from bit_transformer.generation import generate_bits
 from bit_transformer.model import BitTransformerLM
-from bit_transformer.safety import SafetyError
+from bit_transformer.safety import SafetyError, hil_safe_inference
 
+from .background import BackgroundRun, BusyError
 from .limits import check_options, check_range, check_run, check_update, schema, shown
 from .manager import DOUBLE, ModelManager, NotReadyError, TrainingPlan
 
-REFUSALS = (ValueError, OSError, NotReadyError, SafetyError)
+REFUSALS = (ValueError, OSError, NotReadyError, BusyError, SafetyError)
 MODEL = inspect.signature(BitTransformerLM).parameters
 CONFIG = {name: parameter.annotation for name, parameter in MODEL.items()}
 PLAN = {field.name: field.type for field in fields(TrainingPlan) if field.name != "rows"}
 DEFAULTS = {name: parameter.default for name, parameter in MODEL.items()}
 PLAN_DEFAULTS = {field.name: field.default for field in fields(TrainingPlan) if field.default is not MISSING}
 GROWS = {"width": ("d_model", "dim_feedforward"), "layers": ("num_layers",), "length": ("max_seq_len",)}
+WRITING, LOOK = {"bytes": 32, "temperature": 1.0}, {"layer": 1, "head": 1}  # unless asked otherwise
+SCORES = ("negentropy", "lz_complexity", "symbiosis")
+MAP_BITS = 144  # that an attention map shows at most: 16 bytes
 SCHEMAS = {"config": schema(CONFIG, DEFAULTS), "plan": schema(PLAN, PLAN_DEFAULTS)}
 
 
@@ -61,6 +66,27 @@ def train_step(manager: ModelManager, text: Any) -> dict[str, Any]:
         return finite(manager.train_step(rows))
 
 
+def run(background: BackgroundRun) -> dict[str, Any]:
+    """Begin to carry the plan out in the background."""
+    background.start()
+    return finite(background.progress())
+
+
+def stop(background: BackgroundRun) -> dict[str, Any]:
+    """Let the run in the background end after the update under way."""
+    background.stop()
+    return finite(background.progress())
+
+
+def progress(manager: ModelManager, background: BackgroundRun, since: int = 0) -> dict[str, Any]:
+    """The run in the background, the gate, and the latest records from a step on; it waits for no other request."""
+    records = [record for record in manager.history.copy() if record["step"] >= since]
+    gate, judged = manager.gate, manager.gate.state_dict()
+    seen = {"threshold": gate.threshold, "tripped": gate.tripped, "average": judged.get("ema_val")}
+    seen |= {"steps": judged.get("steps", 0), "burn_in_steps": getattr(gate, "burn_in_steps", 0)}
+    return finite({"run": background.progress(), "gate": seen, "records": records})
+
+
 def scale_up(manager: ModelManager, dimension: Any, plan: Any = None) -> dict[str, Any]:
     """Double the model's width, layers or length, to train on by the plan."""
     plan = check_options(plan, PLAN)
@@ -79,6 +105,54 @@ def infer(manager: ModelManager, text: Any) -> dict[str, Any]:
     with manager.turn():
         bits = text_to_bits(text)[-manager.config["max_seq_len"] :]
         return finite(manager.infer(torch.tensor([bits])))
+
+
+def generate(manager: ModelManager, text: Any, bytes_: Any = None, temperature: Any = None) -> dict[str, Any]:
+    """Go on from a text: what follows it, and the K/C/S scores of both. Bytes that are not UTF-8 become U+FFFD."""
+    check_text(text)
+    options = WRITING | check_options(
+        only_given({"bytes": bytes_, "temperature": temperature}), {"bytes": int, "temperature": float}
+    )
+    with manager.turn():
+        length, chance = manager.config["max_seq_len"], torch.Generator()
+        chance.seed()  # what training draws stays as it is
+        given = text_to_bits(text)
+        bits = generate_bits(manager.model, given, options["bytes"], options["temperature"], chance)
+        scores = manager.infer(torch.tensor([bits[-length:]]))
+        words = (bits[start : start + BITS_PER_BYTE] for start in range(len(given), len(bits), BITS_PER_BYTE))
+        written = bytes(BYTES[tuple(word)] for word in words).decode("utf-8", errors="replace")
+        return finite({"text": written, **{name: scores[name][0] for name in SCORES}})
+
+
+def attention(manager: ModelManager, text: Any, layer: Any = None, head: Any = None) -> dict[str, Any]:
+    """How the end of a text attends to itself: the bits, and a row of weights for each. Layers and heads are from 1 on.
+
+    Raises NotReadyError where the model logs no maps.
+    """
+    check_text(text)
+    look = LOOK | check_options(only_given({"layer": layer, "head": head}), {"layer": int, "head": int})
+    with manager.turn():
+        config = manager.config
+        for name, option in {"layer": "num_layers", "head": "nhead"}.items():
+            if look[name] > config[option]:
+                raise ValueError(f"{name} must be at most {config[option]}, got {look[name]}")
+        bits = text_to_bits(text)[-min(config["max_seq_len"], MAP_BITS) :]
+        floors = (manager.c_floor, manager.s_floor)
+        maps = hil_safe_inference(manager.model, torch.tensor([bits]), *floors)[1]["attention_maps"]
+        if not maps:
+            raise NotReadyError("the model logs no attention maps: make one with full_attn_logging true")
+        weights = maps[look["layer"] - 1][0, look["head"] - 1]
+        return finite({**look, "bits": bits, "map": [[round(each, 4) for each in row] for row in weights.tolist()]})
+
+
+def snapshots(manager: ModelManager) -> dict[str, Any]:
+    """The names of the snapshots that there are."""
+    names = []
+    for path in sorted(manager.snapshots.glob("*.pt")):
+        with suppress(ValueError, OSError):  # what is no snapshot
+            manager.snapshot_file(path.stem)
+            names.append(path.stem)
+    return {"snapshots": names}
 
 
 def save(manager: ModelManager, name: Any) -> dict[str, Any]:
@@ -123,6 +197,11 @@ def check_text(text: Any, name: str = "text") -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} must be Unicode, but its character {error.start} is half a surrogate pair") from error
     return text
+
+
+def only_given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def text_rows(text: Any, length: int) -> Tensor:

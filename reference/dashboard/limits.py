@@ -1,14 +1,15 @@
 """What a request may ask for: each size in one table, checked before anything of that size is made.
 
-Above the line in RANGES stand the options of a model and of a training plan. Below it stands what
-follows from several of them: a request is also refused where a text, a model, an update, a run or a
-snapshot would come out larger than that.
+Above the line in RANGES stand the options of a model, of a training plan and of an answer. Below it
+stands what follows from several of them: a request is also refused where a text, a model, an update, a
+run or a snapshot would come out larger than that.
 
 The bytes of an update are estimated from above, as if all was float32: 16 a parameter (the weight, its
 gradient and AdamW's two moments), and the activations of a micro-batch with its attention maps.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args
@@ -43,6 +44,10 @@ RANGES = {
     "extra_steps": Range(0, 10_000),
     "lr": Range(1e-8, 1.0),
     "weight_decay": Range(0.0, 1.0),
+    "bytes": Range(1, 256),
+    "temperature": Range(0.0, 10.0),
+    "layer": Range(1, 256),
+    "head": Range(1, 256),
     # ---
     "bytes of text": Range(1, 2**20),
     "parameters": Range(1, 2**26),
@@ -52,6 +57,7 @@ RANGES = {
 }
 KINDS = {bool: ("boolean", "true or false"), int: ("integer", "a whole number"), float: ("number", "a number")}
 ACTIVATIONS = (20, 4, 7)  # of one layer: copies of a position's channels, of its hidden units, of all scores
+OUT_OF_MEMORY = re.compile("out of memory|allocate memory")  # as torch says it, in a RuntimeError
 MAPS = 10  # attention maps that are there for a moment, while one a layer is kept
 
 
@@ -90,9 +96,13 @@ def check_options(options: Any, kinds: dict[str, Any]) -> dict[str, Any]:
 def check_run(config: dict[str, Any], plan: dict[str, Any], rows: int) -> None:
     """Raise ValueError unless a whole configuration and plan, with so many rows of data, can be carried out."""
     check_model(config)
-    micro_batches = math.ceil(rows / plan["batch_size"]) + plan["extra_steps"]
-    check_range("updates of the plan", plan["epochs"] * micro_batches)
+    check_range("updates of the plan", count_updates(plan, rows))
     check_update(config, min(rows, plan["batch_size"]))
+
+
+def count_updates(plan: dict[str, Any], rows: int) -> int:
+    """How many updates carry a plan out."""
+    return plan["epochs"] * (math.ceil(rows / plan["batch_size"]) + plan["extra_steps"])
 
 
 def check_model(config: dict[str, Any]) -> None:
@@ -166,6 +176,13 @@ def shown(value: Any) -> str:
         return f"a whole number of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def in_words(error: BaseException) -> str:
+    """Why something failed, in one line that says what to do where that is known."""
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+        return "out of memory: take fewer rows at once, a smaller model, or shorter rows"
+    return one_line(error) if str(error).strip() else type(error).__name__
 
 
 def one_line(text: object) -> str:

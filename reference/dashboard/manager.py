@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -133,8 +134,8 @@ class ModelManager:
             self.status()  # what others see as long as this goes on
             return self.history[-1]
 
-    def train(self) -> list[dict[str, float]]:
-        """Carry the plan out on the data; return the records of its updates."""
+    def train(self, *, goes_on: Callable[[Tensor], bool] = lambda _: True) -> list[dict[str, float]]:
+        """Carry the plan out on the data, while goes_on(micro-batch) says so; return the records of its updates."""
         with self._lock:
             self._ready_model()
             if self.data is None:
@@ -142,7 +143,8 @@ class ModelManager:
             records = []
             for _ in range(self.plan.epochs):
                 batches = self.data[torch.randperm(len(self.data))].split(self.plan.batch_size)
-                records += [self.train_step(batch) for batch in with_extra_steps(batches, self.plan.extra_steps)]
+                batches = takewhile(goes_on, with_extra_steps(batches, self.plan.extra_steps))
+                records += [self.train_step(batch) for batch in batches]
             return records
 
     def scale_up(self, dimension: str, *, plan: dict[str, Any] | None = None) -> dict[str, Any]:

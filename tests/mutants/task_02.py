@@ -517,8 +517,8 @@ GOOD = [
             "                self.optimizer.zero_grad()\n",
         ),
         (
-            "                records += [self.train_step(batch) for batch in with_extra_steps(batches, self.plan.extra_steps)]\n",
-            "                batches = list(with_extra_steps(batches, self.plan.extra_steps))\n"
+            "                records += [self.train_step(batch) for batch in batches]\n",
+            "                batches = list(batches)\n"
             "                for at, batch in enumerate(batches, 1):\n"
             "                    closes = at % self.plan.accum_steps == 0 or at == len(batches)\n"
             "                    records.append(self.train_step(batch, closes))\n",

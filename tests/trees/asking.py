@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import pytest
 
@@ -12,7 +13,10 @@ from dashboard.manager import ModelManager
 CONFIG = {"d_model": 16, "nhead": 2, "num_layers": 1, "dim_feedforward": 32, "max_seq_len": 90}
 TEXT = "judge my vow " * 20
 BEARER = {"Authorization": "Bearer secret"}
-POSTS = ("init", "train", "train_step", "scale_up", "infer", "save", "download")
+POSTS = (
+    *("init", "train", "train_step", "scale_up", "infer", "save", "download"),
+    *("run", "stop", "generate", "attention"),
+)
 
 
 class Asked:
@@ -37,6 +41,19 @@ class Asked:
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {name: value for name, value in sent.items() if value is not None}
         return self.client.post(path, data=data, headers=sent)
+
+    def get(self, path):
+        """What is answered to a GET that needs no token."""
+        answer = self.client.get(path)
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+        return json.loads(answer.get_data(), parse_constant=pytest.fail)
+
+    def ended(self):
+        """The run in the background, once it is over."""
+        for thread in threading.enumerate():
+            if thread.name == "training run":
+                thread.join(60)
+        return self.get("/progress")["run"]
 
     def refuses(self, status, path, data=b"{}", **headers):
         """Check that a post is answered so, in one line of JSON, and changes nothing; return the line."""

@@ -192,8 +192,16 @@ def test_a_body_that_is_too_large_is_refused(asked_in_vain):
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/nothing", 404),
+        ("GET", "/page/", 404),
+        ("GET", "/page/page.html", 404),
+        ("GET", "/page/../app.py", 404),
+        ("GET", "/page/..%2fapp.py", 404),
+        ("GET", "/page/%2e%2e/app.py", 404),
+        ("POST", "/", 405),
+        ("POST", "/page/page.js", 405),
+        ("POST", "/progress", 405),
+        ("GET", "/run", 405),
         ("POST", "/nothing", 404),
         ("GET", "/status/", 404),
         ("GET", "/static/app.py", 404),
@@ -236,6 +244,7 @@ values = st.recursive(
 @given(path=st.sampled_from(POSTS), body=st.dictionaries(names, values, max_size=4) | values)
 def test_any_json_is_answered_in_json(asked_in_vain, path, body):
     answer = asked_in_vain.post(f"/{path}", json.dumps(body).encode())
+    asked_in_vain.ended()
     assert answer.status_code in (200, 400, 404, 409)
     assert answer.mimetype == "application/json"
     if answer.status_code != 200:
@@ -245,5 +254,5 @@ def test_any_json_is_answered_in_json(asked_in_vain, path, body):
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(POSTS), body=st.binary(max_size=60))
 def test_any_bytes_are_refused(asked_in_vain, path, body):
-    if path != "train" or body.strip() != b"{}":
+    if path not in ("train", "run", "stop") or body.strip() != b"{}":
         asked_in_vain.refuses(400, f"/{path}", body)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ STARTED_WITHIN = 100  # seconds, on a busy machine
 
 @contextlib.contextmanager
 def serving(tree, folder, **environment):
-    """A server in a process of its own: its port, and what it said of its token."""
+    """A server in a process of its own: its port, what it said of its token, and the process."""
     words = [sys.executable, "-m", "dashboard.app", "--port", "0", "--snapshots", str(folder)]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **environment}
     log = (folder.parent / "log").open("wb")
@@ -31,7 +32,7 @@ def serving(tree, folder, **environment):
             assert got, "the server ended"
             said += got
         where, token = said.decode().splitlines()
-        yield int(re.fullmatch(r"Serving on http://127\.0\.0\.1:(\d+)", where)[1]), token
+        yield int(re.fullmatch(r"Serving on http://127\.0\.0\.1:(\d+)", where)[1]), token, process
     finally:
         process.kill()
         process.communicate()
@@ -54,7 +55,7 @@ def ask(port, method, path, body=None, **headers):
 
 
 def test_a_server_prints_where_it_is_and_its_token(server):
-    port, line = server
+    port, line, _ = server
     token = re.fullmatch(r"Authorization: (Bearer \S{32,})", line)[1]
     kind = {"Content_Type": "application/json"}
     body = json.dumps({"text": TEXT, "config": CONFIG})
@@ -87,7 +88,7 @@ def test_a_server_prints_where_it_is_and_its_token(server):
     ids=lambda value: repr(value[:50]) if isinstance(value, bytes) else None,
 )
 def test_what_is_no_sound_http_is_answered_in_json(server, sent, status):
-    port, token = server
+    port, token, _ = server
     sent = sent.replace(b"PORT", str(port).encode()).replace(
         b"TOKEN", b"Content-Type: application/json\r\n" + token.encode()
     )
@@ -100,8 +101,25 @@ def test_what_is_no_sound_http_is_answered_in_json(server, sent, status):
     assert json.loads(body).keys() == {"error"}
 
 
+def test_a_server_that_is_interrupted_ends_after_the_update_under_way(tree, tmp_path):
+    with serving(tree, tmp_path / "snapshots", DASHBOARD_TOKEN="token") as (port, _, process):
+        headers = {"Content_Type": "application/json", "Authorization": "Bearer token"}
+        body = json.dumps({"text": TEXT, "config": CONFIG, "plan": {"epochs": 10_000, "batch_size": 16}})
+        assert ask(port, "POST", "/init", body, **headers)[0] == 200
+        assert ask(port, "POST", "/run", "{}", **headers)[1]["state"] == "running"
+        while ask(port, "GET", "/progress")[1]["run"]["updates"] == 0:
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STARTED_WITHIN) == 0
+        log = (tmp_path / "log").read_text()
+    assert "POST /run" in log
+    assert "/progress" not in log  # the page asks for it twice a second
+    assert "Traceback" not in log
+    assert "terminate" not in log
+
+
 def test_a_token_of_the_environment_is_taken_and_not_printed(tree, tmp_path):
-    with serving(tree, tmp_path / "snapshots", DASHBOARD_TOKEN="from-outside") as (port, line):
+    with serving(tree, tmp_path / "snapshots", DASHBOARD_TOKEN="from-outside") as (port, line, _):
         assert "from-outside" not in line
         assert "DASHBOARD_TOKEN" in line
         headers = {"Content_Type": "application/json", "Authorization": "Bearer from-outside"}

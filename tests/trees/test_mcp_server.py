@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -123,9 +124,18 @@ def test_a_text_that_looks_like_json_is_a_text(tmp_path):
     assert answers[2].structured_content["plan"]["rows"] == len(manager.data)
 
 
+def as_the_readme_says(tree, snapshots):
+    """The command of the configuration of a client that the README shows."""
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    (server,) = json.loads(re.search(r"```json\n(.*?)```", readme, re.DOTALL)[1])["mcpServers"].values()
+    places = {"/path/to/python": sys.executable, "/path/to/tree": str(tree), "/path/to/snapshots": str(snapshots)}
+    words = [server["command"], *server["args"]]
+    return [re.sub("|".join(places), lambda found: places[found[0]], word) for word in words]
+
+
 def test_a_server_in_a_process_of_its_own_answers(tree, tmp_path):
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(tree / "mcp_server.py"), "--snapshots", str(tmp_path / "snapshots")]
+    words = as_the_readme_says(tree, tmp_path / "snapshots")
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "a test", "version": "1"}}
     with (
         (tmp_path / "log").open("wb") as log,
