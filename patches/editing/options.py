@@ -15,7 +15,7 @@ from ..reading.frames import Reading
 from ..reading.nodes import walk
 from ..reading.options import Hand, Home, Way, way_to
 from ..reading.parsers import Flag
-from ..reading.records import fixed_shape
+from ..reading.records import all_fields, fixed_shape
 from ..reading.source import Source
 from ..reading.tree import SourceTree
 from ..task import Edit, Finding, State, mend, mended, near_miss, opaque
@@ -144,15 +144,16 @@ def _field(tree: SourceTree, target: Source, home: Home, given: Source, name: st
     fields = [each for each in owner.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
     names = [each.target.id for each in fields]  # type: ignore[union-attr]
     site = target.site(owner, f"field {name} of {owner.name}")
-    if name in names:
+    if name in all_fields(tree.code, home.file.path, owner):
         return mended(site)
-    if problem := fixed_shape(tree.code, home.file.path, owner, name):
+    place = _last(given, name, names)
+    if problem := fixed_shape(tree.code, home.file.path, owner, name, place) if names else "it has no field of its own":
         return near_miss(target.site(owner, f"{owner.name}, which is to have {name}, but {problem}"))
     new = parameter_of(given, LOOP, name)
     assert new.annotation is not None
     assert new.default is not None
     text = f"{name}: {given.code(new.annotation.annotation)} = {given.code(new.default)}"
-    return mend(site, [insert_after(target, target.at(fields[_last(given, name, names) - 1]), text)])
+    return mend(site, [insert_after(target, target.at(fields[place - 1]), text)])
 
 
 def _kept(target: Source, setup: ast.FunctionDef, given: Source, name: str) -> Edit:

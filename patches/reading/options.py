@@ -15,7 +15,7 @@ from .names import parameters
 from .nodes import walk
 from .parsers import Flag, Parser, flags, is_vars, parser_behind, parser_of
 from .records import all_fields, class_of, is_data_class
-from .updates import MOST_CALLERS, SHALLOW, calls_of, mentions
+from .updates import DEEP, MOST_CALLERS, SHALLOW, calls_of, mentions
 from .values import Value
 
 FEWEST = 2  # options by which a dict, a call or a parser is taken for one that has a scope's
@@ -136,7 +136,7 @@ def _whole(code: Code, home: Home) -> Iterator[Parser]:
             if parser is not None:
                 yield parser
     if isinstance(home.node, ast.ClassDef):
-        for reading in mentions(code, home.node.name, SHALLOW):
+        for reading in mentions(code, home.node.name, DEEP):
             for value in reading.values.values():
                 func = value.get("func") if value.op == "opaque" else None
                 if func is not None and func.op == "class" and func.data[1] is home.node and _is_all(value):
