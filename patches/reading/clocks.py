@@ -13,7 +13,7 @@ from .names import parameters
 from .nodes import walk
 from .steps import Kind, Part, parts
 from .turns import block_of
-from .updates import DEEP, MOST_CALLERS, SHALLOW, Update, calls_of, is_repeated, is_within, mentions, scope_of
+from .updates import DEEP, MOST_CALLERS, Update, calls_of, is_repeated, is_within, makings_of, scope_of
 from .values import Place, Value
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -301,23 +301,12 @@ class Round:
 
 def rounds_of(code: Code, scope: ast.AST, owner: ast.ClassDef | None = None) -> list[Round]:
     """The rounds in which a run is started: by a call of a function, or by making an object of a class."""
-    starts = _made(code, owner) if owner is not None else _called(code, scope)
+    starts = makings_of(code, owner) if owner is not None else _called(code, scope)
     return list(_rounds(code, starts, ()))
 
 
 def _called(code: Code, scope: ast.AST) -> list[tuple[Reading, ast.Call]]:
     return calls_of(code, scope) if isinstance(scope, Function) else []
-
-
-def _made(code: Code, owner: ast.ClassDef) -> list[tuple[Reading, ast.Call]]:
-    found = []
-    for reading in mentions(code, owner.name, SHALLOW):
-        for node in reading.values:
-            callee = reading.values.get(node.func) if isinstance(node, ast.Call) else None
-            meant = code.resolved(callee) if callee is not None else None
-            if meant is not None and meant.op == "class" and meant.data[1] is owner and isinstance(node, ast.Call):
-                found.append((reading, node))
-    return found
 
 
 def _rounds(

@@ -10,7 +10,7 @@ from .code import Code, once
 from .files import File
 from .names import parameters
 from .nodes import walk
-from .updates import SHALLOW, mentions
+from .updates import SHALLOW, makings_of, mentions
 from .values import Value
 
 
@@ -134,11 +134,7 @@ def fixed_shape(code: Code, path: str, node: ast.ClassDef, name: str, place: int
 
 def _made(code: Code, bases: Sequence[ast.ClassDef], moved: Sequence[ast.ClassDef]) -> Iterator[tuple[File, ast.Call]]:
     """The calls that may make an object of some classes, by their names or in what they and their bases hold."""
-    for reading in (each for known in moved for each in mentions(code, known.name, SHALLOW)):
-        for call in (node for node in reading.values if isinstance(node, ast.Call) and node.func in reading.values):
-            meant = code.resolved(reading.values[call.func])
-            if meant.op == "class" and meant.data[1] in moved:
-                yield reading.file, call
+    yield from ((reading.file, call) for known in moved for reading, call in makings_of(code, known))
     for node in (*bases, *moved) if moved else ():
         file = code.files.of(node)
         for call in (each for each in walk(node) if isinstance(each, ast.Call)):
