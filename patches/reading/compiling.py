@@ -80,11 +80,10 @@ def _ill_decided(effect: Effect) -> Iterator[tuple[Place, str]]:
 
 def _renaming(code: Code, effect: Effect, name: str) -> Iterator[tuple[Place, str]]:
     """What is made of a model and takes its place, where that is asked for its state."""
-    for file in code.files.naming("state_dict") if name else ():
-        for node in file.uses.get("state_dict", ()):
-            if isinstance(node, ast.Attribute) and getattr(node.value, "attr", "") == name:
-                yield effect.at, "it takes the model's place, whose checkpoints then name _orig_mod: compile in place"
-                return
+    files = code.files.naming("state_dict") if name else ()
+    asked = (getattr(node, "value", None) for file in files for node in file.uses.get("state_dict", ()))
+    if any(getattr(each, "attr", "") == name for each in asked):
+        yield effect.at, "it takes the model's place, whose checkpoints then name _orig_mod: compile in place"
 
 
 def _given(reading: Reading, call: ast.Call | None) -> list[Value] | None:
