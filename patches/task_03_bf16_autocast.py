@@ -49,7 +49,7 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             names[source.path] = [CONTEXT, WIDEN, "AMP"]
         if not by_hand:
             for file, opened in always_on(tree.code):
-                note = "autocast that no option turns on: take it out, or tell it"
+                note = "autocast, but no option is seen that turns it on: take it out, or tell it"
                 yield near_miss(tree.source(file.path).site(opened, note))
             found += _under_autocast(tree, update, option, names, done, parts)
         unit: list[ast.AST] = [update.backward] * (not parts & done)  # else it goes with what it shares

@@ -43,12 +43,13 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     runs: dict[tuple[ast.AST, int], Run] = {}
     options: dict[ast.AST, list[Told]] = {}
     for update in updates:
-        by_hand, wrong = compiled(tree.code, update) or (None, "")
+        by_hand, wrong = compiled(tree.code, update) or (None, [])
         source = tree.source(by_hand.file.path if by_hand is not None else update.reading.file.path)
         if by_hand is not None and not _is_ours(source, by_hand.node):
-            note = f"torch.compile in an idiom of its own{', but ' if wrong else ''}{wrong}"
-            site = source.site(by_hand.node, note)  # type: ignore[arg-type]
-            yield from apart([by_hand.node], [near_miss(site) if wrong else mended(site)])
+            note = "torch.compile in an idiom of its own"
+            found = [(tree.source(at.file.path).site(at.node, f"{note}, but {why}")) for at, why in wrong]  # type: ignore[arg-type]
+            fine = mended(source.site(by_hand.node, note))  # type: ignore[arg-type]
+            yield from apart([by_hand.node], [*map(near_miss, found)] or [fine])
             continue
         for model in update.models:
             run = run_of(tree.code, update, model)

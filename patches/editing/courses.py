@@ -130,13 +130,14 @@ def obstacles(tree: SourceTree, kept: Kept) -> Iterator[tuple[File, ast.AST, str
                 yield file, (*scope.bound.get(name, ()), node)[0], f"the name {name} is taken: rename yours"
         return
     setup = constructor_of(course.owner)
-    if setup is None or len(tree.code.bases(file.path, course.owner)) > 1:
-        yield file, course.owner, f"{course.owner.name}, but what its constructor keeps is not seen"
+    if setup is None:
+        yield file, course.owner, f"{course.owner.name}, but it has no constructor of its own to keep more"
         return
     if any(isinstance(each, ast.Return) for each in walk(setup)):
         yield file, setup, f"{course.owner.name}, but its constructor returns early"
+    family = [each for _, each in tree.code.bases(file.path, course.owner)]
     for name in names:
-        if names_of(course.owner).defines(name) or tree.code.is_open(file.path, course.owner, name):
+        if any(names_of(each).defines(name) for each in family) or tree.code.is_open(file.path, course.owner, name):
             yield file, course.owner, f"{course.owner.name} has a {name} of its own, or may have: rename it"
 
 

@@ -15,7 +15,7 @@ from ..reading.frames import Reading
 from ..reading.nodes import walk
 from ..reading.options import Hand, Home, Way, way_to
 from ..reading.parsers import Flag
-from ..reading.records import fixed_shape
+from ..reading.records import all_fields, fixed_shape
 from ..reading.source import Source
 from ..reading.tree import SourceTree
 from ..task import Edit, Finding, State, mend, mended, near_miss, opaque
@@ -105,8 +105,8 @@ def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
         return brought
     owner = home.file.parents[home.node]
     assert isinstance(owner, ast.ClassDef)
-    family = [each for _, each in tree.code.bases(home.file.path, owner)]
-    if any(names_of(each).defines(name) or _has_slots(each) for each in family) or tree.code.is_open(
+    family = [names_of(each) for _, each in tree.code.bases(home.file.path, owner)]
+    if any(each.defines(name) or "__slots__" in each.stored for each in family) or tree.code.is_open(
         home.file.path, owner, name
     ):
         return near_miss(target.site(owner, f"{owner.name} has a {name} of its own, or is not to have more attributes"))
@@ -115,10 +115,6 @@ def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
 
 def _is_of(attribute: ast.AST, name: str) -> bool:
     return isinstance(attribute, ast.Attribute) and isinstance(attribute.value, ast.Name) and attribute.value.id == name
-
-
-def _has_slots(node: ast.ClassDef) -> bool:
-    return any(isinstance(each, ast.Name) and each.id == "__slots__" for each in walk(node))
 
 
 def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Finding:
@@ -144,15 +140,16 @@ def _field(tree: SourceTree, target: Source, home: Home, given: Source, name: st
     fields = [each for each in owner.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
     names = [each.target.id for each in fields]  # type: ignore[union-attr]
     site = target.site(owner, f"field {name} of {owner.name}")
-    if name in names:
+    if name in all_fields(tree.code, home.file.path, owner):
         return mended(site)
-    if problem := fixed_shape(tree.code, home.file.path, owner, name):
+    place = _last(given, name, names)
+    if problem := fixed_shape(tree.code, home.file.path, owner, name, place) if names else "it has no field of its own":
         return near_miss(target.site(owner, f"{owner.name}, which is to have {name}, but {problem}"))
     new = parameter_of(given, LOOP, name)
     assert new.annotation is not None
     assert new.default is not None
     text = f"{name}: {given.code(new.annotation.annotation)} = {given.code(new.default)}"
-    return mend(site, [insert_after(target, target.at(fields[_last(given, name, names) - 1]), text)])
+    return mend(site, [insert_after(target, target.at(fields[place - 1]), text)])
 
 
 def _kept(target: Source, setup: ast.FunctionDef, given: Source, name: str) -> Edit:

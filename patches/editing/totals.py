@@ -85,13 +85,23 @@ def planned_total(
         yield mended(site_of(tree, made, "total of the schedule"))
     elif not schedules or node is None or not trial.is_by_epochs:
         yield near_miss(site_of(tree, made, "schedule, but no total of it that could be planned"))
-    elif not is_counted_if(tree.code, trial, [], node, is_of_an_epoch=node in _of_an_epoch(trial)):
+    elif not is_counted_if(tree.code, trial, [], node, is_of_an_epoch=node in _of_an_epoch(trial)) and (
+        not (node := _with_extra(trial, of := node)) or not is_counted_if(tree.code, trial, [], node)
+    ):
         problem = "total of the schedule, but something counts outside of it: put that into it"
-        yield near_miss(site_of(tree, node, problem))
+        yield near_miss(site_of(tree, of, problem))
     else:
         at = tree.code.files.of(node).statement(node)
         texts = {name: text_of(trial, at, _told_by(role)) for role, name in more.items() if role in trial.roles}
         yield _planned(tree, trial, node, texts, loader)
+
+
+def _with_extra(trial: Trial, node: ast.expr) -> ast.expr | None:
+    """The total that adds the extra steps of a run to an expression, as if they were not of each epoch."""
+    tries = [(sizes.extra, each) for sizes, _, values in trial.everywhere(node) for each in values[:1]]
+    wanted = [each + extra for extra, each in tries] if "extra" in trial.roles else []
+    found = ([values[0] for _, _, values in trial.everywhere(each)] for each in totals(trial))
+    return next((each for each, values in zip(totals(trial), found, strict=True) if values == wanted), None)
 
 
 def gathered_total(tree: SourceTree, trial: Trial, node: ast.expr, told: Mapping[str, str]) -> Finding:

@@ -89,7 +89,9 @@ def _of_class(frame: Frame, owner: Value, name: str, at: Place) -> Value:
     path, node = owner.data
     method = frame.code.method(path, node, name)
     if method is not None:
-        return frame.graph.value("function", data=(method[0], method[2], None), at=at)
+        made = frame.graph.value("function", data=(method[0], method[2], None), at=at)
+        is_of_cls = any(getattr(each, "id", "") == "classmethod" for each in method[2].decorator_list)
+        return frame.graph.value("bound", {"func": made, "self": owner}, at=at) if is_of_cls else made
     known = frame.code.attributes(path, node, owner).get(name)
     return known if known is not None else frame.graph.value("attr", {"of": owner}, name, at)
 
@@ -110,7 +112,8 @@ def _of_object(frame: Frame, owner: Value, name: str, at: Place) -> Value:
     value = frame.graph.value("function", data=(place, function, None), at=at)
     if "staticmethod" in kinds:
         return value
-    made = frame.graph.value("bound", {"func": value, "self": owner}, at=at)
+    bound = frame.graph.value("class", data=owner.data) if "classmethod" in kinds else owner
+    made = frame.graph.value("bound", {"func": value, "self": bound}, at=at)
     return frame.call(made, [], {}, at) if kinds & {"property", "cached_property"} else made
 
 

@@ -77,18 +77,18 @@ def problem(update: Update, found: Sequence[Guard]) -> str:
     inside = {guard.at.node for guard in update.effect.under}
     if any(guard.at.node in inside for guard in found):
         return "the backward stands in it too: move it out"
-    parts = [*update.loss.walk(), *(each for guard in found for each in guard.value.walk())]
-    names = {str(each.data) for each in parts if each.op == "global"}
-    if any(name.endswith("GradScaler") for name in names):
+    if any(str(each.data).endswith("GradScaler") for each in update.loss.walk() if each.op == "global"):
         return "the loss is scaled, which bfloat16 does not need: take the scaler out"
-    if names & set(_HALF):
+    if any(each.op == "global" and each.data in _HALF for guard in found for each in guard.value.walk()):
         return "it is of float16, which needs a scaler: give it dtype=torch.bfloat16"
     if any(_lacks_dtype(each) for guard in found for each in guard.value.walk()):
         return "it has no dtype, and is float16 on CUDA: give it dtype=torch.bfloat16"
     if not all(_is_told(guard) for guard in found):
         return "no option turns it on: take it out, or tell it"
     within = {guard.at.node for guard in found}
-    if not _is_loss_inside(update, within) and not any(each.op == "cast" for each in update.loss.walk()):
+    casts = [each for each in update.loss.walk() if each.op == "cast"]
+    is_widened = any(part.key == ran.key for ran in update.ran for each in casts for part in each.walk())
+    if not is_widened and not _is_loss_inside(update, within):
         return "the loss is made outside of it, of what it left in bfloat16: make it inside, of float32"
     return ""
 

@@ -69,6 +69,7 @@ def _is_average(found: Measured, decay: float, first: Callable[..., int | None])
         [*[edge + 9.0] * start, *[good] * 5],
         [*[good] * (start + 2), good + 0.9 * spike, *[good] * 3],
         [*[good] * (start + 3), good + 1.1 * spike],
+        [*[good] * (start + 3), edge + 1e-3],
         [*[good] * (start + 5), *[edge + 1.0] * 30],
         *([edge + (turn * 7919 * shift % 13 - 7.5) for turn in range(start + 30)] for shift in (1, 3, 5)),
     ]
@@ -136,6 +137,7 @@ def _begins_anew(code: Code, judge: Judge, found: Measured, function: Method) ->
     gate, bad = Gate(code, judge), [found.edge + FAR] * (found.burn_in + 1)
     found.first(gate, bad)
     gate.take(gate.ask(function))
+    gate.clock = 0  # which is its caller's, where it has one
     return found.first(gate, bad) == found.first(Gate(code, judge), bad)
 
 
@@ -197,7 +199,7 @@ def _goes_on(code: Code, judge: Judge, found: Measured, save: Method, load: Meth
     for later in [edge + 3.0, *[edge + 0.5] * (start + 2)], [edge - 100.0] * 5:
         one, other = Gate(code, judge), Gate(code, judge)
         found.first(one, before)
-        state, extra = _saved(one, save), len(required(load[2])) - 1
+        state, extra, other.clock = _saved(one, save), len(required(load[2])) - 1, one.clock
         if extra == 0 and judge.kind == "record":
             other.take(other.run.call(Routine(load[0], load[2]), state))
         elif extra == 1:

@@ -50,10 +50,10 @@ def constructor_of(node: ast.ClassDef) -> Function | None:
     return next((each for each in node.body if isinstance(each, Function) and each.name == "__init__"), None)
 
 
-def is_frozen(node: ast.ClassDef) -> bool:
-    """Whether a class is a data class whose objects are never changed."""
+def is_declared(node: ast.ClassDef, word: str) -> bool:
+    """Whether a class is declared to be a data class that is "frozen", say, or "kw_only"."""
     settings = [keyword for each in node.decorator_list for keyword in getattr(each, "keywords", ())]
-    return any(each.arg == "frozen" and getattr(each.value, "value", False) is True for each in settings)
+    return any(each.arg == word and getattr(each.value, "value", False) is True for each in settings)
 
 
 def _set_in(method: Function) -> set[str]:
@@ -67,7 +67,13 @@ def _set_in(method: Function) -> set[str]:
 
 def _spelled(method: ast.AST) -> list[frozenset[str]]:
     """The names by which calls of setattr set attributes, of each whose names are written out in the method."""
-    found = []
+    found = list[frozenset[str]]()
+    for each in walk(method):
+        match each:
+            case ast.Call(
+                func=ast.Name("setattr") | ast.Attribute(attr="__setattr__"), args=[_, ast.Constant(name), _]
+            ):
+                found.append(frozenset([str(name)]))
     for loop in (each for each in walk(method) if isinstance(each, ast.For)):
         key = loop.target.elts[0] if isinstance(loop.target, ast.Tuple) else loop.target
         names = names_in(loop.iter, method)

@@ -13,7 +13,7 @@ from .names import parameters
 from .nodes import walk
 from .steps import Kind, Part, parts
 from .turns import block_of
-from .updates import DEEP, MOST_CALLERS, SHALLOW, Update, calls_of, is_repeated, is_within, mentions, scope_of
+from .updates import DEEP, MOST_CALLERS, Update, calls_of, is_repeated, is_within, makings_of, scope_of
 from .values import Place, Value
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -127,13 +127,15 @@ def _steps_one_of(part: Part, optimizers: set[int]) -> bool:
 
 
 def _of_object(code: Code, file: File, owner: ast.ClassDef) -> Iterator[Step]:
-    """The steps in the text of a class's methods, and in functions that they call."""
-    methods = [each for each in owner.body if isinstance(each, Function)]
+    """The steps in the text of a class's methods and its bases', and in functions that they call."""
+    family = [each for _, each in code.bases(file.path, owner)]
+    methods = [each for cls in family for each in cls.body if isinstance(each, Function)]
     for method in methods:
-        reading = code.reading(file, method, owner, deepest=DEEP)
+        home = code.files.of(method)
+        reading = code.reading(home, method, home.owner(method), deepest=DEEP)
         for step in _steps(reading):
             called = reading.calls.get(step.node)  # type: ignore[call-overload]
-            if called not in methods and method_of(file, file.function(step.node) or file.module) is not None:
+            if called not in methods and method_of(home, home.function(step.node) or home.module) is not None:
                 yield step
 
 
@@ -146,7 +148,7 @@ def counter(code: Code, course: Course) -> str | None:
     for step in course.steps:
         own = {_target(each) for each in step.counts}
         found = own if found is None else found & own
-    kept = [text for text in found or () if _starts_once(course, text)]
+    kept = [text for text in found or () if _starts_once(code, course, text)]
     begins = len(kept) == 1 and kept[0] not in _told(course) and rounds_of(code, course.reading.node, course.owner)
     return kept[0] if len(kept) == 1 and not begins else None
 
@@ -166,11 +168,13 @@ def _is_count(node: ast.AST) -> bool:
     return False
 
 
-def _starts_once(course: Course, text: str) -> bool:
+def _starts_once(code: Code, course: Course, text: str) -> bool:
     """Whether a counter is set apart from counting only before its run: by a constructor, or before the loop."""
-    file = course.reading.file
-    scope = course.owner or course.reading.node
-    for node in walk(scope):
+    here = course.reading.file
+    family = [each for _, each in code.bases(here.path, course.owner)] if course.owner is not None else []
+    scopes: list[ast.AST] = [*family] or [course.reading.node]
+    nodes = [(code.files.of(scope) if family else here, node) for scope in scopes for node in walk(scope)]
+    for file, node in nodes:
         is_store = isinstance(getattr(node, "ctx", None), ast.Store) and ast.unparse(node) == text
         if not is_store or _is_count(file.statement(node)):
             continue
@@ -179,7 +183,7 @@ def _starts_once(course: Course, text: str) -> bool:
         before = course.owner is None and course.loop is not None and not is_within(file, node, course.loop)
         if not (is_setup if course.owner is not None else before):
             return False
-    counts = [node for node in walk(scope) if _is_count(node) and _target(node) == text]
+    counts = [node for _, node in nodes if _is_count(node) and _target(node) == text]
     return len(counts) == len(course.steps)
 
 
@@ -297,23 +301,12 @@ class Round:
 
 def rounds_of(code: Code, scope: ast.AST, owner: ast.ClassDef | None = None) -> list[Round]:
     """The rounds in which a run is started: by a call of a function, or by making an object of a class."""
-    starts = _made(code, owner) if owner is not None else _called(code, scope)
+    starts = makings_of(code, owner) if owner is not None else _called(code, scope)
     return list(_rounds(code, starts, ()))
 
 
 def _called(code: Code, scope: ast.AST) -> list[tuple[Reading, ast.Call]]:
     return calls_of(code, scope) if isinstance(scope, Function) else []
-
-
-def _made(code: Code, owner: ast.ClassDef) -> list[tuple[Reading, ast.Call]]:
-    found = []
-    for reading in mentions(code, owner.name, SHALLOW):
-        for node in reading.values:
-            callee = reading.values.get(node.func) if isinstance(node, ast.Call) else None
-            meant = code.resolved(callee) if callee is not None else None
-            if meant is not None and meant.op == "class" and meant.data[1] is owner and isinstance(node, ast.Call):
-                found.append((reading, node))
-    return found
 
 
 def _rounds(

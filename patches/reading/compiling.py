@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from .classes import constructor_of
 from .code import Code
 from .files import File, Function
-from .frames import Reading
+from .frames import Effect, Reading
 from .updates import MOST_CALLERS, SHALLOW, Update, calls_of, is_repeated, is_within, mentions, models, scope_of
 from .values import Place, Value
+
+_ORDERS = ("lt", "le", "gt", "ge")
+_OF_TORCH = "torch.__version__"
+_VERSIONS = (_OF_TORCH, "platform.python_version", "platform.python_version_tuple", "sys.version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +28,10 @@ class Run:
     is_behind: bool
 
 
-def compiled(code: Code, update: Update) -> tuple[Place, str] | None:
+def compiled(code: Code, update: Update) -> tuple[Place, list[tuple[Place, str]]] | None:
     """The call by which the model of an update is compiled, in its scope or in one that leads to it; what is wrong."""
-    setup = _constructor(code, update.reading, update.model)
+    setup = _own_constructor(code, update.reading)
+    is_handed = setup is not None and _constructor(code, update.reading, update.model) is not None
     pending: list[tuple[Reading, ast.Call | None]] = [(setup, None)] if setup is not None else []
     pending.append((update.reading, update.backward))
     seen = set[ast.AST]()
@@ -36,14 +41,49 @@ def compiled(code: Code, update: Update) -> tuple[Place, str] | None:
         for effect in reading.effects:
             if effect.kind == "compile" and effect.through is not None and _is_of_torch(effect.value.get("func")):
                 given = update.models if at is update.backward else _given(reading, at)
-                if effect.value["func"].op == "attr" or given is None or _is_among(effect.value, given):
-                    return Place(reading.file, effect.through), _misplaced(update, reading, effect.through, at)
+                kept = _kept_as(reading, effect, update.models)
+                is_its = effect.value["func"].op == "attr" or given is None or _is_among(effect.value, given)
+                if kept or (is_its and (reading is not setup or is_handed)):
+                    place, why = Place(reading.file, effect.through), _misplaced(update, reading, effect.through, at)
+                    wrong = [(place, why)] if why else []
+                    return place, [*wrong, *_ill_decided(effect), *_renaming(code, effect, kept)]
         if reading.file.function(reading.node) is not None:
             pending.append((scope_of(code, reading.file, reading.node), None))
         if isinstance(reading.node, Function):
             callers = {caller.node: (caller, call) for caller, call in calls_of(code, reading.node)}
             pending += [caller for node, caller in callers.items() if node not in seen]
     return None
+
+
+def _kept_as(reading: Reading, effect: Effect, of: Iterable[Value]) -> str:
+    """The attribute that is a model of an update, and is set to what a call makes; nothing where there is none."""
+    names = {each.data for each in of if each.op == "attr"}
+    stores = [each.value for each in reading.effects if each.kind == "setattr" and each.value.data in names]
+    return next((str(each.data) for each in stores if _is_among(effect.value, [each["value"]])), "")
+
+
+def _ill_decided(effect: Effect) -> Iterator[tuple[Place, str]]:
+    """The conditions of a call that compare versions as what they are not; torch.__version__ itself compares as one."""
+    for guard in effect.under:
+        for test in (each for each in guard.value.walk() if each.op in _ORDERS):
+            sides = [test["input"], test["other"]]
+            told = [
+                each for each in sides if any(part.data in _VERSIONS for part in each.walk() if part.op == "global")
+            ]
+            parts = [part for each in sides for part in (each.items if each.op in ("tuple", "list") else (each,))]
+            is_torch = any(each.op == "global" and each.data == _OF_TORCH for each in told)
+            if told and not is_torch and any(isinstance(part.data, str) for part in parts if part.is_const()):
+                yield guard.at, 'it compares versions as texts, by which "3.9" is not below "3.12": compare numbers'
+            elif any(part.op == "float" for each in told for part in each.walk()):
+                yield guard.at, "it compares versions as one number, by which 2.10 is 2.1: compare tuples of numbers"
+
+
+def _renaming(code: Code, effect: Effect, name: str) -> Iterator[tuple[Place, str]]:
+    """What is made of a model and takes its place, where that is asked for its state."""
+    files = code.files.naming("state_dict") if name else ()
+    asked = (getattr(node, "value", None) for file in files for node in file.uses.get("state_dict", ()))
+    if any(getattr(each, "attr", "") == name for each in asked):
+        yield effect.at, "it takes the model's place, whose checkpoints then name _orig_mod: compile in place"
 
 
 def _given(reading: Reading, call: ast.Call | None) -> list[Value] | None:
@@ -141,11 +181,15 @@ def _owners(value: Value) -> list[Value]:
 
 def _constructor(code: Code, reading: Reading, model: Value) -> Reading | None:
     """The constructor that is given the model, where the loop stands in a method of the same class."""
+    setup = _own_constructor(code, reading)
+    is_given = setup is not None and model.op == "parameter" and model.data[1] is setup.node
+    return setup if is_given else None
+
+
+def _own_constructor(code: Code, reading: Reading) -> Reading | None:
     owner = reading.owner if reading.attributes else None
     setup = constructor_of(owner) if owner is not None else None
-    if setup is None or model.op != "parameter" or model.data[1] is not setup:
-        return None
-    return code.reading(reading.file, setup, owner)
+    return code.reading(reading.file, setup, owner) if setup is not None else None
 
 
 def _assigned(reading: Reading, statement: ast.stmt) -> list[Value]:

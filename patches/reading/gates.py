@@ -21,7 +21,7 @@ LONGEST = 128  # losses of a burn-in that is looked for
 FAR = 1e6  # from any threshold
 _ORDERING = ("max", "min", "gt", "ge", "lt", "le")  # functions
 _ORDERS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-_CLOCKS = ("step", "epoch", "iter", "update")
+_CLOCKS = ("step", "epoch", "iter", "update", "global_step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,13 @@ class Judge:
     @property
     def losses(self) -> list[str]:
         """The parameters that are numbers and have no default."""
-        return [name for name in required(self.node) if name != self.record and not self._is_clock(name)]
+        return [name for name in required(self.node) if name not in (self.record, *self.clocks)]
+
+    @property
+    def clocks(self) -> list[str]:
+        """The parameters by which it is told how many losses there were, whether they may be left out or not."""
+        names, wanted = [each.arg for each in parameters(self.node.args)], required(self.node)
+        return [each for each in names if (each in wanted and self._is_clock(each)) or each in (*_CLOCKS, "iteration")]
 
     def _is_clock(self, name: str) -> bool:
         own = next(each for each in parameters(self.node.args) if each.arg == name)
@@ -72,6 +78,7 @@ class Gate:
     def __init__(self, code: Code, judge: Judge) -> None:
         self.code, self.judge, self.run, self.clock = code, judge, Figures(code), 0
         self.thing: Thing | None = None
+        self.losses, self.clocks = judge.losses, judge.clocks
         if judge.cls is not None:
             setup = code.method(judge.cls.path, judge.cls.node, "__init__")
             wanted = required(setup[2])[1:] if setup is not None else []
@@ -114,7 +121,7 @@ class Gate:
         """Give it a loss; returns what shows of that."""
         self.clock += 1
         judge = self.judge
-        named = {name: loss if name in judge.losses else self.clock for name in required(judge.node)} | changed
+        named = dict.fromkeys(self.losses, loss) | dict.fromkeys(self.clocks, self.clock) | changed
         named |= {judge.record: self.thing} if judge.record else {}
         returned, raises = None, False
         try:
@@ -170,7 +177,7 @@ def measured(code: Code, judge: Judge) -> Measured | None:
     numbers = set[float]()
     was: list[dict[Any, Any]] = []
     while len(shown) < LONGEST and (not shown or shown[-1][0] == shown[-1][1]):
-        if shown and not (_compares(low) and was != [low.numbers, high.numbers]):
+        if shown and not (_compares(low) and (low.clocks or was != [low.numbers, high.numbers])):
             return None
         was = [low.numbers, high.numbers]
         shown.append((low.feed(-FAR), high.feed(FAR)))

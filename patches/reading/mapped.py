@@ -16,7 +16,7 @@ from .playing.grids import Grid
 from .playing.kinds import Raised, Stuck, Thing
 from .playing.texts import Machine
 from .rows import bits_of, sample
-from .updates import SHALLOW, calls_of, scope_of
+from .updates import SHALLOW, calls_of, is_within, scope_of
 from .values import Place
 
 MAPPING = ("of_text", "memmap", "mmap", "from_file", "open_memmap")
@@ -38,17 +38,24 @@ def mapped_rows(code: Code, files: Sequence[File]) -> Iterator[Mapped]:
     for file in files:
         own = [each for word in MAPPING for each in file.uses.get(word, ())]
         calls = [call for each in own if isinstance(call := file.parents[each], ast.Call) and call.func is each]
+        calls = [call for call in calls if _maps(code, file, call)]
         ours = [call for call in calls if getattr(call.func, "attr", "") == MAPPING[0]]
-        mapping = [call for call in ours if _maps(code, file, call)] or [call for call in calls if call not in ours]
+        mapping = ours or calls
         if mapping:
             yield Mapped(file, mapping[0], "" if mapping[0] in ours else _judged(code, file, mapping))
 
 
 def _maps(code: Code, file: File, call: ast.Call) -> bool:
-    """Whether a call is of a function of the tree in whose file something is mapped."""
-    function = scope_of(code, file, call, SHALLOW).calls.get(call)
+    """Whether a call maps something: a library's, or one of the tree's whose class does; of ours, whose file does."""
+    function, is_ours = (
+        scope_of(code, file, call, SHALLOW).calls.get(call),
+        getattr(call.func, "attr", "") == MAPPING[0],
+    )
     home = code.home(function) if function is not None else None
-    return home is not None and any(word in home.uses for word in MAPPING[1:])
+    if not isinstance(function, Function) or home is None:
+        return not is_ours
+    around = home.module if is_ours else home.owner(function) or function
+    return any(is_within(home, node, around) for word in MAPPING[1:] for node in home.uses.get(word, ()))
 
 
 def _judged(code: Code, file: File, calls: Sequence[ast.Call]) -> str:

@@ -15,7 +15,7 @@ from .names import parameters
 from .nodes import walk
 from .parsers import Flag, Parser, flags, is_vars, parser_behind, parser_of
 from .records import all_fields, class_of, is_data_class
-from .updates import MOST_CALLERS, SHALLOW, calls_of, mentions
+from .updates import DEEP, MOST_CALLERS, calls_of, makings_of, mentions
 from .values import Value
 
 FEWEST = 2  # options by which a dict, a call or a parser is taken for one that has a scope's
@@ -136,7 +136,7 @@ def _whole(code: Code, home: Home) -> Iterator[Parser]:
             if parser is not None:
                 yield parser
     if isinstance(home.node, ast.ClassDef):
-        for reading in mentions(code, home.node.name, SHALLOW):
+        for reading in mentions(code, home.node.name, DEEP):
             for value in reading.values.values():
                 func = value.get("func") if value.op == "opaque" else None
                 if func is not None and func.op == "class" and func.data[1] is home.node and _is_all(value):
@@ -330,12 +330,7 @@ def _calls(code: Code, home: Home) -> Iterator[tuple[Reading, ast.Call]]:
         return
     made = home.file.parents[home.node] if is_setup else home.node
     if isinstance(made, ast.ClassDef):
-        for reading in mentions(code, made.name, SHALLOW):
-            for node in reading.values:
-                callee = reading.values.get(node.func) if isinstance(node, ast.Call) else None
-                meant = code.resolved(callee) if callee is not None else None
-                if meant is not None and meant.op == "class" and meant.data[1] is made:
-                    yield reading, node  # type: ignore[misc]
+        yield from makings_of(code, made)
 
 
 def _arguments(reading: Reading, call: ast.Call) -> list[Value]:

@@ -118,7 +118,9 @@ def parser_of(code: Code, reading: Reading, value: Value, depth: int = 0) -> Par
         return None
     _, function, name = value.data
     names = [each.arg for each in parameters(function.args)]
-    for caller, call in calls_of(code, function) if name in names and isinstance(function, Function) else []:
+    if name not in names or not isinstance(function, Function):
+        return None
+    for caller, call in calls_of(code, function) or _chosen(code, function):
         given = [keyword.value for keyword in call.keywords if keyword.arg == name]
         given += call.args[names.index(name) : names.index(name) + 1]
         known = [caller.values[node] for node in given if node in caller.values]
@@ -127,6 +129,27 @@ def parser_of(code: Code, reading: Reading, value: Value, depth: int = 0) -> Par
         if parser is not None:
             return parser
     return None
+
+
+@once
+def _chosen(code: Code, function: Function) -> list[tuple[Reading, ast.Call]]:
+    """The calls by which a command line chooses a function: out of a table, or as set_defaults has kept it."""
+    found = []
+    for reading in (each for word in _PARSED for each in mentions(code, word, SHALLOW)):
+        for call in (node for node in reading.values if isinstance(node, ast.Call) and node.func in reading.values):
+            callee = reading.values[call.func]
+            parts = [code.resolved(each) for each in callee.walk()] if callee.op in ("index", "get", "call") else []
+            is_kept = callee.op == "attr" and callee["of"].op != "self" and _is_default(code, function, callee.data)
+            if is_kept or any(each.op == "function" and each.data[1] is function for each in parts):
+                found.append((reading, call))
+    return found
+
+
+def _is_default(code: Code, function: Function, name: str) -> bool:
+    """Whether a parser keeps a function for an attribute of its command lines."""
+    files = code.files.naming(function.name)
+    around = (file.parents[node] for file in files for node in file.uses.get(function.name, ()))
+    return any(isinstance(each, ast.keyword) and each.arg == name for each in around)
 
 
 def is_vars(value: Value) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Sequence
 
-from .classes import names_of
+from .classes import constructor_of, is_declared, names_of
 from .code import Code, once
+from .files import File
 from .names import parameters
-from .updates import SHALLOW, mentions
+from .nodes import walk
+from .updates import SHALLOW, makings_of, mentions
 from .values import Value
 
 
@@ -97,12 +100,26 @@ def fields(node: ast.ClassDef) -> set[str]:
     }
 
 
-def fixed_shape(code: Code, path: str, node: ast.ClassDef, name: str) -> str:
-    """Why a data class cannot have one more field at its end, if it cannot."""
-    if code.subclasses(node) or len(code.bases(path, node)) > 1:
-        return "others are made of it, or it of others: a field would move theirs"
-    if names_of(node).defines(name):
-        return f"it has a {name} already"
+def fixed_shape(code: Code, path: str, node: ast.ClassDef, name: str, place: int) -> str:
+    """Why a data class cannot have one more field with a default at some place among its own, if it cannot."""
+    under = code.subclasses(node)
+    for each in (*(base for _, base in code.bases(path, node)), *under):
+        if names_of(each).sets_any:
+            return f"{each.name} sets attributes whose names are not written out"
+        if names_of(each).defines(name):
+            return f"{each.name} has {name} already"
+    if constructor_of(node) is not None or "__slots__" in names_of(node).stored:
+        return "its constructor, or what it has room for, is written by hand"
+    behind = [each for each in under if fields(each)]
+    for each in behind:
+        if any(isinstance(own, ast.AnnAssign) and own.value is None for own in each.body) and not is_declared(
+            each, "kw_only"
+        ):
+            return f"{each.name} has fields without a default, which would come behind it"
+    moved = behind if place == len(fields(node)) else [node, *under]
+    for file, call in _made(code, [each for _, each in code.bases(path, node)], moved):
+        if len(call.args) > place or any(isinstance(each, ast.Starred) for each in call.args):
+            return f"{file.path}:{call.lineno} makes one by position: a field would move what follows"
     for word in ("astuple", "_make", "_fields"):
         if mentions(code, word, SHALLOW):
             return f"{word} is used in this tree, which counts its fields"
@@ -113,3 +130,13 @@ def fixed_shape(code: Code, path: str, node: ast.ClassDef, name: str) -> str:
         if value.op == "part" and (known := class_of(code, value["of"])) is not None and known[1] is node
     )
     return "it is unpacked into a number of names" if next(unpacked, None) is not None else ""
+
+
+def _made(code: Code, bases: Sequence[ast.ClassDef], moved: Sequence[ast.ClassDef]) -> Iterator[tuple[File, ast.Call]]:
+    """The calls that may make an object of some classes, by their names or in what they and their bases hold."""
+    yield from ((reading.file, call) for known in moved for reading, call in makings_of(code, known))
+    for node in (*bases, *moved) if moved else ():
+        file = code.files.of(node)
+        for call in (each for each in walk(node) if isinstance(each, ast.Call)):
+            if ast.unparse(call.func) in ("cls", "type(self)", "self.__class__"):
+                yield file, call

@@ -20,7 +20,7 @@ from .files import File, Function
 from .playing.disk import FilePath, Given
 from .playing.grids import Grid
 from .playing.kinds import Function as Func
-from .playing.kinds import Raised, Scope, Stuck
+from .playing.kinds import Raised, Scope, Stuck, Thing
 from .playing.texts import LARGE, Machine
 from .reads import reads_of_attribute
 from .updates import calls_of
@@ -99,6 +99,7 @@ def rows_of_texts(code: Code, starts: Sequence[File]) -> Iterator[Rows | Miss]:
     """What makes rows of the text files that some files open, there or in what calls it."""
     pending = [(file, each, owner, 0) for file in starts for each, owner in _opening(file)]
     found: dict[Function | ast.Module, Rows | Miss | None] = {}
+    asked: dict[Function | ast.Module, Function] = {}  # by each function, of those that open a file
     while pending:
         file, function, owner, depth = pending.pop(0)
         if function in found:
@@ -107,13 +108,15 @@ def rows_of_texts(code: Code, starts: Sequence[File]) -> Iterator[Rows | Miss]:
         is_open = isinstance(made, Miss) and not made.is_sure
         if is_open and isinstance(function, Function) and depth < _MOST_CALLERS:
             pending += [(*each, depth + 1) for each in _callers(code, function)]
+            asked |= {each: function for _, each, _ in _callers(code, function)}
     sites = {function for function, each in found.items() if isinstance(each, Rows)}
     made_of = {each.function for each in found.values() if isinstance(each, Rows)}
     for function, each in found.items():
         if isinstance(each, Rows) and not _called(each.machine, each.node) & (sites - {function}):
             yield each
         if isinstance(each, Miss) and each.why and (each.is_sure or not _leads_to(code, function, made_of)):
-            yield each
+            below = found[asked[function]] if function in asked else None
+            yield from [each] if getattr(below, "why", "") != each.why else []  # else it shows there
 
 
 def _opening(file: File) -> Iterator[tuple[Function | ast.Module, ast.ClassDef | None]]:
@@ -319,6 +322,11 @@ def _miss(file: File, machine: Machine, trouble: Stuck | Raised | None) -> Miss 
     if not machine.disk.is_plain:
         return Miss(file, node, "the file is not decoded as plain UTF-8")
     whole = bits_of(machine.disk.sample)
+    for each, thing in ((each, value) for each, (value, _) in machine.own.items() if isinstance(value, Thing)):
+        held = next((name for name, value in thing.own.items() if _is_rows(value, machine.disk.sample)), None)
+        if held is not None and isinstance(each, ast.Call):
+            why = f"what cuts them to the {held} of a {thing.cls.node.name} is another function: cut them here"
+            return Miss(file, each, why, is_sure=False)
     grids = [value for value, _ in machine.own.values() if isinstance(value, Grid) and value.is_tensor]
     tables = [each for each in grids if len(each.shape) == 2]  # noqa: PLR2004 - rows and bits
     if tables:

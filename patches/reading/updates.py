@@ -294,6 +294,18 @@ def scope_of(code: Code, file: File, node: ast.AST, deepest: int = DEEPEST) -> R
 
 
 @once
+def makings_of(code: Code, owner: ast.ClassDef) -> list[tuple[Reading, ast.Call]]:
+    """Every call by which an object of a class is made by its name, with the scope that it stands in."""
+    found = []
+    for reading in mentions(code, owner.name, SHALLOW):
+        for call in (node for node in reading.values if isinstance(node, ast.Call) and node.func in reading.values):
+            meant = code.resolved(reading.values[call.func])
+            if meant.op == "class" and meant.data[1] is owner:
+                found.append((reading, call))
+    return found
+
+
+@once
 def calls_of(code: Code, function: Function) -> list[tuple[Reading, ast.Call]]:
     """Every call of a function that is seen, with the scope that it stands in."""
     return [

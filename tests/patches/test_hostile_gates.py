@@ -1,6 +1,7 @@
 """Gates as strangers write them: mended ones are run, and stop a run where the reference's gate does."""
 
 import math
+import re
 
 import pytest
 from samples import REFERENCE
@@ -400,6 +401,43 @@ def averaging(body):
 def test_averages_by_hand_are_mended(planned, name):
     made = planned(averaging(FINE[name]))
     assert (made.outcomes[0].outcome, made.changes) == (Outcome.ALREADY_APPLIED, ()), made.outcomes[0].reason
+
+
+TOLD = "self.mean = self._mix(val_loss)\nif {} > 5 and not self.mean <= self.limit:\n    self.stopped = True\nreturn not self.stopped"
+CLOCKS = {"keyword": "*, step: int", "number": "n: int", "left out": "epoch=None", "global_step": "global_step"}
+
+
+def told(clock, body=TOLD):
+    """An average whose burn-in goes by a clock of its callers, in a state without a count."""
+    name = re.findall(r"\w+", clock)[0]
+    text = averaging(body.format(f"({name} or 0)")).replace(
+        "def check(self, val_loss)", f"def check(self, val_loss, {clock})"
+    )
+    for old in ("        self.seen = 0\n", ', "seen": self.seen', ', state["seen"]'):
+        text = text.replace(old, "")
+    return text.replace("self.mean, self.seen = False, None, 0", "self.mean = False, None").replace(
+        ", self.seen =", " ="
+    )
+
+
+@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+def test_averages_by_hand_may_be_told_how_many_losses_there_were(planned, clock):
+    made = planned(told(clock))
+    assert (made.outcomes[0].outcome, made.changes) == (Outcome.ALREADY_APPLIED, ()), made.outcomes[0].reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param("= False, None", "= False, self.mean", "opens it again and keeps its average", id="reset"),
+        pytest.param("not self.mean <=", "not val_loss <=", "it is the last loss that it tests", id="the last loss"),
+        pytest.param("0.9 * self.mean + 0.1", "0.1 * self.mean + 0.9", "its decay is swapped", id="decay"),
+    ],
+)
+def test_what_is_told_its_losses_is_judged_as_others_are(planned, old, new, reason):
+    text = told("step: int")
+    assert old in text
+    assert reason in planned(text.replace(old, new)).outcomes[0].reason
 
 
 @pytest.mark.parametrize("name", WRONG)

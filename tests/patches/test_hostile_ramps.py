@@ -165,6 +165,14 @@ APPLIED = {
     "methods that count already": TRAINER.replace("epochs = epochs", "epochs = epochs\n        self.done = 0").replace(
         "self.opt.step()\n", "self.opt.step()\n        self.done += 1\n"
     ),
+    "methods, with a base that tells how far they are": TRAINER.replace(
+        "class Trainer:",
+        "class Tells:\n    def told(self):\n        return f'{self.epochs} epochs'\n\n\nclass Trainer(Tells):",
+    ),
+    "methods, with a base that keeps": TRAINER.replace(
+        "class Trainer:",
+        "class Keeps:\n    def __init__(self, data):\n        self.data = data\n\n\nclass Trainer(Keeps):",
+    ).replace("        self.data = data\n        self.epochs", "        super().__init__(data)\n        self.epochs"),
     "a function that makes one update": STEP,
 }
 

@@ -531,3 +531,59 @@ def test_rows_in_a_helper_of_another_module(tree_of):
     planned = plan(open_tree(root), [TASK])
     assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
     assert Path("wikitext_schedule.py") in [Path(change.path) for change in planned.changes]
+
+
+TABLE = """
+
+class Codec:
+    words: dict[int, list[int]] = {}
+
+    @classmethod
+    def encode(cls, text):
+        out = []
+        for byte in text.encode("utf-8"):
+            if byte not in cls.words:
+                bits = [int(bit) for bit in f"{byte:08b}"]
+                cls.words[byte] = bits + [sum(bits) % 2]
+            out += cls.words[byte]
+        return out
+"""
+CORPUS = """from bit_transformer.bit_io import Codec
+
+
+class Corpus(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.table = rows
+
+    @classmethod
+    def from_file(cls, path, n):
+        stream = Codec.encode(Path(path).read_text(encoding="utf-8"))
+        return cls._cut(stream, n)
+
+    @classmethod
+    def _cut(cls, stream, n):
+        count = len(stream) // n
+        return cls(torch.tensor(stream[: count * n]).reshape(count, n))
+
+
+def load(path, n):
+    return Corpus.from_file(path, n)
+"""
+
+
+def test_an_object_whose_rows_another_function_cuts_is_named_once_and_for_no_map(tree_of):
+    (outcome,) = plan(open_tree(tree_of(CORPUS, codec=CODEC + TABLE)), [TASK]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert outcome.reason.count("near miss at") == 1
+    assert "what cuts them to the table of a Corpus is another function" in outcome.reason
+
+
+def test_rows_that_an_object_is_given_are_mapped_and_the_class_method_that_does_so_maps_nothing_itself(tree_of):
+    cut = "count = len(stream) // n\n        return cls(torch.tensor(stream[: count * n]).reshape(count, n))"
+    root = tree_of(CORPUS.replace("return cls._cut(stream, n)", cut), codec=CODEC + TABLE)
+    planned = plan(open_tree(root), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.APPLIED, planned.outcomes[0].reason
+    for change in planned.changes:
+        (root / change.path).write_bytes(change.after)
+    assert "return cls(BitRows.of_text(Path(path), n))" in (root / "wikitext_schedule.py").read_text()
+    assert plan(open_tree(root), [TASK]).outcomes[0].outcome is Outcome.ALREADY_APPLIED

@@ -75,10 +75,10 @@ REFUSED = {
                 "print(cfg.epochs, cfg.lr)\nlogits = model(batch)\n" + LOSS + "\nloss.backward()",
                 signature="model, data, cfg: 'Base'",
                 before="@dataclass\nclass Base:\n    epochs: int = 1\n    lr: float = 0.1\n\n\n"
-                "@dataclass\nclass More(Base):\n    note: str = ''\n\n\n",
+                "@dataclass\nclass More(Base):\n    note: str = ''\n\n\nMORE = More(2, 0.1, 'a note')\n\n\n",
             )
         },
-        "others are made of it",
+        "makes one by position: a field would move what follows",
     ),
     "fields are unpacked": (
         {
@@ -158,7 +158,7 @@ REFUSED = {
     ),
     "turned on for all": (
         {"training": training(before="torch.set_autocast_enabled('cpu', True)\n\n\n")},
-        "autocast that no option turns on",
+        "no option is seen that turns it on",
     ),
     "a decorator turns it on": (
         {
@@ -166,7 +166,7 @@ REFUSED = {
                 "    def forward", "    @torch.autocast('cpu', dtype=torch.bfloat16)\n    def forward"
             )
         },
-        "autocast that no option turns on",
+        "no option is seen that turns it on",
     ),
     "turned on by the machine": (
         {

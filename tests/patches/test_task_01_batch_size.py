@@ -207,6 +207,25 @@ def test_near_misses_are_refused(loop_of, refusal, old, new, reason):
     assert reason in refusal(loop_of(LOOP.replace(old, new)), "task-1")
 
 
+@pytest.mark.parametrize("more", ["+ extra_steps", "+ extra_steps * 1"])
+def test_extra_steps_that_are_counted_once_are_those_of_each_epoch(loop_of, after, more):
+    text = after(loop_of(REPEATED.replace("// 8)\n", f"// 8) {more}\n")), "task-1")
+    assert "    total = planned_updates(epochs, len(loader), extra_steps=extra_steps)\n" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("+ 2 * extra_steps", "something counts outside of it"),
+        ("+ 5", "no total of it that could be planned"),
+        ("+ extra_steps + 1", "no total of it that could be planned"),
+    ],
+)
+def test_what_else_is_added_to_a_total_is_named(loop_of, refusal, more, reason):
+    text = REPEATED.replace("// 8)\n", f"// 8) {more}\n")
+    assert reason in refusal(loop_of(text), "task-1")
+
+
 def test_all_obstacles_are_named_at_once(loop_of, refusal):
     text = LOOP.replace("    total =", "    batch_size = loader = 8\n    total =").replace(
         "last_epoch < total", "last_epoch < 9"

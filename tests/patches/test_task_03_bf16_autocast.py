@@ -25,6 +25,19 @@ def test_autocast_by_hand_is_left_alone(loop_of, state_of, plain):
     assert state_of(loop_of(text.replace("=0.5)", '=0.5, amp="off")')), "task-3") is State.APPLIED
 
 
+def test_a_loss_that_widens_float16_too_is_no_autocast_of_it(loop_of, state_of, plain):
+    text = under(plain, "torch.autocast('cpu', torch.bfloat16, enabled=amp == 'bf16')")
+    text = text.replace("=0.5)", '=0.5, amp="off")').replace("loss_of(logits, batch)", "loss_of(wide(logits), batch)")
+    wide = "def wide(x):\n    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x\n"
+    assert state_of(loop_of(f"{text}\n\n{wide}"), "task-3") is State.APPLIED
+
+
+def test_a_loss_outside_of_autocast_whose_targets_alone_are_cast_is_named(loop_of, refusal, plain):
+    text = under(plain, "torch.autocast('cpu', torch.bfloat16, compress_prob > 0)")
+    text = text.replace("    loss = loss_of(logits, batch)", "loss = loss_of(logits, batch.long())")
+    assert "the loss is made outside of it" in refusal(loop_of(text), "task-3")
+
+
 @pytest.mark.parametrize(
     ("context", "reason"),
     [

@@ -128,3 +128,69 @@ def main(model, data):
     return score(model, data)
 """
     assert COMPILED in after(loop_of(LOOP + "\n" + text), "task-8")
+
+
+@pytest.mark.parametrize(
+    ("test", "reason"),
+    [
+        pytest.param("platform.python_version() < '3.12'", "as texts", id="Python's as a text"),
+        pytest.param("str(torch.__version__) >= '2.1'", "as texts", id="torch's as a text"),
+        pytest.param("platform.python_version_tuple() < ('3', '12')", "as texts", id="parts as texts"),
+        pytest.param("float(torch.__version__[:3]) >= 2.1", "as one number", id="as a number"),
+    ],
+)
+def test_versions_that_are_compared_as_what_they_are_not_are_named(loop_of, refusal, test, reason):
+    text = f"import platform\n{LOOP}".replace(CONFIGURED, f"    if {test}:\n        model.compile()\n{CONFIGURED}")
+    assert reason in refusal(loop_of(text), "task-8")
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "torch.__version__ >= '2.1' and sys.version_info < (3, 12)",
+        "tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 1)",
+        "Version(platform.python_version()) < Version('3.12')",
+    ],
+)
+def test_versions_that_are_compared_as_such_are_fine(loop_of, state_of, test):
+    text = f"import platform\nimport sys\n\nfrom packaging.version import Version\n{LOOP}"
+    text = text.replace(CONFIGURED, f"    if {test}:\n        model.compile()\n{CONFIGURED}")
+    assert state_of(loop_of(text), "task-8") is State.APPLIED
+
+
+TRAINER = """
+import torch
+
+
+class Trainer:
+    def __init__(self, model, optimizer):
+        self.model = model
+        self.optimizer = optimizer
+
+    def _compile(self):
+        self.model = torch.compile(self.model)
+
+    def fit(self, rows):
+        self._compile()
+        for batch in rows:
+            self.step(batch)
+
+    def step(self, batch):
+        loss = self.model(batch).mean()
+        loss.backward()
+        self.optimizer.step()
+
+    def save(self, path):
+        torch.save(self.model.state_dict(), path)
+"""
+IN_INIT = TRAINER.replace("model = model\n", "model = torch.compile(model)\n").replace("        self._compile()\n", "")
+
+
+@pytest.mark.parametrize("text", [TRAINER, IN_INIT], ids=["in a method", "in the constructor"])
+def test_what_takes_the_place_of_a_model_that_is_saved_is_named(loop_of, refusal, text):
+    assert "whose checkpoints then name _orig_mod" in refusal(loop_of(text), "task-8")
+
+
+def test_what_takes_the_place_of_a_model_and_is_unwrapped_again_is_fine(loop_of, state_of):
+    text = TRAINER.replace("self.model.state_dict", "self.model._orig_mod.state_dict")
+    assert state_of(loop_of(text), "task-8") is State.APPLIED

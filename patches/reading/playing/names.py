@@ -105,8 +105,9 @@ def of_class(walk: Walk, cls: Class, name: str, owner: Any, at: Place, above: as
             targets: Sequence[Any] = each.targets if isinstance(each, ast.Assign) else [getattr(each, "target", None)]
             value = getattr(each, "value", None)
             if value is not None and any(isinstance(target, ast.Name) and target.id == name for target in targets):
-                made = default_of(walk, walk.module(path), value, at)
-                return walk.world.told(f"{cls.node.name}.{name}", made, value)
+                if value not in walk.held:
+                    walk.held[value] = default_of(walk, walk.module(path), value, at)
+                return walk.world.told(f"{cls.node.name}.{name}", walk.held[value], value)
     return walk.world.lacking(owner, name, at) if above is None else Opaque(why="what a base class does", at=at)
 
 

@@ -8,7 +8,7 @@ from copy import copy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..classes import is_frozen, names_of
+from ..classes import is_declared, names_of
 from ..values import Place
 from .cases import match
 from .expressions import evaluated
@@ -201,7 +201,7 @@ def bind(walk: Walk, scope: Scope, target: ast.expr, value: Any) -> None:
             owner = walk.value(scope, target.value)
             if not isinstance(owner, Thing):
                 walk.world.set_attribute(owner, name, value, at)
-            elif is_frozen(owner.cls.node):
+            elif is_declared(owner.cls.node, "frozen"):
                 raise Raised("FrozenInstanceError")
             elif name in names_of(owner.cls.node).methods and not walk.world.is_lenient:
                 raise Stuck("an attribute that a method stands for is set", at)

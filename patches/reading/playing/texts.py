@@ -76,15 +76,15 @@ class Machine:
         return None
 
     def _begin(self, scope: Scope, function: FunctionNode, owner: ast.ClassDef | None) -> None:
-        own, defaults = parameters(function.args), defaults_of(function.args)
+        own, defaults, top = parameters(function.args), defaults_of(function.args), self.walk.module(scope.file.path)
         for each in own:
             is_plain = each in defaults and not _is_given(self.walk.code, function, each.arg)
-            top = self.walk.module(scope.file.path)
             scope.names[each.arg] = self.walk.value(top, defaults[each]) if is_plain else Given(each.arg)
         for rest in filter(None, (function.args.vararg, function.args.kwarg)):
             scope.names[rest.arg] = Opaque(why="what else a call gives", at=Place(scope.file, rest))
         if owner is not None and own:
-            scope.names[own[0].arg] = Given(own[0].arg, Class(scope.file.path, owner))
+            cls = Class(scope.file.path, owner)
+            scope.names[own[0].arg] = cls if "classmethod" in kinds_of(function) else Given(own[0].arg, cls)
 
     def counted(self, value: Any) -> Any:
         """A number that something is given as, and what is made of such."""

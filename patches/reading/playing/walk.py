@@ -25,6 +25,7 @@ class Walk:
     def __init__(self, code: Code, world: World) -> None:
         self.code, self.world = code, world
         self.modules: dict[str, Scope] = {}
+        self.held: dict[ast.expr, Any] = {}  # by classes, for all of their objects
         self.before: dict[ast.stmt, tuple[Scope, dict[str, Any]]] = {}
         self.steps, self.most, self.depth = 0, world.most, 0
         self.calls: list[ast.AST] = []  # that are under way

@@ -330,3 +330,110 @@ class Trainer:
     )
     assert option.text == "self.args.accum_steps"
     assert "epochs: int = 1\n    accum_steps: int = 1\n" in after["training.py"]
+
+
+FIT = f"from .config import Config\n\n\ndef fit(model, rows, cfg: Config):\n    print(cfg.epochs, cfg.lr)\n{UPDATE}"
+AFTER = "    lr: float = 1e-3\n    accum_steps: int = 1\n"
+POST = 'class Config:\n    def __post_init__(self):\n        object.__setattr__(self, "lr", float(self.lr))\n\n'
+
+
+@pytest.mark.parametrize(
+    ("changed", "more"),
+    [
+        pytest.param(
+            ("@dataclass\nclass Config:", "class Mixin:\n    pass\n\n\n@dataclass\nclass Config(Mixin):"),
+            "",
+            id="mixin",
+        ),
+        pytest.param(
+            (
+                "@dataclass\nclass Config:",
+                "@dataclass\nclass Base:\n    seed: int\n\n\n@dataclass\nclass Config(Base):",
+            ),
+            "print(Config(1, 2, 3e-4))\n",
+            id="fields of a base come before",
+        ),
+        pytest.param(
+            ("", ""),
+            "@dataclass\nclass Long(Config):\n    rounds: int = 3\n\n\nprint(Long(2, 1e-4, rounds=2))\n",
+            id="subclass that is made by name",
+        ),
+        pytest.param(("", ""), "class Named(Config):\n    name = 'named'\n", id="subclass without fields"),
+        pytest.param(("", ""), "print(Config(1, 1e-3), Config(*(1, 1e-3)))\n", id="objects that are made by position"),
+        pytest.param(("@dataclass\nclass Config:\n", f"@dataclass(frozen=True)\n{POST}"), "", id="frozen, and checked"),
+    ],
+)
+def test_a_field_at_the_end_moves_none(given_to, changed, more):
+    _, after = given_to(config=CONFIG.replace(*changed) + more, training=FIT)
+    assert AFTER in after["config.py"]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        pytest.param(
+            "@dataclass\nclass Long(Config):\n    rounds: int = 3\n\n\nprint(Long(2, 1e-4, 3))\n",
+            "config.py:16 makes one by position",
+            id="subclass that is made by position",
+        ),
+        pytest.param(
+            "@dataclass\nclass Long(Config):\n    rounds: int = 3\n\n    @classmethod\n    def of(cls, row):\n"
+            "        return cls(*row)\n",
+            "config.py:17 makes one by position",
+            id="subclass that makes itself of a row",
+        ),
+        pytest.param("class Long(Config):\n    accum_steps = 3\n", "Long has accum_steps already", id="taken"),
+    ],
+)
+def test_a_field_that_would_move_others_is_refused(given_to, more, reason):
+    option, after = given_to(config=CONFIG + more, training=FIT)
+    assert reason in option.findings[0].site.note
+    assert not after
+
+
+LOADED = """\
+from dataclasses import dataclass, fields
+
+
+class Loadable:
+    @classmethod
+    def from_dict(cls, raw):
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in raw.items() if name in known})
+
+
+@dataclass
+class Config(Loadable):
+    epochs: int = 1
+    lr: float = 1e-3
+"""
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        '{"learn": learn}[p.parse_args().command](p.parse_args())',
+        "p.set_defaults(run=learn)\n    args = p.parse_args()\n    args.run(args)",
+    ],
+    ids=["by a table", "by set_defaults"],
+)
+def test_a_command_line_chooses_the_function_that_makes_a_data_class_of_it(given_to, chosen):
+    _, after = given_to(
+        config=LOADED,
+        training=FIT,
+        run=f"""\
+import argparse
+
+from .config import Config
+from .training import fit
+
+
+def learn(args):
+    fit(None, None, Config.from_dict(vars(args)))
+
+
+{MAIN}    {chosen}
+""",
+    )
+    assert AFTER in after["config.py"]
+    assert 'p.add_argument("--accum_steps", type=int' in after["run.py"]
