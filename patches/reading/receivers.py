@@ -148,8 +148,24 @@ class Receivers:
         key = function, name
         if key not in self._known:
             self._known[key] = _NOBODY
-            self._known[key] = _all(self._arguments(file, function, name))
+            told = _all(self._arguments(file, function, name))
+            self._known[key] = told or self.hinted(file, function, name) or told
         return self._known[key]
+
+    def hinted(self, file: File, function: ast.AST, name: str) -> Kinds:
+        """The class of the tree that a parameter's annotation names; None where it names none."""
+        arguments = function.args if isinstance(function, Function) else None
+        own = [each for each in parameters(arguments) if each.arg == name] if arguments is not None else []
+        return self._named_by(file, own[0].annotation) if own else None
+
+    def _named_by(self, file: File, hint: ast.expr | None) -> Kinds:
+        if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
+            hint = ast.parse(hint.value, mode="eval").body
+        match hint:
+            case ast.BinOp(left=inner) | ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
+                hint = inner
+        meant = self._meant(file, hint) if hint is not None else None
+        return frozenset({(meant[0].path, meant[1])}) if meant and isinstance(meant[1], ast.ClassDef) else None
 
     def _arguments(self, file: File, function: Function, name: str) -> Iterator[Kinds]:
         owner = file.owner(function)
@@ -288,7 +304,7 @@ def _all(found: Iterable[Kinds]) -> Kinds:
 
 def _around(file: File, node: ast.AST) -> ast.AST:
     """What opens the scope that a node stands in."""
-    return next(each for each in file.ancestors(node) if each in file.scopes)
+    return next((each for each in file.ancestors(node) if each in file.scopes), file.module)
 
 
 def _is_set(node: ast.AST) -> bool:

@@ -6,7 +6,6 @@ import ast
 
 from .classes import names_of
 from .code import Code, once
-from .names import parameters
 from .updates import SHALLOW, mentions
 from .values import Value
 
@@ -22,18 +21,10 @@ def class_of(code: Code, value: Value) -> tuple[str, ast.ClassDef] | None:
     if value.op != "parameter":
         return None
     path, function, name = value.data
-    hint = next((each.annotation for each in parameters(function.args) if each.arg == name), None)
-    if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
-        hint = ast.parse(hint.value, mode="eval").body
-    if isinstance(hint, ast.BinOp):
-        hint = hint.left
-    if isinstance(hint, ast.Subscript):
-        hint = hint.slice
-    if not isinstance(hint, (ast.Name, ast.Attribute)):
-        kinds = code.receivers.of(value) if hint is None else None
-        return next(iter(kinds)) if kinds and len(kinds) == 1 else None
-    meant = code.resolved(code.module(path).expr(hint))
-    return meant.data if meant.op == "class" else None
+    file = code.files.file(path)
+    hinted = code.receivers.hinted(file, function, name) if file is not None else None
+    kinds = hinted or code.receivers.of(value)
+    return next(iter(kinds)) if kinds and len(kinds) == 1 else None
 
 
 def made_class(
