@@ -110,9 +110,8 @@ def is_made_anyway(code: Code, switch: Switch) -> bool:
     at, chunk, flag, has = switch.canvas.at, switch.chunk, switch.flag, made_of({switch.canvas.key})
     writes = [each for each in switch.reading.writes if "input" in each.value.args and has(each.value["input"])]
     asked = {part.key for write in writes for guard in write.under for part in guard.value.walk()}
-    if flag is not None and writes and flag.key not in asked:
-        return True
-    return at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, _name(chunk))
+    is_wasted = flag is not None and bool(writes) and flag.key not in asked
+    return is_wasted or (at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, _name(chunk)))
 
 
 def _is_chosen(code: Code, file: File, node: ast.AST, chunk: str, depth: int = 0) -> bool:
