@@ -106,19 +106,15 @@ def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
     owner = home.file.parents[home.node]
     assert isinstance(owner, ast.ClassDef)
     family = [each for _, each in tree.code.bases(home.file.path, owner)]
-    if any(names_of(each).defines(name) or _has_slots(each) for each in family) or tree.code.is_open(
-        home.file.path, owner, name
-    ):
+    if any(
+        names_of(each).defines(name) or "__slots__" in names_of(each).stored for each in family
+    ) or tree.code.is_open(home.file.path, owner, name):
         return near_miss(target.site(owner, f"{owner.name} has a {name} of its own, or is not to have more attributes"))
     return mend(brought.site, [*brought.edits, _kept(target, home.node, given, name)])  # type: ignore[arg-type]
 
 
 def _is_of(attribute: ast.AST, name: str) -> bool:
     return isinstance(attribute, ast.Attribute) and isinstance(attribute.value, ast.Name) and attribute.value.id == name
-
-
-def _has_slots(node: ast.ClassDef) -> bool:
-    return any(isinstance(each, ast.Name) and each.id == "__slots__" for each in walk(node))
 
 
 def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Finding:

@@ -49,7 +49,9 @@ def judged(code: Code, reading: Reading, found: Attention, weighed: int) -> Atte
         if not _is_added_right(mask, reading, calls if is_seen else ()):
             raise Unread(mask.mask, "what is added to its scores may be no mask that torch takes")
     found.is_longer = any(each is None or _is_longer(each) for each in (found, *(call.found for call in calls)))
-    is_own = any(_is_triangle(part) for mask in found.masks for part in mask.mask.walk())
+    parts = {part.key: part for mask in found.masks for part in mask.mask.walk()}
+    cut = {part.key for each in parts.values() if each.op == "index" for part in each["input"].walk()}
+    is_own = any(_is_triangle(part) for key, part in parts.items() if key not in cut)
     is_single = len(found.masks) == 1 and not is_own and not _is_handed(found.masks[0].mask, reading)
     if is_single and is_seen and calls and all(each.is_causal for each in calls):
         found.masks[0] = replace(found.masks[0], is_known=True)

@@ -95,7 +95,8 @@ def _wrong(graph: Graph, reading: Reading, effect: Effect) -> str:
         if is_there and other.value["value"].key != written.key:
             return CLASH
     asked = [part for each in (written, *(guard.value for guard in effect.under)) for part in each.walk()]
-    return "" if any(map(_asks_version, asked)) else UNGUARDED
+    sides = [side for each in asked if each.op in ("eq", "ne") for side in each.items]
+    return "" if any(each.op == "attr" and each.data == "_version" for each in sides) else UNGUARDED
 
 
 def _keys(effect: Effect) -> Iterator[Value]:
@@ -193,9 +194,3 @@ def _is_of_self(effect: Effect) -> bool:
                 if ast.unparse(kept) == name:
                     return True
     return False
-
-
-def _asks_version(value: Value) -> bool:
-    """Whether it is asked whether a tensor that is kept was written to."""
-    sides = value.items if value.op in ("eq", "ne") else ()
-    return any(each.op == "attr" and each.data == "_version" for each in sides)

@@ -684,3 +684,45 @@ def test_what_may_be_no_dropout_is_named(tree_of, refusal, more, place):
 def test_two_softmaxes_of_other_dimensions_are_named(tree_of, refusal):
     text = HANDED.replace("else torch.softmax(score, -1)", "else torch.softmax(score, 1)")
     assert "something is done to its weights besides dropout" in refusal(tree_of(text), "task-9")
+
+
+SHARED = """\
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def bias(rows, columns, like):
+    future = torch.ones(columns, columns, dtype=torch.bool, device=like.device).triu(1)
+    return torch.zeros(rows, columns, device=like.device).masked_fill(future[columns - rows :], float("-inf"))
+
+
+def weigh(q, k):
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+    return (scores + bias(scores.size(-2), scores.size(-1), q)).softmax(-1)
+
+
+def whole(q, k, v):
+    return weigh(q, k) @ v
+
+
+class Layer(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = (each.view(B, T, 4, -1).transpose(1, 2) for each in self.qkv(x).chunk(3, -1))
+        return whole(q, k, v)
+"""
+
+
+def test_a_mask_that_is_cut_from_a_triangle_is_causal_where_all_callers_make_it_so(tree_of, after, state_of):
+    assert "    return F.scaled_dot_product_attention(q, k, v, is_causal=True)\n" in after(tree_of(SHARED), "task-9")
+    longer = SHARED.replace("whole(q, k, v)\n", "whole(q[:, :, 1:], k, v)\n").replace(
+        "def whole(q[:, :, 1:]", "def whole(q"
+    )
+    assert state_of(tree_of(longer), "task-9") is State.UNRECOGNISED
