@@ -52,15 +52,15 @@ def _masks(source: Source, reading: Reading, readings: list[Reading], kept: dict
     built = built_masks(reading)
     others = other_triangles(reading, built)
     built = [each for each in built if not any(node in reading.file.ancestors(each.node) for node, _ in others)]
-    hidden_in = {each.node: builders(each.value) for each in built} | {node: [node] for node, _ in others}
-    for node, made_at in hidden_in.items():
-        known = [kept[each] for each in made_at if each in kept]
-        if known:
-            why = next(filter(None, known), "")
-            site = source.site(node, f"mask that is kept, but {why}" if why else "mask that is kept")
-            yield from apart([node], [near_miss(site) if why else mended(site)])
-    built = [each for each in built if not kept.keys() & hidden_in[each.node]]
-    others = [(node, why) for node, why in others if node not in kept]
+    hidden_in = {each.node: builders(each.value) for each in built}
+    hidden_in |= {node: builders(reading.values[node]) if node in reading.values else [node] for node, _ in others}
+    held = {node: made_at for node, made_at in hidden_in.items() if made_at and kept.keys() >= {*made_at}}
+    for node, made_at in held.items():
+        why = next(filter(None, (kept[each] for each in made_at)), "")
+        site = source.site(node, f"mask that is kept, but {why}" if why else "mask that is kept")
+        yield from apart([node], [near_miss(site) if why else mended(site)])
+    built = [each for each in built if each.node not in held]
+    others = [(node, why) for node, why in others if node not in held]
     for node, why in others:
         yield from apart([node], [near_miss(source.site(node, f"a triangle that is no causal mask: {why}"))])
     cached = {each.node: _cached(source, reading, readings, each) for each in built}

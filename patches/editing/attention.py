@@ -212,7 +212,8 @@ def scale(graph: Graph, reading: Reading, found: Attention) -> list[str]:
 def dropout(reading: Reading, found: Attention) -> str:
     """The probability with which weights are dropped, while training only."""
     assert found.dropout is not None
-    module, p, training = (found.dropout.get(name) for name in ("module", "p", "training"))
+    own = "func" if found.dropout.op == "call" else "module"
+    module, p, training = (found.dropout.get(name) for name in (own, "p", "training"))
     if module is not None:
         text = spelled(module, reading, found.node)
         if text is None:

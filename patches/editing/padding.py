@@ -6,7 +6,7 @@ Each way gives edits that may do; which of them does is seen in what the edited 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import combinations
 
@@ -16,13 +16,15 @@ from ..reading.loops import Turns
 from ..reading.masked import is_float_mask
 from ..reading.nodes import walk
 from ..reading.source import Source
-from ..reading.spots import Pair, Spot
-from ..reading.tensors import Impossible, Tensor, Unknown
+from ..reading.spots import Pair, Spot, Spotted
+from ..reading.tensors import Impossible, Number, Tensor, Unknown
 from ..reading.values import Value
 from ..reading.windows import Case, parts_of
 from ..task import Edit
 from .attention import WIDTH, called, masking
+from .classes import more_arguments
 from .edits import insert_after, insert_before, rewrite
+from .handing import parameter_from
 from .spent import names_in
 from .windows import Unwritten
 
@@ -95,10 +97,13 @@ class Names:
         return next((name for name, value in self._named.items() if _fits([value], wanted)), None)
 
     def _sum(self, wanted: Sequence[tuple[Case, Turns, int | None]]) -> str | None:
-        """A name, or two whose sum it is."""
+        """A name, or two whose sum it is, or a tensor of so many keys."""
         name = self._name(wanted)
         pairs = combinations(self._named.items(), 2) if name is None else ()
-        return name or next((f" {a} + {b}" for (a, x), (b, y) in pairs if _fits([x, y], wanted)), None)
+        sums = (f" {a} + {b}" for (a, x), (b, y) in pairs if _fits([x, y], wanted))
+        every = self._named.items()
+        keys = (f"{a}.size(-2)" for a, x in every if _fits([x], wanted, lambda s, of: s.tensor(of).shape[-2]))
+        return name or next(sums, None) or next(keys, None)
 
 
 def _first(tensor: Tensor) -> int | None:
@@ -130,13 +135,17 @@ def _window(case: Case) -> tuple[int | None, int | None]:
     return next((query for query in sorted(found) if query and found[query] == overlap), None), overlap
 
 
-def _fits(values: Sequence[Value], wanted: Sequence[tuple[Case, Turns, int | None]]) -> bool:
+def _fits(
+    values: Sequence[Value],
+    wanted: Sequence[tuple[Case, Turns, int | None]],
+    number_of: Callable[[Spotted, Value], Number] = Spotted.number,
+) -> bool:
     """Whether the sum of some values is a number in all cases where it is known."""
     known = [(case.small, turns, number) for case, turns, number in wanted if number is not None]
     try:
         for small, turns, number in known:
             with small.within(turns):
-                found = [small.number(each) for each in values]
+                found = [number_of(small, each) for each in values]
             if any(isinstance(each, (bool, float)) for each in found) or sum(found) != number:
                 return False
     except (Unknown, IndexError, Impossible):
@@ -155,6 +164,7 @@ def hidden(
     for ways in [
         *(_in_masks(source, reading, each, cases, name) for each in leaks),
         _apart(source, reading, leaks, cases, name),
+        _handed(source, reading, leaks[0], cases, name) if len(leaks) == 1 else (),
     ]:
         try:
             for edits in ways:
@@ -209,6 +219,28 @@ def _apart(
         raise Unwritten("the name padding is taken: rename yours" if tensor else "no tensor of a name there: name one")
     for padding in names.padding(name):
         yield [_set_above(source, reading, places[0], f"padding = {padding.format(tensor)}"), *edits]
+
+
+def _handed(source: Source, reading: Reading, softmax: Value, cases: Sequence[Case], name: str) -> Iterator[list[Edit]]:
+    """Hide padding where the function weighs that is called for a window, by a mask that it is handed."""
+    file, at = reading.file, softmax.at.node if softmax.at is not None else None
+    home = file.function(at) if at in file.parents and at not in reading.values else None
+    calls = [call for call, function in reading.calls.items() if function is home]
+    given = [*at.args, getattr(at.func, "value", None)] if isinstance(at, ast.Call) else []
+    scores = next((each.id for each in given if isinstance(each, ast.Name) and each.id != "self"), None)
+    if home is None or len(calls) != 1 or scores is None:
+        return
+    statement = file.statement(calls[0])
+    names = Names(reading, softmax, cases, statement)
+    tensor = names.tensor()
+    if tensor is None or names.is_taken("padding") or file.scopes[home].is_taken("padding"):
+        raise Unwritten("the name padding is taken: rename yours" if tensor else "no tensor of a name there: name one")
+    hiding = f'if padding is not None:\n    {scores} = {scores}.masked_fill(padding, float("-inf"))'
+    edits = [*parameter_from("padding=None")(source, source.at(home)).edits]  # type: ignore[arg-type]
+    edits += [insert_before(source, source.at(file.statement(at)), hiding)]  # type: ignore[arg-type]
+    edits += [more_arguments(source, source.at(calls[0]), {"padding": "padding"})]  # type: ignore[arg-type]
+    for padding in names.padding(name):
+        yield [_set_above(source, reading, statement, f"padding = {padding.format(tensor)}"), *edits]
 
 
 def _in_call(source: Source, reading: Reading, call: ast.Call) -> Edit | None:

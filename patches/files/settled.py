@@ -61,14 +61,12 @@ class Settings:
     def models(self, found: Sequence[str], files: Sequence[str], read: Callable[[str], bytes]) -> list[str]:
         """Those of the files that may define the model which can be meant; raises WronglySettled where none can."""
         named = self.seam("model", files, read)
-        inside = [path for path in ([named] if named else found) if self._is_inside(path)]
+        every = [named] if named else found
+        inside = [path for path in every if not self.package or path.startswith(f"{self.package}/")]
         if self.package is not None and not inside and (named or found):
-            there = ", ".join(sorted({path.rpartition("/")[0] or "." for path in ([named] if named else found)}))
+            there = ", ".join(sorted({path.rpartition("/")[0] or "." for path in every}))
             raise self.wrong("package", f"no model is in {self.package or 'the folder itself'}; one is in: {there}")
         return inside
-
-    def _is_inside(self, path: str) -> bool:
-        return not self.package or path.startswith(f"{self.package}/")
 
     def seam(self, name: str, files: Sequence[str], read: Callable[[str], bytes]) -> str | None:
         """The file in which a seam is, None where it is not settled; raises WronglySettled where it is not there."""

@@ -108,11 +108,15 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
     weights, dropout = product["input"], None
     made = [weights]
     while weights.key != softmax.key:
-        if weights.op == "dropout" and dropout is None:
+        if weights.op == "phi" and (either := _softmax_of_either(graph, weights)) is not None:
+            softmax = weights = either
+            break
+        is_handed = weights.op == "call" and weights["func"].op == "parameter" and weights.args.keys() == {"func", "0"}
+        if (weights.op == "dropout" or is_handed) and dropout is None:
             dropout = weights
         elif weights.op not in PLAIN and not _is_cast_back(weights, softmax["input"]):
             raise Unread(weights, "something is done to its weights besides dropout")
-        weights = weights["input"]
+        weights = weights["0" if weights.op == "call" else "input"]
         made.append(weights)
     dim, rank = softmax.get("dim"), _rank(graph, product["other"], softmax["input"])
     if dim is not None and (dim.number or 0) > 0 and not rank:
@@ -128,6 +132,16 @@ def _read(graph: Graph, node: ast.expr, result: Value, product: Value, softmax: 
     found = Attention(node, result, softmax, product, product, product["other"], dropout, made=made)
     _read_scores(graph, found, softmax["input"])
     return found
+
+
+def _softmax_of_either(graph: Graph, weights: Value) -> Value | None:
+    """The softmax of scores that are one or the other, for one of the softmax of either."""
+    yes, no = weights["yes"], weights["no"]
+    own, other = ([(name, each.key) for name, each in side.args.items() if name != "input"] for side in (yes, no))
+    if yes.op != "softmax" or no.op != "softmax" or own != other:
+        return None
+    scores = graph.value("phi", {"test": weights["test"], "yes": yes["input"], "no": no["input"]}, at=yes.at)
+    return graph.value("softmax", {**yes.args, "input": scores}, at=yes.at)
 
 
 def _rank(graph: Graph, values: Value, scores: Value) -> int:
@@ -297,5 +311,6 @@ def is_default_scale(graph: Graph, reading: Reading, found: Attention) -> bool:
 
 def sized_as(graph: Graph, factor: Value, tensor: Value, power: float) -> bool:
     """Whether a factor is a power of the width of a tensor's last dimension."""
-    width = size_of(graph, tensor, graph.const(-1), None)
-    return factor.op == "pow" and factor["exponent"].number == power and factor["input"].key == width.key
+    width, own = size_of(graph, tensor, graph.const(-1), None), factor.get("input") or factor
+    own = size_of(graph, own["input"], own["dim"], None) if own.op == "size" else own  # as ranks are known by now
+    return factor.op == "pow" and factor["exponent"].number == power and own.key == width.key

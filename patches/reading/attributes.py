@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 
+from .classes import PROPERTIES
 from .frames import Env, Frame, choice
 from .operations import applied
 from .signatures import NEUTRAL, NUMBERS, VIEWS
 from .values import Graph, Place, Value
 
-_METHOD_KINDS = {"property", "cached_property", "staticmethod", "classmethod"}
+_METHOD_KINDS = {*PROPERTIES, "staticmethod", "classmethod"}
 _ON_ITS_DEVICE = VIEWS | NEUTRAL | {"pad", "unfold", "matmul", "add", "mul", "div", "softmax", "masked_fill"}
 
 
@@ -67,6 +68,13 @@ def attribute(frame: Frame, owner: Value, name: str, at: Place) -> Value:
             yes, no = (attribute(frame, owner[side], name, at) for side in ("yes", "no"))
             if {yes.op, no.op} <= {"function", "bound", "const"}:
                 return choice(graph, owner["test"], yes, no, at)
+        case "parameter" | "attr":
+            own = graph.value("attr", {"of": owner}, name, at)
+            reached = code.reached(own, at)
+            if reached is not None and reached["func"].data[1].decorator_list:
+                return frame.call(reached, [], {}, at)
+            if code.is_numeric(own, at):
+                graph.numeric.add(own.key)
     return _of_tensor(graph, owner, name, at)
 
 
@@ -114,7 +122,7 @@ def _of_object(frame: Frame, owner: Value, name: str, at: Place) -> Value:
         return value
     bound = frame.graph.value("class", data=owner.data) if "classmethod" in kinds else owner
     made = frame.graph.value("bound", {"func": value, "self": bound}, at=at)
-    return frame.call(made, [], {}, at) if kinds & {"property", "cached_property"} else made
+    return frame.call(made, [], {}, at) if kinds & PROPERTIES else made
 
 
 def _of_tensor(graph: Graph, owner: Value, name: str, at: Place) -> Value:

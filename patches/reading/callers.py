@@ -43,11 +43,15 @@ def judged(code: Code, reading: Reading, found: Attention, weighed: int) -> Atte
     calls = list(_calls(code, reading, found))
     found.calls = [each for each in calls if each.reading.calls[each.node] is reading.node]
     is_seen = _is_seen(code, reading, calls)
+    if found.dropout is not None and found.dropout.op == "call":
+        _require_dropout(reading, found.dropout, calls if is_seen else ())
     for mask in found.masks:
         if not _is_added_right(mask, reading, calls if is_seen else ()):
             raise Unread(mask.mask, "what is added to its scores may be no mask that torch takes")
     found.is_longer = any(each is None or _is_longer(each) for each in (found, *(call.found for call in calls)))
-    is_own = any(_is_triangle(part) for mask in found.masks for part in mask.mask.walk())
+    parts = {part.key: part for mask in found.masks for part in mask.mask.walk()}
+    cut = {part.key for each in parts.values() if each.op == "index" for part in each["input"].walk()}
+    is_own = any(_is_triangle(part) for key, part in parts.items() if key not in cut)
     is_single = len(found.masks) == 1 and not is_own and not _is_handed(found.masks[0].mask, reading)
     if is_single and is_seen and calls and all(each.is_causal for each in calls):
         found.masks[0] = replace(found.masks[0], is_known=True)
@@ -84,6 +88,18 @@ def _is_seen(code: Code, reading: Reading, calls: Sequence[Call]) -> bool:
     name, seen = _called(reading), {each.node.func for each in calls}
     is_object = getattr(reading.node, "name", "") in _OF_OBJECTS
     return is_object or all(node in seen for file in code.files.naming(name) for node in file.uses.get(name, ()))
+
+
+def _require_dropout(reading: Reading, handed: Value, calls: Sequence[Call]) -> None:
+    """Raise Unread where what drops weights is handed in, and may be something else than a Dropout of torch's."""
+    own = [each for each in calls if each.reading.calls[each.node] is reading.node]
+    other = [e for e in own if e.found is None or e.found.dropout is None or "module" not in e.found.dropout.args]
+    if other or not own:
+        places = [f"{each.reading.file.path}:{each.node.lineno}:{each.node.col_offset + 1}" for each in other]
+        who = ", ".join(places) or "a caller"
+        raise Unread(
+            handed, f"what drops its weights is handed in, and {who} may hand in something else than a Dropout"
+        )
 
 
 def _is_added_right(mask: Masking, reading: Reading, calls: Sequence[Call]) -> bool:

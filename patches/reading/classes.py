@@ -9,6 +9,7 @@ from functools import lru_cache
 from .files import Function
 from .nodes import walk
 
+PROPERTIES = {"property", "cached_property"}
 _CONSTRUCTORS = ("__init__", "__post_init__")
 
 

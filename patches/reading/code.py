@@ -9,10 +9,11 @@ from copy import copy
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from .classes import constructor_of, names_of
+from .classes import PROPERTIES, constructor_of, names_of
 from .files import File, Files, Function
 from .frames import DEEPEST, Frame, Reading, Run
 from .nodes import walk
+from .numbers import is_number
 from .receivers import Receivers
 from .statements import Reader
 from .values import Graph, Place, Value
@@ -134,8 +135,9 @@ class Code:
             self._importable[path] = True  # as far as a circle of imports is concerned
             imports = [value for value in self.module(path).env.values() if value.op == "import"]
             self._importable[path] = all(
-                self.is_importable(value.data[0]) and (_is_of_star(value) or self._has(*value.data))
-                for value in imports
+                self.is_importable(value.data[0])
+                and (self._has(*value.data) or (value.at is not None and getattr(value.at.node, "name", "") == "*"))
+                for value in imports  # a star gives a name only if its module has it
             )
         return self._importable[path]
 
@@ -181,7 +183,7 @@ class Code:
         return None
 
     def reached(self, callee: Value, at: Place) -> Value | None:
-        """A method of an object that others hand on, as its class has it; None where there is not just one such method.
+        """A method or property of an object that others hand on, as its class has it; None where there is not just one.
 
         A model is not gone into: it is what is called, and a method of it is a call of it.
         """
@@ -192,11 +194,18 @@ class Code:
         found = {self.method(*cls, name) for cls in kinds or ()}
         made = found.pop() if len(found) == 1 else None
         is_open = any(self.is_open(*cls, name) or self.method(*cls, "forward") is not None for cls in kinds or ())
-        if made is None or is_open or made[2].decorator_list or not _takes(made[2], at.node):
+        marks = {getattr(each, "id", getattr(each, "attr", "")) for each in made[2].decorator_list} if made else set()
+        if made is None or is_open or marks - PROPERTIES or not _takes(made[2], at.node):
             return None
         self._reaching[at.file.path] = True
         function = self.graph.value("function", data=(made[0], made[2], None), at=at)
         return self.graph.value("bound", {"func": function, "self": owner}, at=at)
+
+    def is_numeric(self, leaf: Value, at: Place) -> bool:
+        """Whether an attribute of an object that others hand on is a Python number, as its class says."""
+        kinds = self.receivers.of(leaf["of"])
+        self._reaching |= {at.file.path: True} if kinds else {}
+        return bool(kinds) and all(leaf.data in numeric_of(self, *cls) for cls in kinds or ())
 
     def is_part(self, value: Value) -> bool:
         """Whether an attribute is no method, but something that objects of its owner's classes keep."""
@@ -243,7 +252,7 @@ class Code:
             return known
         found = self._attributes[path, node, owner.key] = {}
         for place, each in reversed(self.bases(path, node)):
-            found.update(self._set_in(place, each, owner))
+            found.update(self.set_in(place, each, owner))
             settings = {name for name, value in found.items() if value.op == "const"}  # which are there to be set
             others = {name for name in found if owner.op == "self" and self.is_open(path, node, name)}
             for name in (names_of(each).outside_init | settings | others) & found.keys():
@@ -251,11 +260,11 @@ class Code:
         below = self.subclasses(node) if owner.op == "self" else []
         is_mixin = len(below) == 1 and not any(constructor_of(each) for _, each in self.bases(path, node))
         if is_mixin and below[0] in self.files.file(path).parents:  # type: ignore[union-attr]
-            own, names = self._set_in(path, below[0], owner), names_of(below[0])
+            own, names = self.set_in(path, below[0], owner), names_of(below[0])
             found.update({name: own[name] for name in own.keys() - found.keys() - names.outside_init - names.methods})
         return found
 
-    def _set_in(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]:
+    def set_in(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]:
         """What a class sets: its own names, a data class's fields, what its constructor sets."""
         frame, file = self.module(path), self.files.file(path)
         assert file is not None
@@ -284,11 +293,6 @@ class Code:
         return found | {name: value for (key, name), value in run.attributes.items() if key == owner.key}
 
 
-def _is_of_star(value: Value) -> bool:
-    """Whether a star import gives a name, which is there only if its module has it."""
-    return value.at is not None and getattr(value.at.node, "name", "") == "*"
-
-
 def _takes(method: Function, call: ast.AST) -> bool:
     """Whether a method may be given what a call gives."""
     own = method.args
@@ -311,6 +315,21 @@ def once(question: Callable[Concatenate[Code, Asked], Answer]) -> Callable[Conca
         return code.answers[key]  # type: ignore[no-any-return]
 
     return asked  # type: ignore[return-value]
+
+
+def numeric_of(code: Code, path: str, node: ast.ClassDef) -> set[str]:
+    """The attributes of a class's objects that are numbers: by their annotation, or by what its constructor sets."""
+    key, found = (numeric_of, node), dict[str, bool]()
+    if key not in code.answers:
+        code.answers[key] = set()  # as far as a circle is concerned
+        for place, each in reversed(code.bases(path, node)):
+            known = code.set_in(place, each, code.graph.value("self", data=(path, node)))
+            found |= {name: is_number(value) for name, value in known.items()}
+            hinted = [own for own in each.body if isinstance(own, ast.AnnAssign)]
+            found |= {ast.unparse(own.target): ast.unparse(own.annotation) in ("int", "float") for own in hinted}
+            found |= dict.fromkeys(names_of(each).outside_init, False)
+        code.answers[key] = {name for name, is_numeric in found.items() if is_numeric}
+    return code.answers[key]  # type: ignore[no-any-return]
 
 
 def is_main_guard(statement: ast.stmt) -> bool:

@@ -286,8 +286,8 @@ def _summed_up(small: Evaluator, value: Value) -> Tensor:
 
 def comes_from_a_cache(value: Value) -> bool:
     """Whether a value comes out of a mapping, or from an attribute of the object itself."""
-    while value.op == "part":
-        value = value["of"]
+    while value.op == "part" or (value.op == "index" and all(each.number is not None for each in value.items[1:])):
+        value = value.items[0]
     return value.op in ("kept", "unset") or (value.op == "attr" and value["of"].op in ("self", "instance"))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import builtins
+from collections.abc import Sequence
 from copy import copy
 
 from .attributes import attribute, is_of_module
 from .calls import call, name_of
-from .frames import Frame, Guard, choice, is_of_a_cache, item_of, kept_in
+from .frames import Frame, Guard, choice, is_of_a_cache, item_of, joined, kept_in
 from .nodes import walk
 from .numbers import is_number
 from .operations import applied
@@ -35,8 +36,7 @@ def value_of(frame: Frame, node: ast.expr) -> Value:
         case ast.BinOp() | ast.UnaryOp() | ast.Compare() | ast.BoolOp():
             return _operation(frame, node)
         case ast.IfExp():
-            test = frame.expr(node.test)
-            return choice(graph, test, frame.expr(node.body), frame.expr(node.orelse), at)
+            return _either(frame, node, at)
         case ast.Tuple() | ast.List() if not any(isinstance(each, ast.Starred) for each in node.elts):
             kind = "tuple" if isinstance(node, ast.Tuple) else "list"
             return graph.group(kind, [frame.expr(each) for each in node.elts], at)
@@ -65,6 +65,21 @@ def value_of(frame: Frame, node: ast.expr) -> Value:
         if isinstance(child, ast.expr):
             frame.expr(child)
     return graph.opaque(f"an expression of kind {type(node).__name__}", at)
+
+
+def _either(frame: Frame, node: ast.IfExp, at: Place) -> Value:
+    """One of two expressions; what each does, it does under the condition."""
+    test, guards, run, sides = frame.expr(node.test), frame.guards, frame.run, []
+    start, attributes = dict(frame.env), dict(run.attributes)
+    for kind, each in (("if", node.body), ("else", node.orelse)):
+        frame.env, run.attributes = dict(start), dict(attributes)
+        frame.guards = (*guards, Guard(kind, test, at))
+        sides.append((frame.expr(each), frame.env, run.attributes))
+    frame.guards = guards
+    (yes, yes_env, yes_attributes), (no, no_env, no_attributes) = sides
+    frame.env = joined(frame.graph, test, yes_env, no_env)
+    run.attributes = joined(frame.graph, test, yes_attributes, no_attributes)
+    return choice(frame.graph, test, yes, no, at)
 
 
 def _display(frame: Frame, node: ast.Dict, at: Place) -> Value:
@@ -256,9 +271,9 @@ def _comprehension(frame: Frame, node: ast.ListComp | ast.GeneratorExp | ast.Set
     source, inner = frame.expr(first.iter), frame.inside(node)
     inner.guards = (*inner.guards, Guard("for", source, at))
     is_plain = len(node.generators) == 1 and not first.ifs
-    if is_plain and source.op in ("tuple", "list") and len(source.args) <= _MOST_ITEMS:
+    if is_plain and (every := _one_by_one(frame, node, source)) is not None:
         made = []
-        for each in source.items:
+        for each in every:
             inner.bind(first.target, each)
             made.append(inner.expr(node.elt))
         return graph.group("list", made, at)
@@ -268,6 +283,18 @@ def _comprehension(frame: Frame, node: ast.ListComp | ast.GeneratorExp | ast.Set
     tests = [inner.expr(test) for generator in node.generators for test in generator.ifs]
     conditions = {f"if{place}": test for place, test in enumerate(tests)}
     return graph.value("each", {"of": source, "elt": inner.expr(node.elt), **conditions}, at=at)
+
+
+def _one_by_one(frame: Frame, node: ast.expr, source: Value) -> Sequence[Value] | None:
+    """What a comprehension goes through: what a display holds, or a part for each name that it is unpacked to."""
+    if source.op in ("tuple", "list"):
+        return source.items if len(source.args) <= _MOST_ITEMS else None
+    match frame.file.parents.get(node):
+        case ast.Assign(targets=[ast.Tuple(elts=names)]) if not any(isinstance(each, ast.Starred) for each in names):
+            if source.op not in ("enumerate", "zip"):
+                at = Place(frame.file, node)
+                return [frame.graph.value("part", {"of": source}, place, at) for place in range(len(names))]
+    return None
 
 
 def _mapping(frame: Frame, node: ast.DictComp) -> Value:

@@ -107,6 +107,8 @@ class Known(Protocol):
 
     def reached(self, callee: Value, at: Place) -> Value | None: ...
 
+    def is_numeric(self, leaf: Value, at: Place) -> bool: ...
+
     def is_open(self, path: str, node: ast.ClassDef, name: str) -> bool: ...
 
     def attributes(self, path: str, node: ast.ClassDef, owner: Value) -> dict[str, Value]: ...
@@ -169,7 +171,7 @@ def is_of_a_cache(effect: Effect) -> bool:
         is_new = made.op in _NEW and made.at is not None and made.at.file is file and not effect.is_own
         return base.op in MAPPINGS or (is_new and file.function(made.at.node) is file.function(effect.at.node))  # type: ignore[union-attr]
     is_mapping = func is not None and func.op == "attr" and func["of"].op in MAPPINGS
-    return is_mapping or effect.kind in ("inference_mode", "no_grad")
+    return is_mapping or effect.kind in ("inference_mode", "no_grad", "current_device")
 
 
 def where(value: Value, condition: Value, holds: bool) -> Value:

@@ -17,6 +17,8 @@ _GROUPS = {"tuple", "list", "slice"}
 _ANYWHERE = {"cache", "dict", "kept", "const", "global", "builtin", "self"}  # which are the same whenever it is asked
 _PARTS = {"tuple", "list", "add", "phi", "str"}  # from which what they are made of can be told again
 _COMPARED = {"eq", "ne", "lt", "le", "gt", "ge"}
+_MADE = {"matmul", "einsum", "softmax", "scaled_dot_product_attention"}
+_ABOUT = {"size", "device", "dtype", "like", "of", "test"}  # which tell no elements
 _DROPPING = {"pop", "popitem", "clear"}
 UNSAFE = "one that is first built in inference mode cannot be saved for a backward"
 UNGUARDED = "what a caller writes into it is handed out again: keep its _version, and build it again where that differs"
@@ -41,7 +43,7 @@ def kept_by_hand(code: Code, readings: Iterable[Reading]) -> dict[ast.AST, str]:
                 own |= dict.fromkeys(reading.values, UNGUARDED if _is_safe(reading) else UNSAFE)
         for effect in reading.effects:
             written = effect.value.get("value")
-            nodes = builders(written) if written is not None and _is_keeping(effect) else []
+            nodes = builders(written) if written is not None and _is_keeping(effect) and not _is_made(written) else []
             why = _wrong(code.graph, reading, effect) if nodes else ""
             for node in nodes:
                 if effect.is_own:
@@ -54,6 +56,19 @@ def kept_by_hand(code: Code, readings: Iterable[Reading]) -> dict[ast.AST, str]:
 def _is_keeping(effect: Effect) -> bool:
     is_mapping = effect.kind == "setitem" and effect.value["input"].op in _MAPPINGS
     return is_mapping or (effect.kind == "setattr" and any(guard.kind in ("if", "else") for guard in effect.under))
+
+
+def _is_made(value: Value) -> bool:
+    """Whether a tensor is made of products, as attention maps are, and is no mask."""
+    pending, seen = [value], set[int]()
+    while pending:
+        each = pending.pop()
+        if each.op in _MADE:
+            return True
+        if each.key not in seen:
+            pending += [part for name, part in each.args.items() if name not in _ABOUT]
+            seen.add(each.key)
+    return False
 
 
 def _is_safe(reading: Reading) -> bool:
@@ -80,7 +95,8 @@ def _wrong(graph: Graph, reading: Reading, effect: Effect) -> str:
         if is_there and other.value["value"].key != written.key:
             return CLASH
     asked = [part for each in (written, *(guard.value for guard in effect.under)) for part in each.walk()]
-    return "" if any(map(_asks_version, asked)) else UNGUARDED
+    sides = [side for each in asked if each.op in ("eq", "ne") for side in each.items]
+    return "" if any(each.op == "attr" and each.data == "_version" for each in sides) else UNGUARDED
 
 
 def _keys(effect: Effect) -> Iterator[Value]:
@@ -178,9 +194,3 @@ def _is_of_self(effect: Effect) -> bool:
                 if ast.unparse(kept) == name:
                     return True
     return False
-
-
-def _asks_version(value: Value) -> bool:
-    """Whether it is asked whether a tensor that is kept was written to."""
-    sides = value.items if value.op in ("eq", "ne") else ()
-    return any(each.op == "attr" and each.data == "_version" for each in sides)

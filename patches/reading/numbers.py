@@ -12,7 +12,7 @@ _ARITHMETIC = {"pow", "mul", "div", "add", "sub", "floordiv", "neg", "min", "max
 
 def is_number(value: Value) -> bool:
     """Whether a value is a Python number for certain: a size, a power of one, a setting of a constructor."""
-    if value.number is not None or value.op in ("size", "len", "int", "float", "item"):
+    if value.number is not None or value.is_numeric or value.op in ("size", "len", "int", "float", "item"):
         return True
     if value.op in _ARITHMETIC:
         return all(is_number(each) for each in value.items)

@@ -297,7 +297,8 @@ def _hand_on(code: Code, way: Way, home: Home, seen: set[ast.AST]) -> set[str]:
             at = f"{reading.file.path}:{call.lineno}"
             way.problem = f"{at} hands on options of a command line without their names: name one there"
         around = reading.node
-        passed = {value.data[2] for value in _arguments(reading, call) if _is_parameter(value, around)}
+        given = [value.data for value in _arguments(reading, call) if value.op == "parameter"]
+        passed = {name for _, function, name in given if function is around}
         if isinstance(around, Function) and len(passed) >= FEWEST and around not in seen:
             between = Home("parameter", reading.file, around)
             own = _hand_on(code, way, between, seen)
@@ -317,10 +318,6 @@ def _spread(code: Code, reading: Reading, call: ast.Call) -> Home | None:
                 file = code.files.file(each.data[0])
                 return Home("field", file, each.data[1]) if file is not None else None
     return None
-
-
-def _is_parameter(value: Value, function: ast.AST) -> bool:
-    return value.op == "parameter" and value.data[1] is function
 
 
 def _calls(code: Code, home: Home) -> Iterator[tuple[Reading, ast.Call]]:

@@ -54,14 +54,11 @@ class Receivers:
         asked = {each for each in _asked_of(value) if each in self.methods}
         classes = [
             (file.path, owner)
-            for file in (self._named_methods(name) if len(asked) > 1 else ())
-            for node, owner in file.functions
+            for file in (self._files.naming(name) if len(asked) > 1 else ())
+            for node, owner in (file.functions if not is_test(file.path) else ())
             if owner is not None and node.name == name and not _is_abstract(node)
         ]
         return frozenset(each for each in classes if asked <= self._methods_of(each))
-
-    def _named_methods(self, name: str) -> Iterator[File]:
-        return (file for file in self._files.naming(name) if not is_test(file.path))
 
     def _methods_of(self, cls: Class, depth: int = 0) -> set[str]:
         path, node = cls
@@ -79,8 +76,10 @@ class Receivers:
         key = cls, name
         if key not in self._known:
             self._known[key] = _NOBODY  # as far as a circle is concerned
-            sets = [(file, node) for file in self._named(name) for node in file.uses[name] if _is_set(node)]
-            self._known[key] = _all(self._set_to(file, node, cls) for file, node in sets)  # type: ignore[arg-type]
+            uses = ((file, node) for file in self._named(name) for node in file.uses[name])
+            sets = [(file, node) for file, node in uses if isinstance(getattr(node, "ctx", None), ast.Store)]
+            told = _all(self._set_to(file, node, cls) for file, node in sets if isinstance(node, ast.Attribute))
+            self._known[key] = told or self.hinted(*cls, name) or told
         return self._known[key]
 
     def _set_to(self, file: File, node: ast.Attribute, cls: Class) -> Kinds:
@@ -148,8 +147,26 @@ class Receivers:
         key = function, name
         if key not in self._known:
             self._known[key] = _NOBODY
-            self._known[key] = _all(self._arguments(file, function, name))
+            told = _all(self._arguments(file, function, name))
+            self._known[key] = told or self.hinted(file.path, function, name) or told
         return self._known[key]
+
+    def hinted(self, path: str, holder: ast.AST, name: str) -> Kinds:
+        """The class that a parameter's annotation names, or that of what a class keeps; None where it names none."""
+        file, hint = self._files.file(path), None
+        for each in walk(getattr(holder, "args", holder)):
+            match each:
+                case ast.AnnAssign(target=ast.Name(id=own) | ast.Attribute(attr=own)) if own == name:
+                    hint = each.annotation
+                case ast.arg(arg=own) if own == name and not isinstance(holder, ast.ClassDef):
+                    hint = each.annotation
+        if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
+            hint = ast.parse(hint.value, mode="eval").body
+        match hint:
+            case ast.BinOp(left=inner) | ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
+                hint = inner
+        meant = self._meant(file, hint) if hint is not None and file is not None else None
+        return frozenset({(meant[0].path, meant[1])}) if meant and isinstance(meant[1], ast.ClassDef) else None
 
     def _arguments(self, file: File, function: Function, name: str) -> Iterator[Kinds]:
         owner = file.owner(function)
@@ -288,11 +305,7 @@ def _all(found: Iterable[Kinds]) -> Kinds:
 
 def _around(file: File, node: ast.AST) -> ast.AST:
     """What opens the scope that a node stands in."""
-    return next(each for each in file.ancestors(node) if each in file.scopes)
-
-
-def _is_set(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    return next((each for each in file.ancestors(node) if each in file.scopes), file.module)
 
 
 def _part(target: ast.expr | None, value: ast.expr | None, node: ast.expr) -> ast.expr | None:

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from .classes import constructor_of, is_declared, names_of
 from .code import Code, once
 from .files import File
-from .names import parameters
 from .nodes import walk
+from .receivers import Class
 from .updates import SHALLOW, makings_of, mentions
 from .values import Value
 
 
-def class_of(code: Code, value: Value) -> tuple[str, ast.ClassDef] | None:
+def class_of(code: Code, value: Value) -> Class | None:
     """The class of the tree that an object is of: by how it is made, its parameter's annotation, or who hands it on."""
     if value.op == "instance":
         return value.data  # type: ignore[no-any-return]
@@ -24,60 +24,35 @@ def class_of(code: Code, value: Value) -> tuple[str, ast.ClassDef] | None:
         return known.pop() if len(known) == 1 else None
     if value.op != "parameter":
         return None
-    path, function, name = value.data
-    hint = next((each.annotation for each in parameters(function.args) if each.arg == name), None)
-    if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
-        hint = ast.parse(hint.value, mode="eval").body
-    if isinstance(hint, ast.BinOp):
-        hint = hint.left
-    if isinstance(hint, ast.Subscript):
-        hint = hint.slice
-    if not isinstance(hint, (ast.Name, ast.Attribute)):
-        kinds = code.receivers.of(value) if hint is None else None
-        return next(iter(kinds)) if kinds and len(kinds) == 1 else None
-    meant = code.resolved(code.module(path).expr(hint))
-    return meant.data if meant.op == "class" else None
+    kinds = code.receivers.hinted(*value.data) or code.receivers.of(value)
+    return next(iter(kinds)) if kinds and len(kinds) == 1 else None
 
 
-def made_class(
-    code: Code, value: Value, kept: dict[str, tuple[str, ast.ClassDef]] | None = None
-) -> tuple[str, ast.ClassDef] | None:
-    """The same, of objects that are made with arguments that are not known, or of another by replace, or kept by self.
-
-    What self keeps is looked for, where it is not given.
-    """
+def made_class(code: Code, value: Value) -> Class | None:
+    """The same, of objects that are made with arguments that are not known, of another by replace, or kept by self."""
     func = value.get("func")
     if func is not None and func.op == "class":
         return func.data  # type: ignore[no-any-return]
     if func is not None and func.op == "global" and func.data in ("dataclasses.replace", "copy.replace"):
-        return made_class(code, value["0"], kept) if "0" in value.args else None
+        return made_class(code, value["0"]) if "0" in value.args else None
     if value.op == "phi":
-        sides = {made_class(code, value[side], kept) for side in ("yes", "no")}
+        sides = {made_class(code, value[side]) for side in ("yes", "no")}
         return sides.pop() if len(sides) == 1 else None
     if value.op == "attr" and value["of"].op == "self":
-        known = kept if kept is not None else kept_records(code, *value["of"].data)
-        return known.get(value.data)
+        return kept_records(code, *value["of"].data).get(value.data)
     return class_of(code, value)
 
 
 @once
-def kept_records(code: Code, path: str, node: ast.ClassDef) -> dict[str, tuple[str, ast.ClassDef]]:
+def kept_records(code: Code, path: str, node: ast.ClassDef) -> dict[str, Class]:
     """The attributes under which the objects of a class keep data classes."""
-    found: dict[str, tuple[str, ast.ClassDef]] = {}
-    file = code.files.file(path)
-    for each in ast.walk(node) if file is not None else ():
+    found, own = dict[str, Class](), code.graph.value("self", data=(path, node))
+    for each in walk(node):
         match each:
-            case ast.AnnAssign(target=ast.Attribute(attr=name) | ast.Name(id=name), annotation=hint):
-                names = (part for part in ast.walk(hint) if isinstance(part, (ast.Name, ast.Attribute)))
-                meant = (code.resolved(code.module(path).expr(part)) for part in names)
-                known = next((value.data for value in meant if value.op == "class"), None)
+            case ast.Attribute(attr=name, ctx=ast.Store()) | ast.AnnAssign(target=ast.Name(id=name)):
+                kinds = code.receivers.of(code.graph.value("attr", {"of": own}, name))
+                known = next(iter(kinds)) if kinds and len(kinds) == 1 else None
                 found |= {name: known} if known is not None and is_data_class(code, *known) else {}
-            case ast.FunctionDef() if file is not None and file.owner(each) is node:
-                for effect in code.reading(file, each, node).effects:
-                    is_set = effect.kind == "setattr" and effect.value.data and effect.value["of"].op == "self"
-                    value = effect.value["value"] if is_set else None
-                    known = made_class(code, value, found) if value is not None else None
-                    found |= {effect.value.data: known} if known is not None and is_data_class(code, *known) else {}
     return found
 
 

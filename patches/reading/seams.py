@@ -54,7 +54,8 @@ def _seam(tree: SourceTree, name: str, find: Callable[[SourceTree], Seam | None]
     found = named(tree, name, given) if given is not None else find(tree)
     if found is not None:
         return found
-    line = f'[tool.bitpatch.seams] {name} = "{EXAMPLES[name].replace("PACKAGE", _package(tree))}"'
+    package = module_of(tree, tree.model_path).partition(".")[0]
+    line = f'[tool.bitpatch.seams] {name} = "{EXAMPLES[name].replace("PACKAGE", package)}"'
     return Seam(name, "missing", settle=f"{FILE}: {line}")
 
 
@@ -70,10 +71,6 @@ def named(tree: SourceTree, name: str, given: str) -> Seam | None:
     if file is None or node is None:
         return None
     return seam_of(tree, name, file, node, module=module, state="settled", inner=inner)
-
-
-def _package(tree: SourceTree) -> str:
-    return module_of(tree, tree.model_path).partition(".")[0]
 
 
 def _model(tree: SourceTree) -> Seam | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .numbers import is_number
 from .values import Graph, Place, Value
 
 _ALIKE = {  # what leaves the number of dimensions as it is
@@ -70,7 +71,7 @@ def size_of(graph: Graph, tensor: Value, dim: Value, at: Place | None) -> Value:
     while (
         tensor.op in ("contiguous", "clone", "detach", "cast", "softmax", "dropout", "masked_fill")
         and "input" in tensor.args
-    ):
+    ) or (tensor.op in ("mul", "div") and is_number(tensor["other"])):
         tensor = tensor["input"]
     place, rank = dim.number, rank_of(graph, tensor)
     if isinstance(place, int) and rank is not None and -rank <= place < rank:
@@ -87,6 +88,8 @@ def size_of(graph: Graph, tensor: Value, dim: Value, at: Place | None) -> Value:
             return size_of(graph, tensor["input"], graph.const(tensor.data[place]), at)
         if tensor.op == "linear" and place < rank - 1 and "input" in tensor.args:
             return size_of(graph, tensor["input"], graph.const(place), at)
+        if tensor.op == "part" and (own := _before_cut(tensor["of"], place, rank)) is not None:
+            return size_of(graph, tensor["of"]["input"], graph.const(own), at)
         if place == rank - 1 and _keeps_last(graph, tensor):
             return size_of(graph, tensor["input"], graph.const(-1), at)
         dim = graph.const(place)
@@ -95,6 +98,16 @@ def size_of(graph: Graph, tensor: Value, dim: Value, at: Place | None) -> Value:
     if isinstance(place, int) and tensor.op == "matmul" and (place == -2 or place == (rank or 0) - 2):
         return size_of(graph, tensor["input"], graph.const(-2), at)
     return graph.value("size", {"input": tensor, "dim": dim}, at=at)
+
+
+def _before_cut(cut: Value, place: int, rank: int) -> int | None:
+    """Which dimension of what is cut to parts is as long as one of theirs: any but that along which it is cut."""
+    dim, is_taken = cut.get("dim"), cut.op == "unbind"
+    along = dim.number if dim is not None else 0
+    if cut.op not in ("chunk", "split", "unbind") or not isinstance(along, int):
+        return None
+    along %= rank + is_taken
+    return place + (place >= along) if is_taken else place if place != along else None
 
 
 def _keeps_last(graph: Graph, tensor: Value) -> bool:

@@ -69,7 +69,8 @@ def _kind(effect: Effect, schedules: set[int]) -> Kind | None:
         return Kind.SCALER
     if name == "setattr" and effect.value.data == "grad":
         return Kind.ZERO if effect.value["value"].is_const(None) else Kind.GRADIENT
-    if name in _IN_PLACE and owner is not None and any(_is_grad(each) for each in (owner, *owner.bases(_LAYERS))):
+    owners = (owner, *owner.bases(_LAYERS)) if name in _IN_PLACE and owner is not None else ()
+    if any(each.op == "attr" and each.data == "grad" for each in owners):
         return Kind.ZERO if name == "zero_" else Kind.GRADIENT
     base = effect.value.get("input") if name == "setitem" else None
     if base is not None and any(
@@ -104,10 +105,6 @@ def _asked(reading: Reading) -> Iterator[Value | None]:
     for value in reading.values.values():
         if value.op == "attr" and value.data in _SCHEDULES:
             yield value.get("of")
-
-
-def _is_grad(value: Value) -> bool:
-    return value.op == "attr" and value.data == "grad"
 
 
 def statements_of(reading: Reading, block: list[ast.stmt], done: list[Part]) -> dict[ast.stmt, list[Part]]:

@@ -10,12 +10,13 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .classes import names_of
 from .code import Code, once
 from .files import File, Function
 from .flows import ANY, DONE, Use, followed
 from .frames import Reading
 from .nodes import walk
-from .settings import Setting, setting_of
+from .settings import Setting, setting_of, told
 from .updates import MOST_CALLERS, calls_of, made_of
 from .values import Value
 
@@ -43,11 +44,12 @@ class Switch:
 
 @once
 def switches(code: Code) -> list[Switch]:
-    """The forwards of a tree that make maps in chunks."""
+    """The forwards of a tree that make maps in chunks, and the methods of modules without one."""
     found = []
-    for file in code.files.holding("def forward"):
+    for file in dict.fromkeys((*code.files.holding("def forward"), *code.files.holding("Module"))):
         for function, owner in file.functions:
-            if function.name == "forward" and owner is not None:
+            kin = [*(each for _, each in code.bases(file.path, owner)), *code.subclasses(owner)] if owner else []
+            if kin and (function.name == "forward" or not any("forward" in names_of(each).methods for each in kin)):
                 found.append((file, function))
     made = (_switch(code, code.reading(file, function, file.owner(function))) for file, function in found)
     return [each for each in made if each is not None]
@@ -76,10 +78,10 @@ def _switch(code: Code, reading: Reading) -> Switch | None:
         made = test.beneath(("bool", "not"))
         if made.op == "phi" and (leaf := _asked_for_none(made["test"])) is not None:
             flag, resolved = leaf, made
-        elif (leaf := _asked_for_none(made)) is not None:
-            chunk = chunk or leaf
-        elif made.op == "parameter" and made.data[1] is reading.node:
+        elif (leaf := _asked_for_none(made) or made).op == "parameter" and leaf.data[1] is reading.node:
             continue  # which a caller chooses each time
+        elif leaf is not made:
+            chunk = chunk or leaf
         elif made.op in _LEAVES and _is_flag(code, made):
             flag = flag or made
         elif made.op in _LEAVES and setting_of(code, made) is not None:
@@ -105,8 +107,11 @@ def kept_chunks(code: Code) -> Iterator[tuple[Switch, str]]:
 
 def is_made_anyway(code: Code, switch: Switch) -> bool:
     """Whether a map is made where it is turned off too, and only not handed out."""
-    at, chunk = switch.canvas.at, switch.chunk
-    return at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, _name(chunk))
+    at, chunk, flag, has = switch.canvas.at, switch.chunk, switch.flag, made_of({switch.canvas.key})
+    writes = [each for each in switch.reading.writes if "input" in each.value.args and has(each.value["input"])]
+    asked = {part.key for write in writes for guard in write.under for part in guard.value.walk()}
+    is_wasted = flag is not None and bool(writes) and flag.key not in asked
+    return is_wasted or (at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, _name(chunk)))
 
 
 def _is_chosen(code: Code, file: File, node: ast.AST, chunk: str, depth: int = 0) -> bool:
@@ -210,10 +215,12 @@ def kept_resolved(code: Code, setting: Setting) -> Iterator[ast.expr]:
                     yield node  # type: ignore[misc]
 
 
-def _is_flag(code: Code, leaf: Value) -> bool:
+def _is_flag(code: Code, leaf: Value, depth: int = 0) -> bool:
     setting = setting_of(code, leaf)
-    if setting is None:
+    if setting is None or depth > MOST_CALLERS:
         return False
+    if setting.default is None and setting.annotation is None:
+        return any(_is_flag(code, each.value, depth + 1) for each in told(code, setting))
     default = code.module(setting.file.path).expr(setting.default) if setting.default is not None else None
     hint = ast.unparse(setting.annotation) if setting.annotation is not None else ""
     return "bool" in hint or (default is not None and default.is_const() and isinstance(default.data, bool))

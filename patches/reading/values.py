@@ -33,10 +33,13 @@ class Value:
     changed in place.
     """
 
-    __slots__ = ("args", "at", "data", "key", "op")
+    __slots__ = ("args", "at", "data", "is_numeric", "key", "op")
 
-    def __init__(self, op: str, args: Mapping[str, Value], data: Any, key: int, at: Place | None) -> None:
+    def __init__(
+        self, op: str, args: Mapping[str, Value], data: Any, key: int, at: Place | None, *, is_numeric: bool = False
+    ) -> None:
         self.op, self.args, self.data, self.key, self.at = op, args, data, key, at
+        self.is_numeric = is_numeric  # whether its class says that it is a number
 
     def __getitem__(self, name: str) -> Value:
         return self.args[name]
@@ -62,7 +65,7 @@ class Value:
 
     def copy(self) -> Value:
         """Another object that is computed alike."""
-        return Value(self.op, self.args, self.data, self.key, self.at)
+        return Value(self.op, self.args, self.data, self.key, self.at, is_numeric=self.is_numeric)
 
     def bases(self, views: Collection[str]) -> list[Value]:
         """The values whose elements it may show."""
@@ -103,6 +106,7 @@ class Graph:
         self._keys: dict[Hashable, int] = {}
         self.serial = 0
         self.ranks: dict[int, int] = {}  # how many dimensions a tensor has, by its key, where the code tells
+        self.numeric: set[int] = set()  # the keys of attributes that are numbers, as their classes say
 
     def value(
         self, op: str, args: Mapping[str, Value] | None = None, data: Hashable = None, at: Place | None = None
@@ -110,7 +114,8 @@ class Graph:
         """The value of an operation: alike all others of the same operation, arguments and data."""
         given = dict(args or {})
         identity = (op, type(data), data, *((name, value.key) for name, value in given.items()))
-        return Value(op, given, data, self._keys.setdefault(identity, len(self._keys)), at)
+        key = self._keys.setdefault(identity, len(self._keys))
+        return Value(op, given, data, key, at, is_numeric=key in self.numeric)
 
     def const(self, data: Hashable, at: Place | None = None) -> Value:
         """A literal."""

@@ -612,3 +612,117 @@ def test_a_map_that_a_caller_always_reads_is_always_made(tree_of, after):
 )
 def test_a_map_that_is_made_where_none_is_read_is_refused(tree_of, refusal, old, new, reason):
     assert reason in refusal(tree_of(RETURNED.replace(old, new)), "task-9")
+
+
+HANDED = """\
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+kept = {}
+
+
+def lower(t, device):
+    hit = kept.get((t, device))
+    if hit is not None and hit[0]._version == hit[1]:
+        return hit[0]
+    with torch.inference_mode(False):
+        mask = torch.arange(t, device=device)[None] <= torch.arange(t, device=device)[:, None]
+    kept[t, device] = (mask, mask._version)
+    return mask
+
+
+def attend(q, k, v, *, causal, drop):
+    t, d = q.shape[-2:]
+    score = torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(d)
+    if_causal = score.masked_fill(~lower(t, q.device), float("-inf"))
+    prob = torch.softmax(if_causal, -1) if causal else torch.softmax(score, -1)
+    return torch.einsum("bhij,bhjd->bhid", drop(prob), v)
+
+
+class Layer(nn.Module):
+    def __init__(self, width, p):
+        super().__init__()
+        self.wq, self.wk, self.wv = (nn.Linear(width, width) for _ in range(3))
+        self.drop = nn.Dropout(p)
+
+    def forward(self, x, causal=True):
+        q, k, v = (part(x).unflatten(-1, (4, -1)).transpose(1, 2) for part in (self.wq, self.wk, self.wv))
+        return attend(q, k, v, causal=causal, drop=self.drop)
+"""
+
+
+def test_a_dropout_that_is_handed_in_and_a_softmax_in_either_branch(tree_of, after):
+    text = after(tree_of(HANDED), "task-9")
+    assert (
+        "    t, d = q.shape[-2:]\n    dropout_p = drop.p if drop.training else 0.0\n"
+        "    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout_p)\n"
+    ) in text
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        (
+            "\n\ndef plain(q, k, v):\n    return attend(q, k, v, causal=True, drop=lambda w: w)\n",
+            f"model.py:{HANDED.count(chr(10)) + 4}:12",
+        ),
+        (
+            "\n\ndef plain(q, k, v, drop):\n    return attend(q, k, v, causal=True, drop=drop)\n",
+            f"model.py:{HANDED.count(chr(10)) + 4}:12",
+        ),
+        ("\n\nmix = {'plain': attend}\n", "a caller"),
+    ],
+    ids=["a lambda", "a parameter", "a table"],
+)
+def test_what_may_be_no_dropout_is_named(tree_of, refusal, more, place):
+    assert f"{place} may hand in something else than a Dropout" in refusal(tree_of(HANDED + more), "task-9")
+
+
+def test_two_softmaxes_of_other_dimensions_are_named(tree_of, refusal):
+    text = HANDED.replace("else torch.softmax(score, -1)", "else torch.softmax(score, 1)")
+    assert "something is done to its weights besides dropout" in refusal(tree_of(text), "task-9")
+
+
+SHARED = """\
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def bias(rows, columns, like):
+    future = torch.ones(columns, columns, dtype=torch.bool, device=like.device).triu(1)
+    return torch.zeros(rows, columns, device=like.device).masked_fill(future[columns - rows :], float("-inf"))
+
+
+def weigh(q, k):
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+    return (scores + bias(scores.size(-2), scores.size(-1), q)).softmax(-1)
+
+
+def whole(q, k, v):
+    return weigh(q, k) @ v
+
+
+class Layer(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = (each.view(B, T, 4, -1).transpose(1, 2) for each in self.qkv(x).chunk(3, -1))
+        return whole(q, k, v)
+"""
+
+
+def test_a_mask_that_is_cut_from_a_triangle_is_causal_where_all_callers_make_it_so(tree_of, after, state_of):
+    assert "    return F.scaled_dot_product_attention(q, k, v, is_causal=True)\n" in after(tree_of(SHARED), "task-9")
+    longer = SHARED.replace("whole(q, k, v)\n", "whole(q[:, :, 1:], k, v)\n").replace(
+        "def whole(q[:, :, 1:]", "def whole(q"
+    )
+    assert state_of(tree_of(longer), "task-9") is State.UNRECOGNISED

@@ -323,6 +323,38 @@ def kept_by_hand(model_of, body):
     return outcome
 
 
+WINDOWS = """\
+
+
+def windows(n, width, device):
+    place = torch.empty(0, device=device).device
+
+    def build():
+        key = torch.arange(n + width, device=place)
+        return key[None] <= key[:n, None] + width
+
+    return keep(("windows", n, width), place, build)
+"""
+
+
+def test_a_triangle_in_a_mask_of_another_kind_is_kept_with_it(model_of):
+    body = BY_HAND["built by a function that is handed over"] + WINDOWS
+    outcome = kept_by_hand(model_of, body)
+    assert outcome.outcome is Outcome.ALREADY_APPLIED, outcome.reason
+    outcome = kept_by_hand(model_of, body.replace('("windows", n, width)', '("windows", n)'))
+    assert outcome.outcome is Outcome.REFUSED
+    assert "does not tell width," in outcome.reason
+
+
+def test_a_triangle_of_which_a_part_is_kept_is_not(model_of):
+    positions = BY_HAND["in a mapping"].replace(
+        "torch.ones(T, T, dtype=torch.bool, device=device).triu(1)", "torch.arange(T)"
+    )
+    future = "\n\ndef future(x, T):\n    return torch.arange(T, device=x.device) > causal(T, x.device)[:, None]\n"
+    (found,) = status(open_tree(model_of("import torch\nkept = {}\n\n\n" + positions + future)), [TASK])
+    assert found.state is not State.APPLIED
+
+
 @pytest.mark.parametrize("name", BY_HAND)
 def test_a_cache_by_hand_is_left_alone(model_of, name):
     outcome = kept_by_hand(model_of, BY_HAND[name])

@@ -204,3 +204,49 @@ def test_keys_that_are_asked_for_and_are_not_there_are_named_and_mended():
     assert found.outcomes[0].outcome is Outcome.APPLIED, found.outcomes[0].reason
     assert "keys are asked for that are not there" in found.outcomes[0].sites[0].note
     assert "            first = max(begin - self.lookback, 0)\n" in found.changes[0].after.decode()
+
+
+HELPED = """\
+def weigh(q, k, causal):
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+    if causal:
+        rows, columns = scores.shape[-2:]
+        seen = torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
+        scores = scores.masked_fill(~seen, float("-inf"))
+    return scores.softmax(-1)
+
+
+def attend(q, k, v, chunk, overlap, causal):
+    B, H, T, D = q.shape
+    k, v = (F.pad(each, (0, 0, overlap, 0)) for each in (k, v))
+    canvas = torch.zeros(B, H, T, T)
+    outs = []
+    for s in range(0, T, chunk):
+        end = min(s + chunk, T)
+        keys = k[:, :, s : end + overlap]
+        weights = weigh(q[:, :, s:end], keys, causal)
+        outs.append(weights @ v[:, :, s : end + overlap])
+        columns = torch.arange(s - overlap, end)
+        canvas[:, :, s:end, columns] = weights.detach()
+    return torch.cat(outs, 2), canvas
+"""
+
+
+@pytest.mark.parametrize("softmax", ["scores.softmax(-1)", "torch.softmax(scores, dim=-1)", "F.softmax(scores, -1)"])
+def test_a_function_that_weighs_is_handed_what_is_padding(model_of, softmax):
+    text = HEAD + HELPED.replace("scores.softmax(-1)", softmax)
+    assert differs(text)
+    mended = after(model_of(text))
+    assert "def weigh(q, k, causal, padding=None):" in mended
+    assert not differs(mended)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        pytest.param("k, causal):", "k, causal, padding=0):", "the name padding is taken", id="a name that is taken"),
+        pytest.param("return scores.", "return (scores + 0).", "no mask or scores of a name there", id="no name"),
+    ],
+)
+def test_a_function_that_weighs_and_cannot_be_told(model_of, old, new, reason):
+    assert reason in refusal(model_of(HEAD + HELPED.replace(old, new)))

@@ -421,3 +421,60 @@ def test_options_that_a_list_of_names_takes_out_of_a_configuration_are_told(tree
     model = changed(MODEL, ("Attention(width, chunk_size, full_attn_logging)", f"Attention(width, {named})"))
     (change,) = plan(tree_of(ATTENTION + model), [TASK]).changes
     assert change.after.decode().count("full_attn_logging: bool | None = None") == 2
+
+
+LAYER = """\
+def paste(parts, B, T, width):
+    canvas = parts[0].new_zeros(B, T, T)
+    for n, w in enumerate(parts):
+        canvas[:, n * width : n * width + w.size(1), n * width : n * width + w.size(1)] = w
+    return canvas
+
+
+def attend(x, width, want_map):
+    B, T, C = x.shape
+    out, parts = [], []
+    for part in x.split(width, dim=1):
+        parts.append((part @ part.transpose(-2, -1)).softmax(-1))
+        out.append(parts[-1] @ part)
+    return torch.cat(out, 1), paste(parts, B, T, width) if want_map else None
+
+
+class Layer(nn.Module):
+    def __init__(self, *, width, piece, maps):
+        super().__init__()
+        self.piece, self.maps = piece, maps
+
+    def mix(self, x, sink=None):
+        if not self.piece:
+            return x
+        y, m = attend(x, self.piece, want_map=self.maps and sink is not None)
+        if sink is not None and self.maps:
+            sink.append(m)
+        return y
+
+
+class Net(nn.Module):
+    def __init__(self, *, width=8, piece=0, maps=True):
+        super().__init__()
+        self.args = dict(width=width, piece=piece, maps=maps)
+        self.layers = nn.ModuleList(Layer(width=width, piece=piece, maps=maps) for _ in range(2))
+
+    def forward(self, x):
+        maps = []
+        for layer in self.layers:
+            x = x + layer.mix(x, maps)
+        return x, maps
+"""
+
+
+def test_a_flag_that_is_handed_down_to_functions(tree_of, after):
+    text = after(tree_of(LAYER), "task-12")
+    assert "self.piece, self.maps = piece, (not piece if maps is None else maps)\n" in text
+    assert "def __init__(self, *, width=8, piece=0, maps=None):" in text
+    assert "dict(width=width, piece=piece, maps=maps)" in text
+
+
+def test_a_map_that_is_made_where_a_caller_chooses_each_time_is_named(tree_of, refusal):
+    text = changed(LAYER, ("want_map=self.maps and sink is not None", "want_map=sink is not None"))
+    assert "it is made where maps turns it off too" in refusal(tree_of(text), "task-12")
