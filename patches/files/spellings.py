@@ -10,7 +10,10 @@ MODEL = {
     "nhead": ("heads", "n_heads", "num_heads", "n_head", "num_attention_heads"),
     "num_layers": ("layers", "depth", "n_layers", "n_layer", "num_blocks", "blocks"),
     "dim_feedforward": ("ff", "hidden", "d_ff", "ff_dim", "dim_ff", "ffn_dim", "feedforward", "mlp_dim", "d_hidden"),
-    "max_seq_len": ("max_len", "seq_len", "max_length", "context", "context_length", "block_size", "n_ctx"),
+    "max_seq_len": (
+        *("max_len", "seq_len", "max_length", "context", "context_length", "block_size", "n_ctx", "length"),
+        *("max_context", "n_positions", "max_positions", "sequence_length"),
+    ),
     "dropout": ("p_dropout", "drop", "dropout_p"),
     "lambda_K": (),
     "lambda_C": (),
@@ -21,7 +24,11 @@ MODEL = {
     "act_threshold": ("halt_threshold",),
     "chunk_size": ("chunk", "window", "window_size", "block"),
     "overlap": ("lookback", "chunk_overlap", "context_overlap", "halo"),
-    "full_attn_logging": ("keep_maps", "attn_logging", "log_attention", "attention_maps", "need_maps", "log_maps"),
+    "full_attn_logging": (
+        *("keep_maps", "attn_logging", "log_attention", "attention_maps", "need_maps", "log_maps", "return_maps"),
+        *("record_attention", "store_attention", "save_attention", "keep_attention", "return_attention", "with_maps"),
+        *("output_attentions", "record_attn", "store_attn", "log_attn", "return_attn", "record_maps", "save_maps"),
+    ),
 }
 LOOP = {
     "epochs": ("num_epochs", "n_epochs", "max_epochs"),
@@ -39,7 +46,7 @@ LOOP = {
     "direct_prob": ("p_direct",),
     "warmup_steps": ("ramp_steps", "compress_warmup", "compress_warmup_steps", "ramp"),
     "global_step": ("start_step", "first_step"),
-    "lr": ("learning_rate",),
+    "lr": ("learning_rate", "peak_lr", "max_lr", "base_lr"),
     "weight_decay": ("wd", "decay"),
     "forward_kwargs": ("model_kwargs", "forward_args"),
     "log": ("verbose",),

@@ -152,7 +152,9 @@ def mode_of(point: Point) -> str:
 
 def model_of(tree: Tree, shape: Shape, steepness: float = 1.0, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A model without dropout, its initial weights scaled."""
-    model = tree.model(dtype=dtype, **{name: value for name, value in shape.config.items() if tree.model_takes(name)})
+    is_needed = {"full_attn_logging": shape.more.get("full_attn_logging") is True}  # or no map can be looked at
+    asked = {name: value for name, value in shape.config.items() if tree.model_takes(name) or is_needed.get(name)}
+    model = tree.model(dtype=dtype, **asked)
     for weight in model.parameters():
         weight.data.mul_(steepness if weight.dim() > 1 else 1.0)
     return with_dropout(model, 0.0)

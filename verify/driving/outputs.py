@@ -12,15 +12,17 @@ RANK = 3  # of logits [B, T, 2]
 
 
 def outputs(out: Any) -> tuple[Tensor, Any]:
-    """The logits of what a forward gave, and the rest: the one mapping beside them, or all by their names.
+    """The logits of what a forward gave, and all the rest by its name, as one mapping.
 
     Raises MissingSeam where nothing there is shaped like logits, or several are and none is called so.
     """
     parts = dict(_parts(out))
     name = _name_of_logits(parts)
-    rest = {other: each for other, each in parts.items() if other != name}
-    alone = next(iter(rest.values()), {}) if len(rest) <= 1 else rest
-    return parts[name], alone if isinstance(alone, Mapping) else rest
+    rest: dict[Any, Any] = {}
+    for other, each in parts.items():
+        if other != name:
+            rest |= each if isinstance(each, Mapping) else {other: each}
+    return parts[name], rest
 
 
 def with_logits(out: Any, change: Callable[[Tensor], Tensor]) -> Any:

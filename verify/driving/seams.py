@@ -227,7 +227,7 @@ class Seams:
     def __init__(self, root: Path, found: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.found = found
         self.root = root
-        self._taken: dict[str, Taken] = {}
+        self._taken: dict[str, Taken | None] = {}
 
     def part(self, seam: str) -> Part:
         """The part of a seam. Raises MissingSeam."""
@@ -278,6 +278,14 @@ class Seams:
             default_of(self.part("update").parameters.get(self.options("update").get(option, option))), bool
         )
 
+    @property
+    def is_seeded(self) -> bool:
+        """Whether a loop that is laid out otherwise has a seed of its own, which the global one does not move."""
+        if not self.is_told:
+            return False
+        own = self.own("train")
+        return "seed" in (self.part("update").parameters if own is None else inspect.signature(own).parameters)
+
     def model(self, config: Mapping[str, Any]) -> nn.Module:
         """A model by our options."""
         if (make := self.own("model")) is not None:
@@ -309,18 +317,22 @@ class Seams:
             main(list(words))
             return
         part = self.part("command-line")
-        asked = self._asked(part) if self.found is not None and not part.options else None
+        asked = self._asked(part) if self.found is not None else None
         if asked is not None:
-            part = replace(part, options=asked.options, roles=dict.fromkeys(asked.switches, "switch"))
+            options, switches = {**part.options, **asked.options}, dict.fromkeys(asked.switches, "switch")
+            part = replace(part, options=options, roles={**part.roles, **switches})
         own = spoken(part, words) if self.found is not None else words
         _start(part, [*(asked.words if asked is not None else ()), *own])
 
-    def _asked(self, part: Part) -> Taken:
-        """What a command line takes whose parser is asked, as its source does not tell. Raises MissingSeam."""
+    def _asked(self, part: Part) -> Taken | None:
+        """What a command line takes, as its parser says; None where it asks none and its source tells.
+
+        Raises MissingSeam where neither tells.
+        """
         if part.where not in self._taken:
             known = {**self.options("model"), **self.options("update")}
             found = taken(lambda: _start(part, []), known)
-            if found is None:
+            if found is None and not part.options:
                 raise MissingSeam(part.seam, f"{part.where} asks no parser that is known", function_of(part.seam))
             self._taken[part.where] = found
         return self._taken[part.where]

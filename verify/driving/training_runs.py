@@ -91,6 +91,8 @@ class Run:
             raise Stopped(f"{count} micro-batches do not make {epochs} equal epochs", self.call)
         found = [self.places(bits) for bits in self.micro_batches]
         if any(place < 0 for places in found for place in places):
+            if not self.streams and (self.options.get("compress_prob") or self.options.get("direct_prob")):
+                raise MissingSeam("compress_bits", "what a row becomes is not known", function_of("compress_bits"))
             raise Stopped("what enters the model is not the rows that were handed over", self.call)
         return [found[at : at + count // epochs] for at in range(0, count, count // epochs)]
 
@@ -186,6 +188,7 @@ def train(
     set_seeds(seed)
     ledger.take()
     given = {"compress_prob": 0.0, "direct_prob": 0.0} | options
+    given |= {"seed": seed} if tree.seams.is_seeded else {}
     given = {n: value for n, value in given.items() if value is not None and (n != "lr" or tree.loop_takes("lr"))}
     try:
         history = tree.train(model, Rows(data) if data_set else data, **given)

@@ -31,7 +31,7 @@ class Record:
         pytest.param(LOGITS, {}, id="logits alone"),
         pytest.param([LOGITS, [MAP]], {"1": [MAP]}, id="a list, and a list of maps"),
         pytest.param({"stats": {"K": 1.0}, "logits": LOGITS}, {"K": 1.0}, id="a mapping"),
-        pytest.param(Named({"K": 1.0}, LOGITS, [MAP]), {"stats": {"K": 1.0}, "maps": [MAP]}, id="a named tuple"),
+        pytest.param(Named({"K": 1.0}, LOGITS, [MAP]), {"K": 1.0, "maps": [MAP]}, id="a named tuple"),
         pytest.param(Record(LOGITS), {"loss": None}, id="a record"),
         pytest.param((LOGITS, LOGITS * 3), {"1": LOGITS * 3}, id="the first of two that are alike"),
     ],
