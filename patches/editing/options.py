@@ -10,17 +10,21 @@ from dataclasses import dataclass
 import libcst as cst
 
 from ..reading.classes import names_of
+from ..reading.evaluations import is_at_hand, is_in_run_of
 from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.nodes import walk
 from ..reading.options import Hand, Home, Way, way_to
+from ..reading.origins import hops
 from ..reading.parsers import Flag
 from ..reading.records import fixed_shape
 from ..reading.source import Source
 from ..reading.tree import SourceTree
+from ..reading.updates import Update, calls_of, scope_of
 from ..task import Edit, Finding, State, mend, mended, near_miss, opaque
 from .donor import PARSER, flag_of, parameter, parameter_of, place_among
 from .edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
+from .handed import is_call, other_uses
 
 LOOP = "train_loop"  # of the reference: whose options they are
 
@@ -31,6 +35,7 @@ class Told:
 
     text: str
     findings: tuple[Finding, ...]
+    through: tuple[Home, ...] = ()  # the functions on its way, which have it as a parameter
 
 
 def told(tree: SourceTree, reading: Reading, given: Source, *names: str) -> list[Told]:
@@ -67,7 +72,47 @@ def _told(tree: SourceTree, reading: Reading, way: Way, given: Source, name: str
     if way.problem and is_new:
         note = f"training that is to have {name}, but {way.problem}"
         found.append(near_miss(tree.source(way.home.file.path).site(way.home.node, note)))  # type: ignore[arg-type]
-    return Told(way.home.form.format(name), tuple(found))
+    return Told(way.home.form.format(name), tuple(found), tuple(way.through))
+
+
+def brought_to(
+    tree: SourceTree, evaluation: Update, told_of: Sequence[tuple[Told, Update]], name: str, given: Source
+) -> tuple[str, dict[ast.AST, Finding]]:
+    """How an evaluation reads an option that the updates of its runs are told, and what hands it down the calls to it.
+
+    No text where not all of these calls are seen.
+    """
+    texts, found = set[str](), dict[ast.AST, Finding]()
+    for option, update in told_of:
+        text, handed = _brought(tree, evaluation.reading, option, update, name, given)
+        texts.add(text)
+        found |= handed
+    return (texts.pop(), found) if len(texts) == 1 else ("", {})
+
+
+def _brought(
+    tree: SourceTree, there: Reading, option: Told, update: Update, name: str, given: Source
+) -> tuple[str, dict[ast.AST, Finding]]:
+    code, found = tree.code, dict[ast.AST, Finding]()
+
+    def text(reading: Reading) -> str:
+        is_through = any(each.node is reading.node for each in option.through)
+        return option.text if is_at_hand(option.text, update.reading, reading) else name if is_through else ""
+
+    def shows(file: File, node: ast.AST) -> bool:
+        return bool(text(scope_of(code, file, node.body[0])))  # type: ignore[attr-defined]
+
+    way = hops(code, there.file, there.node, shows)
+    for hop in way:
+        called = scope_of(code, hop.file, hop.function.body[0])
+        calls = [each for each in calls_of(code, hop.function) if is_in_run_of(code, update, each[0].node)]
+        is_seen = {call for _, call in calls} <= {each.call for each in way}
+        if not is_seen or not all(is_call(*each) for each in other_uses(code, called, hop.call)):
+            return "", {}
+        hand = Hand(hop.caller.file, hop.call, text(hop.caller) or name, is_whole=False, parser=None)
+        found[hop.function] = _home(tree, Home("parameter", hop.file, hop.function), given, name)
+        found[hop.call] = _handed(tree, hand, given, name)
+    return name if way else text(there), found
 
 
 def kept_by(tree: SourceTree, file: File, setup: ast.AST, given: Source, name: str) -> Finding:
