@@ -43,7 +43,7 @@ def kept_apart(
         place = f"{last.lineno}:{last.col_offset + 1}"
         why = f"its map is read at times alone, and cannot be put under what {place} asks: ask it above the scores"
         raise Unread(reading.values[next(iter(uses))], why)
-    if all(_is_detached(reading, use) for use in uses):
+    if all(getattr(reading.file.parents[use], "attr", "") in ("detach", "data") for use in uses):
         heads.append(f"with {no_grad}:")
     more = sorted([*feeding, *statements], key=lambda each: each.lineno)
     if {needed or condition_of(reading, use, more[0]) for use in uses} == conditions != {""} and _are_neighbours(
@@ -230,11 +230,6 @@ def _text(file: File, test: ast.expr, *, holds: bool) -> str:
         return file.text(test.operand)
     is_plain = isinstance(test, (ast.Name, ast.Attribute, ast.Subscript, ast.Constant))
     return f"not {file.text(test)}" if is_plain else f"not ({file.text(test)})"
-
-
-def _is_detached(reading: Reading, use: ast.Name) -> bool:
-    parent = reading.file.parents[use]
-    return isinstance(parent, ast.Attribute) and parent.attr in ("detach", "data")
 
 
 def _are_neighbours(reading: Reading, statements: Sequence[ast.stmt]) -> bool:

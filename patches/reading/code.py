@@ -134,7 +134,8 @@ class Code:
             self._importable[path] = True  # as far as a circle of imports is concerned
             imports = [value for value in self.module(path).env.values() if value.op == "import"]
             self._importable[path] = all(
-                self.is_importable(value.data[0]) and (_is_of_star(value) or self._has(*value.data))
+                self.is_importable(value.data[0])
+                and (getattr(getattr(value.at, "node", None), "name", "") == "*" or self._has(*value.data))
                 for value in imports
             )
         return self._importable[path]
@@ -282,11 +283,6 @@ class Code:
             reader.symbolic(setup, node, owner)
         reader.body(setup.body)
         return found | {name: value for (key, name), value in run.attributes.items() if key == owner.key}
-
-
-def _is_of_star(value: Value) -> bool:
-    """Whether a star import gives a name, which is there only if its module has it."""
-    return value.at is not None and getattr(value.at.node, "name", "") == "*"
 
 
 def _takes(method: Function, call: ast.AST) -> bool:

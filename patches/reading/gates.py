@@ -170,7 +170,7 @@ def measured(code: Code, judge: Judge) -> Measured | None:
     numbers = set[float]()
     was: list[dict[Any, Any]] = []
     while len(shown) < LONGEST and (not shown or shown[-1][0] == shown[-1][1]):
-        if shown and not (_compares(low) and was != [low.numbers, high.numbers]):
+        if shown and not (any(map(orders, low.run.seen)) and was != [low.numbers, high.numbers]):
             return None
         was = [low.numbers, high.numbers]
         shown.append((low.feed(-FAR), high.feed(FAR)))
@@ -199,11 +199,6 @@ def is_raw(code: Code, judge: Judge, found: Measured) -> bool:
     """Whether the last loss alone decides."""
     losses = [found.edge - FAR] * 30 + [found.edge + max(1.0, abs(found.edge)) * 1e-6]
     return not found.burn_in and not found.is_slow and found.first(Gate(code, judge), losses) == len(losses) - 1
-
-
-def _compares(gate: Gate) -> bool:
-    """Whether anything was put in order the last time."""
-    return any(map(orders, gate.run.seen))
 
 
 def orders(node: ast.AST) -> bool:

@@ -79,8 +79,9 @@ class Receivers:
         key = cls, name
         if key not in self._known:
             self._known[key] = _NOBODY  # as far as a circle is concerned
-            sets = [(file, node) for file in self._named(name) for node in file.uses[name] if _is_set(node)]
-            self._known[key] = _all(self._set_to(file, node, cls) for file, node in sets)  # type: ignore[arg-type]
+            uses = [(file, node) for file in self._named(name) for node in file.uses[name]]
+            sets = [(f, n) for f, n in uses if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+            self._known[key] = _all(self._set_to(file, node, cls) for file, node in sets)
         return self._known[key]
 
     def _set_to(self, file: File, node: ast.Attribute, cls: Class) -> Kinds:
@@ -289,10 +290,6 @@ def _all(found: Iterable[Kinds]) -> Kinds:
 def _around(file: File, node: ast.AST) -> ast.AST:
     """What opens the scope that a node stands in."""
     return next(each for each in file.ancestors(node) if each in file.scopes)
-
-
-def _is_set(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
 
 
 def _part(target: ast.expr | None, value: ast.expr | None, node: ast.expr) -> ast.expr | None:

@@ -47,7 +47,8 @@ def _seam(tree: SourceTree, name: str, find: Callable[[SourceTree], Seam | None]
     found = named(tree, name, given) if given is not None else find(tree)
     if found is not None:
         return found
-    line = f'[tool.bitpatch.seams] {name} = "{EXAMPLES[name].replace("PACKAGE", _package(tree))}"'
+    package = module_of(tree, tree.model_path).partition(".")[0]
+    line = f'[tool.bitpatch.seams] {name} = "{EXAMPLES[name].replace("PACKAGE", package)}"'
     return Seam(name, "missing", settle=f"{FILE}: {line}")
 
 
@@ -63,10 +64,6 @@ def named(tree: SourceTree, name: str, given: str) -> Seam | None:
     if file is None or node is None:
         return None
     return seam_of(tree, name, file, node, module=module, state="settled", inner=inner)
-
-
-def _package(tree: SourceTree) -> str:
-    return module_of(tree, tree.model_path).partition(".")[0]
 
 
 def _model(tree: SourceTree) -> Seam | None:
@@ -113,20 +110,17 @@ def _methods(node: ast.ClassDef) -> set[str]:
 def _entry(tree: SourceTree, update: Update) -> Seam | None:
     """The function, or the method of what is made, by which somebody outside has an update made."""
     way = way_to(tree.code, update.reading)
-    file, function = update.reading.file, _outermost(update.reading.file, update.reading.node)
-    if function is None:
+    file, node = update.reading.file, update.reading.node
+    functions = [each for each in (node, *file.ancestors(node)) if isinstance(each, Function)]
+    if not functions:
         return None
+    function = functions[-1]
     owner = file.owner(function)
     function = _called_from_outside(file, function, owner)
     config = None
     if way is not None and way.home.kind == "field" and isinstance(way.home.node, ast.ClassDef):
         config = (way.home.file.path, way.home.node)
     return seam_of(tree, "update", file, function, inner=qualified(file, function), config=config)
-
-
-def _outermost(file: File, node: ast.AST) -> Function | None:
-    functions = [each for each in (node, *file.ancestors(node)) if isinstance(each, Function)]
-    return functions[-1] if functions else None
 
 
 def _called_from_outside(file: File, function: Function, owner: ast.ClassDef | None) -> Function:
