@@ -68,7 +68,7 @@ def _told(tree: SourceTree, reading: Reading, way: Way, given: Source, name: str
     found = [_home(tree, home, given, name) for home in homes]
     is_new = way.home.kind == "namespace" or any(each.state is State.MISSING for each in found[:1])
     found += [_flag(tree, flags, given, name, reading.file.path) for flags in way.parsers]
-    found += [_handed(tree, hand, given, name) for hand in way.hands if way.parsers]
+    found += [_handed(tree, hand, given, name) for hand in way.hands if way.parsers and not hand.is_whole]
     if way.problem and is_new:
         note = f"training that is to have {name}, but {way.problem}"
         found.append(near_miss(tree.source(way.home.file.path).site(way.home.node, note)))  # type: ignore[arg-type]
@@ -82,37 +82,27 @@ def brought_to(
 
     No text where not all of these calls are seen.
     """
-    texts, found = set[str](), dict[ast.AST, Finding]()
+    code, there, texts, found = tree.code, evaluation.reading, set[str](), dict[ast.AST, Finding]()
     for option, update in told_of:
-        text, handed = _brought(tree, evaluation.reading, option, update, name, given)
-        texts.add(text)
-        found |= handed
+
+        def text(file: File, node: ast.AST, option: Told = option, update: Update = update) -> str:
+            around = scope_of(code, file, node.body[0])  # type: ignore[attr-defined]
+            is_through = any(each.node is node for each in option.through)
+            return option.text if is_at_hand(option.text, update.reading, around) else name if is_through else ""
+
+        way = hops(code, there.file, there.node, text)
+        texts.add(name if way else text(there.file, there.node))
+        for hop in way:
+            called = scope_of(code, hop.file, hop.function.body[0])
+            calls = {call for each, call in calls_of(code, hop.function) if is_in_run_of(code, update, each.node)}
+            if calls - {each.call for each in way} or not all(is_call(*e) for e in other_uses(code, called, hop.call)):
+                return "", {}
+            here = text(hop.caller.file, hop.caller.node) or name
+            found[hop.function] = _home(tree, Home("parameter", hop.file, hop.function), given, name)
+            found[hop.call] = _handed(
+                tree, Hand(hop.caller.file, hop.call, here, is_whole=False, parser=None), given, name
+            )
     return (texts.pop(), found) if len(texts) == 1 else ("", {})
-
-
-def _brought(
-    tree: SourceTree, there: Reading, option: Told, update: Update, name: str, given: Source
-) -> tuple[str, dict[ast.AST, Finding]]:
-    code, found = tree.code, dict[ast.AST, Finding]()
-
-    def text(reading: Reading) -> str:
-        is_through = any(each.node is reading.node for each in option.through)
-        return option.text if is_at_hand(option.text, update.reading, reading) else name if is_through else ""
-
-    def shows(file: File, node: ast.AST) -> bool:
-        return bool(text(scope_of(code, file, node.body[0])))  # type: ignore[attr-defined]
-
-    way = hops(code, there.file, there.node, shows)
-    for hop in way:
-        called = scope_of(code, hop.file, hop.function.body[0])
-        calls = [each for each in calls_of(code, hop.function) if is_in_run_of(code, update, each[0].node)]
-        is_seen = {call for _, call in calls} <= {each.call for each in way}
-        if not is_seen or not all(is_call(*each) for each in other_uses(code, called, hop.call)):
-            return "", {}
-        hand = Hand(hop.caller.file, hop.call, text(hop.caller) or name, is_whole=False, parser=None)
-        found[hop.function] = _home(tree, Home("parameter", hop.file, hop.function), given, name)
-        found[hop.call] = _handed(tree, hand, given, name)
-    return name if way else text(there), found
 
 
 def kept_by(tree: SourceTree, file: File, setup: ast.AST, given: Source, name: str) -> Finding:
@@ -130,7 +120,7 @@ def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
     match home.node:
         case ast.Dict():
             name_of = home.form.partition("[")[0].rpartition(".")[2]
-            counted = [each for each in home.file.uses.get("values", ()) if _is_of(each, name_of)]
+            counted = [n for n in home.file.uses.get("values", ()) if ast.unparse(getattr(n, "value", n)) == name_of]
             if counted:
                 return near_miss(target.site(counted[0], f"values of {name_of}, which is to have one more: name them"))  # type: ignore[arg-type]
             return _entry(target, home.node, given, name)
@@ -151,19 +141,11 @@ def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
     owner = home.file.parents[home.node]
     assert isinstance(owner, ast.ClassDef)
     family = [each for _, each in tree.code.bases(home.file.path, owner)]
-    if any(names_of(each).defines(name) or _has_slots(each) for each in family) or tree.code.is_open(
-        home.file.path, owner, name
-    ):
+    is_slotted = any(getattr(node, "id", "") == "__slots__" for each in family for node in walk(each))
+    is_own = any(names_of(each).defines(name) for each in family) or tree.code.is_open(home.file.path, owner, name)
+    if is_slotted or is_own:
         return near_miss(target.site(owner, f"{owner.name} has a {name} of its own, or is not to have more attributes"))
     return mend(brought.site, [*brought.edits, _kept(target, home.node, given, name)])  # type: ignore[arg-type]
-
-
-def _is_of(attribute: ast.AST, name: str) -> bool:
-    return isinstance(attribute, ast.Attribute) and isinstance(attribute.value, ast.Name) and attribute.value.id == name
-
-
-def _has_slots(node: ast.ClassDef) -> bool:
-    return any(isinstance(each, ast.Name) and each.id == "__slots__" for each in walk(node))
 
 
 def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Finding:
@@ -242,6 +224,8 @@ def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str, pat
     settings = {
         k.keyword.value: _setting(target, given, k.value, path) for k in ours[name].args if k.keyword is not None
     }
+    if isinstance(anchor.parser, ast.FunctionDef):
+        return _decorator(target, anchor, text, settings, behind=bool(before))
     if isinstance(anchor.node, ast.Call) and any(isinstance(each, ast.Constant) for each in anchor.node.args):
         return _call(target, given, anchor, ours[name], text, settings, behind=bool(before))
     return mend(site, [_row(target, anchor, text, settings, behind=bool(before))])
@@ -253,7 +237,8 @@ def _is_same(flag: Flag, ours: cst.Call, given: Source) -> bool:
         return True
     own = {keyword.arg: ast.unparse(keyword.value) for keyword in flag.node.keywords}
     wanted = {each.keyword.value: given.code(each.value) for each in ours.args if each.keyword is not None}
-    kinds = [(own.get(name), wanted.get(name)) for name in ("type", "action")]
+    is_command = isinstance(flag.parser, ast.FunctionDef)  # whose options have the types of their defaults
+    kinds = [(own.get(name), wanted.get(name)) for name in ("type", "action") if not is_command]
     texts = [(each or "").strip("'\"") for each in (own.get("default"), wanted.get("default"))]
     return all(a == b or (a or "").replace("'", '"') == b for a, b in kinds) and (
         texts[0] == texts[1] or texts[0].isdigit()
@@ -285,6 +270,26 @@ def _call(
     text = re.sub(r"^\w+\.add_argument", adder, text).replace(f'"{flag_of(ours)}"', f'"{flag}"')
     place = insert_after if behind else insert_before
     return mend(site, [place(target, statement, text)])
+
+
+def _decorator(target: Source, anchor: Flag, flag: str, settings: dict[str, str], *, behind: bool) -> Finding:
+    """An option of click's as a neighbour of another of its command."""
+    call, site = target.at(anchor.node), target.site(anchor.node, f"option {flag}")
+    assert isinstance(call, cst.Call)
+    choice = target.names.spelled("click.Choice")
+    if "choices" in settings and choice is None:
+        return near_miss(
+            target.site(anchor.node, f"option beside which {flag} would stand, but click has no name here")
+        )
+    words = {name: text for name, text in settings.items() if name != "type" or "default" not in settings}
+    given = {"choices": f"type={choice}({{}})", "action": "is_flag=True"}
+    told = ", ".join(given.get(name, f"{name}={{}}").format(text) for name, text in words.items())
+    new = cst.Decorator(expression(target, f'{target.code(call.func)}("{flag}", {told})'))
+
+    def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
+        return cst.FlattenSentinel([updated, new] if behind else [new, updated])
+
+    return mend(site, [Edit(target, target.parents[call], change)])
 
 
 def _row(target: Source, anchor: Flag, flag: str, settings: dict[str, str], *, behind: bool) -> Edit:
@@ -321,7 +326,7 @@ def _handed(tree: SourceTree, hand: Hand, given: Source, name: str) -> Finding:
     """An option in a call that hands others on."""
     target = tree.source(hand.file.path)
     site = target.site(hand.call, f"{name} handed on")
-    if hand.is_whole or any(keyword.arg == name for keyword in hand.call.keywords):
+    if any(keyword.arg == name for keyword in hand.call.keywords):
         return mended(site)
     new = cst.Arg(keyword=cst.Name(name), value=expression(target, hand.form.format(name)), equal=BARE_EQUAL)
 
