@@ -16,6 +16,7 @@ from dataclasses import replace
 from .editing.donor import definitions, donor
 from .editing.edits import move_under, rewrite
 from .editing.options import Told, brought_to, taken, told
+from .editing.replaying import replayed
 from .editing.spelling import device_of
 from .editing.spent import strayed_backwards
 from .reading.autocast import always_on, autocasts, in_place, is_called, is_covered, logits, partial_autocast, problem
@@ -33,9 +34,8 @@ UNREACHED = "evaluation that is to run under autocast as updates do, but their a
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The forward and the loss of each update, and the way of the option to them."""
     given, updates = donor("bit_transformer/training.py"), updates_of_runs(tree.code)
-    yield from strayed_backwards(tree)
-    options: dict[ast.AST, Told] = {}
-    units: dict[ast.AST, list[ast.AST]] = {}
+    yield from (*strayed_backwards(tree), *(replayed(tree) if updates else ()))
+    options, units = dict[ast.AST, Told](), dict[ast.AST, list[ast.AST]]()
     users: list[tuple[list[ast.AST], dict[str, list[str]]]] = []  # units, and by file the names that they need
     handed: dict[ast.AST, tuple[list[list[ast.AST]], Finding]] = {}  # units, and what hands the option to evaluations
     done = set[ast.AST]()  # what is under autocast by now, or widened
