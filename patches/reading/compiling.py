@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .classes import constructor_of
 from .code import Code
-from .files import File, Function
+from .files import File, Function, is_test
 from .frames import Reading
 from .updates import MOST_CALLERS, SHALLOW, Update, calls_of, is_repeated, is_within, mentions, models, scope_of
 from .values import Place, Value
@@ -36,7 +36,8 @@ def compiled(code: Code, update: Update) -> tuple[Place, str] | None:
         for effect in reading.effects:
             if effect.kind == "compile" and effect.through is not None and _is_of_torch(effect.value.get("func")):
                 given = update.models if at is update.backward else _given(reading, at)
-                if effect.value["func"].op == "attr" or given is None or _is_among(effect.value, given):
+                keys = {part.key for each in given or () for part in each.walk()}
+                if effect.value["func"].op == "attr" or given is None or effect.value.key in keys:
                     return Place(reading.file, effect.through), _misplaced(update, reading, effect.through, at)
         if reading.file.function(reading.node) is not None:
             pending.append((scope_of(code, reading.file, reading.node), None))
@@ -50,10 +51,6 @@ def _given(reading: Reading, call: ast.Call | None) -> list[Value] | None:
     """What a call is made of that leads to an update; None where it is not seen."""
     nodes = [call.func, *call.args, *(each.value for each in call.keywords)] if call is not None else []
     return [reading.values[node] for node in nodes if node in reading.values] or None
-
-
-def _is_among(made: Value, given: Iterable[Value]) -> bool:
-    return any(part.key == made.key for each in given for part in each.walk())
 
 
 def _misplaced(update: Update, reading: Reading, call: ast.Call, at: ast.Call | None) -> str:
@@ -160,3 +157,12 @@ def _makes_optimizer(value: Value, model: Value) -> bool:
     """Whether a value is made of a model's parameters."""
     funcs = (each["func"] for each in value.walk() if "func" in each.args)
     return any(func.op == "attr" and func.data == "parameters" and func["of"].key == model.key for func in funcs)
+
+
+def windows(code: Code) -> Iterator[Reading]:
+    """The scopes that cut windows of a tensor, which may overlap, and are not kept from being compiled."""
+    for reading in mentions(code, "unfold"):
+        marks = [ast.unparse(each) for each in getattr(reading.node, "decorator_list", ())]
+        is_eager = is_test(reading.file.path) or any(each.endswith("compiler.disable") for each in marks)
+        if not is_eager and any(value.op == "unfold" for value in reading.values.values()):
+            yield reading
