@@ -19,8 +19,7 @@ def beside(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
     The result is None where nothing came of it: there is no second core, or the work raised. Then it is for the
     caller to do it, or to raise again.
     """
-    has_cores = hasattr(os, "fork") and hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
-    child, reading = _forked(work) if has_cores else (0, -1)
+    child, reading = _forked(work) if _has_cores() else (0, -1)
     if not child:
         yield lambda: None
         return
@@ -30,6 +29,10 @@ def beside(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+
+
+def _has_cores() -> bool:
+    return hasattr(os, "fork") and hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
 
 
 def _forked(work: Callable[[], Any]) -> tuple[int, int]:
