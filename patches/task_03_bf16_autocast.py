@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from .editing.donor import definitions, donor
 from .editing.edits import move_under, rewrite
-from .editing.options import Told, taken, told
+from .editing.options import Told, brought_to, taken, told
+from .editing.replaying import replayed
 from .editing.spelling import device_of
 from .editing.spent import strayed_backwards
 from .reading.autocast import always_on, autocasts, in_place, is_called, is_covered, logits, partial_autocast, problem
-from .reading.evaluations import evaluations, is_at_hand
+from .reading.evaluations import evaluations
 from .reading.tree import SourceTree
 from .reading.turns import done_in, forward_and_loss, unmovable
 from .reading.updates import Update, updates_of_runs
@@ -26,15 +28,16 @@ from .task import Contract, Finding, Task, apart, mend, mended, near_miss
 
 MEANS = ("cross_entropy", "nll_loss")  # of which torch computes in float32 under autocast
 AMP, CONTEXT, WIDEN = "amp", "autocast", "at_least_float32"
+UNREACHED = "evaluation that is to run under autocast as updates do, but their amp is not seen: move it to them"
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The forward and the loss of each update, and the way of the option to them."""
     given, updates = donor("bit_transformer/training.py"), updates_of_runs(tree.code)
-    yield from strayed_backwards(tree)
-    options: dict[ast.AST, Told] = {}
-    units: dict[ast.AST, list[ast.AST]] = {}
+    yield from (*strayed_backwards(tree), *(replayed(tree) if updates else ()))
+    options, units = dict[ast.AST, Told](), dict[ast.AST, list[ast.AST]]()
     users: list[tuple[list[ast.AST], dict[str, list[str]]]] = []  # units, and by file the names that they need
+    handed: dict[ast.AST, tuple[list[list[ast.AST]], Finding]] = {}  # units, and what hands the option to evaluations
     done = set[ast.AST]()  # what is under autocast by now, or widened
     for update in updates:
         reading, source = update.reading, tree.source(update.reading.file.path)
@@ -62,20 +65,21 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         if is_covered(tree.code, measured) or done & {*measured.reading.file.ancestors(measured.backward)}:
             continue
         told_of = [] if any(map(autocasts, of)) else [(options[each.reading.node], each) for each in of]
-        near = [option for option, each in told_of if is_at_hand(option.text, each, measured)]
-        if near:
-            names[source.path] = [CONTEXT, WIDEN, "AMP"]
-            found = list(_under_autocast(tree, measured, near[0], names, done, done))
-        else:
-            note = (
-                f"evaluation that is to run under autocast as updates do, but their {AMP} is not seen: move it to them"
-            )
-            found = [near_miss(source.site(measured.backward, note))]
+        text, brought = brought_to(tree, measured, told_of, AMP, given)
         unit = _units([units[each.backward] for each in of])
+        if text:
+            names[source.path] = [CONTEXT, WIDEN, "AMP"]
+            for node, each in brought.items():
+                handed.setdefault(node, ([], each))[0].append(unit)
+            found = list(_under_autocast(tree, measured, replace(told_of[0][0], text=text), names, done, done))
+        else:
+            found = [near_miss(source.site(measured.backward, UNREACHED))]
         users.append((unit, names))
         yield from apart(unit, found)
-    for scope, brought in options.items():
-        yield from apart(_units([units[u.backward] for u in updates if u.reading.node is scope]), brought.findings)
+    for some, each in handed.values():
+        yield from apart(_units(some), [each])
+    for scope, option in options.items():
+        yield from apart(_units([units[u.backward] for u in updates if u.reading.node is scope]), option.findings)
     for path in dict.fromkeys(path for _, names in users for path in names):
         every = dict.fromkeys(name for _, names in users for name in names.get(path, ()))
         unit = _units([unit for unit, names in users if path in names])

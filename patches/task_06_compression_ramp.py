@@ -126,7 +126,7 @@ def _without_ramp(tree: SourceTree, run: Drawn, draw: Draw) -> Iterator[Finding]
     if kept.counter is None:
         yield from kept_clock(tree, kept)
         text = kept.clock_in(course.reading.file, course.reading.node)
-        yield from going_on(tree, course.reading, course.owner, CLOCK, text)
+        yield from going_on(tree, course.reading, course.owner, CLOCK, text, course.steps)
 
 
 def _teller(course: Course, spots: Sequence[Spot]) -> Reading:

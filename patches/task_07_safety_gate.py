@@ -21,7 +21,7 @@ from .editing.gates import Tested, averaged, kept_lines, loads, obstacles, state
 from .editing.kept import begins, inherited_back, loaded, put_back, saved
 from .reading.averages import keeps_itself, reopens, wrong_with
 from .reading.gates import measured
-from .reading.judges import Found, again, gates, made_anew
+from .reading.judges import Found, again, gates, made_anew, untended
 from .reading.source import Source
 from .reading.tensors import Unknown
 from .reading.tree import SourceTree
@@ -36,8 +36,10 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     """What stops a run by its losses: each by itself, or by an average of them."""
     found = gates(tree.code, tree.modules(having=rb"[<>]|\bm(?:ax|in)\(|\b[gl][te]\("))
     raw = [each for each in found if each.is_raw]
-    for each in found:
-        yield from apart([each.judge.node], list(_of_gate(tree, each, len(raw))))
+    yield from (one for each in found for one in apart([each.judge.node], list(_of_gate(tree, each, len(raw)))))
+    note = "loss tested by itself, where no average of those before it is kept: give it a gate that lasts for a run"
+    for file, node in dict.fromkeys(untended(tree.code)) if not found else ():
+        yield near_miss(tree.source(file.path).site(node, note))
 
 
 def _of_gate(tree: SourceTree, found: Found, many: int) -> Iterator[Finding]:
@@ -117,8 +119,7 @@ def _edits(tree: SourceTree, test: Tested) -> Iterator[Edit]:
     edit = saved(holder, save[2], STATE) if save is not None and not keeps_itself(code, judge, save) else None
     yield from [edit] if edit is not None else []
     yield from [loaded(holder, load_, load)] if load_ is not None else []
-    for each in loads(test, code) if judge.kind == "module" else ():
-        yield loaded(holder, each, load)
+    yield from (loaded(holder, each, load) for each in (loads(test, code) if judge.kind == "module" else ()))
 
 
 def _state(tree: SourceTree, test: Tested) -> Iterator[Finding]:

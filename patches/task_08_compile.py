@@ -19,7 +19,7 @@ from .editing.edits import insert_after, insert_before
 from .editing.options import Told, taken, told
 from .editing.spelling import spelled
 from .editing.spent import strayed_backwards
-from .reading.compiling import Run, compiled, decided_on_import, run_of
+from .reading.compiling import Run, compiled, decided_on_import, run_of, windows
 from .reading.nodes import walk
 from .reading.source import Source
 from .reading.switches import kept_chunks
@@ -45,7 +45,8 @@ def find(tree: SourceTree) -> Iterator[Finding]:
     for update in updates:
         by_hand, wrong = compiled(tree.code, update) or (None, [])
         source = tree.source(by_hand.file.path if by_hand is not None else update.reading.file.path)
-        if by_hand is not None and not _is_ours(source, by_hand.node):
+        is_ours = by_hand is not None and getattr(getattr(by_hand.node, "func", None), "id", "") == COMPILE
+        if by_hand is not None and not (is_ours and is_defined(source, COMPILE)):
             note = "torch.compile in an idiom of its own"
             found = [(tree.source(at.file.path).site(at.node, f"{note}, but {why}")) for at, why in wrong]  # type: ignore[arg-type]
             fine = mended(source.site(by_hand.node, note))  # type: ignore[arg-type]
@@ -69,11 +70,6 @@ def find(tree: SourceTree) -> Iterator[Finding]:
         yield from apart(units, [_brought(tree, tree.source(path), given)])
 
 
-def _is_ours(source: Source, call: ast.AST) -> bool:
-    """Whether a model is compiled by the function that this patch brings, in a file that has it."""
-    return isinstance(call, ast.Call) and getattr(call.func, "id", "") == COMPILE and is_defined(source, COMPILE)
-
-
 def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) -> Iterator[Finding]:
     source = tree.source(run.reading.file.path)
     site = source.site(run.at, "model compiled before training" if is_done else "model that is trained as it is")
@@ -93,9 +89,10 @@ def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) ->
 def _brought(tree: SourceTree, source: Source, given: Source) -> Finding:
     """The functions of the reference, which find what sets a module's chunks where the tree's modules keep it."""
     kept = dict.fromkeys(path for _, path in kept_chunks(tree.code))
-    unseen = next((switch.reading for switch, path in kept_chunks(tree.code) if not path), None)
+    lost = [switch.reading for switch, path in kept_chunks(tree.code) if not path]
+    unseen = next(iter(lost if kept else windows(tree.code)), None)
     if unseen is not None:
-        note = "attention in chunks, which is not to be compiled, but in which attribute they are set is not seen"
+        note = "attention in chunks, not to be compiled, but in which attribute they are set is not seen: disable that"
         return near_miss(tree.source(unseen.file.path).site(unseen.node, note))  # type: ignore[arg-type]
     nested = (reduce(lambda of, name: f'getattr({of}, "{name}", None)', path.split("."), "module") for path in kept)
     text = " or ".join(nested).encode() or KEPT

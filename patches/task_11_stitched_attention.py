@@ -97,7 +97,9 @@ def _padded(tree: SourceTree, some: Sequence[Seen]) -> Iterator[Finding]:
             raise Unwritten("there is attention beside it that cannot be computed")
         cases = [case for each in some if each.judged is not None for case in each.judged.cases]
         ways = ([*brought.edits, *way] for way in hidden(source, reading, list(leaks.values()), cases, PADDING))
-        edits = _first_right(tree, reading, ways, _is_hidden)
+        edits = _first_right(
+            tree, reading, ways, lambda after: all(e.judged is not None and not e.judged.leaks for e in after)
+        )
         yield mend(site, [each for each in edits if each not in brought.edits])
         yield brought
     except Unwritten as unwritten:
@@ -107,10 +109,6 @@ def _padded(tree: SourceTree, some: Sequence[Seen]) -> Iterator[Finding]:
 def _is_laid(number: int, after: Sequence[Seen]) -> bool:
     found = [each.judged for each in after if each.of is not None and each.number == number]
     return bool(found) and all(each is not None and each.is_laid and not each.wrong for each in found)
-
-
-def _is_hidden(after: Sequence[Seen]) -> bool:
-    return all(each.judged is not None and not each.judged.leaks for each in after)
 
 
 def _first_right(

@@ -80,6 +80,8 @@ def loss_is_computed_in_float32(tree: Tree, ledger: Ledger, points: Points) -> E
         if set(types) != {torch.float32}:
             return failed(f"the loss given to backward is {names(types)}", run.call)
         error = loss_error(run, seen.logits, point.values.get("accum_steps", 1))
+        if error is None:
+            return unproven(f"what enters the model is neither a row nor the stream of one, padded: {run.call}")
         if not (error <= worst or math.isnan(worst)):
             worst, reproduce = error, run.call
     return at_most(worst, 1e-5, "relative error of the worst loss, to that of the model's logits", reproduce)

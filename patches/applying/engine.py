@@ -51,7 +51,8 @@ def plan(tree: SourceTree, tasks: Sequence[Task], *, quick: bool = False, keep_g
     """
     tasks = sorted(tasks, key=lambda task: task.number)
     if links := _links_in_the_way(tree):
-        return Plan(tuple(_refused(task, links) for task in tasks))
+        why = "\n".join(map(str, links))
+        return Plan(tuple(TaskOutcome(task, Outcome.REFUSED, why, tuple(links)) for task in tasks))
     if quick and (done := _all_done(tree, tasks)):
         return done
     outcomes, after = (quick and _applied_beside(tree, tasks)) or _applied(tree, tasks)
@@ -208,10 +209,6 @@ def _links_in_the_way(tree: SourceTree) -> list[Site]:
         for path in tree.links_out
         if path.endswith(".py") and (os.path.dirname(path) == package or (REFERENCE / path).exists())
     ]
-
-
-def _refused(task: Task, sites: Sequence[Site]) -> TaskOutcome:
-    return TaskOutcome(task, Outcome.REFUSED, "\n".join(map(str, sites)), tuple(sites))
 
 
 def _every_unparsable(tree: SourceTree, first: Unparsable) -> Unparsable:

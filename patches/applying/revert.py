@@ -176,7 +176,7 @@ def remember(tree: SourceTree, originals: Originals, planned: Plan) -> Originals
     """What to remember once a plan is applied; what was edited by hand before becomes part of the originals."""
     applied = {outcome.task.id for outcome in planned.outcomes if outcome.outcome is Outcome.APPLIED}
     older = originals
-    if by_hand := _edited_by_hand(tree, originals):
+    if by_hand := any(p not in tree.paths or tree.raw(p) != f.written for p, f in originals.files.items()):
         still_there = frozenset(name for name in originals.tasks if not _is_missing(tree, name))
         originals = replace(originals, tasks=still_there) if still_there else Originals()
     changed = {change.path: change.after for change in planned.changes}
@@ -201,10 +201,6 @@ def remember(tree: SourceTree, originals: Originals, planned: Plan) -> Originals
     if ((by_hand and originals.tasks) or known.at) and not blocked:
         return replace(known, blocked=_difference(tree, known))
     return known
-
-
-def _edited_by_hand(tree: SourceTree, originals: Originals) -> bool:
-    return any(path not in tree.paths or tree.raw(path) != file.written for path, file in originals.files.items())
 
 
 def _is_missing(tree: SourceTree, name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import libcst as cst
@@ -25,7 +25,8 @@ _NEAREST = 3  # sites that are named where there is none at a line
 
 def settled(tree: SourceTree, task: Task, found: Sequence[Finding]) -> list[Finding]:
     """Findings of a task, and which do not count. Raises BitpatchError where nothing is at a line that is meant."""
-    marks = [mark for mark in _marks(tree) if task.id in mark.tasks]
+    raws = ((path, tree.as_given(path)) for path in tree.contents or tree.paths)
+    marks = [mark for path, raw in raws if MARK in raw for mark in skips(path, raw) if task.id in mark.tasks]
     found = _without_skipped(marks, found) if marks else list(found)
     return _meant_alone(tree, task, found, tree.at[task.id]) if task.id in tree.at else found
 
@@ -61,12 +62,6 @@ def meant_lines(
         if task in kept or task not in older.tasks:  # else all of it was done before
             kept.setdefault(task, []).extend(moved(line, tree.raw(line.path)) for line in tree.at[task])
     return {task: tuple(dict.fromkeys(lines)) for task, lines in kept.items()}
-
-
-def _marks(tree: SourceTree) -> Iterator[Skip]:
-    for path in tree.contents or tree.paths:
-        if MARK in (raw := tree.as_given(path)):
-            yield from skips(path, raw)
 
 
 def _without_skipped(marks: Sequence[Skip], found: Sequence[Finding]) -> list[Finding]:

@@ -87,7 +87,7 @@ def _below(statements: Sequence[ast.stmt], raw: bytes, line: int, column: int) -
     while line < len(texts) and texts[line].lstrip().startswith(b"#"):
         line += 1
     own = [each for each in statements if _first(each) == line + 1]
-    return range(line + 1, max(map(_last, own)) + 1) if own and _column(own) == column else None
+    return range(line + 1, max(map(_last, own)) + 1) if own and min(each.col_offset for each in own) == column else None
 
 
 def _around(statements: Sequence[ast.stmt], line: int, *, only_simple: bool) -> range:
@@ -107,7 +107,3 @@ def _first(node: ast.stmt) -> int:
 
 def _last(node: ast.stmt) -> int:
     return node.end_lineno or node.lineno
-
-
-def _column(nodes: Sequence[ast.stmt]) -> int:
-    return min(each.col_offset for each in nodes)

@@ -120,7 +120,8 @@ def copy_baseline(folder: Path) -> None:
     target, draft = folder.absolute(), None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _require_writable_folder(target.parent)
+        if not os.access(target.parent, os.W_OK) or not target.parent.stat().st_mode & _WRITE_BITS:
+            raise _read_only(target.parent)
         draft = Path(tempfile.mkdtemp(prefix=MARK, dir=target.parent))
         copy = shutil.copytree(BASELINE, draft / "tree", ignore=shutil.ignore_patterns("__pycache__"))
         os.replace(copy, target)
@@ -316,11 +317,6 @@ def _require_writable(place: Place) -> None:
         raise _read_only(place.shown)
     if not os.fstat(place.folder).st_mode & _WRITE_BITS or not os.access(".", os.W_OK, dir_fd=place.folder):
         raise _read_only(place.shown.parent)
-
-
-def _require_writable_folder(folder: Path) -> None:
-    if not os.access(folder, os.W_OK) or not folder.stat().st_mode & _WRITE_BITS:
-        raise _read_only(folder)
 
 
 def _read_only(path: Path) -> Unreadable:

@@ -20,6 +20,7 @@ classes    parameters, methods, entries, and statements beside others
 kept       more that an object, a record or a module's dict keeps
 gates      an average in place of each loss, where a gate tests it
 schedules  another total for a schedule
+replaying  a backward that runs a model again, under the autocast of its forward
 requests   the total of a schedule for a run that is made on request
 attention  the parts of an attention, as torch's function is given them
 feeding    statements, loops and contexts that only feed an expression, as a run of them shows

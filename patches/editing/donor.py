@@ -224,10 +224,6 @@ def _names_of(statement: cst.CSTNode) -> list[str]:
 
 def _refuse_other(target: Source, given: Source, name: str) -> None:
     """Refuse where the target's own definition of a name is not the one that would be inserted."""
-    own, ours = _definition(target, name), _definition(given, name)
-    if own is not ours and not _styled(target, ours).deep_equals(own.with_changes(leading_lines=())):
+    own, ours = _definition(target, name), _definition(given, name).with_changes(leading_lines=())
+    if not in_style_of(target, ours).deep_equals(own.with_changes(leading_lines=())):
         raise TakenError(target.site(own, f"another definition of {name}: rename it, or make it that of the reference"))
-
-
-def _styled(target: Source, node: cst.CSTNode) -> cst.CSTNode:
-    return in_style_of(target, node).with_changes(leading_lines=())

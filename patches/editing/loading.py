@@ -86,7 +86,7 @@ def _runs_once(trial: Trial, scope: ast.AST) -> bool:
 
 def _once(trial: Trial, cut: Cut) -> ast.AST | None:
     """The function that is run once in a run, in which rows are cut, or the run's own."""
-    around = [each for each in cut.file.ancestors(cut.node) if isinstance(each, (Function, ast.Module))]
+    around = [each for each in cut.file.ancestors(cut.node) if isinstance(each, Function)]
     return next((each for each in around if _runs_once(trial, each)), trial.start.node)
 
 
@@ -182,6 +182,8 @@ def _handed(code: Code, trial: Trial, file: File, scope: ast.AST, cut: Cut, firs
     if not isinstance(there, Function):
         return None
     read = {each.id for each in walk(cut.node) if isinstance(each, ast.Name)}
+    found = slicing(cut) if cut.is_slice else None
+    own = [cut.node, *([found[0].iter] if found is not None and isinstance(found[0], ast.For) else [])]
     calls = _calls_of(code, there)
     for call in [each for other, each in calls or () if other is file and is_within(file, each, scope)]:
         for name, value in _given(there, call).items():
@@ -192,7 +194,8 @@ def _handed(code: Code, trial: Trial, file: File, scope: ast.AST, cut: Cut, firs
             uses = [each for each in walk(there) if isinstance(each, ast.Name) and each.id == name]
             others = [(other, _given(there, each).get(name)) for other, each in calls or () if each is not call]
             is_alone = all(value is not None for _, value in others) and (not others or _splits(cut, name))
-            if is_rows and is_alone and name in read and all(is_within(cut.file, each, cut.node) for each in uses):
+            is_own = all(any(is_within(cut.file, each, outer) for outer in own) for each in uses)
+            if is_rows and is_alone and name in read and is_own:
                 top = _top(file, scope, *first, call)
                 rows = text_of(trial, top, is_all_rows(trial)) if top is not None else None
                 if top is not None and rows is not None:
@@ -239,7 +242,9 @@ def problems(trial: Trial, cut: Cut, place: Place, size: str) -> Iterator[str]:
     for sizes, player in trial.tries:
         batches = [each.marks for each in trial.all_rows(player).split(sizes.size)]
         learned = [what for kind, what, _ in player.done if kind == "backward"]
-        if learned[: len(batches)] != batches:
+        many = sizes.accumulated  # what a loss weighs may be of all its group
+        wanted = [(each, frozenset().union(*batches[n - n % many :][:many])) for n, each in enumerate(batches)]
+        if len(learned) < len(wanted) or any(what not in each for what, each in zip(learned, wanted, strict=False)):
             yield "they pass through something that a loader of shuffled rows cannot: go through them alone"
     if any(player.counted for _, player in trial.tries):
         yield "the loop's counter finds rows by their place, and they come shuffled: zip them into one data set"

@@ -10,17 +10,21 @@ from dataclasses import dataclass
 import libcst as cst
 
 from ..reading.classes import names_of
+from ..reading.evaluations import is_at_hand, is_in_run_of
 from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.nodes import walk
 from ..reading.options import Hand, Home, Way, way_to
+from ..reading.origins import hops
 from ..reading.parsers import Flag
 from ..reading.records import all_fields, fixed_shape
 from ..reading.source import Source
 from ..reading.tree import SourceTree
+from ..reading.updates import Update, calls_of, scope_of
 from ..task import Edit, Finding, State, mend, mended, near_miss, opaque
 from .donor import PARSER, flag_of, parameter, parameter_of, place_among
 from .edits import BARE_EQUAL, expression, insert_after, insert_before, insert_item
+from .handed import is_call, other_uses
 
 LOOP = "train_loop"  # of the reference: whose options they are
 
@@ -31,6 +35,7 @@ class Told:
 
     text: str
     findings: tuple[Finding, ...]
+    through: tuple[Home, ...] = ()  # the functions on its way, which have it as a parameter
 
 
 def told(tree: SourceTree, reading: Reading, given: Source, *names: str) -> list[Told]:
@@ -63,11 +68,41 @@ def _told(tree: SourceTree, reading: Reading, way: Way, given: Source, name: str
     found = [_home(tree, home, given, name) for home in homes]
     is_new = way.home.kind == "namespace" or any(each.state is State.MISSING for each in found[:1])
     found += [_flag(tree, flags, given, name, reading.file.path) for flags in way.parsers]
-    found += [_handed(tree, hand, given, name) for hand in way.hands if way.parsers]
+    found += [_handed(tree, hand, given, name) for hand in way.hands if way.parsers and not hand.is_whole]
     if way.problem and is_new:
         note = f"training that is to have {name}, but {way.problem}"
         found.append(near_miss(tree.source(way.home.file.path).site(way.home.node, note)))  # type: ignore[arg-type]
-    return Told(way.home.form.format(name), tuple(found))
+    return Told(way.home.form.format(name), tuple(found), tuple(way.through))
+
+
+def brought_to(
+    tree: SourceTree, evaluation: Update, told_of: Sequence[tuple[Told, Update]], name: str, given: Source
+) -> tuple[str, dict[ast.AST, Finding]]:
+    """How an evaluation reads an option that the updates of its runs are told, and what hands it down the calls to it.
+
+    No text where not all of these calls are seen.
+    """
+    code, there, texts, found = tree.code, evaluation.reading, set[str](), dict[ast.AST, Finding]()
+    for option, update in told_of:
+
+        def text(file: File, node: ast.AST, option: Told = option, update: Update = update) -> str:
+            around = scope_of(code, file, node.body[0])  # type: ignore[attr-defined]
+            is_through = any(each.node is node for each in option.through)
+            return option.text if is_at_hand(option.text, update.reading, around) else name if is_through else ""
+
+        way = hops(code, there.file, there.node, text)
+        texts.add(name if way else text(there.file, there.node))
+        for hop in way:
+            called = scope_of(code, hop.file, hop.function.body[0])
+            calls = {call for each, call in calls_of(code, hop.function) if is_in_run_of(code, update, each.node)}
+            if calls - {each.call for each in way} or not all(is_call(*e) for e in other_uses(code, called, hop.call)):
+                return "", {}
+            here = text(hop.caller.file, hop.caller.node) or name
+            found[hop.function] = _home(tree, Home("parameter", hop.file, hop.function), given, name)
+            found[hop.call] = _handed(
+                tree, Hand(hop.caller.file, hop.call, here, is_whole=False, parser=None), given, name
+            )
+    return (texts.pop(), found) if len(texts) == 1 else ("", {})
 
 
 def kept_by(tree: SourceTree, file: File, setup: ast.AST, given: Source, name: str) -> Finding:
@@ -85,7 +120,7 @@ def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
     match home.node:
         case ast.Dict():
             name_of = home.form.partition("[")[0].rpartition(".")[2]
-            counted = [each for each in home.file.uses.get("values", ()) if _is_of(each, name_of)]
+            counted = [n for n in home.file.uses.get("values", ()) if ast.unparse(getattr(n, "value", n)) == name_of]
             if counted:
                 return near_miss(target.site(counted[0], f"values of {name_of}, which is to have one more: name them"))  # type: ignore[arg-type]
             return _entry(target, home.node, given, name)
@@ -111,10 +146,6 @@ def _home(tree: SourceTree, home: Home, given: Source, name: str) -> Finding:
     ):
         return near_miss(target.site(owner, f"{owner.name} has a {name} of its own, or is not to have more attributes"))
     return mend(brought.site, [*brought.edits, _kept(target, home.node, given, name)])  # type: ignore[arg-type]
-
-
-def _is_of(attribute: ast.AST, name: str) -> bool:
-    return isinstance(attribute, ast.Attribute) and isinstance(attribute.value, ast.Name) and attribute.value.id == name
 
 
 def _entry(target: Source, display: ast.Dict, given: Source, name: str) -> Finding:
@@ -194,6 +225,8 @@ def _flag(tree: SourceTree, flags: Sequence[Flag], given: Source, name: str, pat
     settings = {
         k.keyword.value: _setting(target, given, k.value, path) for k in ours[name].args if k.keyword is not None
     }
+    if isinstance(anchor.parser, ast.FunctionDef):
+        return _decorator(target, anchor, text, settings, behind=bool(before))
     if isinstance(anchor.node, ast.Call) and any(isinstance(each, ast.Constant) for each in anchor.node.args):
         return _call(target, given, anchor, ours[name], text, settings, behind=bool(before))
     return mend(site, [_row(target, anchor, text, settings, behind=bool(before))])
@@ -205,7 +238,8 @@ def _is_same(flag: Flag, ours: cst.Call, given: Source) -> bool:
         return True
     own = {keyword.arg: ast.unparse(keyword.value) for keyword in flag.node.keywords}
     wanted = {each.keyword.value: given.code(each.value) for each in ours.args if each.keyword is not None}
-    kinds = [(own.get(name), wanted.get(name)) for name in ("type", "action")]
+    is_command = isinstance(flag.parser, ast.FunctionDef)  # whose options have the types of their defaults
+    kinds = [(own.get(name), wanted.get(name)) for name in ("type", "action") if not is_command]
     texts = [(each or "").strip("'\"") for each in (own.get("default"), wanted.get("default"))]
     return all(a == b or (a or "").replace("'", '"') == b for a, b in kinds) and (
         texts[0] == texts[1] or texts[0].isdigit()
@@ -237,6 +271,26 @@ def _call(
     text = re.sub(r"^\w+\.add_argument", adder, text).replace(f'"{flag_of(ours)}"', f'"{flag}"')
     place = insert_after if behind else insert_before
     return mend(site, [place(target, statement, text)])
+
+
+def _decorator(target: Source, anchor: Flag, flag: str, settings: dict[str, str], *, behind: bool) -> Finding:
+    """An option of click's as a neighbour of another of its command."""
+    call, site = target.at(anchor.node), target.site(anchor.node, f"option {flag}")
+    assert isinstance(call, cst.Call)
+    choice = target.names.spelled("click.Choice")
+    if "choices" in settings and choice is None:
+        return near_miss(
+            target.site(anchor.node, f"option beside which {flag} would stand, but click has no name here")
+        )
+    words = {name: text for name, text in settings.items() if name != "type" or "default" not in settings}
+    given = {"choices": f"type={choice}({{}})", "action": "is_flag=True"}
+    told = ", ".join(given.get(name, f"{name}={{}}").format(text) for name, text in words.items())
+    new = cst.Decorator(expression(target, f'{target.code(call.func)}("{flag}", {told})'))
+
+    def change(updated: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
+        return cst.FlattenSentinel([updated, new] if behind else [new, updated])
+
+    return mend(site, [Edit(target, target.parents[call], change)])
 
 
 def _row(target: Source, anchor: Flag, flag: str, settings: dict[str, str], *, behind: bool) -> Edit:
@@ -273,7 +327,7 @@ def _handed(tree: SourceTree, hand: Hand, given: Source, name: str) -> Finding:
     """An option in a call that hands others on."""
     target = tree.source(hand.file.path)
     site = target.site(hand.call, f"{name} handed on")
-    if hand.is_whole or any(keyword.arg == name for keyword in hand.call.keywords):
+    if any(keyword.arg == name for keyword in hand.call.keywords):
         return mended(site)
     new = cst.Arg(keyword=cst.Name(name), value=expression(target, hand.form.format(name)), equal=BARE_EQUAL)
 

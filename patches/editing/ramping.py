@@ -10,7 +10,7 @@ import libcst as cst
 
 from ..reading.draws import Draw, Drawn
 from ..reading.files import File
-from ..reading.origins import Hop, Spot, ahead, compared, hops, names_read
+from ..reading.origins import Hop, Spot, ahead, compared, hops, is_made_at_need, names_read
 from ..reading.source import Source
 from ..reading.tree import SourceTree
 from ..reading.updates import DEEP, is_within, scope_of
@@ -54,14 +54,16 @@ def on_a_ramp(
     names = (ramping.reached, ramping.share, kept.clock, kept.draws)
     hidden = [name for each in scopes for name in names if name in each.file.scopes[each.node].bound]
     problem = f"{hidden[0]} has another meaning on the way: rename it" if hidden else problem
-    loop = run.course.loop if spot.reading.node is run.course.reading.node else None
-    if loop is not None and not is_within(file, spot.node, loop):
+    turn = run.course.turn if spot.reading.node is run.course.reading.node else None
+    is_ahead = turn is not None and not is_within(file, spot.node, turn)
+    is_lazy = turn is not None and is_ahead and is_made_at_need(spot.reading, spot.node, turn)
+    if is_ahead and not is_lazy:
         problem = "it stands before the loop, where it is computed once: put it in the loop"
     if problem:
         yield near_miss(replace(site, note=f"{site.note}, but {problem}"))
         return
     if shows(file, spot.reading.node):
-        edits = ramped(source, [spot, *again], draw, ramping.reached, ramp(spot.reading.node, "{}"))
+        edits = ramped(source, [spot, *again], draw, ramping.reached, ramp(spot.reading.node, "{}"), in_place=is_lazy)
         needed[source.path] = None
         yield mend(site, edits) if edits else near_miss(replace(site, note=f"{site.note}, but no place before it"))
         return
@@ -172,16 +174,19 @@ def _whole(file: File, call: ast.AST) -> tuple[ast.AST, list[str]]:
             return node, methods
 
 
-def ramped(source: Source, spots: Sequence[Spot], draw: Draw, name: str, ramp: str) -> list[Edit]:
-    """Compare with a probability on a ramp, that is computed before; `ramp` is how, with {} for its end.
+def ramped(
+    source: Source, spots: Sequence[Spot], draw: Draw, name: str, ramp: str, *, in_place: bool = False
+) -> list[Edit]:
+    """Compare with a probability on a ramp, that is computed before, or there; `ramp` is how, with {} for its end.
 
     Nothing where there is no place before the first of the spots.
     """
     file = spots[0].reading.file
     node, text = _left(spots[0], draw)
-    place = before(
-        source, ahead(file, node, names_read(node)), f"{name} = {ramp.format(text.format(_text(file, node)))}"
-    )
+    reached = ramp.format(text.format(file.text(node) if "\n" not in file.text(node) else ast.unparse(node)))
+    if in_place:
+        return [rewrite(source, source.at(node), lambda _: text.format(reached))]  # type: ignore[arg-type]
+    place = before(source, ahead(file, node, names_read(node)), f"{name} = {reached}")
     new = name if text == "{}" else f"1 - {name}"
     nodes = [node, *(spot.node for spot in spots[1:])]
     return [] if place is None else [place, *(rewrite(source, source.at(each), lambda _: new) for each in nodes)]  # type: ignore[arg-type]
@@ -213,8 +218,3 @@ def shared(source: Source, spot: Spot, draw: Draw, name: str) -> list[Edit]:
         return expression(source, part.format(operand(source, updated)))
 
     return [Edit(source, source.at(node), change)]
-
-
-def _text(file: File, node: ast.expr) -> str:
-    text = file.text(node)
-    return text if "\n" not in text else ast.unparse(node)

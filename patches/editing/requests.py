@@ -57,7 +57,7 @@ def planned_by_run(tree: SourceTree, made: Schedule) -> Finding | None:
 
 def shared_by_runs(tree: SourceTree, schedules: Sequence[tuple[Schedule, Finding]]) -> Iterator[Finding]:
     """What schedules need whose totals are those of runs on request: the count of updates, and steps that end."""
-    runs = [run for each, _ in schedules if (run := asked(tree.code, each)) is not None]
+    runs = [run for each, _ in schedules if not each.is_curve and (run := asked(tree.code, each)) is not None]
     files = ((each.reading.file, found.state is State.MISSING) for each, found in schedules)
     for file in dict.fromkeys(file for file, is_missing in files if is_missing or COUNT in file.uses):
         yield from _counted(tree, file)
@@ -71,7 +71,9 @@ def shared_by_runs(tree: SourceTree, schedules: Sequence[tuple[Schedule, Finding
 
 def _total(tree: SourceTree, made: Schedule, run: Asked) -> str:
     """The updates of the run, as text. Raises _NotAtHand."""
-    if not run.is_counted or "epochs" not in run.roles:
+    if "epochs" not in run.roles:
+        raise _NotAtHand("how many epochs the run on request makes is not seen")
+    if not run.is_counted:
         raise _NotAtHand("the run on request makes other updates than its epochs and rows come to")
     texts = {role: _at_hand(tree, made, run, path) for role, path in run.roles.items()}
     size = texts.get("size", str(run.trial.size))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from ..reading.clocks import Round, rounds_of
+from ..reading.clocks import Round, Step, rounds_of
 from ..reading.files import File, Function
 from ..reading.frames import Reading
 from ..reading.nodes import walk
@@ -22,17 +23,32 @@ _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 def going_on(
-    tree: SourceTree, reading: Reading, owner: ast.ClassDef | None, clock: str, text: str
+    tree: SourceTree,
+    reading: Reading,
+    owner: ast.ClassDef | None,
+    clock: str,
+    text: str,
+    steps: Sequence[Step] = (),
 ) -> Iterator[Finding]:
     """Rounds that begin where the one before has ended.
 
     The run is a function's, or an object's if it has an owner; `clock` is its parameter, `text` what it counts with.
     """
     rounds = rounds_of(tree.code, reading.node, owner)
+    nearest = {each.through[0][1]: each.through[0][0] for each in rounds if each.through and not each.is_returned}
+    counted = {
+        call: text for call, caller in nearest.items() if (text := _counted(reading, steps, caller, call, clock))
+    }
+    for call, kept in counted.items():
+        site = (source := tree.source(nearest[call].file.path)).site(call, "training loop called in rounds")
+        yield mended(site) if kept == clock else mend(site, [_given(source, call, clock, kept)])
+    rounds = [each for each in rounds if not any(call in counted for _, call in each.through)]
     told = _told(reading, owner) if rounds else ""
     others = [each for each in rounds if not _is_given(each.call, clock)]
     for each in rounds:
-        yield from _round(tree, each, clock, told, again=_again(each, others))
+        yield from _round(
+            tree, each, clock, told, again=any(o is not each and o.caller.node is each.caller.node for o in others)
+        )
         for between, call in each.through if each in others and each.is_returned else ():
             yield from _passed_through(tree, between, call, clock)
     record = _record(reading)
@@ -42,13 +58,39 @@ def going_on(
         yield from _returned(tree, reading, clock, told)
 
 
+def _counted(run: Reading, steps: Sequence[Step], caller: Reading, call: ast.Call, clock: str) -> str:
+    """Where the caller of a run sums up, of what its records say, the updates that it has made so far; or its clock."""
+    if any(keyword.arg == clock for keyword in call.keywords):
+        return clock
+    statement, found = caller.file.statement(call), list[str]()
+    history = ast.unparse(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
+    sums = {f"sum((each[{key!r}] for each in {history}))" for key in _counts(run, steps)}
+    for node in (each for each in _own(caller) if isinstance(each, ast.AugAssign) and isinstance(each.op, ast.Add)):
+        text = re.sub(r"\b(\w+)(\[.+\]) for \1 in ", r"each\2 for each in ", ast.unparse(node.value))
+        is_kept = not isinstance(node.target, ast.Name) and node.lineno > statement.lineno
+        found += [caller.file.text(node.target)] * (is_kept and re.sub(r" if .+ else 0$", "", text) in sums)
+    every = [caller.file.text(each.target) for each in walk(caller.file.module) if isinstance(each, ast.AugAssign)]
+    return found[0] if len(found) == 1 and every.count(found[0]) == 1 else ""
+
+
+def _counts(run: Reading, steps: Sequence[Step]) -> Iterator[object]:
+    """The keys under which a record of a run says how many updates it is of, by a list that grows with each."""
+    record, file, blocks = _record(run), run.file, [step.block for step in steps if step.is_always]
+    pairs = [(each.arg, each.value) for each in getattr(record, "keywords", ())]
+    keys = zip(getattr(record, "keys", ()), getattr(record, "values", ()), strict=True)
+    for key, value in [*pairs, *((getattr(each, "value", None), value) for each, value in keys)]:
+        name = re.fullmatch(r"len\((\w+)\)", ast.unparse(value))
+        named = [e for e in _own(run) if isinstance(e, ast.Name) and name is not None and e.id == name[1]]
+        begins = [each for each in named if isinstance(each.ctx, ast.Store)]
+        grows = [file.statement(each) for each in named if getattr(file.parents[each], "attr", "") == "append"]
+        loops = [next((e for e in file.ancestors(n) if isinstance(e, _LOOPS)), None) for n in (record, *begins) if n]
+        is_once = len(begins) == 1 and loops[0] is loops[1] and len(grows) == len(blocks) == len(steps)
+        if is_once and all(each in block for each, block in zip(grows, blocks, strict=True)):
+            yield key
+
+
 def _is_given(call: ast.Call, clock: str) -> bool:
     return any(keyword.arg in (clock, None) for keyword in call.keywords)
-
-
-def _again(each: Round, others: list[Round]) -> bool:
-    """Whether the same scope starts a run elsewhere too."""
-    return any(other is not each and other.caller.node is each.caller.node for other in others)
 
 
 def _own(reading: Reading) -> list[ast.AST]:

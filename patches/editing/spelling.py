@@ -32,7 +32,7 @@ def device_of(model: Value, reading: Reading, at: ast.stmt) -> str | None:
 def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, bool] | None = None) -> Iterator[str]:
     """Texts of a value there: those that stand in the node itself first, then names, then what was written before."""
     if value.op == "const" and isinstance(value.data, (bool, int, float, type(None))):
-        yield _literal(value.data)
+        yield repr(value.data) if value.data not in (float("inf"), float("-inf")) else f'float("{value.data}")'
         return
     env = reading.before.get(reading.file.statement(at), {})
     if where is not None:
@@ -53,10 +53,6 @@ def spellings(value: Value, reading: Reading, at: ast.AST, where: tuple[Value, b
             yield text if "\n" not in text else ast.unparse(node)
     if value.op == "attr" and value.data not in reading.written | reading.filled:
         yield from (f"{each}.{value.data}" for each in spellings(value["of"], reading, at, where) if _is_atom(each))
-
-
-def _literal(data: object) -> str:
-    return repr(data) if data not in (float("inf"), float("-inf")) else f'float("{data}")'
 
 
 def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:

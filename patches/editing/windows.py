@@ -154,7 +154,7 @@ def moved(source: Source, reading: Reading, write: Effect, found: Columns, name:
     statement = file.statement(at)
     insert = insert_before(source, source.at(statement), f"{name} = {lack(found.offset, reading, at)}")
     last = _indices(at)[-1:] if isinstance(at, ast.Subscript) else []
-    if last and isinstance(last[0], ast.Slice) and _is_first(last[0].lower) and last[0].step is None:
+    if last and isinstance(last[0], ast.Slice) and ast.unparse(last[0]).startswith((":", "0:")) and not last[0].step:
         kept = [file.text(each) for each in _indices(at)[:-1]]
         upper = last[0].upper
         text = file.text(upper) if upper is not None else ""
@@ -172,10 +172,6 @@ def moved(source: Source, reading: Reading, write: Effect, found: Columns, name:
         cut_of = reading.values[part].get("input") if part in reading.values else None
         inside = (each for each in walk(part) if each is not part and each in reading.values)
         part = next((each for each in inside if cut_of is not None and reading.values[each].key == cut_of.key), None)
-
-
-def _is_first(lower: ast.expr | None) -> bool:
-    return lower is None or (isinstance(lower, ast.Constant) and lower.value == 0)
 
 
 def _indices(node: ast.AST) -> list[ast.expr]:

@@ -6,6 +6,7 @@ Links that stay in the folder are followed, each file once; links out of it are 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Ignored:
         self._root = root
         self._excluded = GitIgnoreSpec.from_lines(excluded)
         self._tracked = _index(root)
-        self._folders = {os.path.dirname(path[:end]) for path in self._tracked for end in _ends(path)}
+        self._folders = {path[: each.start()] for path in self._tracked for each in re.finditer("/", path)}
         self._rules: dict[str, list[tuple[bool, object]]] = {}
 
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:
@@ -61,11 +62,6 @@ class Ignored:
                 text = ""
             self._rules[folder] = list(_rules(text))
         return self._rules[folder]
-
-
-def _ends(path: str) -> Iterator[int]:
-    """Where each folder of a path ends, with its slash."""
-    return (place + 1 for place, letter in enumerate(path) if letter == "/")
 
 
 def _rules(text: str) -> Iterator[tuple[bool, object]]:

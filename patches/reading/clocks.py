@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .code import Code
-from .files import File, Function
+from .files import File, Function, is_test
 from .frames import Reading
 from .names import parameters
 from .nodes import walk
@@ -63,6 +63,13 @@ class Course:
         own = [each for each in around if is_within(self.reading.file, each, self.reading.node)]
         return own[-1] if own else None
 
+    @property
+    def turn(self) -> ast.stmt | None:
+        """The innermost loop around its steps, in the scope's own text."""
+        file, nodes = self.reading.file, [each.node for each in self.steps if each.reading is self.reading]
+        found = [[e for e in file.ancestors(n) if isinstance(e, _LOOPS)] for n in nodes] if self.owner is None else []
+        return max(found, key=len)[0] if any(found) else self.loop
+
     def shows(self, file: File, scope: ast.AST) -> bool:
         """Whether what lasts can be named in a scope: in what stands in it, and in methods of the object."""
         if self.owner is not None:
@@ -85,7 +92,7 @@ def course_of(code: Code, update: Update) -> Course | None:
     reading, at = update.reading, update.backward
     for _ in range(MOST_CALLERS):
         method = method_of(reading.file, reading.node)
-        if method is not None or is_repeated(reading.file, reading.node, at):
+        if method is not None or (is_repeated(reading.file, reading.node, at) and not _steps_once(reading)):
             effects = [each for each in reading.effects if each.at.node is update.effect.at.node]
             if not effects:
                 return None
@@ -95,11 +102,18 @@ def course_of(code: Code, update: Update) -> Course | None:
             steps = _of_object(code, reading.file, owner) if owner is not None else _steps(reading)
             return Course(reading, loss, at, owner, tuple({step.node: step for step in steps}.values()))
         callers = calls_of(code, reading.node) if isinstance(reading.node, Function) else []
+        callers = [each for each in callers if not is_test(each[0].file.path)]
         if len({caller.node for caller, _ in callers}) != 1:
             return None
         caller, at = callers[0]
         reading = scope_of(code, caller.file, at, DEEP)
     return None
+
+
+def _steps_once(reading: Reading) -> bool:
+    """Whether a scope makes one update whenever it is called, of all that its loops go through."""
+    steps = list(_steps(reading))
+    return bool(steps) and not any(is_repeated(reading.file, reading.node, step.node) for step in steps)
 
 
 def _steps(reading: Reading) -> Iterator[Step]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .classes import constructor_of
 from .code import Code
-from .files import File, Function
+from .files import File, Function, is_test
 from .frames import Effect, Reading
 from .updates import MOST_CALLERS, SHALLOW, Update, calls_of, is_repeated, is_within, mentions, models, scope_of
 from .values import Place, Value
@@ -42,7 +42,8 @@ def compiled(code: Code, update: Update) -> tuple[Place, list[tuple[Place, str]]
             if effect.kind == "compile" and effect.through is not None and _is_of_torch(effect.value.get("func")):
                 given = update.models if at is update.backward else _given(reading, at)
                 kept = _kept_as(reading, effect, update.models)
-                is_its = effect.value["func"].op == "attr" or given is None or _is_among(effect.value, given)
+                keys = {part.key for each in given or () for part in each.walk()}
+                is_its = effect.value["func"].op == "attr" or given is None or effect.value.key in keys
                 if kept or (is_its and (reading is not setup or is_handed)):
                     place, why = Place(reading.file, effect.through), _misplaced(update, reading, effect.through, at)
                     wrong = [(place, why)] if why else []
@@ -59,7 +60,8 @@ def _kept_as(reading: Reading, effect: Effect, of: Iterable[Value]) -> str:
     """The attribute that is a model of an update, and is set to what a call makes; nothing where there is none."""
     names = {each.data for each in of if each.op == "attr"}
     stores = [each.value for each in reading.effects if each.kind == "setattr" and each.value.data in names]
-    return next((str(each.data) for each in stores if _is_among(effect.value, [each["value"]])), "")
+    own = effect.value.key
+    return next((str(each.data) for each in stores if any(part.key == own for part in each["value"].walk())), "")
 
 
 def _ill_decided(effect: Effect) -> Iterator[tuple[Place, str]]:
@@ -90,10 +92,6 @@ def _given(reading: Reading, call: ast.Call | None) -> list[Value] | None:
     """What a call is made of that leads to an update; None where it is not seen."""
     nodes = [call.func, *call.args, *(each.value for each in call.keywords)] if call is not None else []
     return [reading.values[node] for node in nodes if node in reading.values] or None
-
-
-def _is_among(made: Value, given: Iterable[Value]) -> bool:
-    return any(part.key == made.key for each in given for part in each.walk())
 
 
 def _misplaced(update: Update, reading: Reading, call: ast.Call, at: ast.Call | None) -> str:
@@ -204,3 +202,12 @@ def _makes_optimizer(value: Value, model: Value) -> bool:
     """Whether a value is made of a model's parameters."""
     funcs = (each["func"] for each in value.walk() if "func" in each.args)
     return any(func.op == "attr" and func.data == "parameters" and func["of"].key == model.key for func in funcs)
+
+
+def windows(code: Code) -> Iterator[Reading]:
+    """The scopes that cut windows of a tensor, which may overlap, and are not kept from being compiled."""
+    for reading in mentions(code, "unfold"):
+        marks = [ast.unparse(each) for each in getattr(reading.node, "decorator_list", ())]
+        is_eager = is_test(reading.file.path) or any(each.endswith("compiler.disable") for each in marks)
+        if not is_eager and any(value.op == "unfold" for value in reading.values.values()):
+            yield reading

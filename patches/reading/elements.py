@@ -50,10 +50,6 @@ def _each(function: Callable[[Number], Number]) -> Operation:
     return made
 
 
-def _inverted(a: Number) -> Number:
-    return not a if isinstance(a, bool) else ~a  # type: ignore[operator]
-
-
 def _converted(value: Value, number: Number) -> Number:
     """A number in the dtype that an operation asks for."""
     dtype = value.get("dtype")
@@ -70,11 +66,9 @@ def _converted(value: Value, number: Number) -> Number:
             raise Unknown(value)
         return int(number)
     if dtype.op in ("attr", "parameter"):  # of another tensor, which is of floats where these are
-        return float(number) if isinstance(number, float) else _unknown(value)
-    raise Unknown(value)
-
-
-def _unknown(value: Value) -> Number:
+        if not isinstance(number, float):
+            raise Unknown(value)
+        return float(number)
     raise Unknown(value)
 
 
@@ -185,11 +179,6 @@ def _indices(small: Evaluator, value: Value) -> Tensor:
     return Tensor((2, len(places)), tuple(place[side] for side in (0, 1) for place in places))
 
 
-def _part(small: Evaluator, value: Value) -> Tensor:
-    """One row of what is unpacked."""
-    return taken(small.tensor(value["of"]), 0, [value.data], keep=False)
-
-
 def _unsqueezed(small: Evaluator, value: Value) -> Tensor:
     tensor, dim = small.tensor(value["input"]), int(small.number(value["dim"]))
     dim %= len(tensor.shape) + 1
@@ -247,10 +236,6 @@ def _swap(value: Value, rank: int) -> Sequence[int]:
     order = list(range(rank))
     order[a], order[b] = order[b], order[a]
     return order
-
-
-def _last_two(_: Value, rank: int) -> Sequence[int]:
-    return [*range(rank - 2), rank - 1, rank - 2] if rank > 1 else []
 
 
 def _flattened(small: Evaluator, value: Value) -> Tensor:
@@ -323,8 +308,8 @@ TENSORS: dict[str, Operation] = {
     "full_like": _filled(None),
     "index": _indexed,
     "kept": _kept,
-    "invert": _each(_inverted),
-    "mT": _ordered(_last_two),
+    "invert": _each(lambda a: not a if isinstance(a, bool) else ~a),  # type: ignore[operator]
+    "mT": _ordered(lambda _, rank: [*range(rank - 2), rank - 1, rank - 2] if rank > 1 else []),
     "masked_fill": _masked_fill,
     "neg": _each(lambda a: -whole(a)),
     "not": _each(operator.not_),
@@ -335,7 +320,7 @@ TENSORS: dict[str, Operation] = {
     "ones": _filled(1.0),
     "ones_like": _filled(1.0),
     "permute": _ordered(lambda value, _: value.data),
-    "part": _part,
+    "part": lambda small, value: taken(small.tensor(value["of"]), 0, [value.data], keep=False),
     "phi": _choice,
     "reshape": _viewed,
     "setitem": _set,

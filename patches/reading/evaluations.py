@@ -23,16 +23,16 @@ def evaluations(code: Code) -> Iterator[tuple[Update, list[Update]]]:
     """The losses that runs measure alone, as updates by the call that makes the loss, and the updates of their runs."""
     found: dict[ast.AST, tuple[Update, list[Update]]] = {}
     for update in updates_of_runs(code):
-        scopes = _scopes(code, update)
-        own = {reading.owner for reading in scopes.values()} - {None}
+        own = {reading.owner for reading in _scopes(code, update).values()} - {None}
         for reading, region in _without_gradient(code):
-            if reading.owner in own or _is_reached(code, reading.node, set(scopes)):
+            if reading.owner in own or is_in_run_of(code, update, reading.node):
                 for each in _measured(code, update, reading, region):
                     of = found.setdefault(each.backward, (each, []))[1]
                     of += [update] * (update not in of)
     return iter(found.values())
 
 
+@once
 def _scopes(code: Code, update: Update) -> dict[ast.AST, Reading]:
     """The scope of an update, and those around that repeat it with an optimizer that it is given, or has."""
     found, pending = dict[ast.AST, Reading](), [update.reading]
@@ -46,11 +46,11 @@ def _scopes(code: Code, update: Update) -> dict[ast.AST, Reading]:
     return found
 
 
-def _is_reached(code: Code, node: ast.AST, scopes: set[ast.AST], depth: int = 0) -> bool:
-    """Whether a scope is one of some, or is called from one."""
-    if node in scopes or not isinstance(node, Function) or depth > MOST_CALLERS:
-        return node in scopes
-    return any(_is_reached(code, caller.node, scopes, depth + 1) for caller, _ in calls_of(code, node))
+def is_in_run_of(code: Code, update: Update, node: ast.AST, depth: int = 0) -> bool:
+    """Whether a scope is one of those of an update, or is called from one."""
+    if node in _scopes(code, update) or not isinstance(node, Function) or depth > MOST_CALLERS:
+        return node in _scopes(code, update)
+    return any(is_in_run_of(code, update, caller.node, depth + 1) for caller, _ in calls_of(code, node))
 
 
 @once
@@ -91,9 +91,8 @@ def _is_loss(value: Value, callees: set[int]) -> bool:
     return any(map(_LOSS.search, names)) or (func is not None and func.key in callees)
 
 
-def is_at_hand(option: str, update: Update, evaluation: Update) -> bool:
-    """Whether the scope of an evaluation can read an option as that of an update does."""
-    here, there = update.reading, evaluation.reading
+def is_at_hand(option: str, here: Reading, there: Reading) -> bool:
+    """Whether one scope can read an option as another does."""
     known = _known(here, option)
     return here.node is there.node or (here.file is there.file and known is not None and known is _known(there, option))
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .code import Code
+from .evaluations import evaluations
 from .files import File, Function
 from .frames import Reading
 from .gates import FAR, Gate, Judge, Measured, is_number, is_raw, measured, orders, required
@@ -18,7 +19,7 @@ from .names import defaults_of, parameters
 from .playing.figures import Figures
 from .playing.kinds import Class, Raised
 from .tensors import Unknown
-from .updates import calls_of, is_within
+from .updates import DEEP, calls_of, is_within, scope_of
 from .values import Value
 
 _LOSSES = ("cross_entropy", "nll_loss")
@@ -181,6 +182,34 @@ def gates(code: Code, files: Iterator[File]) -> list[Found]:
     vain = {each for each, others in inner.items() if found[each].is_raw and found[each].test is None and others}
     hidden = {other for each, others in inner.items() if each not in vain for other in others}
     return [found[each] for each in found if each not in vain | hidden]
+
+
+def untended(code: Code) -> Iterator[tuple[File, ast.expr]]:
+    """Where a loss that a run measures is tested in no gate: by the run, or by what is given of what a run returns."""
+    for evaluation in [each for each, _ in evaluations(code)]:
+        function = evaluation.reading.node
+        for caller, call in calls_of(code, function) if isinstance(function, Function) else ():
+            run = scope_of(code, caller.file, call, DEEP)
+            yield from _tests(run, run.values[call].key)
+            for asking, start in calls_of(code, run.node) if isinstance(run.node, Function) else ():
+                for other, called in scope_of(code, asking.file, start, DEEP).calls.items():
+                    given = [part for value in _given(asking, other) for part in value.walk() if part.op == "function"]
+                    if any(part.data[1] is run.node for part in given) and isinstance(called, Function):
+                        judge = code.reading(code.files.of(called), called, code.files.of(called).owner(called))
+                        for own in {each.key for each in judge.values.values() if each.op == "parameter"}:
+                            yield from _tests(judge, own)
+
+
+def _tests(reading: Reading, loss: int) -> Iterator[tuple[File, ast.expr]]:
+    """Where a scope compares a loss, as it is or as it is kept, with a threshold that it is told."""
+    for node, value in reading.values.items():
+        sides = value.items if isinstance(node, ast.Compare) and value.op in ("lt", "le", "gt", "ge") else ()
+        for one, other in (sides, sides[::-1]) if len(sides) == 2 else ():  # noqa: PLR2004
+            parts = {part.key: part.op for part in other.walk()}
+            is_told = {"parameter", "setting"} & {*parts.values()} and "carried" not in parts.values()
+            is_loss = one.key == loss or (one.op in ("index", "attr") and any(part.key == loss for part in one.walk()))
+            if is_told and is_loss and loss not in parts and isinstance(node, ast.expr):
+                yield reading.file, node
 
 
 def _entered(code: Code, found: Found) -> set[ast.AST]:

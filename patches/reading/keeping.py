@@ -56,7 +56,8 @@ def unstepped(code: Code, made: Schedule) -> str:
         unread = [value for value in reading.values.values() if value.op == "opaque" and _has(value, keys)]
         is_returned = reading.returned is not None and _shows(code, reading.returned)
         is_given = [each for each in used if _gives_or_steps(code, each, keys)]
-        if is_given or (unread and not writes) or not all(map(_is_of_self, writes)):
+        of_self = [any(part.op == "self" for part in next(iter(each.value.items)).walk()) for each in writes]
+        if is_given or (unread and not writes) or not all(of_self):
             return ""
         if is_returned and (reading is not made.reading or not callers(code, made)):
             return ""
@@ -162,8 +163,3 @@ def _gives_or_steps(code: Code, effect: Effect, keys: set[int]) -> bool:
 
 def _shows(code: Code, value: Value) -> bool:
     return next(_schedules(code, value, ()), None) is not None
-
-
-def _is_of_self(effect: Effect) -> bool:
-    target = next(iter(effect.value.items))
-    return any(part.op == "self" for part in target.walk())

@@ -13,7 +13,7 @@ from .files import File, Function
 from .frames import Reading
 from .names import parameters
 from .nodes import walk
-from .parsers import Flag, Parser, flags, is_vars, parser_behind, parser_of
+from .parsers import Flag, Parser, command_of, flags, is_vars, parser_behind, parser_of
 from .records import all_fields, class_of, is_data_class
 from .updates import DEEP, MOST_CALLERS, calls_of, makings_of, mentions
 from .values import Value
@@ -77,6 +77,7 @@ def way_to(code: Code, reading: Reading) -> Way | None:
         return Way(home)  # a command line is made of the home's own names
     asked = Counter(flag.file for flag in every if flag.name in own | names)
     takers = [(hand.parser, hand.names) for hand in way.hands if hand.parser is not None]
+    whole += [Parser(home.file, home.node)] * any(flag.parser is home.node for flag in every)
     takers += [(parser, frozenset(own & {flag.name for flag in every})) for parser in whole]
     if way.problem:
         return Way(home, problem=way.problem)
@@ -118,7 +119,7 @@ def _namespaces(code: Code, reading: Reading) -> tuple[str, Parser, frozenset[st
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value in reading.values:
             value = reading.values[node.value]
             if value.key not in known:
-                known[value.key] = parser_of(code, reading, value)
+                known[value.key] = None if command_of(code, value) else parser_of(code, reading, value)
             parser = known[value.key]
             if parser is not None:
                 found.setdefault(f"{node.value.id}.{{}}", set()).add(node.attr)
@@ -284,6 +285,7 @@ def _hand_on(code: Code, way: Way, home: Home, seen: set[ast.AST]) -> set[str]:
         )
         if taken is not None:
             names |= taken.names
+            way.through += [Home("parameter", reading.file, reading.node)] * (taken.form == "{}" and not is_whole)
             way.hands.append(Hand(reading.file, call, taken.form, is_whole, taken.parser, taken.names))
             continue
         between = _spread(code, reading, call)
@@ -297,8 +299,8 @@ def _hand_on(code: Code, way: Way, home: Home, seen: set[ast.AST]) -> set[str]:
             at = f"{reading.file.path}:{call.lineno}"
             way.problem = f"{at} hands on options of a command line without their names: name one there"
         around = reading.node
-        given = [value.data for value in _arguments(reading, call) if value.op == "parameter"]
-        passed = {name for _, function, name in given if function is around}
+        given = [reading.values.get(node) for node in (*call.args, *(keyword.value for keyword in call.keywords))]
+        passed = {each.data[2] for each in given if each and each.op == "parameter" and each.data[1] is around}
         if isinstance(around, Function) and len(passed) >= FEWEST and around not in seen:
             between = Home("parameter", reading.file, around)
             own = _hand_on(code, way, between, seen)
@@ -330,11 +332,6 @@ def _calls(code: Code, home: Home) -> Iterator[tuple[Reading, ast.Call]]:
         yield from makings_of(code, made)
 
 
-def _arguments(reading: Reading, call: ast.Call) -> list[Value]:
-    nodes = [*call.args, *(keyword.value for keyword in call.keywords)]
-    return [reading.values[node] for node in nodes if node in reading.values]
-
-
 @dataclass(frozen=True, slots=True)
 class _Taken:
     """What a call takes from a command line: how it would write another option, whose command line it is, and which."""
@@ -352,16 +349,20 @@ def _taken(code: Code, reading: Reading, call: ast.Call) -> _Taken | None:
         value = reading.values.get(node)
         if value is None:
             continue
+        if (command := command_of(code, value)) is not None:
+            found.setdefault("{}", set()).add(value.data[2])
+            parsers["{}"] = command
         space, name, form = _option(reading, node, value, call)
         parser = parser_of(code, reading, space) if space is not None and form else None
         if parser is not None:
             found.setdefault(form, set()).add(name)
             parsers[form] = parser
-    for value in (reading.values.get(each.value) for each in call.keywords if each.arg is None):
-        parser = parser_behind(code, reading, value) if value is not None and _listed(value) else None
+    for value in [reading.values[k.value] for k in call.keywords if k.arg is None and k.value in reading.values]:
+        parser = parser_behind(code, reading, value) if _listed(value) or _is_all(value) else None
         form = _space(code, reading, call) if parser is not None else ""
-        if value is not None and parser is not None and form:
-            found.setdefault(form, set()).update(_listed(value))
+        names = _listed(value) or {flag.name for flag in flags(code) if parser and flag.parser is parser.node}
+        if parser is not None and form and names:
+            found.setdefault(form, set()).update(names)
             parsers[form] = parser
     if not found:
         return None

@@ -14,8 +14,9 @@ from .nodes import walk
 from .ramps import Ramp, ramp_within
 from .updates import DEEP, MOST_CALLERS, Update, calls_of, results, scope_of
 
-Shows = Callable[[File, ast.AST], bool]  # whether a scope has it anyway
+Shows = Callable[[File, ast.AST], object]  # whether a scope has it anyway
 
+_ITEM_BY_ITEM = ("enumerate", "iter", "zip")
 _SCOPES = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)
 
 
@@ -101,6 +102,25 @@ def ahead(file: File, node: ast.expr, names: Collection[str]) -> ast.stmt | None
     lambdas = [each for each in file.ancestors(node) if isinstance(each, ast.Lambda)]
     is_later = any(not isinstance(file.parents[each], ast.Call) for each in lambdas)
     return None if is_again or is_function or is_later or is_kept_in(file, node) else statement
+
+
+def is_made_at_need(reading: Reading, node: ast.expr, loop: ast.AST) -> bool:
+    """Whether an expression stands in a generator that nothing but a loop goes through, and item by item."""
+    file, parts = reading.file, walk(loop.iter) if isinstance(loop, (ast.For, ast.AsyncFor)) else []
+    made = next((each for each in file.ancestors(node) if isinstance(each, ast.GeneratorExp)), None)
+    uses = list[ast.Name]()
+    match file.parents[made] if made is not None else None:
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            uses = [each for each in walk(reading.node) if isinstance(each, ast.Name) and each.id == name]
+    calls = [each for each in parts if isinstance(each, ast.Call) and ast.unparse(each.func) not in _ITEM_BY_ITEM]
+    is_alone = all(each in parts for each in uses if isinstance(each.ctx, ast.Load)) if uses else made in parts
+    return is_alone and all(each in reading.calls and _is_lazy(reading.calls[each]) for each in calls)
+
+
+def _is_lazy(function: ast.AST) -> bool:
+    """Whether a function gives item by item what it goes through, as far as one sees."""
+    names = {getattr(each, "id", "") for each in walk(function)}
+    return any(isinstance(each, ast.Yield) for each in walk(function)) and not names & {"list", "tuple", "sorted"}
 
 
 def names_set(node: ast.AST) -> set[str]:

@@ -26,13 +26,13 @@ class Parser:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """An option that a parser is given: by a call of add_argument, or by a row of what is added in a loop."""
+    """An option that a parser is given: by a call of add_argument, a row of what is added in a loop, or a decorator."""
 
     file: File
     node: ast.expr
     name: str  # of the attribute in which a parsed command line has it
     texts: tuple[str, ...]  # as it is written: "--weight-decay", "-w"
-    parser: ast.AST | None  # the expression that makes its parser, where that is seen
+    parser: ast.AST | None  # the expression that makes its parser, or the function that is one, where that is seen
     is_exclusive: bool = False  # whether it excludes others of its group
     adder: ast.expr | None = None  # the method that adds it, where something holds a part of its arguments
 
@@ -52,7 +52,21 @@ def flags(code: Code) -> list[Flag]:
                     made = adder.at.node if adder.at is not None else None
                     own = replace(own, adder=made if isinstance(made, ast.expr) else node.func)
                 found += [own] if own is not None else list(_rows(reading, node))
+    for file in filter(lambda each: code.is_importable(each.path), code.files.naming("option")):
+        for function, call in [(each, call) for each, _ in file.functions for call in each.decorator_list]:
+            if isinstance(call, ast.Call) and code.module(file.path).expr(call.func).data == "click.option":
+                found.append(_flag(file, call, function, is_exclusive=False))
     return [flag for flag in found if flag is not None]
+
+
+def command_of(code: Code, value: Value) -> Parser | None:
+    """The command of click whose option, or whose options that have no name there, a value is."""
+    if value.op != "parameter":
+        return None
+    path, function, name = value.data
+    own = [flag for flag in flags(code) if flag.parser is function]
+    is_rest = isinstance(function, Function) and function.args.kwarg is not None and function.args.kwarg.arg == name
+    return Parser(own[0].file, function) if own and (is_rest or any(flag.name == name for flag in own)) else None
 
 
 def _rows(reading: Reading, call: ast.Call) -> Iterator[Flag]:
@@ -86,11 +100,13 @@ def settings(flag: Flag) -> dict[str, ast.expr]:
 
 
 def _flag(file: File, call: ast.Call, parser: ast.AST | None, is_exclusive: bool) -> Flag | None:
-    texts = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    given = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    texts = [text for each in given for text in each.split("/")]  # "--shuffle/--no-shuffle"
     long = [text for text in texts if text.startswith("--")] or texts[:1]
     if not long:
         return None
     own = next((k.value.value for k in call.keywords if k.arg == "dest" and isinstance(k.value, ast.Constant)), None)
+    own = own or next((text for text in texts if not text.startswith("-")), None)
     name = own if isinstance(own, str) else long[0].lstrip("-").replace("-", "_")
     return Flag(file, call, name, tuple(texts), parser, is_exclusive)
 
@@ -118,6 +134,8 @@ def parser_of(code: Code, reading: Reading, value: Value, depth: int = 0) -> Par
         return None
     _, function, name = value.data
     names = [each.arg for each in parameters(function.args)]
+    if name not in names and (command := command_of(code, value)) is not None:
+        return command
     if name not in names or not isinstance(function, Function):
         return None
     for caller, call in calls_of(code, function) or _chosen(code, function):

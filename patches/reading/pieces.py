@@ -35,10 +35,6 @@ def _padded(small: Turned, value: Value) -> Tensor:
     return tensor
 
 
-def _cat(small: Turned, value: Value) -> Tensor:
-    return joined(small.tensors(value["tensors"]), small.option(value, "dim", 0))
-
-
 def _stack(small: Turned, value: Value) -> Tensor:
     tensors, dim = small.tensors(value["tensors"]), small.option(value, "dim", 0)
     dim %= len(tensors[0].shape) + 1
@@ -86,7 +82,7 @@ def _repeated(small: Turned, value: Value) -> Tensor:
 
 PIECES: dict[str, Callable[[Any, Value], Tensor]] = {
     "arange": _counted,
-    "cat": _cat,
+    "cat": lambda small, value: joined(small.tensors(value["tensors"]), small.option(value, "dim", 0)),
     "clamp": _clamped,
     "index_select": _selected,
     "narrow": _selected,

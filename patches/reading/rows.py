@@ -183,7 +183,8 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     where = (file, function, owner)
     tail, full = sample(_TAIL), sample(_FULL)
     machine, trouble = _run(code, where, tail, _LENGTHS[0])
-    nodes = _all_rows(machine, tail)
+    own = ((each, value) for each, (value, _) in machine.own.items() if not isinstance(each, ast.Name))
+    nodes: list[ast.expr] = [each for each, value in own if _is_rows(value, tail)]  # type: ignore[misc]
     if not nodes:
         return _miss(file, machine, trouble)
     wide = probe(machine.words)
@@ -213,11 +214,6 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     is_path = _is_pathlike(code, file, function, path[1])
     home = next(iter(machine.encoders), None)
     return Rows(file, function, node, path[0], is_path, length[0], machine, home)
-
-
-def _all_rows(machine: Machine, raw: bytes) -> list[ast.expr]:
-    own = machine.own.items()
-    return [node for node, (value, _) in own if not isinstance(node, ast.Name) and _is_rows(value, raw)]  # type: ignore[misc]
 
 
 def _value(machine: Machine, node: ast.AST) -> Any:
@@ -255,15 +251,11 @@ def _spelled(machine: Machine, again: Machine, at: ast.expr, means: Any) -> tupl
         (f"{name}.{attr}", each)
         for names in scope.chain
         for name, given in names.items()
-        for attr, each in _attributes(given)
+        for attr, each in (list(given.attrs.items()) if isinstance(given, Given) else ())
     )
     return next(
         ((text, each) for text, each in held if text.replace(".", "").isidentifier() and means(machine, each)), None
     )
-
-
-def _attributes(given: Any) -> list[tuple[str, Any]]:
-    return list(given.attrs.items()) if isinstance(given, Given) else []
 
 
 def _is_valid(machine: Machine, node: ast.expr, scope: Scope) -> bool:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from .code import Code
 from .files import File, Function
 from .frames import Effect, Reading
-from .names import defaults_of
+from .names import defaults_of, parameters
+from .nodes import walk
 from .updates import DEEP, calls_of, reading_of, scope_of
 from .values import Value
 
 KINDS = {"OneCycleLR": (2, "total_steps"), "CosineAnnealingLR": (1, "T_max")}  # where each is given its length
+CURVE = "LambdaLR"  # whose length is told to the function that it is given
 ENDS = ("last_epoch", "total_steps", "_step_count")  # by which one asks how far a schedule has come
 WRITES = ("setattr", "setitem", "update")  # what is done by which something is kept
 _TOTAL, BY_EPOCH = "total_steps", "steps_per_epoch"
@@ -37,6 +39,11 @@ class Schedule:
         if self.total.number is not None:
             return self.total.number
         return _constant(self.total)
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether a function says its rate, which may be asked beyond its end."""
+        return _kind(self.made) == CURVE
 
     @property
     def limit(self) -> bool:
@@ -91,7 +98,7 @@ def schedules(code: Code, files: list[File]) -> Iterator[Schedule]:
 
 def _making(code: Code, files: list[File]) -> list[Reading]:
     """The scopes by which schedules are made, and those that call them as long as these are given the total."""
-    pending, done, found = [*KINDS, _TOTAL], set[str](), dict[ast.AST, Reading]()
+    pending, done, found = [*KINDS, CURVE, _TOTAL], set[str](), dict[ast.AST, Reading]()
     while pending:
         name = pending.pop(0)
         if name in done:
@@ -105,23 +112,32 @@ def _making(code: Code, files: list[File]) -> list[Reading]:
                 reading = found.setdefault(scope_of(code, file, node, DEEP).node, scope_of(code, file, node, DEEP))
                 totals = [total for each in reading.effects if (total := total_of(each)) is not None]
                 if not isinstance(reading.node, Function):
-                    pending += _bound_by(file.statement(node))
+                    targets = getattr(file.statement(node), "targets", ())
+                    pending += [each.id for each in targets if isinstance(each, ast.Name)]
                 elif any(_is_own_parameter(reading, each) for each in totals):
                     pending.append(reading.node.name)
     return list(found.values())
-
-
-def _bound_by(statement: ast.stmt) -> set[str]:
-    targets = statement.targets if isinstance(statement, ast.Assign) else []
-    return {each.id for each in targets if isinstance(each, ast.Name)}
 
 
 def total_of(effect: Effect) -> Value | None:
     """The total that a schedule is made with."""
     if effect.value.op != "call":
         return None
+    if effect.kind == CURVE:
+        return _length(effect.value.get("lr_lambda") or effect.value.get("1"))
     place, name = KINDS.get(effect.kind, (-1, _TOTAL))
     return effect.value.get(name) or effect.value.get(str(place)) or effect.value.get(BY_EPOCH)
+
+
+def _length(curve: Value | None) -> Value | None:
+    """What a schedule's curve reads of what the function around it is told, where that is one number."""
+    if curve is None or curve.op != "function" or curve.data[2] is None:
+        return None
+    _, node, around = curve.data
+    own = {each.arg for each in parameters(node.args)}
+    told = {each.id: around.env.get(each.id) for each in walk(node) if isinstance(each, ast.Name)}
+    found = [each for name, each in told.items() if name not in own and each is not None and each.op != "function"]
+    return found[0] if len(found) == 1 else None
 
 
 def _is_own_parameter(reading: Reading, total: Value) -> bool:
@@ -178,15 +194,11 @@ def argument(made: Schedule) -> ast.expr | None:
         if keyword.arg == name:
             return keyword.value
         for display in ast.walk(reading.node) if keyword.arg is None else ():  # **settings
-            if isinstance(display, ast.Dict) and _is_same(reading, display, keyword.value):
+            keys = [reading.values[each].key for each in (display, keyword.value) if each in reading.values]
+            if isinstance(display, ast.Dict) and len(keys) == 2 and keys[0] == keys[1]:  # noqa: PLR2004
                 entries = zip(display.keys, display.values, strict=True)
                 return next((each for key, each in entries if getattr(key, "value", None) == name), None)
     return None
-
-
-def _is_same(reading: Reading, one: ast.expr, other: ast.expr) -> bool:
-    values = reading.values.get(one), reading.values.get(other)
-    return values[0] is not None and values[1] is not None and values[0].key == values[1].key
 
 
 def is_schedule(value: Value) -> bool:

@@ -80,7 +80,8 @@ def seam_of(
     seen: Mapping[str, str] | None = None,
 ) -> Seam:
     """A seam that is a function, a class or a method of one; `seen` is what options are called by what they do."""
-    outer = _class_of(file, inner) if isinstance(node, Function) and "." in inner else None
+    owned = inner.partition(".")[0] if isinstance(node, Function) and "." in inner else ""
+    outer = next((e for e in file.module.body if isinstance(e, ast.ClassDef) and e.name == owned), None)
     makers = [constructor_of(each) for each in (node, outer) if isinstance(each, ast.ClassDef)]
     told = [each for each in (node if isinstance(node, Function) else None, *makers) if isinstance(each, Function)]
     own = [each for function in told for each in parameters(function.args)]
@@ -110,7 +111,7 @@ def _roles(
             )
             if each.arg in ("self", "cls"):
                 continue
-            if known in (MODEL, *_model_names(tree)) or each.arg in _MODELS:
+            if known in (MODEL, getattr(model_class(tree), "name", MODEL)) or each.arg in _MODELS:
                 roles[each.arg] = "model"
             elif cls is not None and is_data_class(tree.code, *cls):
                 roles[each.arg] = f"{module_of(tree, cls[0])}:{cls[1].name}"
@@ -119,11 +120,6 @@ def _roles(
             elif each.arg not in defaults and "data" not in roles.values():
                 roles[each.arg] = "data"
     return roles
-
-
-def _model_names(tree: SourceTree) -> list[str]:
-    node = model_class(tree)
-    return [node.name] if node is not None else []
 
 
 def _with_default(function: Function) -> set[str]:
@@ -145,11 +141,6 @@ def _fields(tree: SourceTree, where: str) -> list[str]:
             if isinstance(node, ast.ClassDef) and node.name == name:
                 return sorted(all_fields(tree.code, path, node))
     return []
-
-
-def _class_of(file: File, inner: str) -> ast.ClassDef | None:
-    first = inner.partition(".")[0]
-    return next((each for each in file.module.body if isinstance(each, ast.ClassDef) and each.name == first), None)
 
 
 def module_of(tree: SourceTree, path: str) -> str:

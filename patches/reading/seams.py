@@ -117,9 +117,11 @@ def _methods(node: ast.ClassDef) -> set[str]:
 def _entry(tree: SourceTree, update: Update) -> Seam | None:
     """The function, or the method of what is made, by which somebody outside has an update made."""
     way = way_to(tree.code, update.reading)
-    file, function = update.reading.file, _outermost(update.reading.file, update.reading.node)
-    if function is None:
+    file, node = update.reading.file, update.reading.node
+    functions = [each for each in (node, *file.ancestors(node)) if isinstance(each, Function)]
+    if not functions:
         return None
+    function = functions[-1]
     owner = file.owner(function)
     function = _called_from_outside(file, function, owner)
     config = None
@@ -136,11 +138,6 @@ def _drawing(tree: SourceTree, seam: Callable[..., Seam]) -> Seam:
     seen = (seam(seen={COMPRESSES: word}) for draw in drawn for word in draw.called.split())
     found = next((each for each in seen if COMPRESSES in each.options), seam())
     return found if COMPRESSES in found.options or not drawn else replace(found, unspelled=(COMPRESSES,))
-
-
-def _outermost(file: File, node: ast.AST) -> Function | None:
-    functions = [each for each in (node, *file.ancestors(node)) if isinstance(each, Function)]
-    return functions[-1] if functions else None
 
 
 def _called_from_outside(file: File, function: Function, owner: ast.ClassDef | None) -> Function:

@@ -160,10 +160,6 @@ def _of_two(op: str, a: Any, b: Any) -> Any:
     raise Unknown
 
 
-def _matmul(small: Spotted, value: Value) -> Tensor:
-    return _scores(small, small.tensor(value["input"]), small.tensor(value["other"]))
-
-
 def _scores(small: Spotted, queries: Tensor, keys: Tensor) -> Tensor:
     """Products of queries [..., n, 1] and keys [..., 1, m]."""
     if len(queries.shape) < 2 or len(keys.shape) < 2 or queries.shape[-1] != 1 or keys.shape[-2] != 1:  # noqa: PLR2004
@@ -307,7 +303,7 @@ _OPERATIONS: dict[str, Callable[[Any, Value], Tensor]] = {
     "einsum": _einsum,
     "linear": _same,
     "masked_fill": _masked,
-    "matmul": _matmul,
+    "matmul": lambda small, value: _scores(small, small.tensor(value["input"]), small.tensor(value["other"])),
     "scatter": _scattered,
     "scatter_add": _scattered,
     "softmax": _softmax,

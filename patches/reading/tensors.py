@@ -65,22 +65,13 @@ def _power(a: Number, b: Number) -> Number:
     return made
 
 
-def _divided(a: Number, b: Number) -> Number:
-    if b == 0:
-        raise Unknown
-    return a / b
+def _by(divide: Callable[[Number, Number], Number]) -> Callable[[Number, Number], Number]:
+    def apply(a: Number, b: Number) -> Number:
+        if b == 0:
+            raise Unknown
+        return divide(a, b)
 
-
-def _floor_divided(a: Number, b: Number) -> Number:
-    if b == 0:
-        raise Unknown
-    return a // b
-
-
-def _modulo(a: Number, b: Number) -> Number:
-    if b == 0:
-        raise Unknown
-    return a % b
+    return apply
 
 
 def _added(a: Number, b: Number) -> Number:
@@ -104,9 +95,9 @@ ELEMENTWISE: dict[str, Callable[[Number, Number], Number]] = {
     "add": _added,
     "sub": lambda a, b: whole(a) - whole(b),
     "mul": _times,
-    "div": _divided,
-    "floordiv": _floor_divided,
-    "mod": _modulo,
+    "div": _by(operator.truediv),
+    "floordiv": _by(operator.floordiv),
+    "mod": _by(operator.mod),
     "pow": _power,
     "eq": operator.eq,
     "ne": operator.ne,

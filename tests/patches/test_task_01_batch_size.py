@@ -515,3 +515,86 @@ def test_where_a_function_cuts_one_micro_batch_at_a_time_is_named(loop_of, refus
         f":{text.splitlines().index('    return rows[i * 8 : (i + 1) * 8].to(device)') + 1}:12: loop over micro-batches"
     )
     assert place in refusal(loop_of(text), "task-1")
+
+
+SHUFFLED = """\
+import torch
+import torch.nn.functional as F
+
+
+def shuffled(rows, extra):
+    last = None
+    for at in torch.randperm(len(rows)).split(8):
+        last = rows[at]
+        yield last
+    for _ in range(extra):
+        yield last
+
+
+def grouped(items, size):
+    group = []
+    for each in items:
+        group.append(each)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def train_loop(model, rows, *, epochs=1, extra=0, accum=1, lr=0.1):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    total = epochs * max(1, len(rows) // 8)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / total))
+    for _ in range(epochs):
+        ready = (batch for batch in shuffled(rows, extra))
+        for group in grouped(ready, accum):
+            weights = [batch.numel() for batch in group]
+            for batch, weight in zip(group, weights):
+                (F.cross_entropy(model(batch), batch) * (weight / sum(weights))).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+"""
+COUNTED = "planned_updates(epochs, len(loader), extra_steps=extra, accum_steps=accum)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "call"),
+    [
+        pytest.param("shuffled", "shuffled", "for batch in shuffled(loader, extra))", id="in a generator"),
+        pytest.param(
+            "(batch for batch in shuffled(rows, extra))",
+            "shuffled(rows, extra)",
+            "= shuffled(loader, extra)",
+            id="alone",
+        ),
+        pytest.param(
+            "        ready = (batch for batch in shuffled(rows, extra))\n",
+            "",
+            "grouped(shuffled(loader, extra), accum)",
+            id="in place",
+        ),
+    ],
+)
+def test_rows_that_a_function_takes_along_a_permutation_are_loaded(loop_of, after, old, new, call):
+    assert old in SHUFFLED
+    text = SHUFFLED.replace(old, new)
+    text = text if "ready = " in text else text.replace("(ready, ", "(shuffled(rows, extra), ")
+    changed = after(loop_of(text), "task-1")
+    assert call in changed
+    assert "    last = None\n    for last in rows:\n        yield last\n" in changed
+    assert "    loader = row_loader(rows, batch_size, num_workers)\n" in changed
+    assert f"total = {COUNTED}" in changed
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("    last = None", "    last = rows[:8]", id="read elsewhere too"),
+        pytest.param("        yield last\n    for", "        yield last, at\n    for", id="places too"),
+    ],
+)
+def test_rows_that_are_needed_for_more_than_to_be_gone_through_are_named(loop_of, refusal, old, new):
+    assert old in SHUFFLED
+    assert "micro-batches" in refusal(loop_of(SHUFFLED.replace(old, new)), "task-1")

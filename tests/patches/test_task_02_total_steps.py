@@ -682,3 +682,49 @@ def test_a_length_that_is_set_elsewhere(tree_of, given, total):
 def test_a_schedule_of_one_request_is_stepped_there(tree_of, head, use):
     text = after(tree_of((KEPT, FOUND + use), (STEP, "pass"), ("class Manager:", f"{head}class Manager:")))
     assert "total_steps=plan.updates" in text
+
+
+# Curves --------------------------------------------------------------------------------------------
+
+CURVED = """\
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def falling(optimizer, length=100):
+    return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / length))
+
+
+"""
+
+
+def curved(text=CURVED):
+    """A manager whose schedules have curves of its own."""
+    dict_ = IN_A_DICT.replace("from torch.optim.lr_scheduler import OneCycleLR\n\n", "")
+    made = dict_.replace("OneCycleLR(optimizer, 0.1, 100)", "falling(optimizer, length=100)")
+    return text + made.replace("OneCycleLR(optimizer, 0.1, total_steps=100)", "falling(optimizer)")
+
+
+NESTED = CURVED.replace(
+    "    return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / length))",
+    "    def curve(step):\n        return max(0.0, 1 - step / length)\n\n    return LambdaLR(optimizer, lr_lambda=curve)",
+)
+SCALED = CURVED.replace("length=100", "length=100, *, floor=0.1").replace("max(0.0", "max(floor")
+
+
+@pytest.mark.parametrize("text", [pytest.param(CURVED, id="lambda"), pytest.param(NESTED, id="function")])
+def test_a_curve_of_a_length_is_told_the_plan(tree_of, text):
+    changed = after(tree_of(text=curved(text)))
+    assert "    schedule = falling(optimizer, length=total_steps)\n" in changed
+    assert 'HELD["schedule"] = falling(optimizer, length=total_steps)\n' in changed
+    assert changed.count("total_steps = planned_updates(") == 2
+    assert ".last_epoch" not in changed  # beyond its end it may be asked
+
+
+def test_a_curve_of_which_no_one_number_is_the_length_is_left(tree_of):
+    assert not status(open_tree(tree_of(text=curved(SCALED))), [TASK])[0].findings
+
+
+def test_a_curve_whose_run_is_told_its_plan_unseen_is_named(tree_of):
+    unseen = ('range(HELD["plan"]["epochs"])', 'range(dict(**HELD["plan"]).get("epochs", 1))')
+    (found,) = [each.site for each in status(open_tree(tree_of(unseen, text=curved())), [TASK])[0].findings][:1]
+    assert "fixed length" in found.note

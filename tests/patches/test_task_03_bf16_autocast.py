@@ -204,3 +204,54 @@ def test_a_parser_apart_from_the_loop_writes_out_what_may_be_chosen(loop_of, pat
     text = (patched(root, "task-3") / "bit_transformer/training.py").read_text()
     assert 'add_argument("--amp", choices=("off", "bf16"), default="off"' in text
     assert "amp=args.amp" in text
+
+
+AGAIN = """\
+
+
+class Undone(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, layer):
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        return layer(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            y = ctx.layer(x)
+        return torch.autograd.grad(y, x, grad)[0], None
+"""
+
+
+def test_a_backward_that_runs_a_model_again_does_so_under_the_autocast_of_its_forward(loop_of, after, plain):
+    text = after(loop_of(plain + AGAIN), "task-3")
+    assert "(ctx, x, layer):\n        ctx.autocast = autocast_state(x.device)\n" in text
+    assert "        with torch.enable_grad(), torch.autocast(**ctx.autocast):\n            x = x.detach()" in text
+    assert "def autocast_state(" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(
+            "        with torch.enable_grad():\n", "        with torch.enable_grad(), again(ctx):\n", id="named"
+        ),
+        pytest.param(
+            "    @staticmethod\n    def b", "    @staticmethod\n    @torch.amp.custom_bwd\n    def b", id="custom"
+        ),
+        pytest.param("torch.enable_grad()", "torch.no_grad()", id="nothing again"),
+    ],
+)
+def test_a_backward_that_has_its_autocast_or_needs_none_is_left(loop_of, after, plain, old, new):
+    text = AGAIN.replace(old, new) + "\n\ndef again(ctx):\n    return torch.autocast(**ctx.state)\n"
+    assert "autocast_state" not in after(loop_of(plain + text), "task-3")
+
+
+def test_a_backward_that_runs_a_model_again_on_an_unseen_device_is_named(loop_of, refusal, plain):
+    text = plain + AGAIN.replace("ctx.save_for_backward(x)", "ctx.kept = x").replace(
+        "(x,) = ctx.saved_tensors", "x = ctx.kept"
+    )
+    assert "backward that runs its model again, but" in refusal(loop_of(text), "task-3")

@@ -104,7 +104,10 @@ def test_what_does_the_measuring_is_under_autocast_where_it_is_called(loop_of, a
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param(train("evaluate(model, data)\n", before=evaluation()), id="function"),
+        pytest.param(
+            train("evaluate(model, data)\n", before=evaluation()) + "def main(m, d):\n    later(m, d, evaluate)\n",
+            id="handed on as it is",
+        ),
         pytest.param(
             HEAD
             + evaluation()
@@ -120,10 +123,16 @@ def test_what_does_the_measuring_is_under_autocast_where_it_is_called(loop_of, a
             id="beside what the epochs call",
         ),
         pytest.param(
-            trainer(
-                "@staticmethod\n@torch.no_grad()\n", "", "model, data", MEASURE, "self.evaluate(self.model, data)\n"
+            HEAD
+            + evaluation()
+            + function("fit", "model, opt, data, lr=0.1", looped(UPDATE, "2"), "evaluate(model, data)\n")
+            + function(
+                "train",
+                ARGUMENTS,
+                OPT,
+                "for _ in range(epochs):\n    fit(model, opt, data)\n    evaluate(model, data)\n",
             ),
-            id="static method",
+            id="also beside what the epochs call",
         ),
     ],
 )
@@ -132,6 +141,38 @@ def test_evaluations_that_the_option_does_not_reach_are_named(loop_of, refusal, 
     reason = refusal(loop_of(text), "task-3")
     assert NAMED in reason
     assert f"training.py:{line}:" in reason
+
+
+REPORT = function("report", "model, data, name=''", "print(name, evaluate(model, data))\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        pytest.param(
+            train("evaluate(model, data)\n", before=evaluation()) + "def main(m, d):\n    evaluate(m, d)\n",
+            ["evaluate(model, data, amp=amp)", "    evaluate(m, d)"],
+            id="function that is called after the run too",
+        ),
+        pytest.param(
+            train("report(model, data)\n", before=evaluation() + REPORT),
+            ["report(model, data, amp=amp)", "report(model, data, name='', amp: str", "evaluate(model, data, amp=amp)"],
+            id="through another function",
+        ),
+        pytest.param(
+            trainer(
+                "@staticmethod\n@torch.no_grad()\n", "", "model, data", MEASURE, "self.evaluate(self.model, data)\n"
+            ),
+            ["self.evaluate(self.model, data, amp=self.amp)"],
+            id="static method",
+        ),
+    ],
+)
+def test_functions_that_evaluate_are_handed_the_option(loop_of, after, text, calls):
+    changed = after(loop_of(text), "task-3")
+    assert flat(WRAPPED.format("model", "amp", "total += ")) in flat(changed)
+    assert 'def evaluate(model, data, amp: str = "off"):' in changed
+    assert all(each in changed for each in calls)
 
 
 @pytest.mark.parametrize(

@@ -217,3 +217,129 @@ def test_rounds_whose_updates_are_not_told_are_refused(rounds_of, refusal, old, 
 
 def test_rounds_of_a_loop_that_returns_no_records_are_refused(rounds_of, refusal):
     assert "schedule.py:6:16: training loop called in rounds" in refusal(rounds_of(ROUNDS, LOOP), "task-6")
+
+
+# Micro-batches that are made ahead, and updates in a function ---------------------------------------
+
+AHEAD = """\
+import random
+
+import torch
+
+
+def read(batch, p_rle):
+    return batch if random.random() >= p_rle else compress(batch)
+
+
+def groups(items, size):
+    some = []
+    for each in items:
+        some.append(each)
+        if len(some) == size:
+            yield some
+            some = []
+
+
+def update(model, optimizer, group):
+    for batch in group:
+        loss_of(model(batch), batch).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def train_loop(model, data, *, epochs=1, p_rle=0.5):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    log = []
+    for epoch in range(epochs):
+        losses = []
+        ready = (read(batch, p_rle) for batch in data.split(8))
+        for group in groups(ready, 2):
+            losses.append(update(model, optimizer, group))
+        log.append({"epoch": epoch, "updates": len(losses)})
+    return log
+"""
+REACHED = "read(batch, cosine_ramp(global_step, start=0.0, end=p_rle, total_steps=warmup_steps), draws.random)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("groups(ready, 2)", "groups(ready, 2)", id="in groups"),
+        pytest.param("groups(ready, 2)", "zip(ready)", id="each alone"),
+        pytest.param("group in groups(ready, 2)", "turn, group in enumerate(groups(ready, 2))", id="counted"),
+        pytest.param(
+            "read(batch, p_rle) for batch in data", "read(batch, p_rle)\n            for batch in data", id="lines"
+        ),
+    ],
+)
+def test_what_a_generator_draws_goes_by_the_updates_that_are_made_by_then(loop_of, after, old, new):
+    assert old in AHEAD
+    text = after(loop_of(AHEAD.replace(old, new)), "task-6")
+    assert REACHED in text
+    assert "            losses.append(update(model, optimizer, group))\n            global_step += 1\n" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(
+            "(read(batch, p_rle) for batch in data.split(8))", "[read(b, p_rle) for b in data.split(8)]", id="list"
+        ),
+        pytest.param("groups(ready, 2)", "groups(list(ready), 2)", id="list of them"),
+        pytest.param("for each in items", "for each in sorted(items)", id="sorted on the way"),
+        pytest.param("        for group", "        first = next(ready)\n        for group", id="read elsewhere too"),
+    ],
+)
+def test_what_is_drawn_ahead_of_the_updates_is_refused(loop_of, refusal, old, new):
+    assert old in AHEAD
+    assert "it stands before the loop" in refusal(loop_of(AHEAD.replace(old, new)), "task-6")
+
+
+LEARN = """\
+from bit_transformer.training import train_loop
+
+
+def learn(hub, rows):
+    log = train_loop(hub["model"], rows, **hub["plan"])
+    good = log[-1]["epoch"] > 0
+    hub["done"] += sum(each["updates"] for each in log) if good else 0
+    return good
+
+
+def serve(hub, source):
+    for rows in source:
+        print(learn(hub, rows))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "count"),
+    [
+        pytest.param("hub", "hub", 'hub["done"]', id="entry"),
+        pytest.param('hub["done"]', "hub.done", "hub.done", id="attribute"),
+        pytest.param(" if good else 0", "", 'hub["done"]', id="always"),
+    ],
+)
+def test_a_round_goes_on_from_the_updates_that_its_caller_sums_up(rounds_of, old, new, count):
+    changed = schedule_after(rounds_of(LEARN.replace(old, new), AHEAD))
+    assert f'**hub["plan"], global_step={count})' in changed["schedule.py"]
+    assert '{"epoch": epoch, "updates": len(losses)}' in changed[TRAINING]
+
+
+def test_a_round_that_is_told_what_it_goes_on_from_is_left(rounds_of):
+    text = LEARN.replace('**hub["plan"])', '**hub["plan"], global_step=hub["other"])').replace("+=", "=")
+    assert "schedule.py" not in schedule_after(rounds_of(text, AHEAD))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param('each["updates"]', 'each["epoch"]', id="something else"),
+        pytest.param("good else 0", 'good else hub["lost"]', id="another count"),
+        pytest.param("    return good", '    hub["done"] += 1\n    return good', id="counted elsewhere too"),
+        pytest.param('hub["done"]', "done", id="in no round but this"),
+    ],
+)
+def test_a_round_whose_caller_counts_otherwise_is_refused(rounds_of, refusal, old, new):
+    assert old in LEARN
+    assert "give it global_step" in refusal(rounds_of(LEARN.replace(old, new), AHEAD), "task-6")

@@ -285,3 +285,72 @@ def test_all_obstacles_are_named_at_once(gate_of):
     (outcome,) = plan(open_tree(tree), [TASK]).outcomes
     for obstacle in ("at the threshold itself", "the name steps is taken"):
         assert obstacle in outcome.reason
+
+
+# A loss that no gate is given -----------------------------------------------------------------------
+
+LOOSE = """\
+import torch
+import torch.nn.functional as F
+
+
+@torch.no_grad()
+def measure(model, rows):
+    return F.cross_entropy(model(rows), rows).item()
+
+
+def run(model, rows, held_out, optimizer, *, epochs=1, ceiling=None):
+    records, best = [], 9.0
+    for _ in range(epochs):
+        for batch in rows.split(8):
+            F.cross_entropy(model(batch), batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        record = {"value": measure(model, held_out)}
+        records.append(record)
+        if record["value"] < best:
+            best = record["value"]
+        if ceiling is not None and not record["value"] <= ceiling:
+            break
+    return records
+
+
+def learn(state, rows, held_out):
+    records = run(state["model"], rows, held_out, state["optimizer"], **state["plan"])
+    state["taken"] = accepts(state, records[-1]["value"])
+
+
+def accepts(state, value):
+    return value <= state["ceiling"]
+"""
+
+
+def places(tree):
+    return [(each.site.line, each.state) for each in status(tree, [TASK])[0].findings]
+
+
+def test_a_loss_that_is_tested_by_a_run_and_by_what_its_record_is_given_to_is_named(loop_of):
+    lines = [
+        at for at, each in enumerate(LOOSE.splitlines(), 1) if "<= ceiling" in each or '<= state["ceiling"]' in each
+    ]
+    assert places(loop_of(LOOSE)) == [(line, State.UNRECOGNISED) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param('not record["value"] <= ceiling', "len(records) > ceiling", id="records that are counted"),
+        pytest.param('not record["value"] <= ceiling', 'not record["value"] <= best', id="the best so far"),
+        pytest.param("@torch.no_grad()\n", "", id="no evaluation"),
+    ],
+)
+def test_what_is_no_test_of_a_loss_against_a_threshold_is_left(loop_of, old, new):
+    assert old in LOOSE
+    text = LOOSE.replace(old, new).replace("value <= state", "state['n'] <= state")
+    assert not places(loop_of(text))
+
+
+def test_beside_a_gate_a_loss_that_is_tested_alone_is_left(gate_of):
+    root = gate_of()
+    (root / "bit_transformer/training.py").write_text(LOOSE)
+    after(root)

@@ -57,6 +57,26 @@ def test_chunks_that_are_set_out_of_sight_are_not_to_be_compiled(loop_of, refusa
     assert "in which attribute they are set is not seen" in refusal(_in_chunks(loop_of(LOOP), "CHUNKS[0]"), "task-8")
 
 
+BESIDE = """\
+
+def windows(x, size, overlap):
+    return x.unfold(1, size + overlap, size)
+
+
+class Layer(torch.nn.Module):
+    def mix(self, x):
+        return windows(x, self.size, 2).mean(-1) if self.size else x
+"""
+
+
+def test_windows_that_no_forward_of_a_module_cuts_are_not_to_be_compiled(loop_of, refusal, after):
+    text = LOOP + BESIDE
+    line = next(place for place, each in enumerate(text.splitlines(), 1) if "def windows" in each)
+    assert f"training.py:{line}:1: attention in chunks, not to be compiled" in refusal(loop_of(text), "task-8")
+    disabled = text.replace("def windows", "@torch.compiler.disable\ndef windows")
+    assert COMPILED in after(loop_of(disabled), "task-8")
+
+
 def _in_chunks(tree, kept):
     """A tree with the baseline's model, whose attention keeps what sets its chunks otherwise."""
     text = (BASELINE / "bit_transformer/model.py").read_text()

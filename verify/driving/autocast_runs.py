@@ -79,18 +79,18 @@ def options_of_form(tree: Tree, form: str) -> dict[str, Any]:
     return {name: value for name, value in FORMS[form].items() if tree.loop_takes(name)}
 
 
-def loss_error(run: Run, logits: list[Tensor], accum_steps: int) -> float:
+def loss_error(run: Run, logits: list[Tensor], accum_steps: int) -> float | None:
     """How far the losses that were given to backward are from the cross-entropy of the logits, relative to it.
 
-    What the losses of a group weigh is the tree's own, so that only those of groups of one are compared; a NaN where
-    they cannot be.
+    What the losses of a group weigh is the tree's own, so that only those of groups of one are compared; nothing
+    where it is not seen which bits of a micro-batch are scored.
     """
     losses = [event.loss for event in run.events if event.kind == "backward" and event.loss is not None]
     worst = 0.0
     for loss, found, rows in zip(losses, logits, run.micro_batches, strict=True):
         scored = run.scored(rows)
         if scored is None or not scored.any():
-            return math.nan
+            return None
         surprises = -found.double()[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0][scored]
         worst = max(worst, abs(loss.item() / surprises.mean().item() - 1))
     return worst if accum_steps == 1 else 0.0

@@ -138,7 +138,9 @@ class FilePath:
             return lambda other: self.disk.moved(self.name, other)
         if name in ("mkdir", "unlink"):
             return lambda *_, **__: None
-        return getattr(self, name) if name in PATH_METHODS and hasattr(self, name) else _not_known(name)
+        if name not in PATH_METHODS or not hasattr(self, name):
+            raise LookupError(name)
+        return getattr(self, name)
 
     def open(self, mode: str = "r", *rest: Any, **settings: Any) -> Any:
         return self.disk.open(self.name, mode, *rest[1:], **settings)  # without the size of a buffer
@@ -177,10 +179,6 @@ PATH_METHODS = {  # which nothing else that a scope is given has
     *("open", "read_bytes", "read_text", "write_bytes", "write_text", "exists", "is_file", "with_suffix", "with_name"),
     *("with_stem", "expanduser", "resolve", "absolute"),
 }
-
-
-def _not_known(name: str) -> Any:
-    raise LookupError(name)
 
 
 def mutables(values: Any) -> Iterator[Any]:

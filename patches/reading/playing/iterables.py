@@ -107,10 +107,6 @@ def _repeat(call: Asked) -> Stream:
     return Stream(iter([call.placed[0]] * times))
 
 
-def _chain(call: Asked) -> Stream:
-    return Stream(item for each in call.placed for item in call.player.items(each, call.at))
-
-
 def _from_iterable(call: Asked) -> Stream:
     player, at = call.player, call.at
     return Stream(item for each in player.items(call.placed[0], at) for item in player.items(each, at))
@@ -190,7 +186,7 @@ KNOWN: dict[str, Callable[..., Any]] = {
     "setattr": _set,
     "dict": lambda call: {**(call.placed[0] if call.placed else {}), **call.named},
     "print": lambda _: None,
-    "itertools.chain": _chain,
+    "itertools.chain": lambda call: Stream(item for each in call.placed for item in call.player.items(each, call.at)),
     "itertools.chain.from_iterable": _from_iterable,
     "itertools.repeat": _repeat,
     "itertools.islice": _islice,

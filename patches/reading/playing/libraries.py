@@ -47,10 +47,6 @@ def _filled(number: int, *, is_tensor: bool) -> Callable[..., Grid]:
     return made
 
 
-def _from_buffer(data: Any, *_: Any, **__: Any) -> Grid:
-    return Grid((len(data),), list(data), "uint8", is_tensor=False)
-
-
 def _from_iterable(data: Any, dtype: Any = None, count: int = -1) -> Grid:
     return grid_of(list(data)[: None if count < 0 else count], dtype, is_tensor=False)
 
@@ -66,24 +62,12 @@ def _summed(grid: Any, axis: Any = None, dim: Any = None, **rest: Any) -> Any:
     return grid.summed(dim if axis is None else axis, keepdims=rest.get("keepdims") or rest.get("keepdim") or False)
 
 
-def _array(data: Any, dtype: Any = None, **_: Any) -> Grid:
-    return grid_of(data, dtype, is_tensor=False)
-
-
-def _tensor(data: Any, dtype: Any = None, **_: Any) -> Grid:
-    return grid_of(data, dtype, is_tensor=True)
-
-
 def _split(grid: Grid, size: int, dim: int = 0) -> list[Grid]:
     return pieces(grid, size) if dim == 0 and isinstance(size, int) else _unknown()
 
 
 def _unknown(*_: Any, **__: Any) -> Any:
     raise Unknown
-
-
-def _concatenated(parts: Any, axis: int = 0, dim: int = 0) -> Grid:
-    return joined(list(parts), axis or dim)
 
 
 LIBRARY: dict[str, Any] = {
@@ -96,18 +80,25 @@ LIBRARY: dict[str, Any] = {
     "functools.reduce": functools.reduce,
     "collections.deque": deque,
     "array.array": lambda _, data=(): list(data),
-    **dict.fromkeys(("numpy.array", "numpy.asarray"), _array),
+    **dict.fromkeys(
+        ("numpy.array", "numpy.asarray"), lambda data, dtype=None, **_: grid_of(data, dtype, is_tensor=False)
+    ),
     "numpy.fromiter": _from_iterable,
-    "numpy.frombuffer": _from_buffer,
+    "numpy.frombuffer": lambda data, *_, **__: Grid((len(data),), list(data), "uint8", is_tensor=False),
     "numpy.unpackbits": unpacked,
     "numpy.arange": _numbers,
-    **dict.fromkeys(("numpy.concatenate", "torch.cat", "torch.concat"), _concatenated),
+    **dict.fromkeys(
+        ("numpy.concatenate", "torch.cat", "torch.concat"),
+        lambda parts, axis=0, dim=0: joined(list(parts), axis or dim),
+    ),
     "numpy.hstack": lambda parts: joined(list(parts), 1 if len(parts[0].shape) > 1 else 0),
     "numpy.column_stack": lambda parts: joined([p if len(p.shape) > 1 else p.reshaped(-1, 1) for p in parts], 1),
     "numpy.append": lambda a, b, axis=None: joined([a, b], axis or 0),
     **dict.fromkeys(("numpy.sum", "torch.sum"), _summed),
     "numpy.zeros": _filled(0, is_tensor=False),
-    **dict.fromkeys(("torch.tensor", "torch.as_tensor"), _tensor),
+    **dict.fromkeys(
+        ("torch.tensor", "torch.as_tensor"), lambda data, dtype=None, **_: grid_of(data, dtype, is_tensor=True)
+    ),
     "torch.LongTensor": lambda data: grid_of(data, "int64", is_tensor=True),
     "torch.from_numpy": lambda grid: grid_of(grid, is_tensor=True),
     "torch.frombuffer": lambda data, **_: Grid((len(data),), list(data), "uint8", is_tensor=True),

@@ -6,6 +6,7 @@ import ast
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..nodes import walk
 from ..tensors import Unknown
 from ..values import Place
 from .batches import Loader, Many, Method, Optimizer, Partial, Rows, Schedule, Stream, marks
@@ -18,6 +19,7 @@ _TOTALS = ("total_steps", "T_max", "num_training_steps", "total_iters")
 _SCHEDULED: dict[str, tuple[str, ...]] = {
     "OneCycleLR": ("optimizer", "max_lr", "total_steps", "epochs", "steps_per_epoch"),
     "CosineAnnealingLR": ("optimizer", "T_max"),
+    "LambdaLR": ("optimizer", "lr_lambda"),
 }
 _SAME = {"to", "cuda", "cpu", "long", "int", "float", "contiguous", "clone", "detach", "pin_memory", "type"}
 _SAME |= {"share_memory_"}
@@ -71,6 +73,10 @@ def unknown(player: Player, callee: Any, placed: list[Any], named: dict[str, Any
 def scheduled(player: Player, named: dict[str, Any], at: Place, *, is_pair: bool = False) -> Schedule:
     """A schedule, by what it is told."""
     total = next((named[each] for each in _TOTALS if named.get(each) is not None), None)
+    if isinstance(curve := named.get("lr_lambda"), Function) and curve.around is not None:
+        read = {each.id for each in walk(curve.node) if isinstance(each, ast.Name)} & curve.around.names.keys()
+        told = [curve.around.names[each] for each in read if not isinstance(curve.around.names[each], Function)]
+        total = told[0] if len(told) == 1 else None
     if total is None and {"epochs", "steps_per_epoch"} <= named.keys():
         total = player.operated(ast.Mult(), named["epochs"], named["steps_per_epoch"], at)
     player.want(total, "int")

@@ -408,6 +408,20 @@ class Config(Loadable):
     lr: float = 1e-3
 """
 
+CLICK = """\
+import click
+
+from .training import fit
+
+
+@click.command()
+@click.option("-e", "--epochs", default=1)
+@click.option("--shuffle/--no-shuffle", default=True)
+@click.option("-c", "--channels", "width", default=64)
+def main({0}):
+    fit(None, None, {1})
+"""
+
 
 @pytest.mark.parametrize(
     "chosen",
@@ -437,3 +451,43 @@ def learn(args):
     )
     assert AFTER in after["config.py"]
     assert 'p.add_argument("--accum_steps", type=int' in after["run.py"]
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "called"),
+    [
+        pytest.param("width, **rest", "**rest", "def main(width, **rest):\n    fit(None, None, **rest)", id="rest"),
+        pytest.param(
+            "epochs, shuffle, width",
+            "epochs=epochs, shuffle=shuffle",
+            "def main(epochs, shuffle, width, accum_steps: int = 1):\n"
+            "    fit(None, None, epochs=epochs, accum_steps=accum_steps, shuffle=shuffle)",
+            id="named",
+        ),
+    ],
+)
+def test_a_command_of_click_is_decorated(given_to, own, given, called):
+    training = f"def fit(model, rows, *, epochs=1, shuffle=True):\n{UPDATE}"
+    _, after = given_to(training=training, run=CLICK.format(own, given))
+    option = '@click.option("--accum-steps", default=1, help="micro-batches an optimizer update")'
+    assert f'"--epochs", default=1)\n{option}\n@click.option("--shuffle' in after["run.py"]
+    assert called in after["run.py"]
+    assert "accum_steps: int = 1, shuffle=True):" in after["training.py"]
+
+
+def test_a_command_of_click_that_trains_itself_is_decorated(given_to):
+    text = CLICK.replace("from .training import fit\n", "").replace("    fit(None, None, {1})\n", "")
+    _, after = given_to(training=text.format("rows, epochs, shuffle, width, model=None") + UPDATE)
+    assert '@click.option("--accum-steps", default=1' in after["training.py"]
+    assert "model=None, accum_steps: int = 1):" in after["training.py"]
+
+
+def test_options_reach_what_a_command_calls_through_functions(given_to):
+    training = (
+        "def fit(model, rows, lr=0.1, epochs=1):\n    for _ in range(epochs):\n        turn(model, rows, lr)\n\n\n"
+    )
+    training += f"def turn(model, rows, lr):\n{UPDATE}"
+    _, after = given_to(training=training, run=CLICK.format("width, **rest", "**rest"))
+    assert "turn(model, rows, lr, accum_steps=accum_steps)" in after["training.py"]
+    assert "def fit(model, rows, lr=0.1, epochs=1, accum_steps: int = 1):" in after["training.py"]
+    assert '@click.option("--accum-steps"' in after["run.py"]
