@@ -20,6 +20,7 @@ from .editing.options import Told, taken, told
 from .editing.spelling import spelled
 from .editing.spent import strayed_backwards
 from .reading.compiling import Run, compiled, decided_on_import, run_of, windows
+from .reading.frames import Reading
 from .reading.nodes import walk
 from .reading.source import Source
 from .reading.switches import kept_chunks
@@ -89,7 +90,7 @@ def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) ->
 def _brought(tree: SourceTree, source: Source, given: Source) -> Finding:
     """The functions of the reference, which find what sets a module's chunks where the tree's modules keep it."""
     kept = dict.fromkeys(path for _, path in kept_chunks(tree.code))
-    lost = [switch.reading for switch, path in kept_chunks(tree.code) if not path]
+    lost = [each.reading for each, path in kept_chunks(tree.code) if not path or not _has_forward(tree, each.reading)]
     unseen = next(iter(lost if kept else windows(tree.code)), None)
     if unseen is not None:
         note = "attention in chunks, not to be compiled, but in which attribute they are set is not seen: disable that"
@@ -98,6 +99,12 @@ def _brought(tree: SourceTree, source: Source, given: Source) -> Finding:
     text = " or ".join(nested).encode() or KEPT
     given = Source(given.path, given.raw.replace(KEPT, text)) if text != KEPT else given
     return definitions(source, given, COMPILE, *HELPERS)
+
+
+def _has_forward(tree: SourceTree, reading: Reading) -> bool:
+    """Whether what cuts windows is run by a forward, which can be kept from being compiled."""
+    owner = reading.owner
+    return owner is not None and tree.code.method(reading.file.path, owner, "forward") is not None
 
 
 def _taken(run: Run, options: list[Told]) -> ast.AST | None:

@@ -214,7 +214,7 @@ def rates_follow_one_cycle(tree: Tree, ledger: Ledger, points: Points) -> Eviden
             return failed(f"{len(run.updates)} updates, not {planned}", run.call, picture=curves)
         if not run.is_stepped(tree, planned):
             return failed(f"{planned} updates, {run.scheduler_steps} scheduler steps", run.call, picture=curves)
-        gap = max(abs(rate - one_cycle(at, planned, peak)) for at, rate in enumerate(run.rates)) / peak
+        gap = run.gap(tree, planned)
         if not gap <= worst:
             worst, reproduce, shown = gap, run.call, curves
     what = f"distance of a rate from OneCycle's, as a share of lr, of {len(points.done) + 13} runs"

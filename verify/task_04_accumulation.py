@@ -16,7 +16,6 @@ from .driving.derivatives import all_close, counted_linears, last_states, norm, 
 from .driving.kept_runs import Runs, judged, kept_runs, wrong_plan
 from .driving.loaders import held_more, trouble_with_a_skip
 from .driving.pictures import ledgers, one_cycle_curves
-from .driving.short_fit import one_cycle
 from .driving.space import Point, Points, Span, over
 from .driving.spies import Ledger, updates
 from .driving.training_runs import (
@@ -223,7 +222,7 @@ def schedule_ends_with_the_last_update(tree: Tree, ledger: Ledger, points: Point
         curves = one_cycle_curves(run.rates, count, peak)
         if len(run.updates) != count:
             return failed(f"{len(run.updates)} updates, not {count}", run.call, picture=curves)
-        gap = max(abs(rate - one_cycle(at, count, peak)) for at, rate in enumerate(run.rates)) / peak
+        gap = run.gap(tree, count)
         if not gap <= worst:
             worst, reproduce, shown = gap, run.call, curves
     return at_most(worst, 1e-9, "distance of a rate from OneCycle's, as a share of lr", reproduce, shown)

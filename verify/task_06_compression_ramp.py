@@ -242,6 +242,7 @@ def draws_move_no_other_stream(_: Tree, coins: Coins, points: Points) -> Evidenc
         if moved := differences(*left):
             return failed(f"5 more draws an epoch leave the global stream of {moved[0]} elsewhere", coins.call)
         if orders[0] != orders[1]:
+            coins.last.require_streams()
             return failed("5 more draws an epoch change the order of the rows", coins.call)
     return passed("with compress_prob 0, 0.5 and 1")
 
@@ -265,6 +266,7 @@ def seed_fixes_the_forms(tree: Tree, coins: Coins, points: Points) -> Evidence:
         runs = [train(tree, coins.ledger, 16, epochs=2, compress_prob=end, **options) for end in (0.0, 0.5, 1.0)]
         weights = [torch.cat([weight.detach().flatten() for weight in run.model.parameters()]) for run in runs]
         if not all(torch.equal(weights[0], other) for other in weights[1:]):
+            coins.last.require_streams()
             return failed("dropout, or the order of the rows, changes with compress_prob", runs[2].call)
     return passed(f"{len(usual)} seeds, and weights after updates with dropout")
 

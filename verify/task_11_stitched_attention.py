@@ -109,6 +109,8 @@ def maps_over_a_grid(tree: Tree) -> Evidence:
                 wanted /= wanted.sum(-1, keepdim=True)
         except REFUSALS as raised:
             return failed(f"{type(raised).__name__}: {raised}: {shape}", shape.reproduction)
+        if not maps and tree.seams.is_told:
+            return unproven("no map is among what attention gives: it may be kept elsewhere")
         if not maps or maps[-1].shape != wanted.shape:
             return failed(f"no map [B, H, T, T]: {shape}", shape.reproduction)
         if not torch.equal(maps[-1] != 0, wanted != 0):

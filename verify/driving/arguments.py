@@ -92,7 +92,8 @@ def form_of(event: Event, run: Run) -> str:
     """The form in which a micro-batch entered the model."""
     known = {tuple(row) for row in run.data.tolist()}
     plain = "raw" if event.bits is not None and known.issuperset(map(tuple, event.bits.tolist())) else "direct"
-    return "compressed" if event.form == "streams" else plain
+    is_asked = plain == "direct" and not run.streams and not run.options.get("direct_prob")  # for nothing else
+    return "compressed" if event.form == "streams" or is_asked else plain
 
 
 def unreached_flags(tree: Tree, ledger: Ledger, needed: Collection[str], names: Collection[str] = ()) -> str:

@@ -90,7 +90,7 @@ class Coins:
         options = {name: value for name, value in options.items() if name == "seed" or self.tree.loop_takes(name)}
         with self.fixed(draw):
             run = train(self.tree, self.ledger, rows, light=True, config=config, **{"compress_prob": None} | options)
-        self.call, self.data = run.call, run.data
+        self.call, self.data, self.last = run.call, run.data, run
         tosses, made = [], 0
         for event in run.events:
             made += event.kind == "step"

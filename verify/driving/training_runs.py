@@ -25,6 +25,7 @@ from .short_fit import one_cycle
 from .spies import Event, Ledger, Update, updates
 from .tree import Tree, with_dropout
 
+FLOOR = 1e-3  # of a peak: what a schedule that has ended is below
 LENGTH = 18  # bits a row
 REPORTED = ("loss", "acc", "accuracy")  # last words of the keys of a history that no grouping may change
 
@@ -68,6 +69,19 @@ class Run:
         asked: float | None = self.options.get("lr")
         return asked or (self.rates[0] if self.rates else 1.0) / one_cycle(0, planned, 1.0)
 
+    def gap(self, tree: Tree, planned: int) -> float:
+        """The largest distance of a rate from OneCycle's over so many updates, as a share of its peak.
+
+        Raises MissingSeam where another tree's rates go along a curve of their own, to its floor with the last update.
+        """
+        peak, rates = self.peak(planned), self.rates
+        gap = max(abs(rate - one_cycle(at, planned, peak)) for at, rate in enumerate(rates)) / peak
+        if gap > FLOOR and tree.seams.is_told and rates[-1] == min(rates) < FLOOR * max(rates):
+            raise MissingSeam(
+                "schedule", "its curve is another than OneCycle's, and reaches its floor with the last update"
+            )
+        return gap
+
     @property
     def scheduler_steps(self) -> int:
         """How often a scheduler was stepped in training: once an update, or never where rates are set by hand."""
@@ -91,10 +105,14 @@ class Run:
             raise Stopped(f"{count} micro-batches do not make {epochs} equal epochs", self.call)
         found = [self.places(bits) for bits in self.micro_batches]
         if any(place < 0 for places in found for place in places):
-            if not self.streams and (self.options.get("compress_prob") or self.options.get("direct_prob")):
-                raise MissingSeam("compress_bits", "what a row becomes is not known", function_of("compress_bits"))
+            self.require_streams()
             raise Stopped("what enters the model is not the rows that were handed over", self.call)
         return [found[at : at + count // epochs] for at in range(0, count, count // epochs)]
+
+    def require_streams(self) -> None:
+        """Raises MissingSeam where rows may have become something else, and what is not known."""
+        if not self.streams and (self.options.get("compress_prob", 1) or self.options.get("direct_prob")):
+            raise MissingSeam("compress_bits", "what a row becomes is not known", function_of("compress_bits"))
 
     def places(self, bits: Tensor) -> list[int]:
         """Where in the data each row of a micro-batch [rows, T] comes from; -1 for nowhere."""
