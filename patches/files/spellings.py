@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 MODEL = {
     "d_model": ("width", "dim", "d", "hidden_size", "embed_dim", "n_embd", "model_dim"),
-    "nhead": ("heads", "n_heads", "num_heads", "n_head", "num_attention_heads"),
+    "nhead": ("heads", "n_heads", "num_heads", "n_head", "num_attention_heads", "h"),
     "num_layers": ("layers", "depth", "n_layers", "n_layer", "num_blocks", "blocks"),
     "dim_feedforward": ("ff", "hidden", "d_ff", "ff_dim", "dim_ff", "ffn_dim", "feedforward", "mlp_dim", "d_hidden"),
     "max_seq_len": (

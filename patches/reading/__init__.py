@@ -59,6 +59,7 @@ reads        where what a name, a parameter or an attribute is set to is read
 flows        what is done with a value, wherever it goes
 settings     parameters and fields: who tells them, where they are read
 switches     what turns off maps of all positions in chunks, and who cannot do without them
+sizes        what sizes a model has, by what its constructor makes of them
 seams        where a tree has what is patched and driven
 seam         what that is: a place, and how a call of it is spelled
 """

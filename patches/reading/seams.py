@@ -25,11 +25,13 @@ from .parsers import settings
 from .rows import Rows, rows_of_texts
 from .schedules import schedules
 from .seam import FUNCTIONS, Seam, model_class, module_of, qualified, seam_of, site_of
+from .sizes import sizes_of
 from .tree import TRAIN_LOOP, SourceTree
 from .updates import Update, updates_of_runs
 
 NAMES = ("model", "attention", "update", "command-line", "rows", "schedule", "gate", "manager")
 COMPRESSES = "compress_prob"
+SIZES = {"d_model", "nhead", "num_layers", "max_seq_len"}  # of a model, without which it is not driven
 EXAMPLES = {
     "model": "PACKAGE.model:BitTransformerLM",
     "attention": "PACKAGE.model:Attention.forward",
@@ -77,7 +79,8 @@ def _model(tree: SourceTree) -> Seam | None:
     node, file = model_class(tree), tree.code.files.file(tree.model_path)
     if node is None or file is None:
         return None
-    return seam_of(tree, "model", file, node, inner=qualified(file, node))
+    seam = functools.partial(seam_of, tree, "model", file, node, inner=qualified(file, node))
+    return seam() if SIZES <= seam().options.keys() else seam(seen=sizes_of(tree.code, file, node))
 
 
 def _attention(tree: SourceTree) -> Seam | None:
