@@ -93,7 +93,10 @@ class Turned(Small):
         if value.op in ("mod", "floordiv", "div") and self.number(value["other"]) == 0:
             raise Impossible
         if value.op in NUMBERS:
-            return NUMBERS[value.op](*map(self.number, value.items))
+            try:
+                return NUMBERS[value.op](*map(self.number, value.items))
+            except ArithmeticError:  # 0 ** -0.5
+                raise Impossible from None
         if value.op not in self.operations:
             raise Unknown(value)
         tensor = self._computed(value)
