@@ -89,8 +89,9 @@ def _compiled(tree: SourceTree, run: Run, is_done: bool, options: list[Told]) ->
 
 def _brought(tree: SourceTree, source: Source, given: Source) -> Finding:
     """The functions of the reference, which find what sets a module's chunks where the tree's modules keep it."""
-    kept = dict.fromkeys(path for _, path in kept_chunks(tree.code))
-    lost = [each.reading for each, path in kept_chunks(tree.code) if not path or not _has_forward(tree, each.reading)]
+    chunks = list(kept_chunks(tree.code))
+    kept = dict.fromkeys(path for _, path in chunks)
+    lost = [each.reading for each, path in chunks if not path or not _has_forward(tree, each.reading)]
     unseen = next(iter(lost if kept else windows(tree.code)), None)
     if unseen is not None:
         note = "attention in chunks, not to be compiled, but in which attribute they are set is not seen: disable that"

@@ -175,11 +175,12 @@ def measured(code: Code, judge: Judge) -> Measured | None:
     before = flags_of(low.state)
     shown: list[tuple[Any, Any]] = []
     numbers = set[float]()
-    was: list[dict[Any, Any]] = []
+    was: list[Any] = []
     while len(shown) < LONGEST and (not shown or shown[-1][0] == shown[-1][1]):
-        if shown and not (any(map(orders, low.run.seen)) and (low.clocks or was != [low.numbers, high.numbers])):
+        now = [low.numbers, high.numbers, {node: [*seen] for node, seen in low.run.seen.items() if low.clocks}]
+        if shown and not (any(map(orders, low.run.seen)) and was != now):  # a clock that is compared goes on, too
             return None
-        was = [low.numbers, high.numbers]
+        was = now
         shown.append((low.feed(-FAR), high.feed(FAR)))
     if shown[-1][0] == shown[-1][1]:
         return None

@@ -49,7 +49,9 @@ def switches(code: Code) -> list[Switch]:
     for file in dict.fromkeys((*code.files.holding("def forward"), *code.files.holding("Module"))):
         for function, owner in file.functions:
             kin = [*(each for _, each in code.bases(file.path, owner)), *code.subclasses(owner)] if owner else []
-            if kin and (function.name == "forward" or not any("forward" in names_of(each).methods for each in kin)):
+            bases = {getattr(base, "attr", getattr(base, "id", "")) for each in kin for base in each.bases}
+            has_forward = any("forward" in names_of(each).methods for each in kin)
+            if (kin and function.name == "forward") or ("Module" in bases and not has_forward):
                 found.append((file, function))
     made = (_switch(code, code.reading(file, function, file.owner(function))) for file, function in found)
     return [each for each in made if each is not None]
