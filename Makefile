@@ -55,7 +55,7 @@ mutants: $(READY)
 # tries a part.
 laws: $(READY)
 	PYTHONPATH=tests $(BIN)/python tests/laws/cube.py docs/laws.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/laws tests/drift/test_forks.py tests/patches/applying/test_survey.py --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/laws tests/drift tests/patches/applying/test_survey.py --numprocesses 2
 
 # Each judge on single tasks and on 40 random sets of them. Writes docs/diagonal.md.
 diagonal: $(READY)

@@ -32,12 +32,13 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Of laws that are tried on many trees, `--sample` tries one in so many: `make laws` tries all.
 SAMPLED = {
-    "laws/test_revert_of_drift.py": 4,
+    "laws/test_revert_of_drift.py": 6,
     "laws/test_order_of_drift.py": 2,
-    "laws/test_order.py": 2,
-    "laws/test_bytes.py": 3,
-    "drift/test_forks.py": 3,
-    "patches/test_survey.py": 2,
+    "laws/test_order.py": 4,
+    "laws/test_bytes.py": 4,
+    "drift/test_forks.py": 4,
+    "drift/test_rewrites.py": 2,
+    "patches/applying/test_survey.py": 2,
 }
 
 
