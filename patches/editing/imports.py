@@ -133,8 +133,9 @@ def _more_aliases(given: cst.CSTNode, names: Sequence[str]) -> Callable[[cst.CST
 
 
 def _brought(node: cst.CSTNode) -> list[str]:
-    """The names that an import gives a meaning."""
-    return [alias.evaluated_alias or alias.evaluated_name.split(".")[0] for alias in node.names]  # type: ignore[attr-defined]
+    """The names that an import gives a meaning, as far as it names them."""
+    names = node.names if not isinstance(node.names, cst.ImportStar) else ()  # type: ignore[attr-defined]
+    return [alias.evaluated_alias or alias.evaluated_name.split(".")[0] for alias in names]
 
 
 def _import_of(given: cst.CSTNode, names: Sequence[str]) -> cst.SimpleStatementLine:
@@ -224,14 +225,9 @@ def _files(folder: str, module: str) -> list[str]:
 def without_imports(source: Source, names: set[str]) -> Iterator[Edit]:
     """Drop names from the import statements that bring them, and statements that bring nothing any more."""
     for line in source.walk(cst.SimpleStatementLine, having=("import",)):
-        imported = [n for node in line.body if isinstance(node, cst.ImportFrom) for n in _aliases(node)]
+        imported = [n for node in line.body if isinstance(node, cst.ImportFrom) for n in _brought(node)]
         if names & set(imported):
             yield Edit(source, line, _without(names))
-
-
-def _aliases(node: cst.ImportFrom) -> list[str]:
-    names = node.names if not isinstance(node.names, cst.ImportStar) else ()
-    return [alias.evaluated_alias or alias.evaluated_name for alias in names]
 
 
 def _without(names: set[str]) -> Callable[[cst.CSTNode], cst.CSTNode | cst.RemovalSentinel]:
@@ -239,7 +235,7 @@ def _without(names: set[str]) -> Callable[[cst.CSTNode], cst.CSTNode | cst.Remov
         assert isinstance(updated, cst.SimpleStatementLine)
         body = []
         for node in updated.body:
-            if not isinstance(node, cst.ImportFrom) or not names & set(_aliases(node)):
+            if not isinstance(node, cst.ImportFrom) or not names & set(_brought(node)):
                 body.append(node)
                 continue
             aliases = list(node.names)  # type: ignore[arg-type]
