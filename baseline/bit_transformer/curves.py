@@ -95,7 +95,7 @@ def draw_curves(metrics_path: str | os.PathLike[str], folder: str | os.PathLike[
     )
     start = next((record for record in reversed(records) if record.get("kind") == "start"), {})
     if is_finite(start.get("order_0")):
-        label = f"entropy of single bytes: {start['order_0']:.2f}"
+        label = f"single bytes, by their own frequencies: {start['order_0']:.2f}"
         bits.axhline(start["order_0"], color=GREY, linewidth=1, linestyle="--", label=label)
     bits.set_ylim(bottom=0)
 

@@ -65,12 +65,15 @@ class Reader:
     def _step(self, bit: int, place: int) -> Tensor:
         """Read one more bit by the model's own layers, whose attention takes what is kept."""
         model, device = self.model, self.logits.device
-        x = model.embedding(torch.tensor([[bit]], device=device)) + model.position(torch.tensor([place], device=device))
+        evidence = None
+        if model.contexts is not None:
+            evidence = model.contexts.evidence(torch.tensor([[*self.context, bit]], device=device))[:, -1:]
+        x = model._enter(torch.tensor([[bit]], device=device), torch.tensor([place], device=device), evidence)
         with ExitStack() as reading:
             for layer, kept in zip(model.layers, self.kept, strict=True):
                 reading.enter_context(reads_on(layer.attention, *kept, place))
             x, _ = model._run_layers(x, causal=True)
-        return model.out(model.norm(x))[0, -1]
+        return model._score(x, evidence)[0, -1]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Evaluation that can be compared: the bits a model needs for each byte of a text, beside what others need.
 
-    python -m bit_transformer.evaluation model.pt --data wiki.test.txt --out pictures --sample "The "
+    python -m bit_transformer.evaluation model.pt --data wiki.test.txt --train wiki.train.txt --sample "The "
 
 bpb_data is the cost of a byte's 8 data bits by the chain rule, in bits: what a compressor driven by the
 model would spend on the byte. parity_waste is the cost of the ninth bit, which follows from the eight.
@@ -25,21 +25,15 @@ from .bit_io import BITS_PER_BYTE, CODEWORDS, SAMPLE
 from .checkpoint import load_checkpoint
 from .curves import BLUE, GREY, ORANGE, as_shipped, new_figure, save_figure
 from .generation import evaluation_mode, generate
+from .ladder import LABELS, alone, given_train
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 DATA_BITS = BITS_PER_BYTE - 1
 MODEL = "this model"
-LABELS = {
-    "gzip_9": "gzip -9",
-    "bz2_9": "bzip2 -9",
-    "xz_9e": "xz -9e",
-    "order_0": "order-0 entropy",
-    "order_1": "order-1 entropy",
-    "order_2": "order-2 entropy",
-}
-MEASURED_ON_ITSELF = "Entropies are measured on these bytes themselves: on short texts high orders flatter themselves."
+GIVEN = "given its text"
+KNOWN = f"'{GIVEN}': it has read the text that the model was trained on. The others know nothing beforehand."
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,58 +131,22 @@ def rows_of_bytes(data: bytes, length: int) -> Tensor:
     return torch.from_numpy(table[np.frombuffer(data, np.uint8, rows * row_bytes)].reshape(rows, length))
 
 
-def byte_baselines(data: bytes) -> dict[str, float]:
-    """Bits a byte that others spend on the same bytes: three compressors, and entropies of order 0, 1 and 2.
+def compare(evaluation: Evaluation, data: bytes, train: bytes = b"", row_bytes: int = 0) -> dict[str, Any]:
+    """An evaluation beside what others spend on the same bytes, alone and, where there is a training text, given it.
 
-    The entropy of order n is that of a byte given the n before it, by the frequencies of just these
-    bytes, which are known to no compressor beforehand. The fewer the bytes, the more it flatters itself:
-    at order 2 most contexts of a short text occur once, and cost nothing. gzip is that of zlib, which may
-    differ from the command of that name by a few bytes. Raises ValueError on no bytes.
+    Raises ValueError where the bytes are not as many.
     """
-    import bz2  # noqa: PLC0415 - a Python may have been built without some of these
-    import gzip  # noqa: PLC0415
-    import lzma  # noqa: PLC0415
-
-    if not data:
-        raise ValueError("expected bytes to compress, got none")
-    compressed = {
-        "gzip_9": gzip.compress(data, 9, mtime=0),
-        "bz2_9": bz2.compress(data, 9),
-        "xz_9e": lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
-    }
-    return {
-        **{name: 8 * len(stream) / len(data) for name, stream in compressed.items()},
-        **{f"order_{order}": conditional_entropy(data, order) for order in range(3)},
-    }
-
-
-def conditional_entropy(data: bytes, order: int) -> float:
-    """The empirical entropy in bits of a byte given the `order` bytes before it, where there are as many."""
-    values = np.frombuffer(data, np.uint8).astype(np.int64)
-    count = max(len(values) - order, 0)
-    blocks = np.zeros(count, np.int64)  # each byte, below those before it
-    for place in range(order + 1):
-        blocks = blocks << 8 | values[place : place + count]
-    return entropy(blocks) - entropy(blocks >> 8)
-
-
-def entropy(values: np.ndarray) -> float:
-    """The empirical entropy in bits of values [n]; 0 of none."""
-    counts = np.unique(values, return_counts=True)[1]
-    return float((counts * np.log2(len(values) / counts)).sum() / max(len(values), 1))
-
-
-def compare(evaluation: Evaluation, data: bytes) -> dict[str, Any]:
-    """An evaluation beside the baselines on the same bytes; ValueError where they are not as many."""
     if evaluation.bytes != len(data):
         raise ValueError(f"evaluated on {evaluation.bytes} bytes, got {len(data)}: take bytes_of_rows of the same rows")
-    return {"evaluation": evaluation.to_json(), "baselines": byte_baselines(data)}
+    given = {"given_train": given_train(data, train, row_bytes or len(data))} if train else {}
+    return {"evaluation": evaluation.to_json(), "alone": alone(data), **given}
 
 
 def ranking(comparison: dict[str, Any]) -> list[tuple[str, float]]:
     """Names and bits per byte, the best first; the model alone where nothing is beside it."""
-    baselines = [(LABELS[name], value) for name, value in comparison.get("baselines", {}).items()]
-    return sorted([(MODEL, comparison["evaluation"]["bpb_data"]), *baselines], key=lambda entry: entry[1])
+    others = [(LABELS[name], value) for name, value in comparison.get("alone", {}).items()]
+    given = [(f"{LABELS[name]}, {GIVEN}", value) for name, value in comparison.get("given_train", {}).items()]
+    return sorted([(MODEL, comparison["evaluation"]["bpb_data"]), *others, *given], key=lambda entry: entry[1])
 
 
 def comparison_table(comparison: dict[str, Any]) -> "Group":
@@ -204,23 +162,23 @@ def comparison_table(comparison: dict[str, Any]) -> "Group":
     for name, value in ranking(comparison):
         table.add_row(name, f"{value:.3f}", f"{value / 8:.1%}", style="bold" if name == MODEL else None)
     spent = f"parity waste {evaluation['parity_waste']:.4f} bits per byte, loss {evaluation['loss']:.4f} nats per bit"
-    return Group(table, f"This model: {spent}.", MEASURED_ON_ITSELF)
+    return Group(table, f"This model: {spent}.", KNOWN)
 
 
 @as_shipped()
 def draw_comparison(comparison: dict[str, Any], folder: Path) -> list[Path]:
     """Write comparison.png and comparison.svg, the best on top; ImportError where there is no matplotlib."""
     names, values = zip(*ranking(comparison), strict=True)
-    figure = new_figure(8, 4)
+    figure = new_figure(8, 1 + 0.4 * len(names))
     axes = figure.subplots()
-    colours = [ORANGE if name == MODEL else GREY if "entropy" in name else BLUE for name in names]
+    colours = [ORANGE if name == MODEL else BLUE if GIVEN in name else GREY for name in names]
     bars = axes.barh(names, values, color=colours, height=0.7)
     axes.bar_label(bars, fmt="%.3f", padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_xlim(left=0)
     axes.set_xlabel("bits per byte (lower is better)")
-    figure.supxlabel(MEASURED_ON_ITSELF, fontsize=8.5, color=GREY)
+    figure.supxlabel(KNOWN, fontsize=8.5, color=GREY)
     evaluation = comparison["evaluation"]
     waste = f"the parity bit costs the model {evaluation['parity_waste']:.4f} bits a byte more"
     axes.set_title(f"The same {evaluation['bytes']:,} bytes; {waste}", loc="left", fontsize=11)
@@ -236,6 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bit_transformer.evaluation", description="Evaluate a checkpoint on a text.")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--data", type=Path, default=SAMPLE, help="text file, all of it held out (default: a sample)")
+    parser.add_argument("--train", type=Path, action="append", help="text it was trained on, for others to read too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write comparison.json, .png and .svg there")
     parser.add_argument("--sample", metavar="PROMPT", help="write text that goes on from a prompt, which may be empty")
     parser.add_argument("--sample_bytes", type=int, default=256, help="bytes to write after the prompt")
@@ -268,7 +227,8 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, compare, and sample, as the command line asks."""
     model = load_checkpoint(args.checkpoint, args.device)["model"]
     rows = rows_of_bytes(args.data.read_bytes(), model.max_seq_len - model.max_seq_len % BITS_PER_BYTE)
-    report = compare(evaluate(model, rows), bytes_of_rows(rows))
+    train = b"".join(path.read_bytes() for path in args.train or ())
+    report = compare(evaluate(model, rows), bytes_of_rows(rows), train, rows.shape[1] // BITS_PER_BYTE)
     if args.out is not None:
         draw_comparison(report, args.out)
         (args.out / "comparison.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from .bit_io import SAMPLE
-from .checkpoint import load_checkpoint, save_checkpoint, write_content
+from .checkpoint import save_checkpoint, write_content
 from .corpus import Corpus, dataset_files, evenly, load_corpus, text_files
 from .curves import draw_curves, require_pictures
 from .display import Display, attempt
@@ -32,28 +32,27 @@ from .distributed import Replicas, gather_state, init_distributed, scatter_state
 from .evaluation import (
     Evaluation,
     bytes_of_rows,
-    compare,
     comparison_table,
-    conditional_entropy,
     draw_comparison,
     evaluate,
 )
 from .growing import grow_checkpoint
+from .ladder import entropy
 from .model import BitTransformerLM
 from .optimization import configure_optimizer, make_adamw
 from .presets import BITS_A_PARAMETER, PRESETS
 from .pretraining import Plan, Progress, Settings, pretrain
-from .quantization import convert_qat, prepare_qat, quantize_static
+from .quantization import prepare_qat
 from .run_card import run_card
 from .run_flags import RunError, Values, run_parser, values_of
-from .run_folder import is_reported, kept_state, rows_folder, take_folder, write_json
+from .run_folder import is_reported, kept_state, rows_folder, take_folder
+from .run_report import report
 from .safety import SafetyError, SafetyGate
 from .schedules import ProgressivePlateau
 from .training import autocast, compile_where_supported, planned_updates
 
 EXIT_STOPPED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # the last is Arm's
-CALIBRATION_ROWS = 64  # of the text to train on, for the ranges of INT8 inputs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +100,8 @@ def run(values: Values, device: torch.device) -> int:
     corpus = load_data(values)
     kept = kept_state(out / "checkpoint.safetensors", corpus) if values["resume"] else None
     model = make_model(values, corpus.length, is_fresh=kept is None)
+    if kept is None and model.contexts is not None:
+        model.contexts.count(corpus.train)
     config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())
     plan = plan_of(values, len(corpus.train))
     require_enough_data(values, plan.rows * corpus.length, parameters)
@@ -202,7 +203,7 @@ class Training:
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "rows": self.plan.rows,
             "updates": self.plan.updates,
-            "order_0": conditional_entropy(bytes_of_rows(self.held_out), 0),
+            "order_0": entropy(bytes_of_rows(self.held_out)),
             "torch": torch.__version__,
         }
 
@@ -262,6 +263,8 @@ def make_model(values: Values, length: int, is_fresh: bool = True) -> nn.Module:
         chunk_size=values["chunk_size"],
         overlap=values["overlap"],
         full_attn_logging=values["full_attn_logging"],
+        context_orders=values["context_orders"],
+        context_slots=values["context_slots"],
     )
     if values["grow_from"] and is_fresh:
         model = grow_checkpoint(values["grow_from"], model.config)
@@ -340,30 +343,6 @@ def go_on(
         raise RunError(f"--resume: {path} does not fit its run.json ({error}); start anew in another folder") from error
     if progress.update > plan.updates:
         raise RunError(f"{path} has made {progress.update} updates, more than the {plan.updates} asked for")
-
-
-def report(
-    values: Values,
-    model: nn.Module,
-    plain: nn.Module,
-    evaluation: Evaluation,
-    corpus: Corpus,
-    held_out: Dataset,
-    updates: int,
-) -> dict[str, Any]:
-    """Keep a model in INT8 too, where that is asked for, and report how good it is; return the report."""
-    out, found = values["out"], {"updates": updates, "evaluation": evaluation.to_json()}
-    attempt("no baselines in the report", lambda: found.update(compare(evaluation, bytes_of_rows(held_out))))
-    if values["quantization"] == "int8":
-        path = out / "model.int8.safetensors"
-        seen = evenly(corpus.train, CALIBRATION_ROWS)
-        save_checkpoint(path, convert_qat(model, seen) if values["qat"] else quantize_static(plain, seen))
-        found["int8"] = {
-            **evaluate(load_checkpoint(path)["model"], held_out).to_json(),
-            "size": path.stat().st_size / (out / "model.safetensors").stat().st_size,
-        }
-    write_json(out / "report.json", found)
-    return found
 
 
 @contextmanager

@@ -210,7 +210,7 @@ def other_triangles(reading: Reading, built: Sequence[Built]) -> list[tuple[ast.
     for node, value in reading.values.items():
         is_own = isinstance(node, ast.expr) and not isinstance(node, ast.Name) and node not in reading.calls
         is_triangle = value.op in ("triu", "tril") and _is_constant(value["input"])
-        is_compared = value.op in _COMPARED and all(any(e.op == "arange" for e in side.walk()) for side in value.items)
+        is_compared = value.op in _COMPARED and all(map(_counts, value.items))
         is_new = value.key not in known and (is_triangle or is_compared)
         if is_own and is_new and _is_built_here(reading, value):
             found[node] = _why_not(value)  # type: ignore[index]
@@ -224,6 +224,18 @@ def other_triangles(reading: Reading, built: Sequence[Built]) -> list[tuple[ast.
     return [
         (node, why) for node, why in found.items() if not any(each in found for each in reading.file.ancestors(node))
     ]
+
+
+def _counts(value: Value) -> bool:
+    """Whether positions are among what a tensor is made of, and not only what it is looked up by."""
+    pending, seen = [value], {value.key}
+    while pending:
+        each = pending.pop()
+        if each.op == "arange":
+            return True
+        parts = [part for part in (each.items[:1] if each.op == "index" else each.items) if part.key not in seen]
+        pending, seen = [*pending, *parts], {*seen, *(part.key for part in parts)}
+    return False
 
 
 def _is_read(reading: Reading, write: Effect) -> bool:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import scale
 from .compression import decompress_rows
+from .contexts import Contexts
 from .reversible import halting_weights, run_reversible
 from .telemetry import collect_telemetry
 
@@ -177,7 +178,8 @@ class BitTransformerLM(nn.Module):
     lambda_K, lambda_C and lambda_S weigh the K/C/S telemetry (negentropy, LZ complexity,
     symbiosis). `reversible` recomputes activations in the backward pass, `use_checkpoint` does so
     layer by layer where the stack is not reversible, `use_act` halts each position once its
-    halting probabilities reach `act_threshold` (Graves 2016, arXiv:1603.08983).
+    halting probabilities reach `act_threshold` (Graves 2016, arXiv:1603.08983). `context_orders`, if
+    any, weighs in what followed the last bytes in the training text (contexts.py).
     """
 
     def __init__(
@@ -197,6 +199,8 @@ class BitTransformerLM(nn.Module):
         chunk_size: int | None = None,
         overlap: int = 0,
         full_attn_logging: bool | None = None,
+        context_orders: int = 0,
+        context_slots: int = 1 << 20,
     ) -> None:
         super().__init__()
         self.config = {
@@ -215,6 +219,8 @@ class BitTransformerLM(nn.Module):
             "chunk_size": chunk_size,
             "overlap": overlap,
             "full_attn_logging": full_attn_logging,
+            "context_orders": context_orders,
+            "context_slots": context_slots,
         }
         self.max_seq_len = max_seq_len
         self.reversible = reversible
@@ -233,20 +239,33 @@ class BitTransformerLM(nn.Module):
         self.halt = nn.Linear(d_model, 1) if use_act else None
         self.norm = nn.LayerNorm(d_model)
         self.out = nn.Linear(d_model, 2)
+        self.contexts = Contexts(d_model, context_orders, context_slots) if context_orders else None
 
     def forward(self, bits: Tensor, causal: bool = True) -> tuple[Tensor, dict]:
         """Score the next bit after each of bits [B, T]: logits [B, T, 2] and the telemetry."""
         B, T = bits.shape
         if T > self.max_seq_len:
             raise ValueError(f"sequence of {T} bits is longer than max_seq_len={self.max_seq_len}")
-        x = self.embedding(bits) + self.position(torch.arange(T, device=bits.device))
+        evidence = None if self.contexts is None else self.contexts.evidence(bits)
+        x = self._enter(bits, torch.arange(T, device=bits.device), evidence)
         x, attn_maps = self._run_layers(x, causal)
-        logits = self.out(self.norm(x))
+        logits = self._score(x, evidence)
         return logits, collect_telemetry(logits, x, attn_maps, self.config)
 
     def forward_compressed(self, compressed: list[Tensor], causal: bool = True) -> tuple[Tensor, dict]:
         """`forward` of rows that were run-length encoded by compress_bits; they must be of one length."""
         return self(decompress_rows(compressed), causal=causal)
+
+    def _enter(self, bits: Tensor, places: Tensor, evidence: Tensor | None) -> Tensor:
+        """The stream [B, T, C] as bits [B, T] at places [T] begin it, with what their contexts say."""
+        x = self.embedding(bits) + self.position(places)
+        return x if self.contexts is None else x + self.contexts.entered(evidence)
+
+    def _score(self, x: Tensor, evidence: Tensor | None) -> Tensor:
+        """The logits [B, T, 2] of the stream [B, T, C] at its end."""
+        state = self.norm(x)
+        logits = self.out(state)
+        return logits if self.contexts is None else logits + self.contexts.odds(state, evidence)
 
     def _run_layers(self, x: Tensor, causal: bool) -> tuple[Tensor, list[Tensor]]:
         if self.reversible:

@@ -34,6 +34,7 @@ class Preset:
         return {name: flag.value for name, flag in self.flags.items()}
 
 
+CONTEXTS = Flag(6, "What followed the last six bytes in the text is counted, and need not be learned.")
 SWEET_SPOT = {
     "layers": Flag(8, "Eight layers."),
     "d_model": Flag(256, "256 channels, and a feed-forward four times as wide."),
@@ -48,6 +49,7 @@ SWEET_SPOT = {
     "accum_steps": Flag(2, "Two micro-batches an update: 128 rows."),
     "amp": Flag("bf16", "Half the memory traffic, and the exponents of float32."),
     "dropout": Flag(0.0, "What is read once is not learned by heart; of a CPU's time, dropout took two fifths."),
+    "context_orders": CONTEXTS,
     "lr": Flag(1e-3, "The rate that is held until the first plateau."),
     "lr_schedule": Flag("progressive_plateau", "The rate halves when the validation loss no longer falls."),
     "full_attn_logging": Flag(False, "Maps of T x T would undo what chunks save; turn it on to look at some."),
@@ -72,6 +74,7 @@ PRESETS = {
             "accum_steps": Flag(1, "One micro-batch an update."),
             "amp": Flag("bf16", "Half the memory traffic, and the exponents of float32."),
             "dropout": Flag(0.0, "As task-a."),
+            "context_orders": CONTEXTS,
             "lr": Flag(2e-3, "A narrower model takes a higher rate."),
         },
     ),

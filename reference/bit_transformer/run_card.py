@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .evaluation import MEASURED_ON_ITSELF, MODEL, ranking
+from .evaluation import KNOWN, MODEL, ranking
 from .run_flags import jsonable, run_parser, words_of
 
 # What the tensors of model.safetensors are, by what their names end in; C is the width, F that of the feedforward.
@@ -17,6 +17,8 @@ TENSORS = {
     "attention.{q,k,v,out}_proj.{weight,bias}": "[C, C] and [C]: of `layers.N`, whose heads are C / nhead wide",
     "norm1, norm2, norm": "[C] each: layer norms before attention, before the feedforward, and before the output",
     "feedforward.0, feedforward.2": "[F, C] and [C, F], with their biases: GELU between them",
+    "contexts.tables": "[contexts, places]: counts of what followed each context in the training text, packed",
+    "contexts.embed.weight, contexts.weigh.{weight,bias}": "what that adds to the stream, and how the logits weigh it",
     "out.{weight,bias}": "[2, C] and [2]: the logits of the next bit",
 }
 LIMITS = """- It predicts bits of UTF-8 text as it was trained on, nine a byte (eight of data, then even parity), in
@@ -35,7 +37,7 @@ def run_card(
     """The card as Markdown: of a run's flags, its model's config and weights, its report, and its text's digest."""
     parts = (_model(values, config, state), _data(values, text), _training(values, found), _figures(found))
     lines = [line for part in parts for line in part]
-    return "\n".join([*lines, "\n## Limits\n", LIMITS.format(length=config["max_seq_len"]), *_reading()]) + "\n"
+    return "\n".join([*lines, "\n## Limits\n", LIMITS.format(length=config["max_seq_len"]), *_reading(config)]) + "\n"
 
 
 def _model(values: Mapping[str, Any], config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Iterator[str]:
@@ -69,14 +71,16 @@ def _figures(found: Mapping[str, Any]) -> Iterator[str]:
     yield "| | bits per byte |\n| --- | ---: |"
     for name, value in ranking(dict(found)):
         yield f"| {f'**{name}**' if name == MODEL else name} | {value:.3f} |"
-    yield f"\n{MEASURED_ON_ITSELF} What is beside the model knows nothing of the text that it was trained on."
+    yield f"\n{KNOWN}"
 
 
-def _reading() -> Iterator[str]:
+def _reading(config: Mapping[str, Any]) -> Iterator[str]:
     yield "\n## Reading it\n"
     yield "With this code: `load_checkpoint('model.safetensors')['model']`, of `bit_transformer.checkpoint`. Without:\n"
     yield "```python\nfrom safetensors.torch import load_file\n"
     yield "tensors = load_file('model.safetensors')  # 'model.embedding.weight', ...\n```\n"
     yield "Names start with `model.`; the file's metadata has the configuration, as JSON.\n"
     yield "| tensor | what it is |\n| --- | --- |"
-    yield from (f"| `{name}` | {what} |" for name, what in TENSORS.items())
+    yield from (
+        f"| `{name}` | {what} |" for name, what in TENSORS.items() if config["context_orders"] or "contexts" not in name
+    )

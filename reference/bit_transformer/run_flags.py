@@ -36,7 +36,8 @@ FREE = {
 LEAST = {
     "layers": 1, "d_model": 1, "nhead": 1, "max_seq_len": 9, "chunk_size": 1, "overlap": 0, "batch_size": 1,
     "accum_steps": 1, "num_workers": 0, "epochs": 1, "max_steps": 1, "extra_steps": 0, "eval_interval": 1,
-    "eval_rows": 0, "log_interval": 1, "lr_warmup": 0, "patience": 1, "warmup_steps": 0,
+    "eval_rows": 0, "log_interval": 1, "lr_warmup": 0, "patience": 1, "warmup_steps": 0, "context_orders": 0,
+    "context_slots": 2,
 }  # fmt: skip
 
 
@@ -57,6 +58,7 @@ NEEDS = {
     "lr_warmup": ("--lr_schedule progressive_plateau", lambda values: values["lr_schedule"] != "onecycle"),
     "patience": ("--lr_schedule progressive_plateau", lambda values: values["lr_schedule"] != "onecycle"),
     "lr_floor": ("--lr_schedule progressive_plateau", lambda values: values["lr_schedule"] != "onecycle"),
+    "context_slots": ("--context_orders", lambda values: values["context_orders"]),
     "compile_policy": ("--compile", lambda values: values["compile"]),
 }
 
@@ -90,6 +92,13 @@ def run_parser() -> argparse.ArgumentParser:
     group.add_argument("--lr_floor", type=float, default=1e-5, help="where a progressive plateau's rate stays")
     group.add_argument("--loss_threshold", type=float, default=2.0, help="of the safety gate, in nats a bit")
     group.add_argument("--dropout", type=float, default=0.1)
+    group.add_argument(
+        "--context_orders",
+        type=int,
+        default=0,
+        help="weigh in what followed the last 1 to N bytes in the text to train on",
+    )
+    group.add_argument("--context_slots", type=int, default=1 << 20, help="places of each table of what followed")
     group.add_argument("--quantization", choices=("none", "int8"), default="none", help="also keep the model in INT8")
     group.add_argument("--qat", action=argparse.BooleanOptionalAction, default=False, help="train for INT8")
     group.add_argument(

@@ -12,6 +12,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .model import BitTransformerLM
 
+TABLES = ("embedding.weight", "position.weight")  # a row of channels an entry
+
 
 def double_width(model: "BitTransformerLM") -> "BitTransformerLM":
     """A model of twice the d_model and dim_feedforward, with the same heads: logits are the same.
@@ -79,12 +81,14 @@ def _rebuild(model: "BitTransformerLM", changes: dict[str, Any]) -> "BitTransfor
 
 def _widen(name: str, tensor: Tensor) -> Tensor:
     """The weights or biases of the module `name`, for twice the channels in and out."""
-    reads_channels = tensor.dim() == 2 and name not in ("embedding.weight", "position.weight")
-    scores_channels = name.startswith(("out.", "halt."))
+    if name == "contexts.tables":
+        return tensor
+    reads_channels = tensor.dim() == 2 and name not in (*TABLES, "contexts.embed.weight")
+    scores_channels = name.startswith(("out.", "halt.", "contexts.weigh."))
     if reads_channels:
         tensor = tensor.repeat_interleave(2, dim=1) / 2
     if "q_proj" in name:
         tensor = tensor / 2**0.5  # q @ k doubles, while sqrt(D) grows by sqrt(2) only
-    if name in ("embedding.weight", "position.weight"):
+    if name in TABLES:
         return tensor.repeat_interleave(2, dim=1)
     return tensor if scores_channels else tensor.repeat_interleave(2, dim=0)

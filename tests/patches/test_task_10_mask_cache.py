@@ -34,6 +34,7 @@ def after(root):
         pytest.param("mask = None  # torch.triu(torch.ones(T, T), diagonal=1)", id="a comment with the right words"),
         pytest.param("mask = torch.ones(T, T, dtype=torch.bool)", id="ones without a triangle"),
         pytest.param("mask = numpy.triu(numpy.ones((T, T)), 1)", id="another library"),
+        pytest.param("i = torch.arange(T); mask = x[i] >= x[i.flip(0)]", id="what positions look up"),
     ],
 )
 def test_no_site(model_of, line):

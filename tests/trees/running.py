@@ -37,14 +37,18 @@ SMALL = {
 KEPT = ("checkpoint.safetensors", "model.safetensors", "report.json")
 TIMES = ("bits_per_second", "seconds_left")
 
+CONTEXTS = {"context_orders": 2, "context_slots": 256}
 CONFIGURATIONS = {
     "onecycle, dropout, extra steps, two epochs": {
         "max_steps": None, "epochs": 2, "extra_steps": 1, "batch_size": 8, "accum_steps": 3, "dropout": 0.3,
     },
     "task-a: act, reversible, bf16, plateau": {
         "preset": "task-a", "chunk_size": 9, "overlap": 9, "lr_warmup": 2, "patience": 1, "lr": 0.3,
+        **CONTEXTS,
     },
-    "task-b: int8 aware": {"preset": "task-b", "chunk_size": 18, "overlap": 9, "max_steps": 6, "compress_prob": 0.9},
+    "task-b: int8 aware": {
+        "preset": "task-b", "chunk_size": 18, "overlap": 9, "max_steps": 6, "compress_prob": 0.9, **CONTEXTS,
+    },
     "direct rows, two workers": {"direct_prob": 0.5, "num_workers": 2, "checkpointing": True},
 }  # fmt: skip
 

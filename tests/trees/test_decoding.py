@@ -15,6 +15,7 @@ STACKS = [
     {"chunk_size": 4, "overlap": 3, "use_act": True, "reversible": True},
     {"chunk_size": 3, "overlap": 7},
     {"chunk_size": 100, "overlap": 2},
+    {"context_orders": 2, "context_slots": 64},
 ]
 TEXT = text_to_bits("abcde")
 
@@ -28,6 +29,8 @@ def make_sharp(make_model):
         for layer in model.layers:
             torch.nn.init.normal_(layer.attention.q_proj.weight)
             torch.nn.init.normal_(layer.attention.k_proj.weight)
+        if model.contexts is not None:
+            model.contexts.count(torch.tensor([text_to_bits("abcab"), text_to_bits("bcabc")]))
         return model
 
     return make

@@ -1,11 +1,7 @@
-import bz2
-import gzip
 import json
-import lzma
 import math
 import random
 import sys
-from collections import Counter
 from contextlib import contextmanager
 
 import pytest
@@ -20,17 +16,16 @@ from bit_transformer.checkpoint import save_checkpoint
 from bit_transformer.evaluation import (
     SAMPLE,
     Evaluation,
-    byte_baselines,
     bytes_of_rows,
     compare,
     comparison_table,
-    conditional_entropy,
     draw_comparison,
     evaluate,
     main,
     ranking,
     rows_of_bytes,
 )
+from bit_transformer.ladder import alone, given_train
 
 STACKS = [{}, {"chunk_size": 4, "overlap": 2, "full_attn_logging": False, "use_act": True, "reversible": True}]
 
@@ -227,56 +222,17 @@ def test_a_word_that_is_no_codeword_is_named(wrong):
         bytes_of_rows(rows)
 
 
-@pytest.mark.parametrize(
-    ("data", "orders"),
-    [
-        (b"a", (0, 0, 0)),
-        (b"ab", (1, 0, 0)),
-        (b"aaaaaaaa", (0, 0, 0)),
-        (bytes(range(256)), (8, 0, 0)),
-        (b"aabb" * 64 + b"a", ((129 * math.log2(257 / 129) + 128 * math.log2(257 / 128)) / 257, 1, 0)),
-        (b"abbab", (math.log2(5) - (2 + 3 * math.log2(3)) / 5, 0.5, 0)),
-    ],
-)
-def test_entropies_have_their_closed_forms(data, orders):
-    found = byte_baselines(data)
-    assert [found[f"order_{order}"] for order in range(3)] == pytest.approx(orders, abs=1e-12)
-
-
-@given(st.lists(st.sampled_from([0, 1, 7, 255]), min_size=1, max_size=60).map(bytes))
-def test_entropies_are_those_of_counted_contexts(data):
-    for order in range(3):
-        blocks = Counter(data[at : at + order + 1] for at in range(len(data) - order))
-        contexts = Counter(data[at : at + order] for at in range(len(data) - order))
-        bits = math.fsum(n * math.log2(contexts[block[:-1]] / n) for block, n in blocks.items())
-        found = conditional_entropy(data, order)
-        assert found == pytest.approx(bits / max(len(data) - order, 1), abs=1e-12)
-        assert found >= 0
-
-
-def test_compressors_are_at_the_settings_they_are_named_for():
-    data = SAMPLE.read_bytes() + SAMPLE.read_bytes()[::-1]  # enough for each setting to give another size
-    found = byte_baselines(data)
-    assert found["gzip_9"] == 8 * len(gzip.compress(data, 9)) / len(data)
-    assert found["bz2_9"] == 8 * len(bz2.compress(data, 9)) / len(data)
-    assert found["xz_9e"] == 8 * len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)) / len(data)
-
-
-def test_no_bytes_have_no_baselines():
-    with pytest.raises(ValueError, match="got none"):
-        byte_baselines(b"")
-
-
 @pytest.fixture(scope="module")
 def comparison(corpus):
     data = corpus.encode()
-    return compare(Evaluation(loss=0.3, bpb_data=2.5, parity_waste=0.25, bytes=len(data)), data)
+    return compare(Evaluation(loss=0.3, bpb_data=2.5, parity_waste=0.25, bytes=len(data)), data, data[::-1], 20)
 
 
 def test_a_comparison_is_json_with_all_figures(comparison, corpus):
     assert json.loads(json.dumps(comparison)) == comparison
     assert comparison["evaluation"] == {"loss": 0.3, "bpb_data": 2.5, "parity_waste": 0.25, "bytes": len(corpus)}
-    assert comparison["baselines"] == byte_baselines(corpus.encode())
+    assert comparison["alone"] == alone(corpus.encode())
+    assert comparison["given_train"] == given_train(corpus.encode(), corpus.encode()[::-1], 20)
 
 
 def test_other_bytes_are_refused(corpus):
@@ -293,12 +249,12 @@ def test_the_table_has_every_figure_the_best_first(comparison):
     text = captured.get()
     values = [value for _, value in ranking(comparison)]
     assert values == sorted(values)
-    assert len(values) == 7
+    assert len(values) == 1 + len(comparison["alone"]) + len(comparison["given_train"])
     places = [text.index(f"{name} ") for name, _ in ranking(comparison)]
     assert places == sorted(places)
     assert all(f"{value:.3f}" in text for value in values)
     assert "0.2500" in text
-    assert "measured on these bytes themselves" in text
+    assert "has read the text that the model was trained on" in text
 
 
 def test_the_picture_has_a_bar_for_each_the_best_on_top(comparison, tmp_path, monkeypatch):
@@ -331,7 +287,8 @@ def test_the_command_prints_json_and_writes_pictures(checkpoint, corpus_file, co
     found = json.loads(capsys.readouterr().out)
     whole = corpus.encode()[: len(corpus) // 5 * 5]
     assert found["evaluation"]["bytes"] == len(whole)
-    assert found["baselines"] == byte_baselines(whole)
+    assert found["alone"] == alone(whole)
+    assert "given_train" not in found
     assert json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8")) == found
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "comparison.json",
@@ -344,7 +301,8 @@ def test_the_command_prints_a_table_and_a_sample(checkpoint, corpus_file, capsys
     arguments = [checkpoint, "--data", str(corpus_file), "--sample", "The ", "--sample_bytes", "40", "--seed", "3"]
     main(arguments)
     printed = capsys.readouterr().out
-    assert "order-2 entropy" in printed
+    assert "bzip2 -9" in printed
+    assert "given its text" not in printed.split("'given")[0]
     assert "\nThe " in printed
     assert not set(printed) & {chr(code) for code in range(32)} - {"\n", "\t"}
     main([*arguments, "--json"])
@@ -352,6 +310,14 @@ def test_the_command_prints_a_table_and_a_sample(checkpoint, corpus_file, capsys
     main([*arguments[:-1], "4", "--json"])
     assert sample.startswith("The ")
     assert json.loads(capsys.readouterr().out)["sample"] != sample
+
+
+def test_others_read_the_text_that_is_given(checkpoint, corpus_file, corpus, capsys):
+    main([checkpoint, "--data", str(corpus_file), "--train", str(SAMPLE), "--train", str(corpus_file), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    train = SAMPLE.read_bytes() + corpus_file.read_bytes()
+    assert found["given_train"] == given_train(corpus.encode()[: len(corpus) // 5 * 5], train, 5)
+    assert found["given_train"]["xz_9e"] < 0.1 < found["alone"]["xz_9e"]
 
 
 def test_a_sample_may_begin_with_nothing(checkpoint, corpus_file, capsys):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from trees.running import CONFIGURATIONS, KEPT, assert_same_run, killed_at, records, words
 
-from bit_transformer import checkpoint, display, runs
+from bit_transformer import checkpoint, display, run_report, runs
 from bit_transformer.checkpoint import load_checkpoint, read_content
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_no_pictures")
@@ -27,7 +27,7 @@ MOMENTS = {
     "in the write of the second checkpoint": (os, "fsync", 6),
     "before the second replaces the first": (Path, "chmod", 4),
     "once it is done, before its model is kept": (runs, "report", 1),
-    "in the write of its report": (runs, "write_json", 1),
+    "in the write of its report": (run_report, "write_json", 1),
 }
 
 

@@ -36,7 +36,7 @@ def assert_kept(out):
         (runs, "draw_curves", "no curves in"),
         (runs, "draw_comparison", "no picture of the comparison"),
         (runs, "comparison_table", "no table"),
-        (evaluation, "byte_baselines", "no baselines in the report"),
+        (evaluation, "given_train", "nothing beside the model in the report"),
         (display, "train_line", "the display fails, and is left out"),
         (display.Progress, "start", "the display fails, and is left out"),
         (display.Progress, "stop", "the display fails, and is left out"),
@@ -45,7 +45,7 @@ def assert_kept(out):
 def test_a_part_that_fails_is_warned_of_and_the_run_goes_on(owner, name, said, text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(owner, name, fails)
     assert runs.main(words(tmp_path / "run", text, **SHORT)) == 0
-    assert ("baselines" in assert_kept(tmp_path / "run")) == (name != "byte_baselines")
+    assert ("alone" in assert_kept(tmp_path / "run")) == (name != "given_train")
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert [line for line in lines if said in line and line.endswith("RuntimeError: out of ink")] == lines[:1]
 

@@ -25,7 +25,8 @@ from .run_folder import Run, Unmeasured, hashes_of, tree_environment
 
 BITS_A_PARAMETER = 20  # Hoffmann et al. 2022, arXiv:2203.15556; the tree's presets have it too
 GAIN = 1e-3  # of the best loss: what wins less is no progress to a progressive plateau
-KEPT_FLOAT = {"embedding.weight", "halt.weight", "out.weight"}  # small, and their error would go into the scores
+# Small, and their error would go into the scores.
+KEPT_FLOAT = {"embedding.weight", "halt.weight", "out.weight", "contexts.embed.weight", "contexts.weigh.weight"}
 COLUMNS = ("threshold", "verdict", "measured", "limit", "what must hold", "what was seen")
 EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 4, Verdict.UNPROVEN: 5}
 GRAVEST_FIRST = (Verdict.FAIL, Verdict.UNPROVEN, Verdict.PASS)

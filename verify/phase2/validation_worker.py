@@ -149,8 +149,9 @@ def int8(subject: Subject) -> dict[str, Any]:
         for name, tensor in subject.int8.state_dict().items()
         if tensor.is_floating_point() and name.endswith("weight") and tensor.dim() > 1
     ]
+    counts = sum(table.nbytes for table in subject.model.buffers())  # whole numbers in both
     floating, whole = (
-        (subject.folder / name).stat().st_size for name in ("model.safetensors", "model.int8.safetensors")
+        (subject.folder / name).stat().st_size - counts for name in ("model.safetensors", "model.int8.safetensors")
     )
     sizes = {"size": whole / floating, "float_bytes": floating, "int8_bytes": whole}
     return {**spent(subject.int8, subject.rows), **sizes, "float_matrices": matrices}
