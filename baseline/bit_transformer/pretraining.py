@@ -4,9 +4,9 @@ What happens in an update is a function of the seed and the update's number alon
 form, and every mask of dropout. So a checkpoint between two updates is all that a resumed run needs, and
 a run of several processes, or of smaller micro-batches, takes the same steps along the same mean.
 
-train_loop cannot be left between two updates and entered there again, so this is a second loop. Whatever an
-update computes is not written twice: both loops call the same functions, and one process makes train_loop's
-updates to the bit. What is mended there is mended here:
+train_loop cannot be left between two updates and entered there again, so this is a second loop. What an update
+computes, but for torch's own clip and step, is not written twice: both loops call the same functions, and one
+process makes train_loop's updates to the bit. What is mended there is mended here:
 
     task-1, task-2    planned_updates; not row_loader, as a resumed run finds its rows by the epoch's number
     task-3            autocast, at_least_float32
