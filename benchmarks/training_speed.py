@@ -333,11 +333,13 @@ def claims(findings: Sequence[Finding], args: argparse.Namespace) -> Iterator[st
         else:
             yield f"- {claim}: cannot be told here, {found}x; this CPU's bfloat16 instructions: none"
     headline = (args.layers, args.d_model, args.max_seq_len, args.chunk_size) == (8, 256, 1152, 128)
-    if "all" in seen and headline:
-        yield verdict("all tasks are at least 3x", seen["all"].median >= 3, f"{seen['all']}x")
     if "all, dropout 0" in seen and headline:
         found = seen["all, dropout 0"]
-        yield verdict("so they are where neither draws random numbers for dropout", found.median >= 3, f"{found}x")
+        yield verdict(
+            "with dropout 0, as the presets have it, all tasks are at least 3x", found.median >= 3, f"{found}x"
+        )
+    if "all" in seen and headline:
+        yield f"- with dropout 0.1, whose random numbers no task makes cheaper, they are {seen['all']}x"
     yield ""
 
 

@@ -138,14 +138,9 @@ class Replicas:
         """The rows of this process in a micro-batch; where there is none for it, one that will not count."""
         return rows[self.rank :: self.count] or rows[:1]
 
-    def shares(self, group: list[list[int]], scored: Tensor) -> list[float]:
-        """The weights of its mean losses in an update, so that the processes' average is the mean over all bits scored.
-
-        `group` has the rows of the update's micro-batches, `scored` how many bits its part of each scores
-        [micro-batches]; the processes tell each other.
-        """
-        own = scored.double() * torch.tensor([len(rows) > self.rank for rows in group], device=scored.device)
-        return (own / all_reduce_mean(own.sum())).tolist()
+    def has_part(self, rows: list[int]) -> bool:
+        """Whether a row of a micro-batch is this process's own."""
+        return len(rows) > self.rank
 
     def accumulating(self, model: nn.Module, closes: bool) -> AbstractContextManager[Any]:
         """The context of forward and backward: gradients are exchanged by the last micro-batch of an update only."""

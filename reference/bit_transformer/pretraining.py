@@ -3,6 +3,17 @@
 What happens in an update is a function of the seed and the update's number alone: which rows, in which
 form, and every mask of dropout. So a checkpoint between two updates is all that a resumed run needs, and
 a run of several processes, or of smaller micro-batches, takes the same steps along the same mean.
+
+train_loop cannot be left between two updates and entered there again, so this is a second loop. What an update
+computes, but for torch's own clip and step, is not written twice: both loops call the same functions, and one
+process makes train_loop's updates to the bit. What is mended there is mended here:
+
+    task-1, task-2    planned_updates; not row_loader, as a resumed run finds its rows by the epoch's number
+    task-3            autocast, at_least_float32
+    task-4            Shares, scored_bits
+    task-6            cosine_ramp, draw_form
+    task-5, 7, 8      BitRows, by corpus.py; SafetyGate; compile_where_supported, by runs.py
+    task-9 to 12      the model
 """
 
 import math
@@ -20,12 +31,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from .compression import compress_bits
 from .distributed import Replicas
 from .evaluation import Evaluation, evaluate
 from .safety import SafetyError, SafetyGate
 from .schedules import ProgressivePlateau
 from .training import (
+    Shares,
     at_least_float32,
     autocast,
     cosine_ramp,
@@ -33,6 +44,7 @@ from .training import (
     next_bit_loss,
     planned_updates,
     predict,
+    scored_bits,
 )
 
 Record = dict[str, Any]
@@ -136,23 +148,24 @@ def pretrain(
         model.train()
         # One form an update: were each micro-batch's its own, smaller ones would make it another run.
         form = draw_form(prob, settings.direct_prob, random.Random(seed_of(plan.seed, update)).random)
-        group = micro_batches(plan, update)
-        parts = [next(batches).to(device, non_blocking=True) for _ in group]
-        scored = torch.tensor([scored_in(part, form, model.max_seq_len) for part in parts], device=device)
-        shares = replicas.shares([micro_batch.rows for micro_batch in group], scored)
-        for micro_batch, batch, share in zip(group, parts, shares, strict=True):
+        shares = Shares(first=int(replicas.count > 1))  # processes weigh in one unit, that of a bit
+        for micro_batch in micro_batches(plan, update):
+            batch = next(batches).to(device, non_blocking=True)
             with replicas.accumulating(model, closes=micro_batch.closes):
                 with amp():
                     logits, targets = predict(model, batch, form, settings.forward_kwargs)
                     micro_loss = next_bit_loss(at_least_float32(logits), targets)
+                share = shares.weigh(scored_bits(targets[:, 1:]) if replicas.has_part(micro_batch.rows) else 0)
                 (micro_loss * share).backward()
             loss += micro_loss.detach() * share
             bits += len(micro_batch.rows) * batch.shape[1]
+        shares.total = replicas.mean(torch.tensor(shares.total, dtype=torch.float64, device=device)).item()
+        shares.average(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        progress.losses.append(replicas.mean(loss).item())
+        progress.losses.append(replicas.mean(loss).item() * shares.first / shares.total)
         progress.update = update + 1
         clock.append((time.perf_counter() - began, bits))
         is_last, is_stop = progress.update == plan.updates, replicas.any(is_stopped())
@@ -209,13 +222,6 @@ def micro_batches(plan: Plan, update: int) -> list[MicroBatch]:
     numbers = range(plan.micro_batches + plan.extra_steps)[group * plan.accum_steps : (group + 1) * plan.accum_steps]
     parts = [order[min(n, last) * plan.batch_size :][: plan.batch_size].tolist() for n in numbers]
     return [MicroBatch(part, part is parts[-1]) for part in parts]
-
-
-def scored_in(batch: Tensor, form: str, longest: int) -> int:
-    """How many bits of a micro-batch [rows, T] its loss is a mean over: the first of a row or stream is none."""
-    if form != "direct":
-        return batch[:, 1:].numel()
-    return sum(min(len(compress_bits(row)), longest) - 1 for row in batch)
 
 
 _orders: dict[tuple[int, int, int], Tensor] = {}

@@ -1,6 +1,8 @@
 """Train a BitTransformerLM.
 
 python -m bit_transformer.training --data corpus.txt --layers 4 --d_model 128 --epochs 3
+
+As a command it hands runs that are kept to runs.py, which is made of this module; as a module it knows of none.
 """
 
 import argparse
@@ -345,15 +347,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train on text, and save what was learned; a folder, or a flag that only runs have, starts a run that is kept."""
-    parser = build_parser()
-    args, of_runs = parser.parse_known_args(argv)
-    if of_runs or (args.out is not None and not args.out.suffix):
-        try:
-            from .runs import main as start_run  # noqa: PLC0415 - runs are made of this module
-        except ImportError as error:
-            parser.error(f"a run needs every patch (bitpatch apply --all) and its packages (bitpatch[train]): {error}")
-        sys.exit(start_run(argv))
+    """Train on text, and save what was learned."""
+    args = build_parser().parse_args(argv)
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     model = BitTransformerLM(
@@ -395,4 +390,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    known, of_runs = build_parser().parse_known_args()
+    if of_runs or (known.out is not None and not known.out.suffix):  # a flag that only runs have, or a folder
+        try:
+            from .runs import main as start_run
+        except ImportError as error:
+            build_parser().error(f"a run needs every patch (bitpatch apply --all) and bitpatch[train]: {error}")
+        sys.exit(start_run())
     main()

@@ -134,7 +134,7 @@ def sliced_columns(tree):
 
 
 def own_parser(tree):
-    edit(tree, TRAINING, ("parser", "cli"), ("args.", "options."), ("    args, of_runs", "    options, of_runs"))
+    edit(tree, TRAINING, ("parser", "cli"), ("args.", "options."), ("    args = ", "    options = "))
 
 
 def extra_code(tree):

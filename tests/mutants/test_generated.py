@@ -103,7 +103,7 @@ def test_lines_of_the_reference_have_their_tasks() -> None:
     assert tasks["with autocast(device, amp):"] == {3}
     assert tasks["global_step += 1"] == {6}
     assert tasks["return epochs * math.ceil((micro_batches + extra_steps) / accum_steps)"] == {1, 2, 4}
-    call = {lines.index("    parser = build_parser()") + 1: frozenset({1})}
+    call = {lines.index("    args = build_parser().parse_args(argv)") + 1: frozenset({1})}
     called = {lines[number - 1] for number in called_lines({path: call})[path]}
     assert "def build_parser() -> argparse.ArgumentParser:" in called
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import running  # noqa: F401 - skips this file where it cannot run
 
-from bit_transformer import distributed
+from bit_transformer import training
 from bit_transformer.distributed import Replicas
+from bit_transformer.optimization import configure_optimizer
 from bit_transformer.pretraining import (
     Plan,
     Progress,
@@ -22,7 +23,7 @@ from bit_transformer.pretraining import (
 from bit_transformer.runs import smaller_micro_batches
 from bit_transformer.safety import SafetyError, SafetyGate
 from bit_transformer.schedules import ProgressivePlateau
-from bit_transformer.training import planned_updates
+from bit_transformer.training import Shares, planned_updates, train_loop
 
 EXACT = {"rtol": 1e-12, "atol": 1e-14}
 
@@ -73,18 +74,18 @@ def test_the_order_differs_between_epochs_and_seeds_and_is_the_same_again():
 @given(plans(), st.integers(1, 4))
 def test_processes_share_the_rows_and_their_weights_average_to_one_mean(plan, count):
     group = [micro_batch.rows for micro_batch in micro_batches(plan, 0)]
-    everyone = [Replicas(rank, count) for rank in range(count)]
-    parts = [[rank.part(rows) for rows in group] for rank in everyone]
-    scored = [torch.tensor([sum(1 + row % 5 for row in part) for part in of_rank]) for of_rank in parts]
     total = sum(1 + row % 5 for rows in group for row in rows)
-    weighted, values = 0.0, sum(row**2 * (1 + row % 5) for rows in group for row in rows)
-    for rank, of_rank, counts in zip(everyone, parts, scored, strict=True):
-        with pytest.MonkeyPatch.context() as patch:  # what the processes tell each other
-            patch.setattr(distributed, "all_reduce_mean", lambda _: torch.tensor(total / count))
-            shares = rank.shares(group, counts)
-        for part, share in zip(of_rank, shares, strict=True):
-            weighted += share * sum(row**2 * (1 + row % 5) for row in part) / sum(1 + row % 5 for row in part)
-    assert weighted / count == pytest.approx(values / total)
+    weighted, values, weighed = 0.0, sum(row**2 * (1 + row % 5) for rows in group for row in rows), 0
+    for rank in (Replicas(number, count) for number in range(count)):
+        shares = Shares(first=int(count > 1))
+        for rows in group:
+            part = rank.part(rows)
+            scored = sum(1 + row % 5 for row in part)
+            share = shares.weigh(scored if rank.has_part(rows) else 0)
+            weighted += share * sum(row**2 * (1 + row % 5) for row in part) / scored
+        weighed += shares.total
+    assert weighed == total
+    assert weighted * shares.first / total == pytest.approx(values / total)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -241,6 +242,52 @@ def test_a_gate_that_trips_stops_the_run_after_it_was_saved(trained):
 
 def test_a_gate_that_does_not_trip_changes_nothing(trained):
     assert trained(Plan(11, 4, 1, 0, 8, 0), threshold=100.0)["error"] is None
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"compress_prob": 1.0}, {"direct_prob": 1.0}], ids=["raw", "compressed", "direct"]
+)
+@pytest.mark.parametrize(("accum_steps", "amp"), [(1, "off"), (3, "off"), (3, "bf16")])
+def test_one_process_makes_the_updates_of_train_loop_to_the_bit(make_model, rows, monkeypatch, accum_steps, amp, form):
+    rows[:] = torch.stack([row.repeat_interleave(1 + 2 * (at % 5))[:18] for at, row in enumerate(rows)])
+    plan = Plan(11, 2, accum_steps, 1, 0, 7)
+    plan = Plan(11, 2, accum_steps, 1, 2 * plan.updates_per_epoch, 7)
+    models = [make_model().float() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for module in (module for model in models for module in model.modules() if isinstance(module, torch.nn.Dropout)):
+        module.p = 0.0
+    epochs = iter(epochs_of(plan))
+
+    class Ordered:
+        """The micro-batches of an epoch as the plan has them; its extra step is train_loop's own."""
+
+        def __len__(self):
+            return plan.micro_batches
+
+        def __iter__(self):
+            parts = [micro_batch.rows for update in next(epochs) for micro_batch in update]
+            return iter([rows[part] for part in parts[: plan.micro_batches]])
+
+    monkeypatch.setattr(training, "row_loader", lambda *_: Ordered())
+    options = {"compress_prob": 0.0, "direct_prob": 0.0, "warmup_steps": 0, "amp": amp, **form}
+    train_loop(models[0], rows, epochs=2, extra_steps=1, batch_size=2, accum_steps=accum_steps, lr=0.01, **options)
+    optimizer, schedule = configure_optimizer(models[1], lr=0.01, weight_decay=0.01, total_steps=plan.updates)
+    pretrain(
+        models[1],
+        optimizer,
+        schedule,
+        rows,
+        rows[:2],
+        plan,
+        Settings(**options, forward_kwargs={}, log_interval=100, eval_interval=100),
+        Progress(),
+        Replicas(),
+        record=lambda _: None,
+        save=lambda: None,
+        is_stopped=lambda: False,
+    )
+    for (name, expected), found in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
+        assert torch.equal(expected, found), name
 
 
 def test_training_draws_from_the_updates_seed_and_from_nothing_else(trained):

@@ -162,8 +162,8 @@ def args_as_dict(tree: Path) -> None:
     """main takes its options out of a dict."""
     restate(
         tree,
-        "args, of_runs = parser.parse_known_args(argv)\n$$rest",
-        "args, of_runs = parser.parse_known_args(argv)\nopts = vars(args)\n$$rest",
+        "args = build_parser().parse_args(argv)\n$$rest",
+        "args = build_parser().parse_args(argv)\nopts = vars(args)\n$$rest",
         TRAINING,
         "main",
     )
