@@ -87,6 +87,9 @@ def _text(reading: Reading, found: Attention, mask: Masking) -> str:
     text = spelled(mask.mask, reading, found.node, where)
     if text is None:
         raise Unread(mask.mask, "what its mask hides cannot be told: set it for all cases, above the scores")
+    made = {each.key for each in found.made}
+    if any(part.key in made for part in mask.mask.walk()):
+        raise Unread(mask.mask, "its mask is made like the scores, which only it would need then: give it a length")
     return text
 
 

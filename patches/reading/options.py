@@ -14,7 +14,7 @@ from .frames import Reading
 from .names import parameters
 from .nodes import walk
 from .parsers import Flag, Parser, command_of, flags, is_vars, parser_behind, parser_of
-from .records import all_fields, class_of, is_data_class
+from .records import all_fields, class_of, holds_tensors, is_data_class
 from .updates import DEEP, MOST_CALLERS, calls_of, makings_of, mentions
 from .values import Value
 
@@ -236,7 +236,8 @@ def _config(code: Code, reading: Reading) -> Home | None:
             owner = _object(reading, text)
             is_told = owner is not None and (owner.op != "instance" or bool(owner.args))
             known = class_of(code, owner) if owner is not None and is_told else None
-            fields = all_fields(code, *known) if known is not None and is_data_class(code, *known) else set()
+            is_settings = known is not None and is_data_class(code, *known) and not holds_tensors(code, *known)
+            fields = all_fields(code, *known) if is_settings else set()
             if known is not None and node.attr in fields and not names_of(known[1]).outside_init & fields:
                 found[(*known, text)] += 1
     if not found:

@@ -64,6 +64,14 @@ def is_data_class(code: Code, path: str, node: ast.ClassDef) -> bool:
     return any(each.op == "global" and each.data in ("dataclasses.dataclass", "typing.NamedTuple") for each in marks)
 
 
+def holds_tensors(code: Code, path: str, node: ast.ClassDef) -> bool:
+    """Whether a class has a field for a tensor: then it holds data, and no settings."""
+    frame = code.module(path)
+    kinds = (part for each in node.body if isinstance(each, ast.AnnAssign) for part in walk(each.annotation))
+    values = (frame.expr(each) for each in kinds if isinstance(each, (ast.Name, ast.Attribute)))
+    return any(each.op == "global" and each.data == "torch.Tensor" for each in values)
+
+
 def all_fields(code: Code, path: str, node: ast.ClassDef) -> set[str]:
     """The fields of a class, its own and inherited."""
     return {name for _, each in code.bases(path, node) for name in fields(each)}

@@ -1,6 +1,7 @@
 """Configurations that modules keep on self: their fields and properties, what these are, and what hangs on them."""
 
 import pytest
+from drift.rewrites import REWRITES
 
 from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import State
@@ -113,3 +114,19 @@ def test_a_map_that_is_kept_is_no_mask(state):
         '        w = (q @ k.transpose(-2, -1) * self.scale).masked_fill(future, float("-inf")).softmax(-1)\n',
     )
     assert state(CONFIG + masked, "task-10") is State.MISSING
+
+
+@pytest.mark.parametrize("kind", ["Tensor", "torch.Tensor", "Tensor | None", "Optional[Tensor]"])
+@pytest.mark.parametrize("form", ["class Scored(NamedTuple):", "@dataclass\nclass Scored:"])
+def test_a_record_of_tensors_is_no_configuration(tree, patched, kind, form):
+    REWRITES["predict_named_tuple"](tree)
+    path = tree / "bit_transformer/training.py"
+    imports = "from dataclasses import dataclass\nfrom typing import Any, NamedTuple, Optional\n"
+    text = path.read_text().replace("from typing import Any\n", imports)
+    record = f"{form}\n    logits: {kind}\n    bits: {kind}\n\n\n"
+    before = "class Scored(NamedTuple):\n    logits: Tensor\n    bits: Tensor\n\n\n"
+    assert before in text
+    path.write_text(text.replace(before, record))
+    after = (patched(tree, "task-3") / "bit_transformer/training.py").read_text()
+    assert record in after
+    assert "with autocast(device, amp):" in after

@@ -343,6 +343,12 @@ def attend(q, k, v):
         pytest.param(
             'float("-inf"))\n', 'float("-inf")) * 2\n', "changes more than a mask", id="scores scaled after the mask"
         ),
+        pytest.param(
+            "torch.ones(T, T, dtype=torch.bool, device=q.device)",
+            "torch.ones_like(scores[0, 0], dtype=torch.bool)",
+            "made like the scores",
+            id="a mask made like the scores",
+        ),
         pytest.param(WEIGHTS, WEIGHTS + "        k = k * 2\n", "no name where", id="keys set anew"),
         pytest.param(WEIGHTS, WEIGHTS + "        del q\n", "no name where", id="queries deleted"),
         pytest.param(WEIGHTS, WEIGHTS + "        q.mul_(2)\n", "no name where", id="queries changed in place"),
