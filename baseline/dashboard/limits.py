@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import torch
 
+from bit_transformer.contexts import WORDS
 from bit_transformer.model import BitTransformerLM
 
 
@@ -39,6 +40,8 @@ RANGES = {
     "act_threshold": Range(0.01, 1.0),
     "chunk_size": Range(1, 65_536),
     "overlap": Range(0, 65_536),
+    "context_orders": Range(0, 16),
+    "context_slots": Range(2, 2**22),
     "batch_size": Range(1, 65_536),
     "epochs": Range(1, 10_000),
     "extra_steps": Range(0, 10_000),
@@ -148,7 +151,8 @@ def update_bytes(config: dict[str, Any], rows: int) -> int:
     maps = H * T * T if (config["chunk_size"] is None if logs is None else logs) else 0
     recomputed = config["reversible"] or config["use_checkpoint"]
     elements = (1 if recomputed else L) * layer + L * (2 * T * C + maps) + MAPS * maps
-    return 4 * rows * elements + 16 * count_parameters(config)
+    tables = (config["context_orders"] + WORDS) * config["context_slots"] if config["context_orders"] else 0
+    return 4 * (rows * elements + tables) + 16 * count_parameters(config)
 
 
 def schema(kinds: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,8 @@ class ModelManager:
         with self._replacing():
             plan = TrainingPlan(**{**(plan or {}), "rows": len(data)})
             self.model = BitTransformerLM(**config)
+            if self.model.contexts is not None:
+                self.model.contexts.count(data)
             self.data, self.validation, self.plan = data, validation, plan
             self.optimizer, self.scheduler = configure_optimizer(
                 self.model, lr=plan.lr, weight_decay=plan.weight_decay, total_steps=plan.updates

@@ -72,6 +72,14 @@ def test_scaling_up_goes_on_training_the_larger_model(manager, rows, dimension, 
     assert manager.scheduler.optimizer is manager.optimizer
 
 
+def test_contexts_are_counted_in_the_rows_that_are_given(manager, rows):
+    manager.init(rows, context_orders=2, context_slots=256, **CONFIG)
+    counted = manager.model.contexts.tables.clone()
+    assert counted.any()
+    manager.model.contexts.count(rows)
+    assert torch.equal(manager.model.contexts.tables, counted)
+
+
 def test_a_snapshot_goes_on_where_it_was_saved(manager, rows):
     manager.init(rows, plan={"batch_size": 16}, **CONFIG)
     manager.train()

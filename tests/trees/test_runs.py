@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trees.running import CONFIGURATIONS, KEPT, assert_same_run, killed_at, records, words
+from trees.running import CONFIGURATIONS, CONTEXTS, KEPT, assert_same_run, killed_at, records, words
 
 from bit_transformer import checkpoint, display, run_report, runs
 from bit_transformer.checkpoint import load_checkpoint, read_content
@@ -206,7 +206,7 @@ def test_a_cautious_preset_wants_data_or_force(text, tmp_path, capsys):
     line = words(tmp_path / "run", text, preset="task-c", chunk_size=9, overlap=9, max_steps=1)
     assert runs.main(line) == 2
     said = capsys.readouterr().err
-    assert "wants 156,540 bits to train on, 20 for each" in said
+    assert "wants 164,380 bits to train on, 20 for each" in said
     assert "--force" in said
     assert runs.main([*line, "--force"]) == 0
     assert "retuned against task-a" in capsys.readouterr().err
@@ -217,7 +217,15 @@ def test_a_cautious_preset_wants_data_or_force(text, tmp_path, capsys):
 
 def test_a_run_grows_from_another_and_goes_on_when_killed(whole, text, tmp_path, capsys):
     source = whole("task-a: act, reversible, bf16, plateau") / "model.safetensors"
-    flags = {"preset": "task-c", "layers": 4, "chunk_size": 9, "overlap": 9, "max_steps": 3, "eval_interval": 1}
+    flags = {
+        "preset": "task-c",
+        "layers": 4,
+        "chunk_size": 9,
+        "overlap": 9,
+        "max_steps": 3,
+        "eval_interval": 1,
+        **CONTEXTS,
+    }
     line = words(tmp_path / "whole", text, grow_from=source, **flags)
     assert runs.main(line) == 2
     assert "--force" in capsys.readouterr().err
