@@ -80,6 +80,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training_speed.py --layers 8 --d_model 256 --seconds 240 --only all "all, dropout 0"
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/window_masks.py
+	$(BIN)/python benchmarks/attention_race.py
 	$(BIN)/python benchmarks/text_pipeline.py
 	$(BIN)/python benchmarks/int8.py
 
