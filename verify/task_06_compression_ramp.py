@@ -109,7 +109,7 @@ def rounds_have_one_clock(tree: Tree, coins: Coins) -> Evidence:
         module = schedule(tree)
     except MissingSeam:
         return passed("no schedule trains in rounds here")
-    loop, begun, given = tree.module("training").train_loop, list[int](), list[dict[str, Any]]()
+    loop, begun, given = tree.seams.part("update").load(), list[int](), list[dict[str, Any]]()
 
     def in_a_round(*args: Any, **kwargs: Any) -> Any:
         begun.append(len(coins.ledger.events))

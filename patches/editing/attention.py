@@ -88,7 +88,8 @@ def _text(reading: Reading, found: Attention, mask: Masking) -> str:
     if text is None:
         raise Unread(mask.mask, "what its mask hides cannot be told: set it for all cases, above the scores")
     made = {each.key for each in found.made}
-    if any(part.key in made for part in mask.mask.walk()):
+    alike = (each["input"] for each in mask.mask.walk() if each.op.endswith("_like"))
+    if any(part.key in made for each in alike for part in each.walk()):
         raise Unread(mask.mask, "its mask is made like the scores, which only it would need then: give it a length")
     return text
 

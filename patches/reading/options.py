@@ -236,8 +236,8 @@ def _config(code: Code, reading: Reading) -> Home | None:
             owner = _object(reading, text)
             is_told = owner is not None and (owner.op != "instance" or bool(owner.args))
             known = class_of(code, owner) if owner is not None and is_told else None
-            is_settings = known is not None and is_data_class(code, *known) and not holds_tensors(code, *known)
-            fields = all_fields(code, *known) if is_settings else set()
+            known = known if known is not None and not holds_tensors(code, *known) else None
+            fields = all_fields(code, *known) if known is not None and is_data_class(code, *known) else set()
             if known is not None and node.attr in fields and not names_of(known[1]).outside_init & fields:
                 found[(*known, text)] += 1
     if not found:

@@ -206,12 +206,13 @@ def wrong_losses(run: Run, _: Measured) -> Seen:
 
 
 def change_of_loss(run: Run, _: Measured) -> Seen:
-    """The training loss of the last tenth of the records, less that of the first, in nats a bit."""
+    """By what share of the first record's the training loss of the last tenth of the records is higher."""
     losses = [record["loss"] for record in run.of_kind("train")]
     if len(losses) <= 1:
         raise Unmeasured(f"metrics.jsonl holds {len(losses)} records of training, expected 2: lower --log_interval")
     last = mean(losses[-max(1, len(losses) // 10) :])
-    return last - losses[0], f"{losses[0]:.4f} -> {last:.4f} nats a bit"
+    change = (last - losses[0]) / losses[0] if losses[0] else 0.0
+    return change, f"{losses[0]:.4f} -> {last:.4f} nats a bit"
 
 
 def rate_error(run: Run, _: Measured) -> Seen:
@@ -359,7 +360,7 @@ def has(name: str, *wanted: Any) -> Callable[[dict[str, Any]], bool]:
 THRESHOLDS: Sequence[Threshold] = (
     Threshold("finished", "it made every update that was planned, and reported", 0, updates_left),
     Threshold("finite", "every loss that it recorded is a number", 0, wrong_losses),
-    Threshold("learned", "its training loss fell, by a hundredth of a nat a bit at least", -0.01, change_of_loss),
+    Threshold("learned", "its training loss fell, by a fiftieth at least", -0.02, change_of_loss),
     Threshold("rate", "the learning rate followed its schedule to the end", 1e-6, rate_error),
     Threshold("loads", "what it saved loads", 0, load_faults),
     # In float32 the same bits come out; bf16 moved two small runs by 0.0002, training for INT8 included.

@@ -53,7 +53,7 @@ def learned(make_run):
 @pytest.fixture(scope="module")
 def unlearned(make_run):
     """A run of task-b that has made two updates."""
-    return make_run("task-b", "--max_steps", "2", "--log_interval", "1", "--qat", "false")
+    return make_run("task-b", *["--max_steps", "2", "--log_interval", "1", "--qat", "false", "--context_orders", "0"])
 
 
 @pytest.fixture(autouse=True)
