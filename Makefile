@@ -45,7 +45,7 @@ trees: $(READY)
 
 # Every check on every mutant that was written by hand: half an hour on two cores. Writes docs/mutants.md, and which checks
 # tests are to try on each. Then generated ones, each until a check kills it: some hours, but results are kept, and what is
-# stopped goes on the next time. Writes docs/mutants_generated.md and docs/mutants.json.
+# stopped goes on the next time. Writes docs/mutants_generated.md, docs/mutants.json, and docs/mutants.html, a page of that.
 mutants: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/matrix.py
 	OMP_NUM_THREADS=1 BITPATCH_EVERY_TREE=1 $(BIN)/python -m pytest tests/mutants/test_mutants.py

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a line that lives on a terminal, records in a file, TensorBoard."""
+"""What a run shows while it goes on: a line that lives on a terminal, and records in a file."""
 
 import json
 import math
@@ -18,7 +18,6 @@ from .checkpoint import write_whole
 
 BYTE = BITS_PER_BYTE / math.log(2)  # bits a byte, from nats a bit
 WIDE = 110  # columns of a terminal that have room for a bar beside the numbers
-SCALARS = ("loss", "lr", "bits_per_second", "compress_prob", "bpb_data", "parity_waste")
 
 
 def attempt(what: str, work: Callable[..., object], *args: Any) -> bool:
@@ -36,22 +35,21 @@ class Display:
     """Takes a run's records: appends them to metrics.jsonl, and shows the latest; a context manager.
 
     Of a run that goes on at `update`, records of later updates are dropped first: they come again.
-    The file is the run's; the screen and TensorBoard are left out once they fail.
+    The file is the run's; the screen is left out once it fails.
     """
 
-    def __init__(self, out: Path, updates: int, update: int, values: dict[str, Any], is_main: bool = True) -> None:
+    def __init__(self, out: Path, updates: int, update: int, is_main: bool = True) -> None:
         self.is_main = is_main
         if not is_main:
             return
         self.console = Console(stderr=True)
         self.file = opened_metrics(out / "metrics.jsonl", update)
-        self.board = opened_board(out, update) if values["tensorboard"] else None
         self.updates = updates
         bar = [BarColumn(20)] if self.console.width >= WIDE else []
         columns = (*bar, MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("", total=updates, completed=update, shown="")
-        self.lost: set[str] = set()  # parts that have failed
+        self.is_lost = False
 
     def record(self, record: dict[str, Any]) -> None:
         """Keep a record, and show it."""
@@ -59,17 +57,10 @@ class Display:
             return
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
-        self._unless_lost("TensorBoard", self._write_events, record)
-        self._unless_lost("the display", self._show, record)
+        self._unless_lost(self._show, record)
 
-    def _unless_lost(self, part: str, work: Callable[..., object], *args: Any) -> None:
-        if part not in self.lost and not attempt(f"{part} fails, and is left out", work, *args):
-            self.lost.add(part)
-
-    def _write_events(self, record: dict[str, Any]) -> None:
-        for name in SCALARS if self.board is not None else ():
-            if name in record:
-                self.board.add_scalar(f"{record['kind']}/{name}", record[name], record.get("step", 0))
+    def _unless_lost(self, work: Callable[..., object], *args: Any) -> None:
+        self.is_lost = self.is_lost or not attempt("the display fails, and is left out", work, *args)
 
     def _show(self, record: dict[str, Any]) -> None:
         step = record.get("step", 0)
@@ -85,22 +76,18 @@ class Display:
         """Bring all records to the disk: a checkpoint that is about to be written rests on them."""
         if self.is_main:
             os.fsync(self.file.fileno())
-            if self.board is not None:
-                self._unless_lost("TensorBoard", self.board.flush)
 
     def __enter__(self) -> "Display":
         if self.is_main:
-            self._unless_lost("the display", self.progress.start)
+            self._unless_lost(self.progress.start)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.is_main:
-            self._unless_lost("the display", self.progress.stop)
+            self._unless_lost(self.progress.stop)
             self.file.close()
-            if self.board is not None:
-                self._unless_lost("TensorBoard", self.board.close)
 
 
 LINES = {
@@ -131,12 +118,3 @@ def is_kept(line: bytes, update: int) -> bool:
         return line.endswith(b"\n") and json.loads(line).get("step", 0) <= update
     except (ValueError, AttributeError, TypeError):
         return False
-
-
-def opened_board(out: Path, update: int) -> Any:
-    """A writer of TensorBoard events that go on after an update; ImportError where there is no tensorboard."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - only who asks for it needs it
-    except ImportError as error:
-        raise ImportError("--tensorboard needs the package tensorboard: pip install 'bitpatch[train]'") from error
-    return SummaryWriter(str(out), purge_step=update + 1 if update else None)

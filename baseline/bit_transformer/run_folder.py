@@ -6,6 +6,7 @@ metrics.jsonl            a record a line: training, evaluations, drops of the ra
 curves.png, curves.svg   loss, bits per byte, and rate
 model.safetensors        the weights alone, once the run is done; model.int8.safetensors the same in INT8
 report.json              the last evaluation, beside what compressors make of the same bytes
+trackers.json            what the packages of --report_to call the run
 rows                     its texts as bits, where the user's cache cannot be written
 .lock                    held by the process that trains
 """
@@ -30,6 +31,7 @@ FILES = (
     "model.safetensors",
     "model.int8.safetensors",
     "report.json",
+    "trackers.json",
 )
 
 

@@ -49,6 +49,7 @@ from .run_folder import is_reported, kept_state, rows_folder, take_folder
 from .run_report import report
 from .safety import SafetyError, SafetyGate
 from .schedules import ProgressivePlateau
+from .trackers import Trackers, asked_for, require_trackers
 from .training import autocast, compile_where_supported, planned_updates
 
 EXIT_STOPPED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -95,6 +96,8 @@ def smaller_micro_batches(values: Values) -> str:
 def run(values: Values, device: torch.device) -> int:
     """Carry out a run on a device, or what is left of it; return its exit status."""
     out, replicas = values["out"], Replicas.here()
+    trackers = asked_for(values) if replicas.rank == 0 else ()
+    require_trackers(trackers)
     if replicas.rank == 0 and values["amp"] == "bf16" and emulates_bfloat16(device):
         print("warning: --amp bf16: this CPU has no instructions for it; --amp off is faster here", file=sys.stderr)
     corpus = load_data(values)
@@ -120,9 +123,12 @@ def run(values: Values, device: torch.device) -> int:
     held_out = evenly(corpus.held_out, values["eval_rows"])
     draws = replicas.rank == 0 and attempt("there will be no pictures", require_pictures)
     training = Training(values, corpus, held_out, plan, config, model, optimizer, schedule, progress, replicas, draws)
-    with take_folder(out, values) if replicas.rank == 0 else nullcontext():
+    with (
+        take_folder(out, values) if replicas.rank == 0 else nullcontext(),
+        Trackers(trackers, values, plan.updates, progress.update) as sent,
+    ):
         try:
-            evaluation = training.go()
+            evaluation = training.go(sent)
             if progress.update == plan.updates:
                 training.finish(evaluation)
         finally:
@@ -152,23 +158,28 @@ class Training:
     replicas: Replicas
     draws: bool  # whether there will be pictures
 
-    def go(self) -> Evaluation | None:
+    def go(self, sent: Trackers) -> Evaluation | None:
         """Train to the end, or until it is stopped; the evaluation after the last update, if there was one."""
         values, progress = self.values, self.progress
         is_main = self.replicas.rank == 0
         with (
             stop_signal() as is_stopped,
-            Display(values["out"], self.plan.updates, progress.update, values, is_main) as display,
+            Display(values["out"], self.plan.updates, progress.update, is_main) as display,
         ):
+
+            def record(found: dict[str, Any]) -> None:
+                display.record(found)
+                sent.record(found)
 
             def save() -> None:
                 model_state, optimizer_state = gather_state(self.model, self.optimizer)
                 if is_main:
                     display.flush()
+                    sent.flush()
                     self.keep(model_state, optimizer_state)
 
             if progress.update == 0:
-                display.record(self.start_record())
+                record(self.start_record())
             return pretrain(
                 self.model,
                 self.optimizer,
@@ -179,7 +190,7 @@ class Training:
                 settings_of(values),
                 progress,
                 self.replicas,
-                record=display.record,
+                record=record,
                 save=save,
                 is_stopped=is_stopped,
             )

@@ -18,6 +18,7 @@ from .training import build_parser
 Values = dict[str, Any]
 
 SCHEDULES = ("onecycle", "progressive_plateau")
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 # What may differ when a run goes on; all else would make it another run.
 FREE = {
     "config",
@@ -31,6 +32,7 @@ FREE = {
     "resume",
     "force",
     "tensorboard",
+    "report_to",
     "parallel",
 }
 LEAST = {
@@ -109,6 +111,7 @@ def run_parser() -> argparse.ArgumentParser:
     group.add_argument("--resume", action="store_true", help="go on where the last checkpoint is")
     group.add_argument("--force", action="store_true", help="start although the data are few for the parameters")
     group.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to the folder too")
+    group.add_argument("--report_to", action="append", choices=TRACKERS, help="send figures there too; may be repeated")
     return parser
 
 

@@ -16,8 +16,8 @@ DROP = {"kind": "drop", "step": 4, "lr": 5e-4, "best": 0.5}
 STOP = {"kind": "stop", "step": 4, "ema": 2.5}
 
 
-def shown(out, *entries, update=0, **settings):
-    with Display(out, 12, update, {"tensorboard": False, **settings}) as on_show:
+def shown(out, *entries, update=0):
+    with Display(out, 12, update) as on_show:
         for entry in entries:
             on_show.record(entry)
 
@@ -49,14 +49,14 @@ def test_a_terminal_gets_a_line_that_lives(width, tmp_path, monkeypatch):
 
 
 def test_a_record_is_in_the_file_as_soon_as_it_is_made(tmp_path):
-    with Display(tmp_path, 12, 0, {"tensorboard": False}) as on_show:
+    with Display(tmp_path, 12, 0) as on_show:
         on_show.record(TRAIN)
         assert (tmp_path / "metrics.jsonl").read_text() == json.dumps(TRAIN) + "\n"
         on_show.flush()
 
 
 def test_a_process_that_is_not_the_first_writes_nothing(tmp_path, capsys):
-    with Display(tmp_path, 12, 0, {"tensorboard": True}, is_main=False) as on_show:
+    with Display(tmp_path, 12, 0, is_main=False) as on_show:
         on_show.record(TRAIN)
         on_show.flush()
     assert list(tmp_path.iterdir()) == []
@@ -72,11 +72,3 @@ def test_records_after_the_update_are_dropped_and_torn_lines_too(update, expecte
     assert steps(tmp_path) == expected
     shown(tmp_path, TRAIN, update=update)
     assert steps(tmp_path) == [*expected, 3]
-
-
-def test_tensorboard_gets_the_scalars(tmp_path, capsys):
-    pytest.importorskip("tensorboard")
-    shown(tmp_path, TRAIN, EVAL, tensorboard=True)
-    (events,) = tmp_path.glob("*tfevents*")
-    names = (b"train/loss", b"train/lr", b"train/bits_per_second", b"eval/bpb_data", b"eval/parity_waste")
-    assert all(name in events.read_bytes() for name in names)

@@ -57,7 +57,7 @@ def test_tensorboard_that_fails_is_left_out(name, text, tmp_path, monkeypatch, c
     monkeypatch.setattr(writer, name, fails)
     assert runs.main(words(tmp_path / "run", text, tensorboard=True, **SHORT)) == 0
     assert_kept(tmp_path / "run")
-    assert capsys.readouterr().err.count("warning: TensorBoard fails, and is left out") == 1
+    assert capsys.readouterr().err.count("warning: tensorboard fails, and is left out") == 1
 
 
 @pytest.mark.usefixtures("one_thread_and_no_pictures")

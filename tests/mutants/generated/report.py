@@ -1,4 +1,4 @@
-"""What came of generated mutants: a page, and the schema of mutation testing (mutation-testing-elements, version 2)."""
+"""What came of generated mutants: two pages, and the schema of mutation testing (mutation-testing-elements, version 2)."""
 
 import json
 from collections import defaultdict
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from samples import REFERENCE, ROOT
 
 from generated.lines import read
+from generated.page import PAGE as HTML
+from generated.page import REPORT as SCHEMED
+from generated.page import page
 from generated.survivors import EQUIVALENT
 
 if TYPE_CHECKING:
     from generated.run import Generated, Result
 
-PAGE, SCHEMED = ROOT / "docs" / "mutants_generated.md", ROOT / "docs" / "mutants.json"
+PAGE = ROOT / "docs" / "mutants_generated.md"
 CRASHED = ("RuntimeError", "Timeout")
 DETECTED = ("Killed", *CRASHED)
 LONGEST = 90  # characters of a change that a table shows
@@ -21,7 +24,8 @@ INTRODUCTION = """# Generated mutants
 
 Trees that are `reference/` with one small change, made by operators (tests/mutants/generated/operators.py) on every line
 that a patch inserts or changes, and on the functions that these lines call; none has the bytecode of `reference/` or
-of another. Written by `make mutants`; mutants.json holds the same in the schema of mutation testing reports.
+of another. Written by `make mutants`; mutants.json holds the same in the schema of mutation testing reports, and
+mutants.html, to open in a browser, what somebody looks at: survivors first, each in its place in the source.
 
 Killed: a check failed. Crashed: a check ended in an error or ran out of time before one failed: verify is red too.
 Equivalent: shown to be right (tests/mutants/generated/survivors.py). The score is what was killed or crashed of all that
@@ -31,9 +35,11 @@ called stand apart.
 
 
 def write_pages(mutants: Sequence["Generated"], results: Mapping[str, "Result"], checks: Mapping[str, str]) -> int:
-    """Write both; return how many mutants were judged, not refused, and not known to be equivalent."""
+    """Write them; return how many mutants were judged, not refused, and not known to be equivalent."""
     PAGE.write_text("\n".join(page_lines(mutants, results)) + "\n", encoding="utf-8")
-    SCHEMED.write_text(json.dumps(report(mutants, results, checks), separators=(",", ":")) + "\n", encoding="utf-8")
+    said = report(mutants, results, checks)
+    SCHEMED.write_text(json.dumps(said, separators=(",", ":")) + "\n", encoding="utf-8")
+    HTML.write_text(page(said), encoding="utf-8")
     return sum(fate(each, results) in {"Survived", "NoCoverage"} for each in mutants)
 
 
@@ -109,6 +115,12 @@ def report(
     return {"schemaVersion": "2", "thresholds": {"high": 95, "low": 80}, "files": files, "testFiles": tests}
 
 
+def owners(mutant: "Generated") -> str:
+    """Whose code a mutant changes, in words that page.py reads."""
+    whose = ", ".join(f"task-{task}" for task in sorted(mutant.tasks or mutant.callers))
+    return f"in a line of {whose}" if mutant.tasks else f"in what {whose} calls"
+
+
 def mutant_result(mutant: "Generated", results: Mapping[str, "Result"], checks: Mapping[str, str]) -> dict[str, Any]:
     mutation, result = mutant.mutation, results.get(mutant.mutation.name)
     entry: dict[str, Any] = {
@@ -120,6 +132,7 @@ def mutant_result(mutant: "Generated", results: Mapping[str, "Result"], checks: 
             for side, (line, column) in (("start", mutation.start), ("end", mutation.end))
         },
         "status": fate(mutant, results),
+        "description": owners(mutant),
     }
     if result:
         entry["testsCompleted"] = result.tried

@@ -8,7 +8,7 @@
 A mutant is done for with the first check that fails or crashes. The judges of the tasks whose lines it changes come
 first, then those of tasks whose lines call what it changes, then all others. Results are added to results.jsonl as they come; a kill is
 kept as long as there is that check, and what was not killed is judged again once verify/ has changed. Writes
-docs/mutants_generated.md and docs/mutants.json; exits 1 if a mutant survives that is not known to be right.
+docs/mutants_generated.md, docs/mutants.json and docs/mutants.html; exits 1 if a mutant survives that is not known to be right.
 """
 
 import argparse
