@@ -268,8 +268,8 @@ def over(
                 broken = breaking(tree, points.axes) if isinstance(stopped.__cause__, Exception) else {}
                 if not broken:
                     raise
-                left = {axis: [each for each in chosen[axis] if each not in broken.get(axis, ())] for axis in chosen}
-                points = Points(tree, left, allowed)
+                left = {axis: [each for each in chosen[axis] if each not in values] for axis, values in broken.items()}
+                points = Points(tree, chosen | left, allowed)
                 found = function(tree, *others, points)
                 told = "; ".join(f"{axis} of {', '.join(map(repr, values))}" for axis, values in broken.items())
                 found = replace(found, detail=f"{found.detail}; not tried, as the loop by itself raises there: {told}")
