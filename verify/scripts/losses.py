@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +21,20 @@ REDUCTIONS = ("mean", "sum", "none", "batchmean")
 
 
 class Losses:
-    """Watches torch's loss functions; `note` is given each loss as it is made, `reached` each that gets a gradient."""
+    """Watches torch's loss functions.
+
+    `note` is given each loss as it is made, `reached` each that gets a gradient, `compared` what one compares with.
+    """
 
     def __init__(
-        self, lines: Lines, spies: Spies, note: Callable[[Loss | None], None], reached: Callable[[Loss, float], None]
+        self,
+        lines: Lines,
+        spies: Spies,
+        note: Callable[[Loss | None], None],
+        reached: Callable[[Loss, float], None],
+        compared: Callable[[Any], None],
     ) -> None:
-        self._lines, self._note, self._reached = lines, note, reached
+        self._lines, self._note, self._reached, self._compared = lines, note, reached, compared
         for name in (*OF_CLASSES, *OF_ELEMENTS):
             signature = inspect.signature(getattr(nn.functional, name))
             spies.on(nn.functional, name, "loss", after=functools.partial(self._made, signature, name in OF_CLASSES))
@@ -37,8 +46,10 @@ class Losses:
             return
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
+        self._compared(given.arguments["target"])
         scored = _scored(given.arguments, of_classes)
-        made = Loss(self._lines.here(), scored, is_finite=bool(torch.isfinite(out.detach()).all()))
+        rows = 0.0 if of_classes or not given.arguments["target"].dim() else float(len(given.arguments["target"]))
+        made = Loss(self._lines.here(), scored, rows, is_finite=bool(torch.isfinite(out.detach()).all()))
         self._note(made)
         weigh = functools.partial(self._weigh, made, _reduction(given.arguments))
         out.register_hook(weigh)  # type: ignore[no-untyped-call]
@@ -50,10 +61,17 @@ class Losses:
 
 
 def written_out(root: Tensor, line: str) -> list[Loss]:
-    """The losses that a script writes out itself, where they are means, and sums of means, times numbers."""
-    means = _means(root.grad_fn, 1.0)
+    """The losses that a script writes out itself: one sum, or means and sums of means, times numbers."""
+    if root.grad_fn is not None and root.grad_fn.name() == "SumBackward0":
+        count = float(math.prod(root.grad_fn._saved_self_sym_sizes))  # type: ignore[attr-defined]
+        means: list[tuple[float, float]] | None = [(count, count)]
+    else:
+        means = _means(root.grad_fn, 1.0)
     is_finite = bool(torch.isfinite(root.detach()).all()) if means else True
-    return [Loss(line, scored, abs(weight), is_finite=is_finite, is_written_out=True) for scored, weight in means or ()]
+    return [
+        Loss(line, scored, weight=abs(weight), is_finite=is_finite, is_written_out=True)
+        for scored, weight in means or ()
+    ]
 
 
 def _means(node: Any, weight: float, depth: int = 0) -> list[tuple[float, float]] | None:

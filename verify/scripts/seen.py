@@ -15,6 +15,7 @@ class Loss:
 
     line: str
     scored: float  # targets
+    rows: float = 0.0  # that they are in, where a row is scored by its elements
     weight: float = 0.0
     backward: int = 0  # the number of the backward call that it first got a gradient in
     is_finite: bool = True
@@ -61,6 +62,7 @@ class Schedule:
     total: int | None
     ends_at: int | None = None  # of one that is a function: the step from which on its rate is 0
     steps: int = 0
+    later: int = 0  # those since the last step of its optimizer
     is_over: bool = False  # whether it was asked for more steps than it has
 
     @property
@@ -80,6 +82,14 @@ class Pass:
     rows: list[int] = field(default_factory=list)
     is_complete: bool = False
     trained: bool = False  # whether gradients were made meanwhile
+    is_known: bool = False  # of rows that are taken by hand along an order that is known: none may come again
+    is_cut: bool = False  # and whose last part is shorter than the others
+    left_out: int = 0  # and the rows that have no turn, fewer than a part has
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether it goes otherwise than the rows lie."""
+        return self.rows != sorted(self.rows)
 
 
 @dataclass(slots=True)
@@ -95,6 +105,8 @@ class Seen:
     autocast_backward: str = ""
     schedules: list[Schedule] = field(default_factory=list)
     passes: list[Pass] = field(default_factory=list)
+    seeds: list[tuple[str, str]] = field(default_factory=list)  # that were set: where, and which
+    chance: str = ""  # where rows are drawn by number, any of them any time
     dropout_at_work: Counter[str] = field(default_factory=Counter)  # by line: where no gradient is kept
     quiet_forwards: int = 0  # losses, or dropouts, under no gradient
     mode_matters: bool = False  # whether a model behaves otherwise in evaluation
