@@ -50,21 +50,22 @@ def each_row_is_seen_once_a_pass(seen: Seen) -> Evidence:
     passes = [each for each in seen.passes if each.trained and each.expected and each.rows]
     for each in passes:
         most, often = Counter(each.rows).most_common(1)[0]
-        if often > 1 and (each.is_complete or each.is_known):
+        if often > 1 and (each.is_complete or each.is_known) and not each.is_found:
             return violated(f"row {most} is given {often} times in one pass", each.line)
         missing = (each.expected or 0) - len(set(each.rows))
         if each.is_complete and missing > 0 and not (each.drops_last and missing < each.batch):
             return violated(f"{missing} of {each.expected} rows are not given", each.line)
     whole = [each for each in seen.passes if each.trained and each.is_complete and each.rows]
     shuffled = [each for each in whole if each.is_shuffled]
-    for sooner, later in pairwise(shuffled):
+    for sooner, later in pairwise(each for each in shuffled if not each.is_found):
         if sooner.line == later.line and sooner.rows == later.rows and len(later.rows) > FEW:
             return violated("two passes are shuffled alike: each pass must draw an order of its own", later.line)
     passes = [each for each in whole if each.expected]
     if not passes:
         why = f"rows are drawn as they come, and no pass is made over them ({seen.chance})" if seen.chance else ""
         return not_applicable(why or "no pass over rows was seen to its end while gradients were made")
-    how = f"{len(shuffled)} of them shuffled" if shuffled else "in the order of the data"
+    count = sum(each.is_shuffled for each in passes)
+    how = f"{count} of them shuffled" if count else "in the order of the data"
     left_out = max(each.left_out for each in passes)
     less = f"; {left_out} rows have no turn, fewer than a batch" if left_out else ""
     return passed(f"{len(passes)} passes, {how}{less}")

@@ -84,7 +84,8 @@ class Pass:
     trained: bool = False  # whether gradients were made meanwhile
     is_known: bool = False  # of rows that are taken by hand along an order that is known: none may come again
     is_cut: bool = False  # and whose last part is shorter than the others
-    left_out: int = 0  # and the rows that have no turn, fewer than a part has
+    is_found: bool = False  # along an order that nobody was seen to draw
+    left_out: int = 0  # and the rows that have no turn in it; at last those that never have one
 
     @property
     def is_shuffled(self) -> bool:

@@ -22,6 +22,7 @@ OPEN, MOST_DRAWN = 4, 64  # orders that are followed at once, and that are remem
 MOST_SOURCES, MOST_SLICES = 64, 256
 LARGEST = 1 << 20  # rows of an order, or of a tensor, that are followed
 MOST_ROWS = 2_000_000  # of all passes, that are remembered
+SLIP = 5  # a part may lie over the next one by one in so many of its rows, before they are windows
 FEWEST = 3  # parts that lie one as far from the other as the next, before one speaks of a beat
 
 
@@ -44,6 +45,7 @@ class Source:
     line: str
     size: int
     read: Marks  # of each row, whether it was asked for
+    given: Marks  # and whether this pass has given it
     order: Order | None = None
     at: int = 0  # where the part that was taken last begins
     parts: list[int] = field(default_factory=list)  # how long those of this pass are
@@ -52,6 +54,7 @@ class Source:
     began: int = 0  # backward calls before the pass
     beats: Counter[int] = field(default_factory=Counter)  # from the end of a part to the beginning of the next
     passes: list[tuple[Order | None, Pass]] = field(default_factory=list)
+    is_mixed: bool = False  # a part goes back, to rows that had no turn
     is_sampled: bool = False  # rows come again before all had their turn
 
 
@@ -63,21 +66,57 @@ class Taken:
         self._orders: deque[Order] = deque(maxlen=MOST_DRAWN)
         self._sources: dict[tuple[str, int, int], Source] = {}
         self._read: dict[tuple[int, int], Marks] = {}
-        self._slices: dict[int, tuple[tuple[int, int], int, int, int]] = {}  # by where they lie
-        self._ranks: dict[str, dict[int, int]] = {}  # of things, by the line that puts them in an order
+        self._slices: dict[int, tuple[tuple[int, int], int, int, int, int]] = {}  # by where they lie
+        self._ranks: dict[
+            str, tuple[dict[int, int], list[Any]]
+        ] = {}  # of things, by the line that puts them in an order
         self._left = MOST_ROWS
-        self._last: Rows = numpy.zeros(0, numpy.int64)
+        self._last, self._since = numpy.zeros(0, numpy.int64), 0  # what was taken last, after how many backward calls
         self._watch()
 
     def _watch(self) -> None:
-        self._on(torch, "randperm", lambda result, *_, **__: self._draw(result.tolist()))
-        self._on(torch, "randint", self._note_chance)
-        self._on(random, "shuffle", lambda _, of, *__, **___: self._draw(of))
-        self._on(random.Random, "shuffle", lambda _, __, of, *___, **____: self._draw(of))
-        self._on(random, "sample", lambda result, of, *_, **__: self._draw(result if len(result) == len(of) else ()))
-        self._on(numpy.random, "permutation", lambda result, *_, **__: self._draw(result.tolist()))
-        self._on(numpy.random, "shuffle", lambda _, of, *__, **___: self._draw(list(of)))
+        self._on(torch, "randperm", lambda result, *_, **__: self._draw(_listed(result)))
+        self._on(random, "sample", lambda drawn, of, *_, **__: self._draw(drawn if len(drawn) == len(of) else (), of))
+        self._on(numpy.random, "permutation", lambda result, *_, **__: self._draw(_listed(result)))
+        for owner, place in ((random, 0), (random.Random, 1), (numpy.random, 0)):
+            self._watch_shuffles(owner, place)
         self._on(Tensor, "__getitem__", self._take)
+        self._watch_generators()
+
+    def _watch_shuffles(self, owner: Any, place: int) -> None:
+        """Note the order of what is put in one where it lies, as the argument at some place."""
+        shuffle = owner.shuffle
+
+        @functools.wraps(shuffle)
+        def told(*args: Any, **kwargs: Any) -> None:
+            is_own = len(args) > place and bool(self._lines.name(sys._getframe(1).f_code.co_filename))
+            before = _listed(args[place]) if is_own else []
+            shuffle(*args, **kwargs)
+            self._draw(_listed(args[place]) if before else [], before)
+
+        owner.shuffle = told
+
+    def _watch_generators(self) -> None:
+        """Have numpy make generators that tell what they draw."""
+        make, draw, lines = numpy.random.default_rng, self._draw, self._lines
+
+        class Generator(numpy.random.Generator):
+            def permutation(self, *args: Any, **kwargs: Any) -> Any:
+                result = super().permutation(*args, **kwargs)
+                draw(_listed(result))
+                return result
+
+            def shuffle(self, x: Any, *args: Any, **kwargs: Any) -> None:
+                is_own = lines.name(sys._getframe(1).f_code.co_filename)  # and not a part of a permutation
+                before = _listed(x) if is_own else []
+                super().shuffle(x, *args, **kwargs)
+                draw(_listed(x) if is_own else [], before)
+
+        def default_rng(seed: Any = None) -> numpy.random.Generator:
+            made = make(seed)
+            return Generator(made.bit_generator) if type(made) is numpy.random.Generator else made
+
+        numpy.random.default_rng = functools.wraps(make)(default_rng)
 
     def _on(self, owner: Any, name: str, tell: Callable[..., object]) -> None:
         """Have a function told of that the script itself calls, and no library."""
@@ -87,32 +126,31 @@ class Taken:
         def told(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             if not torch.compiler.is_compiling() and self._lines.name(sys._getframe(1).f_code.co_filename):
-                with contextlib.suppress(RuntimeError):  # of tensors that lie nowhere
+                with contextlib.suppress(Exception):  # what cannot be followed is not: no script fails of being watched
                     tell(result, *args, **kwargs)
             return result
 
         setattr(owner, name, told)
 
-    def _note_chance(self, result: Tensor, *_: Any, **__: Any) -> None:
-        if result.dim() == 1 and torch.is_grad_enabled() and not self._seen.chance:
-            self._seen.chance = self._lines.here()
-
-    def _draw(self, values: Sequence[Any]) -> None:
-        """Note an order: of numbers, else of things, which stay what they are."""
+    def _draw(self, values: Sequence[Any], before: Sequence[Any] = ()) -> None:
+        """Note an order: of numbers, else of things, which lay otherwise before."""
         if not 1 < len(values) <= LARGEST or not torch.is_grad_enabled():
             return
         line, are_rows = self._lines.here(), all(type(each) is int for each in values)
-        rows = list(values) if are_rows else self._ranked(line, values)
+        rows = [*values] if are_rows else self._ranked(line, values, before)
         places = numpy.zeros(0, numpy.int64)
         if are_rows and min(rows) >= 0 and max(rows) < LARGEST and len(set(rows)) == len(rows):
             places = numpy.full(max(rows) + 1, -1, numpy.int64)
             places[rows] = numpy.arange(len(rows))
         self._orders.append(Order(line, rows, places, self._seen.quiet_forwards))
 
-    def _ranked(self, line: str, things: Sequence[Any]) -> list[int]:
-        """Numbers for things: as they lay the first time, from last to first, as that was an order too."""
-        ranks = self._ranks.setdefault(line, {})
-        return [ranks.setdefault(id(each), -len(ranks)) for each in things]
+    def _ranked(self, line: str, things: Sequence[Any], before: Sequence[Any]) -> list[int]:
+        """Numbers for things: as they lay before the first time, from last to first, as that was an order too."""
+        ranks, _ = self._ranks.get(line, ({}, ()))
+        if ranks.keys() != {id(each) for each in things}:
+            ranks = {id(each): -place for place, each in enumerate(before or things)}
+            self._ranks[line] = (ranks, list(things))
+        return [ranks.get(id(each), 1) for each in things]
 
     def note_backward(self) -> None:
         """A gradient is about to be made: what was drawn since the last one was drawn for it, or for an evaluation."""
@@ -126,13 +164,13 @@ class Taken:
         found = self._slices.get(target.data_ptr()) if isinstance(target, Tensor) else None
         if found is None:
             return
-        key, elements, first, last = found
+        key, elements, first, last, _ = found
         if elements // key[1] * (last - first) == target.numel():
             self._go_on(key, numpy.arange(first, last))
 
     def _take(self, result: Tensor, tensor: Tensor, index: Any) -> None:
         """Note the rows of a tensor that are asked for by their numbers, or as a part."""
-        if tensor.requires_grad or not tensor.dim() or not 1 < len(tensor) <= LARGEST or not torch.is_grad_enabled():
+        if tensor.requires_grad or not tensor.dim() or not 1 < len(tensor) <= LARGEST:
             return
         key = (tensor.data_ptr(), len(tensor))
         if isinstance(index, slice):
@@ -140,13 +178,19 @@ class Taken:
             if step == 1 and first < last:
                 if len(self._slices) >= MOST_SLICES:
                     self._slices.clear()
-                self._slices[result.data_ptr()] = (key, tensor.numel(), first, last)
+                self._slices[result.data_ptr()] = (key, tensor.numel(), first, last, self._backwards())
                 self._read_of(key)[first:last] = True
+                if isinstance(index.start, Tensor) and torch.is_grad_enabled():
+                    self._seen.chance = self._seen.chance or self._lines.here()
             return
         rows = _numbers(index)
         if rows is not None and rows.min() >= 0:
             self._read_of(key)[rows] = True
-            self._go_on(key, rows)
+            is_part = (
+                self._slices.get(key[0], (key, 0, 0, 0, 0))[-1] == self._backwards() > 0
+            )  # of a batch, as mixtures are
+            if torch.is_grad_enabled() and not is_part:
+                self._go_on(key, rows)
 
     def _read_of(self, key: tuple[int, int]) -> Marks:
         """Of each row of a tensor, whether it was asked for."""
@@ -159,17 +203,23 @@ class Taken:
         line = self._lines.here()
         key = (line, *tensor)
         source = self._sources.get(key)
-        is_new = source is None or not source.parts
-        if is_new and numpy.array_equal(rows, self._last):
-            return  # of another tensor, the same
+        is_new, is_same = source is None or not source.parts, numpy.array_equal(rows, self._last)
+        if is_same and (is_new or self._backwards() == self._since):
+            return  # of another tensor, or for another use
         if source is None:
             if len(self._sources) >= MOST_SOURCES:
                 return
-            source = self._sources[key] = Source(line, tensor[1], self._read_of(tensor))
-        self._last, self._left = rows, self._left - len(rows)
+            source = self._sources[key] = Source(
+                line, tensor[1], self._read_of(tensor), numpy.zeros(tensor[1], numpy.bool_)
+            )
+        self._last, self._since, self._left = rows, self._backwards(), self._left - len(rows)
         if source.is_sampled or self._left < 0:
             return
         order, place = self._place(source, rows)
+        if order is None and source.order is None and source.parts and place is not None:
+            goes_back = place <= source.at and not source.given[rows].any()
+            source.is_mixed |= goes_back
+            place = None if goes_back or source.at < 0 else place
         if place is None:
             if self._comes_again(source, rows):
                 return
@@ -183,13 +233,16 @@ class Taken:
         source.at = -1 if place is None else place
         source.parts.append(len(rows))
         source.rows += rows.tolist()
+        source.given[rows] = True
 
     def _comes_again(self, source: Source, rows: Rows) -> bool:
         """Of rows in an order that nobody knows: whether they are drawn as they come, and no pass is made."""
-        source.order = None
-        if not source.parts or not set(rows.tolist()) & set(source.rows):
+        if len(set(rows.tolist())) < len(rows):
+            source.is_sampled = True
+            return True
+        if not source.parts or not source.given[rows].any():
             return False
-        if source.size - len(source.rows) >= source.parts[0]:
+        if source.size - source.given.sum() >= source.parts[0]:
             source.is_sampled = True
             return True
         self._close(source)
@@ -199,14 +252,16 @@ class Taken:
         """A pass has come to its end: another begins, or the script ends."""
         order, size = source.order, source.size if source.order is None else len(source.order.rows)
         source.trained |= order is not None and self._backwards() > source.began + 1  # of rows that are taken at once
-        given = len(set(source.rows))
+        given = int(source.given.sum())
         is_all = size - given < source.parts[0]  # but for a last part that would be a short one
         line = source.line if order is None else order.line
         made = Pass(line, given, source.parts[0], False, source.rows, is_all and is_complete, source.trained)
+        made.is_found = order is None and source.at < 0
         made.is_known, made.is_cut = source.at >= 0, source.parts[-1] < source.parts[0]
         made.left_out = size - given if is_all and is_complete else 0
         source.passes.append((order, made))
         source.parts, source.rows, source.trained, source.at = [], [], False, 0
+        source.given[:] = False
 
     def _place(self, source: Source, rows: Rows) -> tuple[Order | None, int | None]:
         """The order that rows are a part of, and where in it; no order is that of the data."""
@@ -224,18 +279,29 @@ class Taken:
 
     def tell(self, *, is_whole: bool) -> None:
         """Add the passes that were seen, now that the script has ended."""
+        owner: dict[int, Source] = {}  # of an order, as one may be gone along in several tensors
         for source in self._sources.values():
             if source.parts:
                 self._close(source, is_complete=is_whole)
             beat, beats = next(iter(source.beats), 0), sum(source.beats.values())
             if source.is_sampled:
                 self._seen.chance = self._seen.chance or source.line
-            elif len(source.beats) <= 1 and (beat == 0 or beats >= FEWEST):
+            elif source.is_mixed or (len(source.beats) <= 1 and (beat == 0 or beats >= FEWEST)):
                 _judge_missing(source)
-                self._seen.passes += [each for _, each in source.passes]
+                owners = [owner.setdefault(id(order or each), source) for order, each in source.passes]
+                self._seen.passes += [
+                    each for (_, each), own in zip(source.passes, owners, strict=True) if own is source
+                ]
         for order in self._orders:
             if order.trained and not order.is_followed:
                 self._seen.passes.append(Pass(order.line, None, 0, False, order.rows, True, True))
+
+
+def _listed(values: Any) -> list[Any]:
+    """What is in an order, one dimension of it; nothing where that is too long."""
+    if not hasattr(values, "__len__") or len(values) > LARGEST:
+        return []
+    return list(values.tolist() if isinstance(values, (Tensor, numpy.ndarray)) else values)
 
 
 def _numbers(index: Any) -> Rows | None:
@@ -250,17 +316,16 @@ def _numbers(index: Any) -> Rows | None:
 
 def _judge_missing(source: Source) -> None:
     """Rows that no pass gives, though its last part is a short one, or though there are some on both sides of them."""
-    beat = next(iter(source.beats), 0)
-    if beat < 0 and -beat * 2 >= max((each.batch for _, each in source.passes), default=0):
+    beat = 0 if source.is_mixed else next(iter(source.beats), 0)
+    if -beat * SLIP > max((each.batch for _, each in source.passes), default=0):
         source.passes.clear()  # windows that lie over each other
-    orders = {id(order) for order, _ in source.passes}
+    orders, unread = {id(order) for order, _ in source.passes}, numpy.flatnonzero(~source.read)
     for order, each in source.passes:
-        unread = numpy.flatnonzero(~source.read)
-        if order is None and each.is_known:
-            low, high = min(each.rows), max(each.rows)
-            inner = unread[(unread > low) & (unread < high)]
-            each.left_out = len(unread)
+        each.is_found |= order is None and source.is_mixed
+        if order is None and each.is_known and not each.is_found:
+            inner = unread[(unread > min(each.rows)) & (unread < max(each.rows))]
             if len(inner) or (each.is_cut and each.is_complete):
                 each.expected = (each.expected or 0) + len(unread)
         elif order is not None and each.is_cut and len(orders) == len(source.passes) > 1:
             each.expected = (each.expected or 0) + each.left_out
+        each.left_out = len(unread) if each.is_complete else 0

@@ -3,10 +3,26 @@
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shapes import (
+    AUTOCAST,
+    BEATS,
+    CLIPS,
+    EVALUATION,
+    FINITE,
+    HELD,
+    MAPS,
+    MASKS,
+    RATES,
+    REPEATS,
+    ROWS,
+    TOTAL,
+    USED,
+    WEIGHTS,
+)
 
 from bitpatch.verify.rendering.report import CheckResult, Outcome, Report
 from bitpatch.verify.running.evidence import Verdict
@@ -14,13 +30,6 @@ from bitpatch.verify.running.runner import Zygote
 from bitpatch.verify.scripts.judging import run_script
 
 LOOPS = Path(__file__).parents[2] / "loops"
-WEIGHTS, USED = "each-update-is-the-mean-over-its-group", "each-gradient-is-used-once"
-BEATS, TOTAL = "schedulers-step-with-the-updates", "the-stated-total-is-that-of-the-run"
-CLIPS, HELD = "gradients-are-clipped-once-and-whole", "the-optimizer-holds-what-learns"
-RATES, ROWS = "computed-rates-reach-the-optimizer", "each-row-is-seen-once-a-pass"
-EVALUATION, AUTOCAST = "evaluation-is-evaluation", "autocast-is-around-forward"
-REPEATS, MASKS, MAPS = "random-numbers-do-not-repeat", "masks-are-not-built-again", "attention-keeps-no-map"
-FINITE = "losses-are-finite"
 DEFECTS = {
     "autocast_backward": {AUTOCAST},
     "carried": {WEIGHTS, USED},
@@ -67,19 +76,12 @@ MODEL = """
 Judged = Callable[..., Report]
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as started:
-        yield started
-
-
 @pytest.fixture
-def judged(zygote: Zygote, tmp_path: Path) -> Judged:
+def judged(judged_text: Judged) -> Judged:
     """A script that begins with a small model is judged."""
 
-    def judge(text: str, *arguments: str, updates: int = 200, seconds: float = 60) -> Report:
-        (tmp_path / "train.py").write_text(textwrap.dedent(MODEL) + textwrap.dedent(text))
-        return run_script(zygote, tmp_path / "train.py", arguments, updates, seconds, tmp_path)
+    def judge(text: str, *arguments: str, **limits: float) -> Report:
+        return judged_text(textwrap.dedent(MODEL) + textwrap.dedent(text), *arguments, **limits)
 
     return judge
 
