@@ -14,6 +14,7 @@ PROBED, PROBE = 4, 1024  # parameters whose gradients are looked at, those with 
 LOOKED_INTO = 3  # updates whose graphs are gone through for the parameters that they reach
 IDLE = 4  # backward calls that leave the probe as it is, after which it is chosen anew
 WALKS = 8  # through all objects, for models
+NONE = torch.zeros(0, dtype=torch.float64)
 MODES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
@@ -37,26 +38,23 @@ class Learning:
         self._latest = dict(_leaves(roots))
         self._reached |= self._latest
 
-    def follow(self, before: Tensor) -> Tensor:
-        """After a backward call, a few numbers of the gradient; given those of before it."""
+    def follow(self, before: Tensor | None) -> Tensor:
+        """After a backward call, a few numbers of the gradient; given those of after the one before."""
         if not self.probed:
             given = [each for each in self._latest.values() if each.grad is not None and not each.grad.is_sparse]
             self.probed = sorted(given, key=Tensor.numel)[:PROBED]
         now = self.look()
-        self._idle = self._idle + 1 if torch.equal(before, now) else 0
+        self._idle = self._idle + 1 if before is not None and torch.equal(before, now) else 0
         if self._idle >= IDLE:  # another model learns by now
             self.probed, self._until, self._idle = [], self._seen.made + LOOKED_INTO, 0
         return now
 
     def look(self, *, of_grad: bool = True) -> Tensor:
         """A few numbers of the gradient, or of the parameters."""
-        found = []
-        for each in self.probed:
-            value = each.grad if of_grad else each.detach()
-            count = min(PROBE, each.numel())
-            whole = torch.zeros(count) if value is None else value.detach().reshape(-1)[:count]
-            found.append(whole.to("cpu", torch.float64))
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+        found = [_few(each.grad if of_grad else each, each) for each in self.probed]
+        if len({each.device for each in found}) > 1:
+            found = [each.cpu() for each in found]
+        return torch.cat(found).to("cpu", torch.float64) if found else NONE
 
     def note_given(self, optimizer: Optimizer) -> None:
         """Which parameters of an optimizer have had no gradient so far."""
@@ -99,6 +97,14 @@ class Learning:
             seen.not_held = [names.get(key, _shape(own)) for key, own in self._reached.items() if key not in held]
         seen.never_given = [names[key] for key in self._ungiven if key in names]
         seen.foreign = sum(key not in names and key not in self._reached for key in self._ungiven)
+
+
+def _few(value: Tensor | None, parameter: Tensor) -> Tensor:
+    """The first numbers of a tensor, 0 where there is none."""
+    if value is None:
+        return torch.zeros(min(PROBE, parameter.numel()), device=parameter.device)
+    flat = value.detach().reshape(-1)
+    return flat if flat.numel() <= PROBE else flat.narrow(0, 0, PROBE)
 
 
 def _leaves(roots: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:

@@ -49,15 +49,22 @@ class Losses:
         self._compared(given.arguments["target"])
         scored = _scored(given.arguments, of_classes)
         rows = 0.0 if of_classes or not given.arguments["target"].dim() else float(len(given.arguments["target"]))
-        made = Loss(self._lines.here(), scored, rows, is_finite=bool(torch.isfinite(out.detach()).all()))
+        made = Loss(self._lines.here(), scored, rows, is_finite=is_finite(out))
         self._note(made)
         weigh = functools.partial(self._weigh, made, _reduction(given.arguments))
         out.register_hook(weigh)  # type: ignore[no-untyped-call]
 
     def _weigh(self, made: Loss, how: str, gradient: Tensor) -> None:
         """Add to a loss what a backward call multiplies it by."""
-        total = float(gradient.detach().double().sum())
+        total = gradient.item() if gradient.numel() == 1 else float(gradient.detach().double().sum())
         self._reached(made, total * made.scored if how == "sum" else total)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all its numbers are."""
+    if tensor.numel() == 1:
+        return math.isfinite(tensor.item())
+    return bool(torch.isfinite(tensor.detach()).all())
 
 
 def written_out(root: Tensor, line: str) -> list[Loss]:
@@ -67,10 +74,9 @@ def written_out(root: Tensor, line: str) -> list[Loss]:
         means: list[tuple[float, float]] | None = [(count, count)]
     else:
         means = _means(root.grad_fn, 1.0)
-    is_finite = bool(torch.isfinite(root.detach()).all()) if means else True
+    finite = is_finite(root) if means else True
     return [
-        Loss(line, scored, weight=abs(weight), is_finite=is_finite, is_written_out=True)
-        for scored, weight in means or ()
+        Loss(line, scored, weight=abs(weight), is_finite=finite, is_written_out=True) for scored, weight in means or ()
     ]
 
 

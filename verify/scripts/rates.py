@@ -14,6 +14,7 @@ from torch.optim.optimizer import Optimizer
 from .lines import Lines
 
 UNCHANGED = 2  # updates that a rate has to be left behind for
+EACH, SELDOM = 50, 10  # updates at each of which numbers are looked at, and between looks after these
 MOST = 200  # numbers that are followed
 
 
@@ -25,6 +26,7 @@ class Rates:
         self._rate: dict[int, set[float]] = {}  # those that an optimizer had, by its identity
         self._values: dict[tuple[str, str], list[float]] = {}  # of a number, each time that it had changed
         self._behind: dict[tuple[str, str], tuple[str, int]] = {}  # where, and for how many updates
+        self._looks = 0
         self._equal: set[tuple[str, str]] = set()
 
     @property
@@ -36,6 +38,9 @@ class Rates:
         """Note the numbers of the script as they are at an update."""
         known = self._rate.setdefault(id(optimizer), set())
         known.update(rates)
+        self._looks += 1
+        if self._looks > EACH and self._looks % SELDOM:
+            return
         for key, value, line in self._numbers(optimizer):
             values = self._values.get(key)
             if values is None:

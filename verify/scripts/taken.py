@@ -70,6 +70,8 @@ class Taken:
         self._ranks: dict[
             str, tuple[dict[int, int], list[Any]]
         ] = {}  # of things, by the line that puts them in an order
+        self._index: Any = None
+        self._last_of = (0, 0)  # what was asked for last, and of which tensor
         self._left = MOST_ROWS
         self._last, self._since = numpy.zeros(0, numpy.int64), 0  # what was taken last, after how many backward calls
         self._watch()
@@ -183,6 +185,8 @@ class Taken:
                 if isinstance(index.start, Tensor) and torch.is_grad_enabled():
                     self._seen.chance = self._seen.chance or self._lines.here()
             return
+        if index is self._index and self._backwards() == self._since and self._last_of != key:
+            return  # of another tensor, the same
         rows = _numbers(index)
         if rows is not None and rows.min() >= 0:
             self._read_of(key)[rows] = True
@@ -191,6 +195,7 @@ class Taken:
             )  # of a batch, as mixtures are
             if torch.is_grad_enabled() and not is_part:
                 self._go_on(key, rows)
+                self._index, self._last_of = index, key
 
     def _read_of(self, key: tuple[int, int]) -> Marks:
         """Of each row of a tensor, whether it was asked for."""

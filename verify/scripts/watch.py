@@ -5,6 +5,7 @@ gradients the few that tell whether they were touched.
 """
 
 import contextlib
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from ..driving.torch_spies import BACKWARDS, CLIPS, ZEROS, Spies, schedulers
 from .attention import Attention
 from .learning import Learning, has_gradient, holds_gradient, parameters
 from .lines import Lines, is_replayed
-from .losses import Losses, written_out
+from .losses import Losses, is_finite, written_out
 from .rates import Rates
 from .rows import Rows
 from .seen import MOST_UPDATES, Event, Loss, Schedule, Seen, Update
@@ -122,13 +123,12 @@ class Watch:
         self._hand = written_out(roots[0], self._lines.here())
         self._taken.note_backward()
         self._learning.find_parameters(roots)
-        self._is_loss_finite &= all(bool(torch.isfinite(each.detach()).all()) for each in roots)
-        self._before = held = self._learning.look()
+        self._is_loss_finite &= all(map(is_finite, roots))
         if not self._in_group:
             self._dirty = {number for number, each in self._optimizers.values() if holds_gradient(each)}
-            self._dirty |= {0} if self._by_hand() and bool(held.any()) else set()
+            self._dirty |= {0} if self._by_hand() and bool(self._learning.look().any()) else set()
             self._first = self._lines.here()
-        elif self._probe is not None and bool(self._probe.any()) and not bool(held.any()):
+        elif self._probe is not None and bool(self._probe.any()) and not bool(self._learning.look().any()):
             self._lose()
         self._is_after_step, self._modes = False, self._learning.modes()
         self._backwards += 1
@@ -145,7 +145,7 @@ class Watch:
             for loss in self._hand:
                 loss.backward = self._backwards
             self._group += self._hand
-        self._probe = self._learning.follow(self._before)
+        self._probe = self._learning.follow(self._probe)
         self._weights = self._learning.look(of_grad=False)
 
     def _touch(self, kind: str) -> None:
@@ -158,6 +158,9 @@ class Watch:
         """Find what the gradient was multiplied by since the last backward; gives a few numbers of it as it is now."""
         now = self._learning.look()
         if self._factor is not None or self._probe is None or now.shape != self._probe.shape:
+            return now
+        if torch.equal(now, self._probe):
+            self._factor = 1.0
             return now
         square = float(self._probe @ self._probe)
         factor = float(now @ self._probe) / square if square else 1.0
@@ -176,8 +179,8 @@ class Watch:
 
     def _lose(self) -> None:
         """The gradients of a group are wiped before a step took them."""
-        is_finite = self._probe is None or bool(torch.isfinite(self._probe).all())  # else it is left out on purpose
-        if is_finite and not self._has_moved():
+        finite = self._probe is None or bool(torch.isfinite(self._probe).all())  # else it is left out on purpose
+        if finite and not self._has_moved():
             self.seen.lost.append((self._lines.here(), self.seen.made, len({each.backward for each in self._group})))
         self._group, self._in_group, self._is_loss_finite = [], 0, True
 
@@ -236,7 +239,7 @@ class Watch:
 
     def _close(self, line: str, optimizer: Optimizer | None) -> None:
         """An update is made."""
-        held = self._compare()
+        size = float(self._compare().abs().sum())
         number = self._optimizers[id(optimizer)][0] if optimizer is not None else 0
         if number in self._dirty and self.seen.made and len(self.seen.carried) < MOST_EVENTS:
             self.seen.carried.append((self._first, self.seen.made))
@@ -255,9 +258,8 @@ class Watch:
                 [*self._events, Event("step", line, number)],
                 1.0 if self._factor is None else self._factor,
                 self._scale,
-                bool(held.any())
-                or any(map(has_gradient, parameters(optimizer) if optimizer else self._learning.probed)),
-                self._is_loss_finite and bool(torch.isfinite(held).all()),
+                size != 0.0 or any(map(has_gradient, parameters(optimizer) if optimizer else self._learning.probed)),
+                self._is_loss_finite and math.isfinite(size),
                 self._modes.get(number),
                 stream,
                 self._seeded not in (None, stream),
