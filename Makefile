@@ -80,6 +80,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training_speed.py --layers 8 --d_model 256 --seconds 240 --only all "all, dropout 0"
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/text_pipeline.py
+	$(BIN)/python benchmarks/watched_scripts.py
 	$(BIN)/python benchmarks/int8.py
 
 # What is ready says so last, and what is set up anew is not ready: an install that fails or is interrupted runs again.

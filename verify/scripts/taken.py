@@ -199,17 +199,20 @@ class Taken:
 
     def _read_of(self, key: tuple[int, int]) -> Marks:
         """Of each row of a tensor, whether it was asked for."""
-        if key not in self._read and len(self._read) >= MOST_SOURCES:
-            return numpy.zeros(key[1], numpy.bool_)
-        return self._read.setdefault(key, numpy.zeros(key[1], numpy.bool_))
+        read = self._read.get(key)
+        if read is None:
+            read = numpy.zeros(key[1], numpy.bool_)
+            if len(self._read) < MOST_SOURCES:
+                self._read[key] = read
+        return read
 
     def _go_on(self, tensor: tuple[int, int], rows: Rows) -> None:
         """Count rows to the pass that they are part of."""
         line = self._lines.here()
         key = (line, *tensor)
         source = self._sources.get(key)
-        is_new, is_same = source is None or not source.parts, numpy.array_equal(rows, self._last)
-        if is_same and (is_new or self._backwards() == self._since):
+        is_new = source is None or not source.parts
+        if (is_new or self._backwards() == self._since) and numpy.array_equal(rows, self._last):
             return  # of another tensor, or for another use
         if source is None:
             if len(self._sources) >= MOST_SOURCES:
@@ -270,6 +273,10 @@ class Taken:
 
     def _place(self, source: Source, rows: Rows) -> tuple[Order | None, int | None]:
         """The order that rows are a part of, and where in it; no order is that of the data."""
+        if source.order is not None and source.parts:
+            onward = source.at + source.parts[-1]
+            if source.order.rows[onward : onward + len(rows)] == rows.tolist():
+                return source.order, onward
         is_beside = bool((numpy.diff(rows) == 1).all())
         if is_beside and (len(rows) > 1 or source.at >= 0) and (len(rows) > 2 or source.order is None):  # noqa: PLR2004
             return None, int(rows[0])
