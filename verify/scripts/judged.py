@@ -58,7 +58,7 @@ def each_row_is_seen_once_a_pass(seen: Seen) -> Evidence:
     whole = [each for each in seen.passes if each.trained and each.is_complete and each.rows]
     shuffled = [each for each in whole if each.is_shuffled]
     for sooner, later in pairwise(each for each in shuffled if not each.is_found):
-        if sooner.line == later.line and sooner.rows == later.rows and len(later.rows) > FEW:
+        if (sooner.line, sooner.run) == (later.line, later.run) and sooner.rows == later.rows and len(later.rows) > FEW:
             return violated("two passes are shuffled alike: each pass must draw an order of its own", later.line)
     passes = [each for each in whole if each.expected]
     if not passes:
@@ -126,17 +126,17 @@ def losses_are_finite(seen: Seen) -> Evidence:
 @asked("random numbers do not begin again while the script trains")
 def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
     """Where torch's random stream is at each update."""
-    places: dict[int, Update] = {}
+    places: dict[tuple[int, int], Update] = {}  # by the run of several that they are of
     if len(seen.updates) < FEW:
         return not_applicable("a run of one update repeats nothing")
     for update in seen.updates:
-        before = places.get(update.stream)
+        before = places.get((update.run, update.stream))
         since = seen.updates[before.number - 1 : update.number - 1] if before is not None else []
         if before is not None and (update.is_seeded or any(each.stream != update.stream for each in since)):
             when = f"at update {update.number} torch's random numbers begin again"
             return violated(f"{when} where they were at update {before.number}", update.line)
-        places[update.stream] = update
-    if len(places) == 1:
+        places[update.run, update.stream] = update
+    if len({stream for _, stream in places}) == 1:
         return not_applicable("no update draws from torch's random numbers")
     return passed(f"{len(places)} places in {len(seen.updates)} updates")
 

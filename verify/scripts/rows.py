@@ -8,7 +8,7 @@ from torch.utils.data import BatchSampler, RandomSampler, WeightedRandomSampler
 from torch.utils.data.dataloader import DataLoader, _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from .lines import Lines
-from .seen import MOST_UPDATES, Pass
+from .seen import MOST_UPDATES, Pass, Seen
 
 MOST_ROWS = 2_000_000  # of all passes, that are remembered
 
@@ -16,8 +16,8 @@ MOST_ROWS = 2_000_000  # of all passes, that are remembered
 class Rows:
     """Watches loaders; `backwards` says how many gradients were made so far."""
 
-    def __init__(self, lines: Lines, passes: list[Pass], backwards: Callable[[], int]) -> None:
-        self._lines, self._passes, self._backwards, self._left = lines, passes, backwards, MOST_ROWS
+    def __init__(self, lines: Lines, seen: Seen, backwards: Callable[[], int]) -> None:
+        self._lines, self._seen, self._backwards, self._left = lines, seen, backwards, MOST_ROWS
         self._watch_loaders()
 
     def _watch_loaders(self) -> None:
@@ -63,11 +63,11 @@ class Rows:
             isinstance(sampler, RandomSampler) and (sampler.replacement or sampler._num_samples is not None)
         )
         is_known = batches is None or type(batches) is BatchSampler
-        if is_drawn or not is_known or not hasattr(sampler, "__len__") or len(self._passes) >= MOST_UPDATES:
+        if is_drawn or not is_known or not hasattr(sampler, "__len__") or len(self._seen.passes) >= MOST_UPDATES:
             return
         drops_last = bool(getattr(batches, "drop_last", False))
-        current = Pass(self._lines.here(), len(sampler), int(loader.batch_size or 1), drops_last)
-        self._passes.append(current)
+        current = Pass(self._lines.here(), len(sampler), int(loader.batch_size or 1), drops_last, run=self._seen.runs)
+        self._seen.passes.append(current)
         iterator._bitpatch_pass = (current, self._backwards())
 
     def _give(self, current: Pass, index: Any) -> None:

@@ -50,6 +50,7 @@ class Update:
     was_training: bool | None = None
     stream: int = 0  # a hash of where torch's random stream is
     is_seeded: bool = False  # whether that was set since the update before, and then drawn from
+    run: int = 0  # of several that a script makes: how many optimizers it had made
 
 
 @dataclass(slots=True)
@@ -82,6 +83,7 @@ class Pass:
     rows: list[int] = field(default_factory=list)
     is_complete: bool = False
     trained: bool = False  # whether gradients were made meanwhile
+    run: int = 0  # of several that a script makes: how many optimizers it had made
     is_known: bool = False  # of rows that are taken by hand along an order that is known: none may come again
     is_cut: bool = False  # and whose last part is shorter than the others
     is_found: bool = False  # along an order that nobody was seen to draw
@@ -98,6 +100,7 @@ class Seen:
     """A run, as torch saw it."""
 
     updates: list[Update] = field(default_factory=list)
+    runs: int = 0  # optimizers that were made: each begins a training of its own, or more than one do so together
     made: int = 0  # updates, those that are not remembered too
     lost: list[tuple[str, int, int]] = field(default_factory=list)  # wiped: where, after which update, of how many
     carried: list[tuple[str, int]] = field(default_factory=list)  # gradients that were there before the first backward

@@ -62,10 +62,12 @@ def _wrong_weights(seen: Seen, updates: list[Update]) -> Evidence | None:
 
 
 def _are_sums(updates: list[Update]) -> bool:
-    """Whether each update is of one backward call, in which each target counts 1: a sum is what was asked for."""
-    losses = [(each, loss) for each in updates for loss in each.losses]
-    is_one = all(size_of(each) == 1 for each in updates) and all(loss.scored for _, loss in losses)
-    return is_one and all(_is_close(_weight(each, loss) / loss.scored, 1.0) for each, loss in losses)
+    """Whether each update is of one backward call, in which each target counts 1, or each mean: a sum was asked for."""
+    losses = [(_weight(each, loss), loss.scored) for each in updates for loss in each.losses]
+    is_one = all(size_of(each) == 1 for each in updates)
+    is_of_targets = all(scored and _is_close(weight / scored, 1.0) for weight, scored in losses)
+    is_of_means = len(losses) > len(updates) and all(_is_close(weight, 1.0) for weight, _ in losses)
+    return is_one and (is_of_targets or is_of_means)
 
 
 def _by_rows(updates: list[Update]) -> list[Update]:

@@ -34,6 +34,7 @@ class Order:
     rows: list[int]
     places: Rows
     quiet: int  # losses of evaluation before it
+    run: int
     trained: bool | None = None  # whether the next loss after it had a gradient
     is_followed: bool = False
 
@@ -52,6 +53,7 @@ class Source:
     rows: list[int] = field(default_factory=list)
     trained: bool = False
     began: int = 0  # backward calls before the pass
+    run: int = 0  # that it is of
     beats: Counter[int] = field(default_factory=Counter)  # from the end of a part to the beginning of the next
     passes: list[tuple[Order | None, Pass]] = field(default_factory=list)
     is_mixed: bool = False  # a part goes back, to rows that had no turn
@@ -144,7 +146,7 @@ class Taken:
         if are_rows and min(rows) >= 0 and max(rows) < LARGEST and len(set(rows)) == len(rows):
             places = numpy.full(max(rows) + 1, -1, numpy.int64)
             places[rows] = numpy.arange(len(rows))
-        self._orders.append(Order(line, rows, places, self._seen.quiet_forwards))
+        self._orders.append(Order(line, rows, places, self._seen.quiet_forwards, self._seen.runs))
 
     def _ranked(self, line: str, things: Sequence[Any], before: Sequence[Any]) -> list[int]:
         """Numbers for things: as they lay before the first time, from last to first, as that was an order too."""
@@ -236,7 +238,7 @@ class Taken:
         elif source.parts and order is None:
             source.beats[place - source.at - source.parts[-1]] += 1
         if not source.parts:
-            source.began, source.order = self._backwards(), order
+            source.began, source.order, source.run = self._backwards(), order, self._seen.runs
         source.trained |= self._backwards() > source.began
         source.at = -1 if place is None else place
         source.parts.append(len(rows))
@@ -263,7 +265,9 @@ class Taken:
         given = int(source.given.sum())
         is_all = size - given < source.parts[0]  # but for a last part that would be a short one
         line = source.line if order is None else order.line
-        made = Pass(line, given, source.parts[0], False, source.rows, is_all and is_complete, source.trained)
+        made = Pass(
+            line, given, source.parts[0], False, source.rows, is_all and is_complete, source.trained, source.run
+        )
         made.is_found = order is None and source.at < 0
         made.is_known, made.is_cut = source.at >= 0, source.parts[-1] < source.parts[0]
         made.left_out = size - given if is_all and is_complete else 0
@@ -306,7 +310,7 @@ class Taken:
                 ]
         for order in self._orders:
             if order.trained and not order.is_followed:
-                self._seen.passes.append(Pass(order.line, None, 0, False, order.rows, True, True))
+                self._seen.passes.append(Pass(order.line, None, 0, False, order.rows, True, True, order.run))
 
 
 def _listed(values: Any) -> list[Any]:

@@ -63,7 +63,7 @@ class Watch:
         self._first = ""  # where the first backward of a group is called
         self._taken = Taken(lines, self.seen, lambda: self._backwards)
         Losses(lines, self._spies, self._note_loss, self._weigh, self._taken.note_target)
-        Rows(lines, self.seen.passes, lambda: self._backwards)
+        Rows(lines, self.seen, lambda: self._backwards)
         Attention(lines, self._spies, self.seen)
         self._rates = Rates(lines)
         self._watch_torch()
@@ -89,6 +89,7 @@ class Watch:
         for other in (random, numpy.random):
             on(other, "seed", "other seed", self._keep_seed)
         on(nn.functional, "dropout", "dropout", self._note_dropout)
+        on(Optimizer, "__init__", "optimizer", self._note_optimizer)
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
 
@@ -184,6 +185,9 @@ class Watch:
             self.seen.lost.append((self._lines.here(), self.seen.made, len({each.backward for each in self._group})))
         self._group, self._in_group, self._is_loss_finite = [], 0, True
 
+    def _note_optimizer(self, *_: Any, **__: Any) -> None:
+        self.seen.runs += 1
+
     def _note_schedule(self, _: Any, scheduler: Any, *__: Any, **___: Any) -> None:
         optimizer = getattr(scheduler, "optimizer", None)
         if optimizer is None or id(scheduler) in self._schedules:
@@ -263,6 +267,7 @@ class Watch:
                 self._modes.get(number),
                 stream,
                 self._seeded not in (None, stream),
+                self.seen.runs,
             )
             self.seen.updates.append(update)
             if optimizer is not None:

@@ -246,3 +246,67 @@ def test_what_a_script_saves_is_its_own(judged: Judged) -> None:
         assert not [name for each in everything for name in each if "bitpatch" in name]
     """
     assert said(judged(text), "the-script-runs")[0] is Verdict.PASS
+
+
+SOME = """
+F = nn.functional
+kept = (torch.arange(64) % 3 < 2).float()
+def each(first, last):
+    return -model(rows[first:last]).log_softmax(-1).gather(1, targets[first:last, None])[:, 0]
+"""
+SWEEP = """
+    from torch.utils.data import DataLoader, TensorDataset
+    for rate in (0.1, 0.2, 0.3):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+        for x, y in DataLoader(TensorDataset(rows, targets), batch_size=8, shuffle=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+"""
+STEPS = """
+    for n in range(9):
+        optimizer.zero_grad()
+        sum(loss(k, k + 8) for k in range(2 + n % 3)).backward()
+        optimizer.step()
+"""
+MASKED = (
+    SOME
+    + """
+for n in range(9):
+    optimizer.zero_grad()
+    part = kept[n:n + 20]
+    ((each(n, n + 20) * part).sum() / part.sum()).backward()
+    optimizer.step()
+"""
+)
+BY_GROUP = (
+    SOME
+    + """
+for n in range(9):
+    optimizer.zero_grad()
+    total = kept[n:n + 31].sum()
+    for first, last in ((n, n + 11), (n + 11, n + 31)):
+        ((each(first, last) * kept[first:last]).sum() / total).backward()
+    optimizer.step()
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "text", [SWEEP, STEPS, MASKED, BY_GROUP], ids=["a sweep", "steps", "masked", "by all of a group"]
+)
+def test_what_is_meant_so_is_no_defect(judged: Judged, text: str) -> None:
+    report = judged(text)
+    assert (report.verdict, red(report)) == (Outcome.VERIFIED, {})
+
+
+def test_means_over_what_masks_leave_weigh_as_that_does(judged: Judged) -> None:
+    found = red(judged(BY_GROUP.replace("/ total", "/ kept[first:last].sum() / 2")))
+    assert "not as their targets do" in found[WEIGHTS].evidence.detail
+
+
+def test_a_scheduler_between_backward_and_step_is_called_so(judged: Judged) -> None:
+    text = "s = torch.optim.lr_scheduler.StepLR(optimizer, 1)\nfor n in range(5):\n    optimizer.zero_grad()\n    for k in range(2): (loss(k, k + 8) / 2).backward()\n    s.step()\n    optimizer.step()"
+    assert "between backward and the optimizer's step" in red(judged(text))[BEATS].evidence.detail
