@@ -147,6 +147,8 @@ class Taken:
             places = numpy.full(max(rows) + 1, -1, numpy.int64)
             places[rows] = numpy.arange(len(rows))
         self._orders.append(Order(line, rows, places, self._seen.quiet_forwards, self._seen.runs))
+        while sum(len(each.rows) for each in self._orders) > MOST_ROWS:
+            self._orders.popleft()
 
     def _ranked(self, line: str, things: Sequence[Any], before: Sequence[Any]) -> list[int]:
         """Numbers for things: as they lay before the first time, from last to first, as that was an order too."""
@@ -237,6 +239,7 @@ class Taken:
             self._close(source)
         elif source.parts and order is None:
             source.beats[place - source.at - source.parts[-1]] += 1
+            source.is_sampled = len(source.beats) > FEWEST and not source.is_mixed
         if not source.parts:
             source.began, source.order, source.run = self._backwards(), order, self._seen.runs
         source.trained |= self._backwards() > source.began

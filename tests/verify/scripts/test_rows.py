@@ -38,6 +38,7 @@ SHUFFLED = {
     "a generator's shuffle": "r, p = np.random.default_rng(0), np.arange(100)\n" + EPOCHS + "    r.shuffle(p)\n" + ALONG,
     "nobody knows": EPOCHS + "    p = torch.rand(100).argsort()\n" + ALONG,
     "batches": "b = [list(range(i, i + 20)) for i in range(0, 100, 20)]\n" + EPOCHS + "    random.shuffle(b)\n    for p in b: step(X[p], Y[p])\n",
+    "a loader by its length": "loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), 16, shuffle=True)\n" + EPOCHS + "    rest = iter(loader)\n    for n in range(len(loader)): step(*next(rest))\n",
     "all at once": EPOCHS + "    p = torch.randperm(100); xs, ys = X[p], Y[p]\n    for i in range(0, 100, 30): step(xs[i:i + 30], ys[i:i + 30])\n",
 }  # fmt: skip
 DRAWN = {
