@@ -84,6 +84,10 @@ def evaluation_is_evaluation(seen: Seen) -> Evidence:
         )
     for number in seen.optimizers or [0]:
         known = [each for each in seen.updates if each.optimizer == number and each.was_training is not None]
+        if known and seen.has_dropout and seen.quiet_before and not any(each.was_training for each in known):
+            return violated(
+                "all updates are made in evaluation mode, in which an evaluation left the model", known[0].line
+            )
         stays = next((each for each in known if each.was_training is False), None)
         if stays is not None and known[0].was_training and seen.mode_matters:
             return violated(f"from update {stays.number} on the model trains in evaluation mode", stays.line)

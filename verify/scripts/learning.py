@@ -79,6 +79,7 @@ class Learning:
             found = [each for each in owners if id(each) not in inner]
         self._models[number] = found
         parts = [part for each in found for part in each.modules()]
+        self._seen.has_dropout |= any(isinstance(part, MODES[0]) and part.p > 0 for part in parts)
         self._seen.mode_matters |= any(isinstance(part, MODES) and getattr(part, "p", 1) for part in parts)
 
     def _all(self) -> list[nn.Module]:

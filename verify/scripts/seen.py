@@ -86,6 +86,7 @@ class Pass:
     run: int = 0  # of several that a script makes: how many optimizers it had made
     is_known: bool = False  # of rows that are taken by hand along an order that is known: none may come again
     is_cut: bool = False  # and whose last part is shorter than the others
+    is_ended: bool = False  # and which another follows, or the script's end
     is_found: bool = False  # along an order that nobody was seen to draw
     left_out: int = 0  # and the rows that have no turn in it; at last those that never have one
 
@@ -113,6 +114,8 @@ class Seen:
     chance: str = ""  # where rows are drawn by number, any of them any time
     dropout_at_work: Counter[str] = field(default_factory=Counter)  # by line: where no gradient is kept
     quiet_forwards: int = 0  # losses, or dropouts, under no gradient
+    quiet_before: int = 0  # those before the first update
+    has_dropout: bool = False  # whether a model that learns has
     mode_matters: bool = False  # whether a model behaves otherwise in evaluation
     optimizers: dict[int, str] = field(default_factory=dict)  # kind, by number
     not_held: list[str] = field(default_factory=list)  # parameters that get a gradient, and are in no optimizer
@@ -121,6 +124,7 @@ class Seen:
     held: int = 0
     stale_rates: list[str] = field(default_factory=list)
     rate_candidates: int = 0
+    group_left_alone: int = 0  # the number of one whose rate stays where that of another is moved
     masks: dict[tuple[str, int], set[int]] = field(default_factory=dict)  # updates in which one was built
     dense_masks: Counter[str] = field(default_factory=Counter)
     maps_kept: Counter[str] = field(default_factory=Counter)

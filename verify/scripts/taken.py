@@ -271,6 +271,7 @@ class Taken:
         made = Pass(
             line, given, source.parts[0], False, source.rows, is_all and is_complete, source.trained, source.run
         )
+        made.is_ended = is_complete
         made.is_found = order is None and source.at < 0
         made.is_known, made.is_cut = source.at >= 0, source.parts[-1] < source.parts[0]
         made.left_out = size - given if is_all and is_complete else 0
@@ -343,6 +344,7 @@ def _judge_missing(source: Source) -> None:
         each.is_found |= order is None and source.is_mixed
         if order is None and each.is_known and not each.is_found:
             inner = unread[(unread > min(each.rows)) & (unread < max(each.rows))]
+            each.is_complete |= bool(len(inner)) and each.is_ended
             if len(inner) or (each.is_cut and each.is_complete):
                 each.expected = (each.expected or 0) + len(unread)
         elif order is not None and each.is_cut and len(orders) == len(source.passes) > 1:

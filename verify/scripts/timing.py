@@ -165,6 +165,9 @@ def computed_rates_reach_the_optimizer(seen: Seen) -> Evidence:
         return violated(
             f"{name} was the optimizer's rate and then changes, and the optimizer's never does", at, _rates(seen)
         )
+    if seen.group_left_alone:
+        words = f"the rate of group {seen.group_left_alone} of the optimizer's parameters stays, where others are moved"
+        return violated(words, seen.updates[0].line)
     if not seen.rate_candidates or not seen.optimizers:
         return not_applicable("no number of the script was seen to be the optimizer's rate")
     return passed(f"{seen.rate_candidates} number(s) of the script, {len(seen.updates)} updates")

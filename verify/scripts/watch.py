@@ -152,6 +152,7 @@ class Watch:
     def _touch(self, kind: str) -> None:
         """What may come between the last backward and the step: the gradient is compared before a clip changes it."""
         if kind == "clip":
+            self._notice_by_hand()
             self._compare()
         self._say(kind)
 
@@ -252,6 +253,8 @@ class Watch:
         rates = tuple(float(group["lr"]) for group in groups if "lr" in group)
         if len(self.seen.updates) < MOST_UPDATES:
             self._learning.find_models(number, optimizer)
+            if not self.seen.updates:
+                self.seen.quiet_before = self.seen.quiet_forwards
             stream = _stream()
             update = Update(
                 self.seen.made,
@@ -309,6 +312,7 @@ class Watch:
         seen.unused = list(self._unused.values())
         self._taken.tell(is_whole=not (seen.stopped or seen.ended))
         self._learning.tell(each for _, each in self._optimizers.values())
+        seen.group_left_alone = self._rates.left_alone({each.optimizer for each in seen.schedules})
         seen.stale_rates, seen.rate_candidates = self._rates.stale(), self._rates.followed
         for schedule in seen.schedules:
             schedule.optimizer, _ = self._optimizers.get(schedule.optimizer, (-1, None))

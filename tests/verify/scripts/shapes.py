@@ -205,6 +205,8 @@ ANEW = {
     "class": "if self.scheduler.last_epoch == 7:\n    self.optimizer = torch.optim.SGD(list(self.model.parameters()), lr=0.05)",
     "while": "if epoch == 1:\n    optimizers = [torch.optim.SGD(each, lr=0.05) for each in (heavy, light)]",
 }
+LEFT = QUIET.removesuffix("model.train()")
+FIRST = {"": LEFT, "class": "model = self.model\n" + LEFT}
 SQUARE = "q = torch.ones(1, 1, 64, 4, requires_grad=True)\n"
 DEFECTS: dict[str, tuple[set[str], dict[str, Slot]]] = {
     "undivided": ({WEIGHTS}, {"backward": "loss.backward()"}),
@@ -244,6 +246,7 @@ DEFECTS: dict[str, tuple[set[str], dict[str, Slot]]] = {
     "evaluation with dropout": ({EVALUATION}, {"evaluation": "with torch.no_grad():\n    F.cross_entropy(model(rows), targets)"}),
     "evaluation with a graph": ({EVALUATION}, {"evaluation": "model.eval()\nF.cross_entropy(model(rows), targets)\nmodel.train()"}),
     "evaluation goes on": ({EVALUATION}, {"evaluation": QUIET.removesuffix("model.train()")}),
+    "evaluated first, and left so": ({EVALUATION}, {"begin": FIRST, "evaluation": "pass"}),
     "evaluation seeds": ({REPEATS}, {"evaluation": "torch.manual_seed(1)\n" + QUIET}),
     "seeded each time": ({REPEATS}, {"before": "torch.manual_seed(3)"}),
     "backward under autocast": ({AUTOCAST}, {"backward": MIXED}),

@@ -310,3 +310,45 @@ def test_means_over_what_masks_leave_weigh_as_that_does(judged: Judged) -> None:
 def test_a_scheduler_between_backward_and_step_is_called_so(judged: Judged) -> None:
     text = "s = torch.optim.lr_scheduler.StepLR(optimizer, 1)\nfor n in range(5):\n    optimizer.zero_grad()\n    for k in range(2): (loss(k, k + 8) / 2).backward()\n    s.step()\n    optimizer.step()"
     assert "between backward and the optimizer's step" in red(judged(text))[BEATS].evidence.detail
+
+
+GROUPS = """
+    from math import cos
+    optimizer = torch.optim.SGD([{"params": [model.weight]}, {"params": [model.bias]}], lr=0.1)
+    for n in range(12):
+        rate = 0.1 * cos(n / 12)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        update(n, n + 8)
+"""
+UNUSED = """
+    optimizer = torch.optim.SGD([{"params": [model.weight]}, {"params": [model.bias]}], lr=0.3)
+    for n in range(12):
+        rate = 3 * 0.1 * (1 - n / 12)
+        update(n, n + 8)
+"""
+BY_HAND = """
+    for n in range(9):
+        model.zero_grad()
+        loss(n, n + 8).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        for each in model.parameters():
+            each.data.add_(each.grad, alpha=-0.1)
+"""
+CLIPPED = "        nn.utils.clip_grad_norm_(model.parameters(), 0.1)\n"
+
+
+def test_a_rate_reaches_every_group(judged: Judged) -> None:
+    assert red(judged(GROUPS)) == {}
+    found = red(judged(GROUPS.replace("optimizer.param_groups:", "optimizer.param_groups[:1]:")))
+    assert "group 2 of the optimizer's" in found[RATES].evidence.detail
+
+
+def test_a_rate_that_is_the_optimizers_but_for_rounding_is_known(judged: Judged) -> None:
+    assert "rate was the optimizer's" in red(judged(UNUSED))[RATES].evidence.detail
+
+
+def test_clips_after_an_update_by_hand_are_named(judged: Judged) -> None:
+    assert red(judged(BY_HAND)) == {}
+    found = red(judged(BY_HAND.replace(CLIPPED, "") + CLIPPED))
+    assert "after the step before" in found[CLIPS].evidence.detail

@@ -66,6 +66,7 @@ RIGHT = {
     "text, part by part": "T, at = torch.randint(3, (331,)), 0\nmodel = nn.Sequential(nn.Embedding(3, 8), nn.Linear(8, 3)); opt = torch.optim.SGD(model.parameters(), 0.1)\nfor n in range(30):\n    part = T[at:at + 33]; opt.zero_grad(); F.cross_entropy(model(part[:-1]), part[1:]).backward(); opt.step(); at = at + 32 if at + 65 <= 331 else 0\n",
 }  # fmt: skip
 WRONG = {
+    "windows leave gaps": ("T = torch.randint(3, (75,)); model = nn.Sequential(nn.Embedding(3, 8), nn.Linear(8, 3)); opt = torch.optim.SGD(model.parameters(), 0.1)\n" + EPOCHS + "    for i in range(0, 74, 10): n = min(7, 74 - i); step(T[i:i + n], T[i + 1:i + 1 + n])\n", "14 of 67 rows"),
     "slices overlap": (EPOCHS + "    for i in range(0, 98, 20): step(X[i:i + 22], Y[i:i + 22])\n", "row 20 is given 2 times"),
     "slices leave gaps": (EPOCHS + "    for i in range(0, 100, 20): step(X[i:i + 19], Y[i:i + 19])\n", "5 of 100 rows"),
     "the last is cut": (EPOCHS + "    for i in range(0, 99, 20): step(X[i:min(i + 20, 99)], Y[i:min(i + 20, 99)])\n", "1 of 100 rows"),
