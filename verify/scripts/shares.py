@@ -84,7 +84,7 @@ def _weights_said(seen: Seen, updates: list[Update], place: int, usual: float) -
     update = updates[place]
     total, size = _total(update), size_of(update)
     which = f"update {update.number} of {len(seen.updates)}"
-    weigh = f"its {size} micro-batch(es) weigh {total:.3g}, not 1"
+    weigh = f"its {size} micro-batch(es) weigh {total:.3g}" + ("" if _is_close(total, 1.0) else ", not 1")
     if _is_close(total, usual) and len(updates) > 1:
         clips = any(event.kind == "clip" for event in update.events)
         how = "each" if all(_is_close(_total(each), total) for each in updates) else "most"
