@@ -145,6 +145,16 @@ def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
     return passed(f"{len(places)} places in {len(seen.updates)} updates")
 
 
+@asked("torch's defaults stay as they are while the script trains")
+def defaults_stay_as_they_are(seen: Seen) -> Evidence:
+    """Types and precision that torch takes by default, at each update."""
+    for sooner, later in pairwise(seen.updates):
+        if sooner.run == later.run and sooner.defaults != later.defaults:
+            was, now = next(both for both in zip(sooner.defaults, later.defaults, strict=True) if both[0] != both[1])
+            return violated(f"from update {later.number} on: {now}; it was: {was}", later.line)
+    return passed(f"{len(seen.updates)} updates") if seen.updates else unproven("no update was seen")
+
+
 @asked("a causal mask is built once, and not where is_causal would do")
 def masks_are_not_built_again(seen: Seen) -> Evidence:
     """Triangles that are built update after update, and dense ones that attention is given."""

@@ -51,6 +51,7 @@ class Update:
     stream: int = 0  # a hash of where torch's random stream is
     is_seeded: bool = False  # whether that was set since the update before, and then drawn from
     run: int = 0  # of several that a script makes: how many optimizers it had made
+    defaults: tuple[str, ...] = ()  # torch's own, in words
 
 
 @dataclass(slots=True)

@@ -271,6 +271,7 @@ class Watch:
                 stream,
                 self._seeded not in (None, stream),
                 self.seen.runs,
+                _defaults(),
             )
             self.seen.updates.append(update)
             if optimizer is not None:
@@ -317,6 +318,13 @@ class Watch:
         for schedule in seen.schedules:
             schedule.optimizer, _ = self._optimizers.get(schedule.optimizer, (-1, None))
         return seen
+
+
+def _defaults() -> tuple[str, ...]:
+    """What torch does where nothing else is said."""
+    exact = "on" if torch.are_deterministic_algorithms_enabled() else "off"
+    products = f"precision of float32 products {torch.get_float32_matmul_precision()}"
+    return f"default type {torch.get_default_dtype()}", products, f"deterministic algorithms {exact}"
 
 
 def _stream() -> int:

@@ -8,7 +8,7 @@ CLIPS, HELD = "gradients-are-clipped-once-and-whole", "the-optimizer-holds-what-
 RATES, ROWS = "computed-rates-reach-the-optimizer", "each-row-is-seen-once-a-pass"
 EVALUATION, AUTOCAST = "evaluation-is-evaluation", "autocast-is-around-forward"
 REPEATS, MASKS, MAPS = "random-numbers-do-not-repeat", "masks-are-not-built-again", "attention-keeps-no-map"
-FINITE, SEED = "losses-are-finite", "the-order-is-that-of-the-seed"
+FINITE, SEED, DEFAULTS = "losses-are-finite", "the-order-is-that-of-the-seed", "defaults-stay-as-they-are"
 
 HEAD = """
     import argparse
@@ -249,6 +249,7 @@ DEFECTS: dict[str, tuple[set[str], dict[str, Slot]]] = {
     "evaluated first, and left so": ({EVALUATION}, {"begin": FIRST, "evaluation": "pass"}),
     "evaluation seeds": ({REPEATS}, {"evaluation": "torch.manual_seed(1)\n" + QUIET}),
     "seeded each time": ({REPEATS}, {"before": "torch.manual_seed(3)"}),
+    "another default type": ({DEFAULTS}, {"evaluation": QUIET + "\ntorch.set_default_dtype(torch.float64)"}),
     "backward under autocast": ({AUTOCAST}, {"backward": MIXED}),
     "loss is not finite": ({FINITE}, {"backward": "(loss / size * (float('nan') if i > 20 else 1.0)).backward()"}),
     "mask each time": ({MASKS}, {"before": "torch.ones(64, 64).tril()"}),
