@@ -82,6 +82,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/window_masks.py
 	$(BIN)/python benchmarks/attention_race.py
 	$(BIN)/python benchmarks/text_pipeline.py
+	$(BIN)/python benchmarks/watched_scripts.py
 	$(BIN)/python benchmarks/int8.py
 
 # What is ready says so last, and what is set up anew is not ready: an install that fails or is interrupted runs again.

@@ -39,6 +39,7 @@ SAMPLED = {
     "drift/test_forks.py": 4,
     "drift/test_rewrites.py": 2,
     "patches/applying/test_survey.py": 2,
+    "verify/scripts/test_shapes.py": 4,
 }
 
 

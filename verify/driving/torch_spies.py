@@ -39,8 +39,11 @@ class Spies:
             is_own = self.running[kind] > 0
             if before is not None and not is_own:
                 before(*args, **kwargs)
-            with self.inside(kind):
+            self.running[kind] += 1
+            try:
                 result = original(*args, **kwargs)
+            finally:
+                self.running[kind] -= 1
             if after is not None and not is_own:
                 after(result, *args, **kwargs)
             return result

@@ -6,15 +6,17 @@ from typing import Any
 from ..rendering.report import SCRIPT, CheckResult
 from ..running.answers import read_evidence
 from ..running.evidence import Evidence, Verdict
+from .again import NOTHING, Order, read_order
 from .asking import RUNS
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The updates that a script made, and a result of each property."""
+    """The updates that a script made, a result of each property, and what a second run is to show again."""
 
     updates: int
     checks: tuple[CheckResult, ...]
+    order: Order = NOTHING
 
 
 def read_script(answer: dict[str, Any], seconds: float) -> Answered:
@@ -27,7 +29,7 @@ def read_script(answer: dict[str, Any], seconds: float) -> Answered:
     found = [(str(each.get("name")), str(each.get("property")), read_evidence(each)) for each in results]
     times = [seconds, *[0.0] * len(found)]  # one run shows them all
     checks = (CheckResult(SCRIPT, *each, time) for each, time in zip(found, times, strict=False))
-    return Answered(updates, tuple(checks))
+    return Answered(updates, tuple(checks), read_order(answer))
 
 
 def not_run(why: str, seconds: float) -> CheckResult:

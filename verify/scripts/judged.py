@@ -44,26 +44,31 @@ def _names(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-@asked("a pass over a loader gives each row once, in an order of its own")
+@asked("a pass over the rows gives each of them once, in an order of its own")
 def each_row_is_seen_once_a_pass(seen: Seen) -> Evidence:
     """Rows of the passes in which gradients were made."""
-    passes = [each for each in seen.passes if each.trained and each.is_complete and each.expected and each.rows]
-    if not passes:
-        return not_applicable("no loader of torch was gone through to its end while gradients were made")
+    passes = [each for each in seen.passes if each.trained and each.expected and each.rows]
     for each in passes:
-        counted = Counter(each.rows)
-        most, often = counted.most_common(1)[0]
-        if often > 1:
+        most, often = Counter(each.rows).most_common(1)[0]
+        if often > 1 and (each.is_complete or each.is_known) and not each.is_found:
             return violated(f"row {most} is given {often} times in one pass", each.line)
-        missing = (each.expected or 0) - len(counted)
-        if missing > 0 and not (each.drops_last and missing < each.batch):
+        missing = (each.expected or 0) - len(set(each.rows))
+        if each.is_complete and missing > 0 and not (each.drops_last and missing < each.batch):
             return violated(f"{missing} of {each.expected} rows are not given", each.line)
-    shuffled = [each for each in passes if each.rows != sorted(each.rows)]
-    for sooner, later in pairwise(shuffled):
-        if sooner.line == later.line and sooner.rows == later.rows and len(later.rows) > FEW:
+    whole = [each for each in seen.passes if each.trained and each.is_complete and each.rows]
+    shuffled = [each for each in whole if each.is_shuffled]
+    for sooner, later in pairwise(each for each in shuffled if not each.is_found):
+        if (sooner.line, sooner.run) == (later.line, later.run) and sooner.rows == later.rows and len(later.rows) > FEW:
             return violated("two passes are shuffled alike: each pass must draw an order of its own", later.line)
-    how = f"{len(shuffled)} of them shuffled" if shuffled else "in the order of the data"
-    return passed(f"{len(passes)} passes, {how}")
+    passes = [each for each in whole if each.expected]
+    if not passes:
+        why = f"rows are drawn as they come, and no pass is made over them ({seen.chance})" if seen.chance else ""
+        return not_applicable(why or "no pass over rows was seen to its end while gradients were made")
+    count = sum(each.is_shuffled for each in passes)
+    how = f"{count} of them shuffled" if count else "in the order of the data"
+    left_out = max(each.left_out for each in passes)
+    less = f"; {left_out} rows have no turn, fewer than a batch" if left_out else ""
+    return passed(f"{len(passes)} passes, {how}{less}")
 
 
 @asked("evaluation runs without dropout and without gradients, and training goes on as training")
@@ -77,10 +82,15 @@ def evaluation_is_evaluation(seen: Seen) -> Evidence:
         return violated(
             f"{len(idle)} losses of evaluation keep a graph that is never used: call them under no_grad", idle[0].line
         )
-    modes = [each.was_training for each in seen.updates if each.was_training is not None]
-    if modes and modes[0] and not all(modes) and seen.mode_matters:
-        update = next(each for each in seen.updates if each.was_training is False)
-        return violated(f"from update {update.number} on the model trains in evaluation mode", update.line)
+    for number in seen.optimizers or [0]:
+        known = [each for each in seen.updates if each.optimizer == number and each.was_training is not None]
+        if known and seen.has_dropout and seen.quiet_before and not any(each.was_training for each in known):
+            return violated(
+                "all updates are made in evaluation mode, in which an evaluation left the model", known[0].line
+            )
+        stays = next((each for each in known if each.was_training is False), None)
+        if stays is not None and known[0].was_training and seen.mode_matters:
+            return violated(f"from update {stays.number} on the model trains in evaluation mode", stays.line)
     if not seen.quiet_forwards:
         return not_applicable("nothing was evaluated")
     return passed(f"{seen.quiet_forwards} losses or dropouts without gradient")
@@ -109,30 +119,40 @@ def autocast_is_around_forward(seen: Seen) -> Evidence:
 @asked("no update is made from a loss that is not finite")
 def losses_are_finite(seen: Seen) -> Evidence:
     """Losses that are not finite, and the updates that they made."""
-    if not any(each.losses for each in seen.updates):
-        return unproven("no loss function of torch was seen")
+    if not seen.updates:
+        return unproven("no update was seen")
     for update in seen.updates:
         if not update.is_finite or not all(loss.is_finite for loss in update.losses):
             return violated(f"update {update.number} is made from a loss that is not finite", update.line)
-    return passed(f"{sum(len(each.losses) for each in seen.updates)} losses")
+    return passed(f"{sum(len(each.losses) or 1 for each in seen.updates)} losses")
 
 
 @asked("random numbers do not begin again while the script trains")
 def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
     """Where torch's random stream is at each update."""
-    places: dict[int, Update] = {}
+    places: dict[tuple[int, int], Update] = {}  # by the run of several that they are of
     if len(seen.updates) < FEW:
         return not_applicable("a run of one update repeats nothing")
     for update in seen.updates:
-        before = places.get(update.stream)
+        before = places.get((update.run, update.stream))
         since = seen.updates[before.number - 1 : update.number - 1] if before is not None else []
         if before is not None and (update.is_seeded or any(each.stream != update.stream for each in since)):
             when = f"at update {update.number} torch's random numbers begin again"
             return violated(f"{when} where they were at update {before.number}", update.line)
-        places[update.stream] = update
-    if len(places) == 1:
+        places[update.run, update.stream] = update
+    if len({stream for _, stream in places}) == 1:
         return not_applicable("no update draws from torch's random numbers")
     return passed(f"{len(places)} places in {len(seen.updates)} updates")
+
+
+@asked("torch's defaults stay as they are while the script trains")
+def defaults_stay_as_they_are(seen: Seen) -> Evidence:
+    """Types and precision that torch takes by default, at each update."""
+    for sooner, later in pairwise(seen.updates):
+        if sooner.run == later.run and sooner.defaults != later.defaults:
+            was, now = next(both for both in zip(sooner.defaults, later.defaults, strict=True) if both[0] != both[1])
+            return violated(f"from update {later.number} on: {now}; it was: {was}", later.line)
+    return passed(f"{len(seen.updates)} updates") if seen.updates else unproven("no update was seen")
 
 
 @asked("a causal mask is built once, and not where is_causal would do")

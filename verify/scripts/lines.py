@@ -36,8 +36,13 @@ class Lines:
 
     def here(self) -> str:
         """The innermost line of the user's, as file:line; "" where there is none."""
-        frame = next(self.frames(), None)
-        return "" if frame is None else f"{self.name(frame.f_code.co_filename)}:{frame.f_lineno}"
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if name := self._names.get(file) or self.name(file):
+                return f"{name}:{frame.f_lineno}"
+            frame = frame.f_back
+        return ""
 
 
 def is_replayed() -> bool:

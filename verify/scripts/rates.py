@@ -5,8 +5,9 @@ optimizer's does not.
 """
 
 import argparse
+import math
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch.optim.optimizer import Optimizer
@@ -14,6 +15,9 @@ from torch.optim.optimizer import Optimizer
 from .lines import Lines
 
 UNCHANGED = 2  # updates that a rate has to be left behind for
+EACH, SELDOM = 50, 10  # updates at each of which numbers are looked at, and between looks after these
+SAME = 1e-9  # relative: how far two numbers are one
+FEW = 4  # rates that a group has had, after which it is no accident that another has had one
 MOST = 200  # numbers that are followed
 
 
@@ -23,8 +27,10 @@ class Rates:
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
         self._rate: dict[int, set[float]] = {}  # those that an optimizer had, by its identity
+        self._groups: dict[int, list[set[float]]] = {}  # and those of each of its groups
         self._values: dict[tuple[str, str], list[float]] = {}  # of a number, each time that it had changed
         self._behind: dict[tuple[str, str], tuple[str, int]] = {}  # where, and for how many updates
+        self._looks = 0
         self._equal: set[tuple[str, str]] = set()
 
     @property
@@ -36,6 +42,12 @@ class Rates:
         """Note the numbers of the script as they are at an update."""
         known = self._rate.setdefault(id(optimizer), set())
         known.update(rates)
+        self._looks += 1
+        groups = self._groups.setdefault(id(optimizer), [{rate} for rate in rates])
+        for own, rate in zip(groups, rates, strict=False):
+            own.add(rate) if len(own) < MOST else None
+        if self._looks > EACH and self._looks % SELDOM:
+            return
         for key, value, line in self._numbers(optimizer):
             values = self._values.get(key)
             if values is None:
@@ -43,10 +55,10 @@ class Rates:
                     self._values[key] = [value]
             elif values[-1] != value:
                 values.append(value) if len(values) < MOST else None
-            if value in rates:
+            if any(math.isclose(value, rate, rel_tol=SAME) for rate in rates):
                 self._equal.add(key)
                 self._behind.pop(key, None)
-            elif len(self._values.get(key, ())) > 1 and len(known) == len(rates) == 1:
+            elif len(self._values.get(key, ())) > 1 and len(known) == 1:
                 _, updates = self._behind.get(key, ("", 0))
                 self._behind[key] = (line, updates + 1)
 
@@ -58,6 +70,18 @@ class Rates:
             for key, (line, updates) in self._behind.items()
             if key in self._equal and updates >= UNCHANGED and never_moved
         ]
+
+    def left_alone(self, scheduled: Collection[int]) -> int:
+        """The number of a group whose rate stays where that of another is moved by hand; 0 where there is none.
+
+        Those of optimizers that have a scheduler, by their identity, may have it so.
+        """
+        for optimizer, groups in self._groups.items():
+            stay = [number for number, own in enumerate(groups, 1) if len(own) == 1]
+            moved = any(len(own) > FEW and groups[stay[0] - 1] <= own for own in groups) if stay else False
+            if moved and self._equal and optimizer not in scheduled:
+                return stay[0]
+        return 0
 
     def _numbers(self, optimizer: Optimizer) -> Iterator[tuple[tuple[str, str], float, str]]:
         for depth, frame in enumerate(self._lines.frames()):

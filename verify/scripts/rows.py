@@ -1,82 +1,24 @@
-"""The rows that a script goes through, by index: each pass of a loader, or along a permutation that it draws."""
+"""The rows that a script goes through, by index: each pass of a loader."""
 
 import functools
-import sys
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, WeightedRandomSampler
 from torch.utils.data.dataloader import DataLoader, _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from .lines import Lines
-from .seen import MOST_UPDATES, Pass
+from .seen import MOST_UPDATES, Pass, Seen
 
 MOST_ROWS = 2_000_000  # of all passes, that are remembered
 
 
-OPEN = 4  # permutations that are followed at once
-
-
-@dataclass(slots=True)
-class Drawn:
-    """A permutation of a script's own, and the pass along it that is under way."""
-
-    line: str
-    order: Tensor
-    of: int = 0  # where the tensor lies whose rows it names
-    part: tuple[int, int] = (0, 0)  # the part of it that was asked for last: where it lies, and how long it is
-    current: Pass | None = None
-    began: int = 0  # backward calls before the pass
-
-
 class Rows:
-    """Watches loaders, and permutations; `backwards` says how many gradients were made so far."""
+    """Watches loaders; `backwards` says how many gradients were made so far."""
 
-    def __init__(self, lines: Lines, passes: list[Pass], backwards: Callable[[], int]) -> None:
-        self._lines, self._passes, self._backwards, self._left = lines, passes, backwards, MOST_ROWS
-        self._drawn: deque[Drawn] = deque(maxlen=OPEN)
+    def __init__(self, lines: Lines, seen: Seen, backwards: Callable[[], int]) -> None:
+        self._lines, self._seen, self._backwards, self._left = lines, seen, backwards, MOST_ROWS
         self._watch_loaders()
-        self._watch_permutations()
-
-    def _watch_permutations(self) -> None:
-        draw, take = torch.randperm, Tensor.__getitem__
-
-        @functools.wraps(draw)
-        def randperm(*args: Any, **kwargs: Any) -> Tensor:
-            drawn = draw(*args, **kwargs)
-            if self._lines.name(sys._getframe(1).f_code.co_filename):  # and not in a sampler
-                self._drawn.append(Drawn(self._lines.here(), drawn))
-            return drawn
-
-        @functools.wraps(take)
-        def getitem(tensor: Tensor, index: Any) -> Any:
-            if self._drawn and isinstance(index, Tensor) and index.dtype == torch.int64:
-                self._take(tensor, index)
-            return take(tensor, index)
-
-        torch.randperm = randperm
-        Tensor.__getitem__ = getitem  # type: ignore[method-assign, assignment]
-
-    def _take(self, tensor: Tensor, index: Tensor) -> None:
-        """Note the rows that a part of a permutation names, of the first tensor that it is asked of."""
-        for each in self._drawn:
-            part = index.data_ptr(), len(index)
-            if each.order.untyped_storage().data_ptr() != index.untyped_storage().data_ptr() or part == each.part:
-                continue
-            each.of = each.of or tensor.data_ptr()
-            if each.of != tensor.data_ptr() or len(self._passes) >= MOST_UPDATES:
-                continue
-            if each.current is None or each.current.is_complete or part[0] < each.part[0]:  # from its beginning again
-                each.current, each.began = Pass(each.line, len(each.order), len(index), True), self._backwards()
-                self._passes.append(each.current)
-            each.part = part
-            each.current.trained |= self._backwards() > each.began
-            self._give(each.current, index.tolist())
-            each.current.is_complete = len(each.current.rows) >= len(each.order)
 
     def _watch_loaders(self) -> None:
         every: Any = _BaseDataLoaderIter
@@ -105,6 +47,8 @@ class Rows:
                 current.is_complete = True
                 raise
             self._give(current, index)
+            full = (current.expected or 0) - len(current.rows)  # who knows how many there are asks for no more
+            current.is_complete = full <= 0 or (current.drops_last and full < current.batch)
             return index
 
         every.__init__, parallel._reset, every._next_index = made, reset, next_index
@@ -119,11 +63,11 @@ class Rows:
             isinstance(sampler, RandomSampler) and (sampler.replacement or sampler._num_samples is not None)
         )
         is_known = batches is None or type(batches) is BatchSampler
-        if is_drawn or not is_known or not hasattr(sampler, "__len__") or len(self._passes) >= MOST_UPDATES:
+        if is_drawn or not is_known or not hasattr(sampler, "__len__") or len(self._seen.passes) >= MOST_UPDATES:
             return
         drops_last = bool(getattr(batches, "drop_last", False))
-        current = Pass(self._lines.here(), len(sampler), int(loader.batch_size or 1), drops_last)
-        self._passes.append(current)
+        current = Pass(self._lines.here(), len(sampler), int(loader.batch_size or 1), drops_last, run=self._seen.runs)
+        self._seen.passes.append(current)
         iterator._bitpatch_pass = (current, self._backwards())
 
     def _give(self, current: Pass, index: Any) -> None:

@@ -15,6 +15,7 @@ class Loss:
 
     line: str
     scored: float  # targets
+    rows: float = 0.0  # that they are in, where a row is scored by its elements
     weight: float = 0.0
     backward: int = 0  # the number of the backward call that it first got a gradient in
     is_finite: bool = True
@@ -49,6 +50,8 @@ class Update:
     was_training: bool | None = None
     stream: int = 0  # a hash of where torch's random stream is
     is_seeded: bool = False  # whether that was set since the update before, and then drawn from
+    run: int = 0  # of several that a script makes: how many optimizers it had made
+    defaults: tuple[str, ...] = ()  # torch's own, in words
 
 
 @dataclass(slots=True)
@@ -61,6 +64,7 @@ class Schedule:
     total: int | None
     ends_at: int | None = None  # of one that is a function: the step from which on its rate is 0
     steps: int = 0
+    later: int = 0  # those since the last step of its optimizer
     is_over: bool = False  # whether it was asked for more steps than it has
 
     @property
@@ -80,6 +84,17 @@ class Pass:
     rows: list[int] = field(default_factory=list)
     is_complete: bool = False
     trained: bool = False  # whether gradients were made meanwhile
+    run: int = 0  # of several that a script makes: how many optimizers it had made
+    is_known: bool = False  # of rows that are taken by hand along an order that is known: none may come again
+    is_cut: bool = False  # and whose last part is shorter than the others
+    is_ended: bool = False  # and which another follows, or the script's end
+    is_found: bool = False  # along an order that nobody was seen to draw
+    left_out: int = 0  # and the rows that have no turn in it; at last those that never have one
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether it goes otherwise than the rows lie."""
+        return self.rows != sorted(self.rows)
 
 
 @dataclass(slots=True)
@@ -87,6 +102,7 @@ class Seen:
     """A run, as torch saw it."""
 
     updates: list[Update] = field(default_factory=list)
+    runs: int = 0  # optimizers that were made: each begins a training of its own, or more than one do so together
     made: int = 0  # updates, those that are not remembered too
     lost: list[tuple[str, int, int]] = field(default_factory=list)  # wiped: where, after which update, of how many
     carried: list[tuple[str, int]] = field(default_factory=list)  # gradients that were there before the first backward
@@ -95,8 +111,12 @@ class Seen:
     autocast_backward: str = ""
     schedules: list[Schedule] = field(default_factory=list)
     passes: list[Pass] = field(default_factory=list)
+    seeds: list[tuple[str, str]] = field(default_factory=list)  # that were set: where, and which
+    chance: str = ""  # where rows are drawn by number, any of them any time
     dropout_at_work: Counter[str] = field(default_factory=Counter)  # by line: where no gradient is kept
     quiet_forwards: int = 0  # losses, or dropouts, under no gradient
+    quiet_before: int = 0  # those before the first update
+    has_dropout: bool = False  # whether a model that learns has
     mode_matters: bool = False  # whether a model behaves otherwise in evaluation
     optimizers: dict[int, str] = field(default_factory=dict)  # kind, by number
     not_held: list[str] = field(default_factory=list)  # parameters that get a gradient, and are in no optimizer
@@ -105,6 +125,7 @@ class Seen:
     held: int = 0
     stale_rates: list[str] = field(default_factory=list)
     rate_candidates: int = 0
+    group_left_alone: int = 0  # the number of one whose rate stays where that of another is moved
     masks: dict[tuple[str, int], set[int]] = field(default_factory=dict)  # updates in which one was built
     dense_masks: Counter[str] = field(default_factory=Counter)
     maps_kept: Counter[str] = field(default_factory=Counter)

@@ -22,6 +22,8 @@ from .seen import Seen
 from .watch import Enough, Watch
 from .working_copy import TooLarge, copied
 
+MOST_PASSES, MOST_ROWS = 4, 500  # that are compared with those of another run
+
 
 def watched(request: dict[str, Any]) -> dict[str, Any]:
     """Run the script that a request names, and say of each property what its run shows."""
@@ -34,8 +36,16 @@ def watched(request: dict[str, Any]) -> dict[str, Any]:
     if script.is_relative_to(folder):
         script = here / script.relative_to(folder)
     seen = run(script, request["arguments"], request["updates"], request["seconds"], [here, script.parent])
+    if request["is_again"]:
+        return {"results": [], "trouble": "", "updates": seen.made, **order_of(seen)}
     results = [{"name": name, "property": prop, **asdict(evidence)} for name, prop, evidence in judge(seen)]
-    return {"results": results, "trouble": "", "updates": seen.made}
+    return {"results": results, "trouble": "", "updates": seen.made, **order_of(seen)}
+
+
+def order_of(seen: Seen) -> dict[str, Any]:
+    """The beginnings of the passes that are shuffled, with their lines, and the seeds that were set."""
+    shuffled = [each for each in seen.passes if each.trained and each.is_shuffled]
+    return {"passes": [(each.line, each.rows[:MOST_ROWS]) for each in shuffled[:MOST_PASSES]], "seeds": seen.seeds}
 
 
 def run(script: Path, arguments: list[str], updates: int, seconds: float, folders: list[Path]) -> Seen:

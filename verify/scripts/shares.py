@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 from ..running.evidence import Evidence, Picture, passed, unproven
-from .asking import asked, backward_of, short, size_of, violated
+from .asking import asked, backward_of, not_applicable, short, size_of, violated
 from .seen import Loss, Seen, Update
 
 TOLERANCE = 1e-3  # of a share, relative
@@ -21,11 +22,16 @@ def each_update_is_the_mean_over_its_group(seen: Seen) -> Evidence:
         return unproven("no update was seen")
     if not weighed:
         return unproven("no loss function of torch was seen to make these gradients: what they weigh cannot be told")
+    sums = 0
     for number in sorted({each.optimizer for each in weighed}):
         own = [each for each in weighed if each.optimizer == number]
         wrong = _wrong_weights(seen, own)
-        if wrong is not None:
+        if wrong is not None and _are_sums(own):
+            sums += len(own)
+        elif wrong is not None and (_wrong_weights(seen, by_rows := _by_rows(own)) or by_rows == own):
             return wrong
+    if sums == len(updates):
+        return not_applicable("each update is the sum over what one backward call scores, as the script has it")
     if len(weighed) < len(updates):
         return unproven(f"of {len(updates) - len(weighed)} of {len(updates)} updates, no loss was seen")
     most = max(map(size_of, weighed))
@@ -55,12 +61,30 @@ def _wrong_weights(seen: Seen, updates: list[Update]) -> Evidence | None:
     return None
 
 
+def _are_sums(updates: list[Update]) -> bool:
+    """Whether each update is of one backward call, in which each target counts 1, or each mean: a sum was asked for."""
+    losses = [(_weight(each, loss), loss.scored) for each in updates for loss in each.losses]
+    is_one = all(size_of(each) == 1 for each in updates)
+    is_of_targets = all(scored and _is_close(weight / scored, 1.0) for weight, scored in losses)
+    is_of_means = len(losses) > len(updates) and all(_is_close(weight, 1.0) for weight, _ in losses)
+    return is_one and (is_of_targets or is_of_means)
+
+
+def _by_rows(updates: list[Update]) -> list[Update]:
+    """The same updates, with rows as what is scored, where a loss is over their elements."""
+    return [replace(each, losses=[_of_rows(loss) for loss in each.losses]) for each in updates]
+
+
+def _of_rows(loss: Loss) -> Loss:
+    return replace(loss, weight=loss.weight / loss.scored * loss.rows, scored=loss.rows) if loss.rows else loss
+
+
 def _weights_said(seen: Seen, updates: list[Update], place: int, usual: float) -> str:
     """An update whose weights are wrong, in words: what, where in the run, and whether that matters."""
     update = updates[place]
     total, size = _total(update), size_of(update)
     which = f"update {update.number} of {len(seen.updates)}"
-    weigh = f"its {size} micro-batch(es) weigh {total:.3g}, not 1"
+    weigh = f"its {size} micro-batch(es) weigh {total:.3g}" + ("" if _is_close(total, 1.0) else ", not 1")
     if _is_close(total, usual) and len(updates) > 1:
         clips = any(event.kind == "clip" for event in update.events)
         how = "each" if all(_is_close(_total(each), total) for each in updates) else "most"

@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 from ..running.evidence import Evidence, Picture, passed, unproven
-from .asking import asked, not_applicable, short, size_of, violated
+from .asking import asked, not_applicable, short, violated
 from .seen import Event, Schedule, Seen, Update
 
 CHAINS = ("SequentialLR", "ChainedScheduler")  # schedulers of schedulers
@@ -19,6 +19,9 @@ def schedulers_step_with_the_updates(seen: Seen) -> Evidence:
         if schedule.optimizer < 0 and schedule.steps:
             return violated(f"{schedule.kind} moves the rate of an optimizer that never steps", schedule.line)
         own = [each for each in seen.updates if each.optimizer == schedule.optimizer]
+        if schedule.later > 1 and (newer := _in_place_of(seen, own)):
+            words = f"{schedule.kind} moves the rate of an optimizer that steps no more after update {own[-1].number}"
+            return violated(f"{words}: a new {newer} took its place", schedule.line)
         wrong = _off_beat(own, number, schedule, alone=len(seen.optimizers) == 1)
         if wrong is not None:
             return wrong
@@ -31,13 +34,21 @@ def schedulers_step_with_the_updates(seen: Seen) -> Evidence:
     return passed(", ".join(f"{each.kind}: {each.steps} steps" for each in seen.schedules))
 
 
+def _in_place_of(seen: Seen, own: list[Update]) -> str:
+    """The kind of an optimizer that steps first after another has stepped last; "" where there is none."""
+    first: dict[int, int] = {}
+    for each in seen.updates:
+        first.setdefault(each.optimizer, each.number)
+    return next((seen.optimizers[each] for each, number in first.items() if own and number > own[-1].number), "")
+
+
 def _off_beat(updates: list[Update], number: int, schedule: Schedule, *, alone: bool) -> Evidence | None:
     beats = []
     for place, update in enumerate(updates):
         events = _relevant(update, number) if alone else [e for e in update.events if e.kind != "zero-grad"]
         steps = [index for index, event in enumerate(events) if (event.kind, event.of) == ("scheduler", number)]
         early = [index for index in steps if _is_early(events, index, alone=alone)]
-        if early and alone and len(early) >= max(1, size_of(update) - 1) and size_of(update) > 1:
+        if early and alone and any(each.kind == "backward" for each in events[early[0] :]):
             words = f"update {update.number}: {schedule.kind} steps once a micro-batch, {len(steps)} times"
             return violated(words, events[early[0]].line, _order(events))
         if early:
@@ -138,10 +149,12 @@ def gradients_are_clipped_once_and_whole(seen: Seen) -> Evidence:
         if update.scale != 1.0 and "unscale" not in kinds[: clips[0]]:
             when = f"update {update.number}: gradients are clipped while they are scaled by {update.scale:g}"
             return violated(f"{when}: call unscale_ first", events[clips[0]].line, _order(events))
-    bare = [each for each in seen.updates if not any(event.kind == "clip" for event in each.events)]
-    if bare and len(seen.optimizers) == 1:
-        return violated(f"update {bare[0].number} is made from gradients that are not clipped", bare[0].line)
-    return passed(f"{len(seen.updates) - len(bare)} updates")
+    clipped = {each.number for each in seen.updates if any(event.kind == "clip" for event in each.events)}
+    by = {each.optimizer for each in seen.updates if each.number in clipped}
+    for each in seen.updates:
+        if each.number not in clipped and each.optimizer in by:
+            return violated(f"update {each.number} is made from gradients that are not clipped", each.line)
+    return passed(f"{len(clipped)} updates")
 
 
 @asked("a rate that the script computes is the optimizer's")
@@ -152,6 +165,9 @@ def computed_rates_reach_the_optimizer(seen: Seen) -> Evidence:
         return violated(
             f"{name} was the optimizer's rate and then changes, and the optimizer's never does", at, _rates(seen)
         )
+    if seen.group_left_alone:
+        words = f"the rate of group {seen.group_left_alone} of the optimizer's parameters stays, where others are moved"
+        return violated(words, seen.updates[0].line)
     if not seen.rate_candidates or not seen.optimizers:
         return not_applicable("no number of the script was seen to be the optimizer's rate")
     return passed(f"{seen.rate_candidates} number(s) of the script, {len(seen.updates)} updates")

@@ -5,26 +5,28 @@ gradients the few that tell whether they were touched.
 """
 
 import contextlib
-import gc
-from collections.abc import Callable, Iterable, Iterator
+import math
+import random
+from collections.abc import Callable
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..driving.torch_spies import BACKWARDS, CLIPS, ZEROS, Spies, schedulers
 from .attention import Attention
+from .learning import Learning, has_gradient, holds_gradient, parameters
 from .lines import Lines, is_replayed
-from .losses import Losses, written_out
+from .losses import Losses, is_finite, written_out
 from .rates import Rates
 from .rows import Rows
 from .seen import MOST_UPDATES, Event, Loss, Schedule, Seen, Update
+from .taken import Taken
 
-PROBED, PROBE = 4, 1024  # parameters whose gradients are looked at, those with the fewest elements; elements of each
-LOOKED_INTO = 3  # updates whose graphs are gone through for the parameters that they reach
 MOST_EVENTS = 1000  # of one update
-MODES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+MOST_SEEDS = 8
 
 
 class Enough(BaseException):
@@ -44,28 +46,24 @@ class Watch:
         self._backwards = 0
         self._is_after_step = False
         self._optimizers: dict[int, tuple[int, Optimizer]] = {}  # by identity, which is theirs as long as they are kept
-        self._schedules: dict[
-            int, tuple[int, Any]
-        ] = {}  # its place in what was seen, by identity, of each that is kept
-        self._models: list[nn.Module] = []
-        self._reached: dict[int, Tensor] = {}  # parameters that gradients go to, by identity
-        self._known: set[int] = set()  # optimizers whose parameters were asked
-        self._ungiven: dict[int, Tensor] = {}  # parameters of optimizers that had no gradient at any step
-        self._probed: list[Tensor] = []
+        self._schedules: dict[int, tuple[int, Any]] = {}  # place in what was seen, by identity, of each that is kept
+        self._learning = Learning(self.seen)
         self._probe: Tensor | None = None  # of the gradient after the last backward
         self._in_group = 0  # backward calls since the last step
         self._in_step = False  # whether an optimizer asks for the loss again
-        self._mode: bool | None = None  # in which the last backward was called
+        self._modes: dict[int, bool] = {}  # in which the last backward was called
+        self._is_loss_finite = True  # since the last step
         self._dirty: set[int] = set()  # optimizers whose gradients were there before the first backward of a group
-        self._weights: Tensor | None = None  # of the parameters after the last backward, where there is no optimizer
+        self._weights: Tensor | None = None  # of the parameters after the last backward
         self._factor: float | None = None
         self._scale = 1.0
         self._seeded: int | None = None  # where the random stream began again, if it did since the last step
         self._hand: list[Loss] = []  # what backward goes from, where the script has written that out
         self._weighed = 0  # losses of the group before it
         self._first = ""  # where the first backward of a group is called
-        Losses(lines, self._spies, self._note_loss, self._weigh)
-        Rows(lines, self.seen.passes, lambda: self._backwards)
+        self._taken = Taken(lines, self.seen, lambda: self._backwards)
+        Losses(lines, self._spies, self._note_loss, self._weigh, self._taken.note_target)
+        Rows(lines, self.seen, lambda: self._backwards)
         Attention(lines, self._spies, self.seen)
         self._rates = Rates(lines)
         self._watch_torch()
@@ -88,7 +86,10 @@ class Watch:
         on(scaler, "scale", "scale", after=self._note_scale)
         for owner in (torch, torch.random):
             on(owner, "manual_seed", "seed", after=self._note_seed)
+        for other in (random, numpy.random):
+            on(other, "seed", "other seed", self._keep_seed)
         on(nn.functional, "dropout", "dropout", self._note_dropout)
+        on(Optimizer, "__init__", "optimizer", self._note_optimizer)
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
 
@@ -100,7 +101,8 @@ class Watch:
         if loss is None:
             self.seen.quiet_forwards += 1
             return
-        loss.was_training = self._is_training()
+        modes = self._learning.modes().values()
+        loss.was_training = any(modes) if modes else None
         device = next((each for each in ("cpu", "cuda") if torch.is_autocast_enabled(each)), "")
         loss.autocast = str(torch.get_autocast_dtype(device)).removeprefix("torch.") if device else ""
         if len(self._unused) < MOST_EVENTS:
@@ -120,15 +122,16 @@ class Watch:
         self._notice_by_hand()
         roots = [losses] if isinstance(losses, Tensor) else list(losses)
         self._hand = written_out(roots[0], self._lines.here())
-        self._find_parameters(roots)
-        held = self._look()
+        self._taken.note_backward()
+        self._learning.find_parameters(roots)
+        self._is_loss_finite &= all(map(is_finite, roots))
         if not self._in_group:
-            self._dirty = {number for number, each in self._optimizers.values() if _holds_gradient(each)}
-            self._dirty |= {0} if self._by_hand() and bool(held.any()) else set()
+            self._dirty = {number for number, each in self._optimizers.values() if holds_gradient(each)}
+            self._dirty |= {0} if self._by_hand() and bool(self._learning.look().any()) else set()
             self._first = self._lines.here()
-        elif self._probe is not None and bool(self._probe.any()) and not bool(held.any()):
+        elif self._probe is not None and bool(self._probe.any()) and not bool(self._learning.look().any()):
             self._lose()
-        self._is_after_step, self._mode = False, self._is_training()
+        self._is_after_step, self._modes = False, self._learning.modes()
         self._backwards += 1
         self._in_group += 1
         self._factor = None
@@ -143,22 +146,23 @@ class Watch:
             for loss in self._hand:
                 loss.backward = self._backwards
             self._group += self._hand
-        if not self._probed:
-            self._choose_probe()
-        self._probe = self._look()
-        if self._by_hand():
-            self._weights = self._look(of_grad=False)
+        self._probe = self._learning.follow(self._probe)
+        self._weights = self._learning.look(of_grad=False)
 
     def _touch(self, kind: str) -> None:
         """What may come between the last backward and the step: the gradient is compared before a clip changes it."""
         if kind == "clip":
+            self._notice_by_hand()
             self._compare()
         self._say(kind)
 
     def _compare(self) -> Tensor:
         """Find what the gradient was multiplied by since the last backward; gives a few numbers of it as it is now."""
-        now = self._look()
+        now = self._learning.look()
         if self._factor is not None or self._probe is None or now.shape != self._probe.shape:
+            return now
+        if torch.equal(now, self._probe):
+            self._factor = 1.0
             return now
         square = float(self._probe @ self._probe)
         factor = float(now @ self._probe) / square if square else 1.0
@@ -171,15 +175,19 @@ class Watch:
         if self._in_step:  # which begins again
             self._group, self._in_group = [], 0
         self._say("zero-grad")
-        held = {id(each) for each in _parameters(owner)}
-        if self._group and not self._is_after_step and held & {id(each) for each in self._probed}:
+        held = {id(each) for each in parameters(owner)}
+        if self._group and not self._is_after_step and held & {id(each) for each in self._learning.probed}:
             self._lose()
 
     def _lose(self) -> None:
         """The gradients of a group are wiped before a step took them."""
-        if self._probe is None or bool(torch.isfinite(self._probe).all()):  # else it is left out on purpose
+        finite = self._probe is None or bool(torch.isfinite(self._probe).all())  # else it is left out on purpose
+        if finite and not self._has_moved():
             self.seen.lost.append((self._lines.here(), self.seen.made, len({each.backward for each in self._group})))
-        self._group, self._in_group = [], 0
+        self._group, self._in_group, self._is_loss_finite = [], 0, True
+
+    def _note_optimizer(self, *_: Any, **__: Any) -> None:
+        self.seen.runs += 1
 
     def _note_schedule(self, _: Any, scheduler: Any, *__: Any, **___: Any) -> None:
         optimizer = getattr(scheduler, "optimizer", None)
@@ -197,11 +205,17 @@ class Watch:
         number = self._schedules[id(scheduler)][0]
         schedule = self.seen.schedules[number - 1]
         schedule.steps += 1
+        schedule.later += 1
         schedule.is_over |= schedule.kind == "OneCycleLR" and schedule.steps >= (schedule.total or 0) + 1
         self._say("scheduler", number)
 
-    def _note_seed(self, *_: Any, **__: Any) -> None:
+    def _note_seed(self, _: Any, seed: Any = None, *__: Any, **___: Any) -> None:
         self._seeded = _stream()
+        self._keep_seed(seed)
+
+    def _keep_seed(self, seed: Any = None, *_: Any, **__: Any) -> None:
+        if seed is not None and len(self.seen.seeds) < MOST_SEEDS:
+            self.seen.seeds.append((self._lines.here(), str(seed)[:80]))
 
     def _note_scale(self, _: Any, scaler: Any, *__: Any, **___: Any) -> None:
         if scaler.is_enabled():
@@ -219,16 +233,18 @@ class Watch:
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         self._in_step = False
+        for schedule in self.seen.schedules:
+            schedule.later *= schedule.optimizer != id(optimizer)
         number = self._optimizers.setdefault(id(optimizer), (len(self._optimizers) + 1, optimizer))[0]
         self.seen.optimizers.setdefault(number, type(optimizer).__name__)
         if self._is_after_step and not self._group:  # another part of the same update
-            self._note_given(optimizer)
+            self._learning.note_given(optimizer)
             return
         self._close(self._lines.here(), optimizer)
 
     def _close(self, line: str, optimizer: Optimizer | None) -> None:
         """An update is made."""
-        held = self._compare()
+        size = float(self._compare().abs().sum())
         number = self._optimizers[id(optimizer)][0] if optimizer is not None else 0
         if number in self._dirty and self.seen.made and len(self.seen.carried) < MOST_EVENTS:
             self.seen.carried.append((self._first, self.seen.made))
@@ -236,7 +252,9 @@ class Watch:
         groups = optimizer.param_groups if optimizer is not None else []
         rates = tuple(float(group["lr"]) for group in groups if "lr" in group)
         if len(self.seen.updates) < MOST_UPDATES:
-            self._find_models(optimizer)
+            self._learning.find_models(number, optimizer)
+            if not self.seen.updates:
+                self.seen.quiet_before = self.seen.quiet_forwards
             stream = _stream()
             update = Update(
                 self.seen.made,
@@ -247,18 +265,20 @@ class Watch:
                 [*self._events, Event("step", line, number)],
                 1.0 if self._factor is None else self._factor,
                 self._scale,
-                bool(held.any()) or any(map(_has_gradient, _parameters(optimizer) if optimizer else self._probed)),
-                bool(torch.isfinite(held).all()),
-                self._mode,
+                size != 0.0 or any(map(has_gradient, parameters(optimizer) if optimizer else self._learning.probed)),
+                self._is_loss_finite and math.isfinite(size),
+                self._modes.get(number),
                 stream,
                 self._seeded not in (None, stream),
+                self.seen.runs,
+                _defaults(),
             )
             self.seen.updates.append(update)
             if optimizer is not None:
-                self._note_given(optimizer)
+                self._learning.note_given(optimizer)
                 self._rates.look(optimizer, rates)
         self._group, self._events, self._is_after_step, self._factor = [], [], True, None
-        self._in_group, self._seeded = 0, None
+        self._in_group, self._seeded, self._is_loss_finite = 0, None, True
         if self.seen.made >= self._most:
             self.seen.stopped = f"stopped after {self.seen.made} updates"
             raise Enough
@@ -277,61 +297,12 @@ class Watch:
         """Close the update that a script has made without an optimizer, if it has."""
         if not self._by_hand() or not self._group or self._weights is None:
             return
-        if not torch.equal(self._weights, self._look(of_grad=False)):
+        if self._has_moved():
             self._close("", None)
 
-    def _find_parameters(self, roots: Iterable[Tensor]) -> None:
-        """The parameters that gradients go to, from the graphs of the first updates."""
-        if self.seen.made >= LOOKED_INTO:
-            return
-        pending, known = [each.grad_fn for each in roots if each.grad_fn is not None], set[Any]()
-        while pending:
-            node = pending.pop()
-            if node in known:
-                continue
-            known.add(node)
-            leaf = getattr(node, "variable", None)
-            if isinstance(leaf, nn.Parameter):
-                self._reached[id(leaf)] = leaf
-            pending += [each for each, _ in node.next_functions if each is not None]
-
-    def _choose_probe(self) -> None:
-        given = [each for each in self._reached.values() if each.grad is not None and not each.grad.is_sparse]
-        self._probed = sorted(given, key=Tensor.numel)[:PROBED]
-
-    def _look(self, *, of_grad: bool = True) -> Tensor:
-        """A few numbers of the gradient, or of the parameters."""
-        found = []
-        for each in self._probed:
-            value = each.grad if of_grad else each.detach()
-            count = min(PROBE, each.numel())
-            whole = torch.zeros(count) if value is None else value.detach().reshape(-1)[:count]
-            found.append(whole.to("cpu", torch.float64))
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
-
-    def _note_given(self, optimizer: Optimizer) -> None:
-        """Which parameters of an optimizer have had no gradient so far."""
-        own = {id(each): each for each in _parameters(optimizer) if each.requires_grad}
-        if id(optimizer) not in self._known:
-            self._known.add(id(optimizer))
-            self._ungiven |= own
-        for key in [key for key, each in self._ungiven.items() if each.grad is not None and key in own]:
-            del self._ungiven[key]
-
-    def _find_models(self, optimizer: Optimizer | None) -> None:
-        """The models that an optimizer's parameters are of: those that no other is made of."""
-        if self._models or self.seen.made > LOOKED_INTO:
-            return
-        wanted = {id(each) for each in (_parameters(optimizer) if optimizer is not None else self._reached.values())}
-        modules = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]  # which runs no code
-        owners = [each for each in modules if any(id(own) in wanted for own in each.parameters())]
-        inner = {id(part) for each in owners for part in each.modules() if part is not each}
-        self._models = [each for each in owners if id(each) not in inner]
-        parts = [part for each in self._models for part in each.modules()]
-        self.seen.mode_matters = any(isinstance(part, MODES) and getattr(part, "p", 1) for part in parts)
-
-    def _is_training(self) -> bool | None:
-        return all(each.training for each in self._models) if self._models else None
+    def _has_moved(self) -> bool:
+        """Whether weights changed since the last backward, by the script's own hand."""
+        return self._weights is not None and not torch.equal(self._weights, self._learning.look(of_grad=False))
 
     def end(self) -> Seen:
         """What was seen, now that the script has ended."""
@@ -340,44 +311,25 @@ class Watch:
             self._notice_by_hand()
         seen.left = [] if seen.stopped else self._group
         seen.unused = list(self._unused.values())
-        names = {id(own): name for each in self._models for name, own in each.named_parameters()}
-        held = {id(own): own for _, each in self._optimizers.values() for own in _parameters(each)}
-        seen.held = len(held)
-        if self._optimizers:
-            seen.not_held = [names.get(key, _shape(own)) for key, own in self._reached.items() if key not in held]
-        seen.never_given = [names[key] for key in self._ungiven if key in names]
-        seen.foreign = sum(key not in names and key not in self._reached for key in self._ungiven)
+        self._taken.tell(is_whole=not (seen.stopped or seen.ended))
+        self._learning.tell(each for _, each in self._optimizers.values())
+        seen.group_left_alone = self._rates.left_alone({each.optimizer for each in seen.schedules})
         seen.stale_rates, seen.rate_candidates = self._rates.stale(), self._rates.followed
         for schedule in seen.schedules:
             schedule.optimizer, _ = self._optimizers.get(schedule.optimizer, (-1, None))
         return seen
 
 
-def _parameters(owner: Any) -> Iterator[Tensor]:
-    """The parameters of an optimizer, or of a model."""
-    if isinstance(owner, nn.Module):
-        yield from owner.parameters()
-    else:
-        yield from (each for group in getattr(owner, "param_groups", ()) for each in group["params"])
-
-
-def _has_gradient(parameter: Tensor) -> bool:
-    return parameter.grad is not None and bool(parameter.grad.detach().to_dense().any())
-
-
-def _holds_gradient(optimizer: Optimizer) -> bool:
-    """Whether a few of an optimizer's parameters have a gradient, the smallest ones."""
-    given = [each.grad for each in _parameters(optimizer) if each.grad is not None]
-    return any(bool(each.detach().to_dense().any()) for each in sorted(given, key=Tensor.numel)[:PROBED])
+def _defaults() -> tuple[str, ...]:
+    """What torch does where nothing else is said."""
+    exact = "on" if torch.are_deterministic_algorithms_enabled() else "off"
+    products = f"precision of float32 products {torch.get_float32_matmul_precision()}"
+    return f"default type {torch.get_default_dtype()}", products, f"deterministic algorithms {exact}"
 
 
 def _stream() -> int:
     """Where torch's random numbers are."""
     return hash(torch.get_rng_state().numpy().tobytes())
-
-
-def _shape(parameter: Tensor) -> str:
-    return f"one of shape {list(parameter.shape)}"
 
 
 def _end_of(scheduler: Any) -> int | None:

@@ -3,10 +3,26 @@
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shapes import (
+    AUTOCAST,
+    BEATS,
+    CLIPS,
+    EVALUATION,
+    FINITE,
+    HELD,
+    MAPS,
+    MASKS,
+    RATES,
+    REPEATS,
+    ROWS,
+    TOTAL,
+    USED,
+    WEIGHTS,
+)
 
 from bitpatch.verify.rendering.report import CheckResult, Outcome, Report
 from bitpatch.verify.running.evidence import Verdict
@@ -14,13 +30,6 @@ from bitpatch.verify.running.runner import Zygote
 from bitpatch.verify.scripts.judging import run_script
 
 LOOPS = Path(__file__).parents[2] / "loops"
-WEIGHTS, USED = "each-update-is-the-mean-over-its-group", "each-gradient-is-used-once"
-BEATS, TOTAL = "schedulers-step-with-the-updates", "the-stated-total-is-that-of-the-run"
-CLIPS, HELD = "gradients-are-clipped-once-and-whole", "the-optimizer-holds-what-learns"
-RATES, ROWS = "computed-rates-reach-the-optimizer", "each-row-is-seen-once-a-pass"
-EVALUATION, AUTOCAST = "evaluation-is-evaluation", "autocast-is-around-forward"
-REPEATS, MASKS, MAPS = "random-numbers-do-not-repeat", "masks-are-not-built-again", "attention-keeps-no-map"
-FINITE = "losses-are-finite"
 DEFECTS = {
     "autocast_backward": {AUTOCAST},
     "carried": {WEIGHTS, USED},
@@ -67,19 +76,12 @@ MODEL = """
 Judged = Callable[..., Report]
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as started:
-        yield started
-
-
 @pytest.fixture
-def judged(zygote: Zygote, tmp_path: Path) -> Judged:
+def judged(judged_text: Judged) -> Judged:
     """A script that begins with a small model is judged."""
 
-    def judge(text: str, *arguments: str, updates: int = 200, seconds: float = 60) -> Report:
-        (tmp_path / "train.py").write_text(textwrap.dedent(MODEL) + textwrap.dedent(text))
-        return run_script(zygote, tmp_path / "train.py", arguments, updates, seconds, tmp_path)
+    def judge(text: str, *arguments: str, **limits: float) -> Report:
+        return judged_text(textwrap.dedent(MODEL) + textwrap.dedent(text), *arguments, **limits)
 
     return judge
 
@@ -244,3 +246,109 @@ def test_what_a_script_saves_is_its_own(judged: Judged) -> None:
         assert not [name for each in everything for name in each if "bitpatch" in name]
     """
     assert said(judged(text), "the-script-runs")[0] is Verdict.PASS
+
+
+SOME = """
+F = nn.functional
+kept = (torch.arange(64) % 3 < 2).float()
+def each(first, last):
+    return -model(rows[first:last]).log_softmax(-1).gather(1, targets[first:last, None])[:, 0]
+"""
+SWEEP = """
+    from torch.utils.data import DataLoader, TensorDataset
+    for rate in (0.1, 0.2, 0.3):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+        for x, y in DataLoader(TensorDataset(rows, targets), batch_size=8, shuffle=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+"""
+STEPS = """
+    for n in range(9):
+        optimizer.zero_grad()
+        sum(loss(k, k + 8) for k in range(2 + n % 3)).backward()
+        optimizer.step()
+"""
+MASKED = (
+    SOME
+    + """
+for n in range(9):
+    optimizer.zero_grad()
+    part = kept[n:n + 20]
+    ((each(n, n + 20) * part).sum() / part.sum()).backward()
+    optimizer.step()
+"""
+)
+BY_GROUP = (
+    SOME
+    + """
+for n in range(9):
+    optimizer.zero_grad()
+    total = kept[n:n + 31].sum()
+    for first, last in ((n, n + 11), (n + 11, n + 31)):
+        ((each(first, last) * kept[first:last]).sum() / total).backward()
+    optimizer.step()
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "text", [SWEEP, STEPS, MASKED, BY_GROUP], ids=["a sweep", "steps", "masked", "by all of a group"]
+)
+def test_what_is_meant_so_is_no_defect(judged: Judged, text: str) -> None:
+    report = judged(text)
+    assert (report.verdict, red(report)) == (Outcome.VERIFIED, {})
+
+
+def test_means_over_what_masks_leave_weigh_as_that_does(judged: Judged) -> None:
+    found = red(judged(BY_GROUP.replace("/ total", "/ kept[first:last].sum() / 2")))
+    assert "not as their targets do" in found[WEIGHTS].evidence.detail
+
+
+def test_a_scheduler_between_backward_and_step_is_called_so(judged: Judged) -> None:
+    text = "s = torch.optim.lr_scheduler.StepLR(optimizer, 1)\nfor n in range(5):\n    optimizer.zero_grad()\n    for k in range(2): (loss(k, k + 8) / 2).backward()\n    s.step()\n    optimizer.step()"
+    assert "between backward and the optimizer's step" in red(judged(text))[BEATS].evidence.detail
+
+
+GROUPS = """
+    from math import cos
+    optimizer = torch.optim.SGD([{"params": [model.weight]}, {"params": [model.bias]}], lr=0.1)
+    for n in range(12):
+        rate = 0.1 * cos(n / 12)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        update(n, n + 8)
+"""
+UNUSED = """
+    optimizer = torch.optim.SGD([{"params": [model.weight]}, {"params": [model.bias]}], lr=0.3)
+    for n in range(12):
+        rate = 3 * 0.1 * (1 - n / 12)
+        update(n, n + 8)
+"""
+BY_HAND = """
+    for n in range(9):
+        model.zero_grad()
+        loss(n, n + 8).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        for each in model.parameters():
+            each.data.add_(each.grad, alpha=-0.1)
+"""
+CLIPPED = "        nn.utils.clip_grad_norm_(model.parameters(), 0.1)\n"
+
+
+def test_a_rate_reaches_every_group(judged: Judged) -> None:
+    assert red(judged(GROUPS)) == {}
+    found = red(judged(GROUPS.replace("optimizer.param_groups:", "optimizer.param_groups[:1]:")))
+    assert "group 2 of the optimizer's" in found[RATES].evidence.detail
+
+
+def test_a_rate_that_is_the_optimizers_but_for_rounding_is_known(judged: Judged) -> None:
+    assert "rate was the optimizer's" in red(judged(UNUSED))[RATES].evidence.detail
+
+
+def test_clips_after_an_update_by_hand_are_named(judged: Judged) -> None:
+    assert red(judged(BY_HAND)) == {}
+    found = red(judged(BY_HAND.replace(CLIPPED, "") + CLIPPED))
+    assert "after the step before" in found[CLIPS].evidence.detail
