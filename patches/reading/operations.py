@@ -158,7 +158,7 @@ def _size(graph: Graph, args: dict[str, Value], at: Place | None) -> Value | Non
     return size_of(graph, tensor, dim, at)
 
 
-_TENSORS = {"permute", "mT", "swap", "cast", "index", "setitem", "linear", "size"}
+_SOMETHING = {"permute", "mT", "swap", "cast", "index", "setitem", "linear", "size", "max", "min", "add", "mul", "div"}
 
 
 def _is_none(holds: bool) -> Normal:
@@ -182,7 +182,7 @@ def _is_none(holds: bool) -> Normal:
             return None
         if value.op == "const":
             return graph.const((value.data is None) == holds, at)
-        return graph.const(not holds, at) if value.op in PARAMETERS or value.op in _TENSORS else None
+        return graph.const(not holds, at) if value.op in PARAMETERS or value.op in _SOMETHING else None
 
     return made
 

@@ -74,6 +74,24 @@ def test_accumulation_by_hand_that_weighs_each_loss_is_left_alone(loop):
     assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ())
 
 
+SHARED = """\
+
+
+def loss_of(logits, batch, scored=None):
+    if scored is None:
+        return torch.nn.functional.cross_entropy(logits, batch)
+    return torch.nn.functional.cross_entropy(logits, batch, reduction="sum") / scored
+"""
+
+
+def test_a_loss_that_is_shared_where_it_is_told_of_how_many_is_known(loop):
+    """What is computed is not None: the loss is the one that it is divided in."""
+    text = BY_HAND.replace("loss_of(model(batch), batch)", "loss_of(model(batch), batch, max(1, scored_in(data)))")
+    text = "import torch\n\n\n" + text.replace("LOSS", "loss") + SHARED
+    planned = plan(loop(text), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.ALREADY_APPLIED, planned.outcomes[0].reason
+
+
 @pytest.mark.parametrize(
     ("loss", "reason"),
     [
