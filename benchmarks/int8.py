@@ -18,11 +18,14 @@ import io
 import random
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from machine import ran_on
@@ -34,8 +37,11 @@ from bitpatch.verify.benching.interleaving import Ratio, ratio_of
 
 sys.path.insert(0, str(ROOT / "reference"))
 
+from int8_engines import ENGINES, Engine, engine
+
 import bit_transformer.model
 from bit_transformer import BitTransformerLM
+from bit_transformer.decoding import Reader
 from bit_transformer.quantization import (
     Int8Linear,
     _int8_kernel,
@@ -150,7 +156,7 @@ def measure(way: Way, bits: Tensor) -> None:
     way.cpu_seconds.append(time.process_time() - cpu_start)
 
 
-def build(model: nn.Module, bits: Tensor, compiled: bool) -> list[Way]:
+def build(model: nn.Module, bits: Tensor, compiled: bool, threads: int, folder: Path) -> list[Way]:
     """All ways that run here, each warm, and what is deterministic about it."""
     recipes: dict[str, Callable[[], nn.Module]] = {
         "float32": lambda: model,
@@ -163,6 +169,7 @@ def build(model: nn.Module, bits: Tensor, compiled: bool) -> list[Way]:
         "torchao": lambda: torchao(model),
         "float32, compiled": lambda: torch.compile(copy.deepcopy(model)),
         "torchao, compiled": lambda: torch.compile(torchao(model)),
+        **{name: partial(engine, name, model, bits, threads, folder) for name in ENGINES},
     }
     ways = []
     half = bits.shape[1] // 2
@@ -180,10 +187,57 @@ def build(model: nn.Module, bits: Tensor, compiled: bool) -> list[Way]:
             print(f"{name}: does not run here: {type(error).__name__}: {str(error).splitlines()[0][:120]}", flush=True)
             continue
         way.noise = (scores - expected).square().mean().sqrt().item()
-        way.bytes = saved_bytes(way.model)
+        way.bytes = way.model.bytes if isinstance(way.model, Engine) else saved_bytes(way.model)
         print(f"{name}: ready after {time.perf_counter() - began:.1f} s", flush=True)
         ways.append(way)
     return ways
+
+
+def one_bit(model: nn.Module, row: Tensor, rounds: int, threads: int, folder: Path) -> list[Way]:
+    """The seconds that the score of one further bit takes, at the end of a row: ways take turns.
+
+    Ours and float32 keep keys and values of what they have read; engines have to read the row anew.
+    """
+    context = row[0].tolist()
+
+    class Reading(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.reader = Reader(model)
+
+        def forward(self, _: Tensor) -> Tensor:
+            self.reader.context = self.reader.context[: len(context) - 1]  # the last bit is read once more
+            return self.reader(context)
+
+    ways = [Way("float32", Reading(model)), Way(OURS, Reading(quantize_static(model, row)))]
+    for name in ENGINES:
+        try:
+            ways.append(Way(name, engine(name, model, row, threads, folder)))
+        except Exception as error:  # whatever a missing package raises
+            print(f"{name}: does not run here: {type(error).__name__}", flush=True)
+    for way in ways:
+        way.model(row)
+    for _ in range(rounds):
+        for way in random.sample(ways, len(ways)):
+            measure(way, row)
+    return ways
+
+
+def document_of_a_bit(ways: Sequence[Way]) -> Iterator[str]:
+    """The part of the page on one bit at a time."""
+    yield f"One further bit after {T - 1}; engines keep nothing of what they have read:"
+    yield ""
+    cells = [
+        [
+            way.name,
+            *(f"{1000 * statistics.median(each):.1f}" for each in (way.seconds, way.cpu_seconds)),
+            str(ratio_of(ways[0].seconds, way.seconds)),
+        ]
+        for way in ways
+    ]
+    yield from table(("way", "ms", "CPU ms", "x (95%)"), cells)
+    yield ""
+    yield f"- the fastest: {min(ways, key=lambda way: statistics.median(way.seconds)).name}"
 
 
 HEAD = ("way", "ms", "CPU ms", "x (95%)", "x in CPU time (95%)", "of float32's bytes", "noise", "leak")
@@ -222,6 +276,14 @@ def document(ways: Sequence[Way], telemetry_ms: float, threads: int, rows: int) 
     yield verdict("no score moves with a later bit", ours.leak == 0, f"{ours.leak:.4f}")
     fastest = max(ways, key=lambda way: speedup(way, "cpu_seconds").median)
     yield f"- the fastest in CPU time: {fastest.name}"
+    engines = [way for way in ways if way.name in ENGINES]
+    sound = [way for way in ways if not way.leak and way not in engines and "float32" not in way.name]
+    best = max(sound, key=lambda way: speedup(way, "cpu_seconds").median)
+    yield verdict("in torch ours is the fastest INT8 in which no score moves with a later bit", best is ours, best.name)
+    if engines:
+        first = max((way for way in engines if not way.leak), key=lambda way: speedup(way, "cpu_seconds").median)
+        gain = ratio_of(ours.cpu_seconds, first.cpu_seconds)
+        yield f"- other engines are faster on whole rows: {first.name}, {gain}x ours in CPU time"
 
 
 def main() -> None:
@@ -239,18 +301,19 @@ def main() -> None:
         d_model=128, nhead=8, num_layers=8, dim_feedforward=512, max_seq_len=T, reversible=True, chunk_size=128
     ).eval()
     bits, draw = torch.randint(0, 2, (args.rows, T)), random.Random(0)
-    with torch.inference_mode():
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         plain = Way("float32 with its telemetry", model)
         for _ in range(3):
             measure(plain, bits)
         bit_transformer.model.collect_telemetry = lambda *_: {}
-        ways = build(model, bits, compiled=not args.eager)
+        ways = build(model, bits, not args.eager, args.threads, Path(folder))
         for number in range(args.rounds):
             for way in draw.sample(ways, len(ways)):
                 if not number or way.seconds[0] < HOPELESS * ways[0].seconds[0]:
                     measure(way, bits)
+        a_bit = one_bit(model, bits[:1], args.rounds, args.threads, Path(folder))
     telemetry_ms = 1000 * (min(plain.cpu_seconds) - min(ways[0].cpu_seconds))
-    lines = list(document(ways, telemetry_ms, args.threads, args.rows))
+    lines = [*document(ways, telemetry_ms, args.threads, args.rows), "", *document_of_a_bit(a_bit)]
     write_section("int8", lines)
     print("\n".join(lines))
 
