@@ -3,6 +3,7 @@
 The model of task-b, 8 layers of 128, scores rows of 1,152 bits without gradients. All ways take turns in
 one process, in an order that changes from round to round; float32 twice: the second, A/A, is the noise.
 Telemetry, which is the same for all and runs in Python, is left out of the steps and timed apart.
+onnxruntime and OpenVINO take part where they are installed (int8_engines.py). A second table has one bit at a time.
 Compiled ways need a C++ compiler, and --eager leaves them out; a way that cannot run says why. One that
 takes five times as long as float32 is timed once.
 

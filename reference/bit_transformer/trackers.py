@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,12 +20,7 @@ from .display import attempt
 from .run_flags import TRACKERS, jsonable
 from .run_folder import is_reported
 
-# What is called to begin, and what to install where that is not there.
-PACKAGES = {
-    "tensorboard": ("torch.utils.tensorboard", "SummaryWriter", "'bitpatch[train]'"),
-    "wandb": ("wandb", "init", "wandb"),
-    "mlflow": ("mlflow", "start_run", "mlflow"),
-}
+INSTALLED = {"tensorboard": "'bitpatch[train]'", "wandb": "wandb", "mlflow": "mlflow"}  # for pip, where it is missing
 SCALARS = ("loss", "lr", "bits_per_second", "compress_prob", "bpb_data", "parity_waste")
 LONGEST = 500  # characters of a flag: what servers of MLflow take, whatever their age
 
@@ -52,15 +46,22 @@ def require_trackers(names: Iterable[str]) -> None:
         try:
             entry(name)
         except Exception as error:  # what a broken package raises
-            raise ImportError(
-                f"--report_to {name} needs the package {name}: pip install {PACKAGES[name][2]}"
-            ) from error
+            raise ImportError(f"--report_to {name} needs the package {name}: pip install {INSTALLED[name]}") from error
 
 
 def entry(name: str) -> Any:
-    """What a package begins a run with."""
-    module, function, _ = PACKAGES[name]
-    return getattr(import_module(module), function)  # a folder of the name is imported too, and has none
+    """What a package begins a run with. A folder of its name is imported too, and has nothing."""
+    if name == "wandb":
+        from wandb import init  # noqa: PLC0415 - only who asks for it needs it
+
+        return init
+    if name == "mlflow":
+        from mlflow import start_run  # noqa: PLC0415
+
+        return start_run
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
+    return SummaryWriter
 
 
 class Trackers:
@@ -153,7 +154,8 @@ def begin_mlflow(values: Mapping[str, Any], _update: int, known: str | None) -> 
     """A run of MLflow; its flags are sent once, as they cannot be changed there."""
     name = os.environ.get("MLFLOW_RUN_NAME", values["out"].resolve().name)
     run = entry("mlflow")(run_id=known) if known else entry("mlflow")(run_name=name)
-    mlflow = import_module("mlflow")
+    import mlflow  # noqa: PLC0415
+
     tracker = Tracker(
         lambda figures, step: mlflow.log_metrics(dict(figures), step=step),
         lambda is_done: mlflow.end_run("FINISHED" if is_done else "KILLED"),

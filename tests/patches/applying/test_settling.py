@@ -13,7 +13,17 @@ from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import BitpatchError, Line, State
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"
-FIRST, SECOND = 67, 83  # lines of the masks of the baseline
+
+
+def line_of(path, text):
+    """The number of the first line of the baseline's file that holds a text."""
+    lines = (BASELINE / path).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+FIRST, SECOND = (line_of(MODEL, f"torch.ones({size}") for size in ("T, T", "width, width"))
+LOOP = line_of(TRAINING, "for batch in with_extra_steps(")
+BACKWARD, CLIP = (line_of(TRAINING, text) for text in ("loss.backward()", "clip_grad_norm_"))
 
 
 @pytest.fixture
@@ -111,7 +121,7 @@ def test_what_cannot_be_done_alone_is_not_offered_so(run, tree, task):
     assert ("to have one clear site alone" in err) is (task == "9")
 
 
-@pytest.mark.parametrize("line", [53, 58, 59])
+@pytest.mark.parametrize("line", [LOOP, BACKWARD, CLIP], ids=["loop", "backward", "clip"])
 def test_at_a_part_of_what_is_done_together_all_of_it_is_done(run, tree, line):
     whole = shutil.copytree(tree, tree.parent / "whole")
     assert run("apply", "4", "--tree", tree, "--at", f"{TRAINING}:{line}")[0] == 0
@@ -129,7 +139,7 @@ def test_at_a_part_of_what_is_done_together_a_near_miss_elsewhere_refuses_it(run
         ),
     )
     before = contents(tree)
-    code, _, err = run("apply", "4", "--tree", tree, "--at", f"{TRAINING}:53")
+    code, _, err = run("apply", "4", "--tree", tree, "--at", f"{TRAINING}:{LOOP}")
     assert (code, contents(tree)) == (3, before)
     assert "no site can be done alone" in err
 
@@ -147,7 +157,9 @@ def test_statements_that_two_masks_share_keep_them_together(tree):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        pytest.param(("10", "--at", f"{MODEL}:68"), 3, f"{MODEL}:{FIRST}:22: causal mask", id="no site on that line"),
+        pytest.param(
+            ("10", "--at", f"{MODEL}:{FIRST + 1}"), 3, f"{MODEL}:{FIRST}:22: causal mask", id="no site on that line"
+        ),
         pytest.param(("10", "--at", f"{MODEL}:{FIRST}:9"), 3, f"{MODEL}:{FIRST}:22: causal mask", id="another column"),
         pytest.param(("10", "--at", f"{TRAINING}:1"), 3, f"{MODEL}:{FIRST}:22: causal mask", id="another file"),
         pytest.param(("10", "--at", "nowhere.py:67"), 2, "is no Python file of the tree", id="no file"),
@@ -250,7 +262,7 @@ def test_one_of_two_loops_is_grouped_and_the_other_left_alone(run, tree, settled
     if settled == "skip":
         path.write_text(FINETUNE.replace("backward()", "backward()  # bitpatch: skip[4] one batch at a time"))
     own = path.read_text()
-    assert run("apply", "4", "--tree", tree, *(["--at", f"{TRAINING}:58"] if settled == "--at" else []))[0] == 0
+    assert run("apply", "4", "--tree", tree, *(["--at", f"{TRAINING}:{BACKWARD}"] if settled == "--at" else []))[0] == 0
     assert path.read_text() == own
     assert (tree / TRAINING).read_text() == (whole / TRAINING).read_text()
 
@@ -308,7 +320,7 @@ def test_all_that_is_left_out_makes_no_task_missing(run, tree):
 
 def test_what_is_done_together_is_left_out_together(run, tree):
     """Half of an update that is grouped would train wrongly."""
-    commented(tree, TRAINING, 58, "# bitpatch: skip[4] we scale it elsewhere")
+    commented(tree, TRAINING, BACKWARD, "# bitpatch: skip[4] we scale it elsewhere")
     before = contents(tree)
     code, out, _ = run("status", "4", "--tree", tree, "--json")
     assert {site["note"].partition(" (")[2] for site in json.loads(out)["tasks"][0]["sites"]} == {
