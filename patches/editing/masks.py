@@ -11,7 +11,7 @@ from ..reading.frames import Reading
 from ..reading.masks import Built, device_of
 from ..reading.nodes import walk
 from ..reading.signatures import VIEWS
-from ..reading.values import Value
+from ..reading.values import Value, once_each
 from .spelling import spelled, spellings
 
 _KEEPING = ("register_buffer", "Parameter", "Buffer")
@@ -54,6 +54,7 @@ def dtype_text(reading: Reading, built: Built) -> str | None:
     return spelled(dtype, reading, built.node) if dtype is not None else ""
 
 
+@once_each
 def _is_of_default_dtype(value: Value) -> bool:
     """Whether arithmetic is done with tensors of torch's own dtype of floats, and with numbers, for certain."""
     if value.op in ("mul", "add", "sub", "neg"):

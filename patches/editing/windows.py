@@ -15,7 +15,7 @@ from ..reading.frames import Effect, Reading
 from ..reading.maps import counted, indices_of, root_of
 from ..reading.nodes import walk
 from ..reading.source import Source
-from ..reading.values import Value
+from ..reading.values import Value, once_each
 from ..reading.windows import Seen, runs_over
 from ..task import Edit
 from .edits import insert_before, rewrite
@@ -60,11 +60,12 @@ def _unclamped(start: Value) -> Value:
     return others[0] if len(sides) == 2 and len(others) == 1 else start  # noqa: PLR2004 - a number and zero
 
 
+@once_each
 def linear(value: Value) -> dict[int, tuple[Value, int]]:
     """A sum of values, each so many times."""
     match value.op:
         case "add" | "sub":
-            total = linear(value["input"])
+            total = dict(linear(value["input"]))
             for key, (each, times) in linear(value["other"]).items():
                 sum_ = total.get(key, (each, 0))[1] + (times if value.op == "add" else -times)
                 total[key] = (each, sum_)

@@ -5,10 +5,12 @@ Links that stay in the folder are followed, each file once; links out of it are 
 
 from __future__ import annotations
 
+import bisect
+import math
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from ..task import Unreadable
 from .places import read_regular
 
 SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "site-packages", "venv", "env"}
+_LONGEST = 4096  # bytes of a path
+_MOST_LINES = 20_000  # of a .gitignore
+_MANY_STARS, _MOST_TRIED = 3, 30_000_000  # in a pattern that is looked at, and ways to fit names to such patterns
 
 
 @dataclass(slots=True)
@@ -28,6 +33,17 @@ class Listing:
     links_out: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A line of a .gitignore: what it means, and what it costs to try."""
+
+    is_left_out: bool
+    regex: object
+    line: int
+    stars: int  # most of them in one name
+    steps: int  # `**`
+
+
 class Ignored:
     """What some patterns leave out, and the .gitignore files of a tree, the deepest that says anything first."""
 
@@ -35,44 +51,68 @@ class Ignored:
         self._root = root
         self._excluded = GitIgnoreSpec.from_lines(excluded)
         self._tracked = _index(root)
-        self._folders = {path[: each.start()] for path in self._tracked for each in re.finditer("/", path)}
-        self._rules: dict[str, list[tuple[bool, object]]] = {}
+        self._rules: dict[str, list[_Rule]] = {}
+        self._spent = 0  # on patterns with many stars
 
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:
         """Whether a file, or all of a folder, is none of the tree's; the folders around it are the tree's."""
         if self._excluded and self._excluded.match_file(path + "/" * is_folder):
             return True
-        if path in (self._folders if is_folder else self._tracked):
+        if self._names(path + "/" * is_folder, is_folder=is_folder):
             return False
         above = path
         while above:
             above = os.path.dirname(above)
             rules = self._rules_of(above)
             inner = path[len(above) + 1 if above else 0 :] + "/" * is_folder
-            for is_left_out, pattern in reversed(rules):
-                if _matches(pattern, inner):
-                    return is_left_out
+            for rule in reversed(rules):
+                self._spend(rule, inner, above)
+                if _matches(rule.regex, inner):
+                    return rule.is_left_out
         return False
 
-    def _rules_of(self, folder: str) -> list[tuple[bool, object]]:
+    def _names(self, path: str, *, is_folder: bool) -> bool:
+        """Whether git's index names a file, or one in a folder."""
+        place = bisect.bisect_left(self._tracked, path)
+        found = self._tracked[place] if place < len(self._tracked) else ""
+        return found.startswith(path) if is_folder else found == path
+
+    def _spend(self, rule: _Rule, path: str, folder: str) -> None:
+        """Raise Unreadable where a pattern has so many stars that to try them on long names would take for ever."""
+        if rule.stars + rule.steps < _MANY_STARS:
+            return
+        parts = path.split("/")
+        longest, depth = max(map(len, parts)), len(parts)
+        self._spent += math.comb(longest + rule.stars, rule.stars) * math.comb(depth + rule.steps, rule.steps)
+        if self._spent > _MOST_TRIED:
+            raise Unreadable(
+                f"{self._root / folder / '.gitignore'}:{rule.line}: has too many stars; write it with fewer"
+            )
+
+    def _rules_of(self, folder: str) -> list[_Rule]:
         if folder not in self._rules:
+            file = self._root / folder / ".gitignore"
             try:
-                text = read_regular(self._root / folder / ".gitignore").decode(errors="surrogateescape")
+                lines = read_regular(file).decode(errors="surrogateescape").splitlines()
             except OSError:
-                text = ""
-            self._rules[folder] = list(_rules(text))
+                lines = []
+            if len(lines) > _MOST_LINES:
+                raise Unreadable(f"{file}: has more than {_MOST_LINES:,} lines; shorten it")
+            self._rules[folder] = list(_rules(lines))
         return self._rules[folder]
 
 
-def _rules(text: str) -> Iterator[tuple[bool, object]]:
-    for line in text.splitlines():
+def _rules(lines: Sequence[str]) -> Iterator[_Rule]:
+    for number, line in enumerate(lines, 1):
         try:
             patterns = GitIgnoreSpec.from_lines([line]).patterns
-        except ValueError:  # git leaves out what it does not understand, too
+        except (ValueError, re.error):  # git leaves out what it does not understand, too
             continue
+        steps = line.count("**")
+        stars = max(re.sub(r"\*+", "*", part).count("*") for part in line.replace("**", "").split("/"))
         for pattern in patterns:
             if pattern.include is not None:
-                yield pattern.include, pattern.regex
+                yield _Rule(pattern.include, pattern.regex, number, stars, steps)
 
 
 def _matches(regex: object, path: str) -> bool:
@@ -81,20 +121,20 @@ def _matches(regex: object, path: str) -> bool:
     return any(match.groupdict().get("ps_d") is None or match.end() == len(path) for match in found)
 
 
-def _index(root: Path) -> frozenset[str]:
-    """The paths in git's index (gitformat-index(5), versions 2 to 4); none where there is none that can be read."""
+def _index(root: Path) -> list[str]:
+    """The paths in git's index (gitformat-index(5), versions 2 to 4), sorted; none where none can be read."""
     try:
         raw = read_regular(root / ".git" / "index")
         signature, version, count = struct.unpack_from(">4sLL", raw)
         if signature != b"DIRC" or version not in (2, 3, 4):
-            return frozenset()
-        return frozenset(os.fsdecode(name) for name in _entries(raw, version, count))
+            return []
+        return sorted(os.fsdecode(name) for name in _entries(raw, version, count))
     except (OSError, ValueError, IndexError, struct.error):
-        return frozenset()
+        return []
 
 
 def _entries(raw: bytes, version: int, count: int) -> Iterator[bytes]:
-    place, name = 12, b""
+    place, name, total = 12, b"", 0
     for _ in range(count):
         (flags,) = struct.unpack_from(">H", raw, place + 60)
         start = place + (64 if flags & 0x4000 else 62)
@@ -107,6 +147,9 @@ def _entries(raw: bytes, version: int, count: int) -> Iterator[bytes]:
             end = raw.index(b"\0", start)
             name = raw[start:end]
             place += (end - place + 8) & ~7
+        total += len(name)
+        if len(name) > _LONGEST or total > len(raw) * 8:  # no index of git's: version 4 can be made to grow without end
+            raise ValueError
         yield name
 
 

@@ -15,7 +15,7 @@ from .masked import Masking, Unread, is_float_mask, is_nothing
 from .masks import causal_mask
 from .names import parameters
 from .nodes import walk
-from .values import Graph, Value
+from .values import Graph, Value, once_each
 
 _VIEWS = {"permute", "swap", "mT", "contiguous", "clone", "flatten", "unflatten", "pad", "reshape", "view"}
 
@@ -140,6 +140,7 @@ def _asking(reading: Reading, found: Attention, calls: Sequence[Call]) -> Iterat
             handing.add(each.reading.node)
 
 
+@once_each
 def _hides_more_at_times(mask: Value) -> bool:
     """Whether a mask is a causal one in one case, or with more that is hidden, and not cut out of one."""
     return _is_triangle(mask) or (mask.op in _CHOICES and any(map(_hides_more_at_times, mask.items)))
@@ -223,6 +224,7 @@ def _are_both(mask: Value, causal: Value) -> bool:
     return mask.op not in ("parameter", "opaque", "call", "attr", "unset")
 
 
+@once_each
 def _is_inverted(mask: Value) -> bool:
     """Whether a mask of truth values marks the future, at some times."""
     if mask.op in ("phi", "or"):

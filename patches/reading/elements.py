@@ -95,9 +95,16 @@ def _arange(small: Evaluator, value: Value) -> Tensor:
     return Tensor((len(data),), data)
 
 
+def _few(rows: int, columns: int) -> None:
+    """Raise Unknown where there would be too many elements."""
+    if not 0 <= rows * columns <= MOST_ELEMENTS:
+        raise Unknown
+
+
 def _identity(small: Evaluator, value: Value) -> Tensor:
     rows = int(small.number(value["n"]))
     columns = small.option(value, "m", rows)
+    _few(rows, columns)
     data = (_converted(value, float(i == j)) for i in range(rows) for j in range(columns))
     return Tensor((rows, columns), tuple(data))
 
@@ -174,6 +181,7 @@ def _indices(small: Evaluator, value: Value) -> Tensor:
     """The places of a triangle: a row of rows, and one of columns."""
     rows, columns = int(small.number(value["row"])), int(small.number(value["col"]))
     offset = small.option(value, "offset", 0)
+    _few(rows, columns)
     is_above = value.op == "triu_indices"
     places = [(i, j) for i in range(rows) for j in range(columns) if (j - i >= offset if is_above else j - i <= offset)]
     return Tensor((2, len(places)), tuple(place[side] for side in (0, 1) for place in places))

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from .frames import plain_test, where
 from .masks import causal_mask
-from .values import Value
+from .values import Value, once_each
 
 PLAIN = {"contiguous", "clone"}
 BETWEEN = PLAIN | {
@@ -131,6 +131,7 @@ def _at_times(masking: Masking, test: Value, is_asked_for: bool) -> Masking:
     return replace(masking, mask=mask, condition=test, is_asked_for=is_asked_for)
 
 
+@once_each
 def is_float_mask(value: Value) -> bool:
     """Whether a tensor has rows and columns, and floats in them, for certain."""
     value = value.beneath(_OF_ONE)

@@ -269,9 +269,12 @@ def builders(value: Value) -> list[ast.AST]:
 
 def device_of(value: Value) -> Value | None:
     """The device that a tensor is on, where its making says so."""
-    pending = [value]
+    pending, seen = [value], set[int]()
     while pending:
         each = pending.pop(0)
+        if each.key in seen:
+            continue
+        seen.add(each.key)
         given = each.get("device")
         if given is not None and not given.is_const(None):
             return given

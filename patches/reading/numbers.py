@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 
 from .nodes import walk
-from .values import Value
+from .values import Value, once_each
 
 _ARITHMETIC = {"pow", "mul", "div", "add", "sub", "floordiv", "neg", "min", "max", "mod", "sqrt"}
 
 
+@once_each
 def is_number(value: Value) -> bool:
     """Whether a value is a Python number for certain: a size, a power of one, a setting of a constructor."""
     if value.number is not None or value.is_numeric or value.op in ("size", "len", "int", "float", "item"):

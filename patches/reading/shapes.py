@@ -16,6 +16,13 @@ def rank_of(graph: Graph, value: Value) -> int | None:
     known = graph.ranks.get(value.key)
     if known is not None:
         return known
+    told = value.key, len(graph.ranks)  # what was found while less was known is looked for anew
+    if told not in graph.found:
+        graph.found[told] = _rank(graph, value)
+    return graph.found[told]
+
+
+def _rank(graph: Graph, value: Value) -> int | None:
     match value.op:
         case (
             "view" | "reshape" | "expand" | "ones" | "zeros" | "full" | "new_zeros" | "new_ones" | "new_full" | "empty"

@@ -23,6 +23,7 @@ class Small:
         self._choose = choose
         self._lengths: dict[int, int] = {}
         self._known: dict[int, Tensor] = {}
+        self._numbers: dict[int, Number | Tensor] = {}
 
     def made(self, value: Value) -> object:
         """What a value is here: itself, and in no turn."""
@@ -38,6 +39,11 @@ class Small:
         return made
 
     def _number(self, value: Value) -> Number | Tensor:
+        if value.key not in self._numbers:
+            self._numbers[value.key] = self._worked_out(value)
+        return self._numbers[value.key]
+
+    def _worked_out(self, value: Value) -> Number | Tensor:
         if value.op == "const":
             if isinstance(value.data, (bool, int, float)):
                 return value.data

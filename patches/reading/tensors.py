@@ -12,6 +12,7 @@ from .values import Value
 
 Number = bool | int | float
 MOST_ELEMENTS = 20_000
+_MOST_BITS = 1024  # of a whole number: what is longer is no float
 
 
 class Unknown(Exception):
@@ -59,6 +60,8 @@ def whole(a: Number) -> Number:
 
 
 def _power(a: Number, b: Number) -> Number:
+    if isinstance(a, int) and isinstance(b, int) and a.bit_length() * b > _MOST_BITS:
+        raise Unknown
     made = whole(a) ** whole(b)
     if isinstance(made, complex):
         raise Unknown
@@ -79,6 +82,8 @@ def _added(a: Number, b: Number) -> Number:
 
 
 def _times(a: Number, b: Number) -> Number:
+    if isinstance(a, int) and isinstance(b, int) and a.bit_length() + b.bit_length() > _MOST_BITS:
+        raise Unknown
     return a and b if isinstance(a, bool) and isinstance(b, bool) else whole(a) * whole(b)
 
 
@@ -188,6 +193,8 @@ def joined(tensors: Sequence[Tensor], dim: int) -> Tensor:
     dim %= max(1, len(tensors[0].shape))
     shapes = {(*each.shape[:dim], *each.shape[dim + 1 :]) for each in tensors}
     if len(shapes) != 1:
+        raise Unknown
+    if sum(len(each.data) for each in tensors) > MOST_ELEMENTS:
         raise Unknown
     data: list[Number] = []
     for block in range(math.prod(tensors[0].shape[:dim])):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 from .files import File
+
+T = TypeVar("T")
 
 
 class Place(NamedTuple):
@@ -33,13 +36,14 @@ class Value:
     changed in place.
     """
 
-    __slots__ = ("args", "at", "data", "is_numeric", "key", "op")
+    __slots__ = ("args", "at", "data", "is_numeric", "key", "known", "op")
 
     def __init__(
         self, op: str, args: Mapping[str, Value], data: Any, key: int, at: Place | None, *, is_numeric: bool = False
     ) -> None:
         self.op, self.args, self.data, self.key, self.at = op, args, data, key, at
         self.is_numeric = is_numeric  # whether its class says that it is a number
+        self.known: dict[Any, Any] = {}  # what functions that are asked once for each value made of it
 
     def __getitem__(self, name: str) -> Value:
         return self.args[name]
@@ -99,6 +103,18 @@ class Value:
         return f"{self.op}({', '.join(parts)})"
 
 
+def once_each(function: Callable[[Value], T]) -> Callable[[Value], T]:
+    """Ask a function once for each value: one that is used twice, sixty times over, would be looked at 2**60 times."""
+
+    @wraps(function)
+    def asked(value: Value) -> T:
+        if function not in value.known:
+            value.known[function] = function(value)
+        return value.known[function]  # type: ignore[no-any-return]
+
+    return asked
+
+
 class Graph:
     """Makes values, and knows which are alike."""
 
@@ -106,6 +122,7 @@ class Graph:
         self._keys: dict[Hashable, int] = {}
         self.serial = 0
         self.ranks: dict[int, int] = {}  # how many dimensions a tensor has, by its key, where the code tells
+        self.found: dict[tuple[int, int], int | None] = {}  # ranks, by the key and how many were told then
         self.numeric: set[int] = set()  # the keys of attributes that are numbers, as their classes say
 
     def value(

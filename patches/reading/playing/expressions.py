@@ -34,7 +34,20 @@ _DISPLAYS: dict[type[ast.expr], Callable[..., Any]] = {
     ast.SetComp: set,
     ast.GeneratorExp: iter,
 }
+_MOST_BITS, _MOST_ITEMS = 4096, 100_000  # of a number, and of a list or a text
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def is_large(op: ast.operator, left: Any, right: Any) -> bool:
+    """Whether what an operator makes is too large to be tried."""
+    sizes = [len(each) for each in (left, right) if isinstance(each, (list, tuple, str, bytes, bytearray))]
+    numbers = [each for each in (left, right) if isinstance(each, int)]
+    if len(numbers) == len((left, right)):
+        first, second = (each.bit_length() for each in numbers)
+        made: int = {ast.Mult: first + second, ast.Pow: first * right, ast.LShift: first + right}.get(type(op), 0)
+        return made > _MOST_BITS
+    many = sum(sizes) if isinstance(op, ast.Add) else sizes[0] * numbers[0] if sizes and numbers else 0
+    return isinstance(op, (ast.Add, ast.Mult)) and many > _MOST_ITEMS
 
 
 def evaluated(walk: Walk, scope: Scope, node: ast.expr) -> Any:

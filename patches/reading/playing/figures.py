@@ -18,13 +18,12 @@ from ..tensors import Unknown
 from ..values import Place
 from .calls import filled
 from .cases import members
-from .expressions import ARITHMETIC, COMPARISONS, UNARY
+from .expressions import ARITHMETIC, COMPARISONS, UNARY, is_large
 from .kinds import Class, Function, Library, Opaque, Raised, Scope, Stuck, Thing
 from .names import is_whole
 from .walk import Walk
 
 _MOST_BITS, _MOST_ITEMS = 256, 1000
-_LARGEST, _HIGHEST = 1e6, 64  # of a power
 _OF_NUMBERS = {"item", "detach", "cpu", "float", "clone", "mean", "min", "max", "double", "squeeze", "tolist"}
 _PLAIN: dict[str, Callable[..., Any]] = {
     **{each.__name__: each for each in (float, int, bool, str, len, abs, min, max, sum, any, all, round)},
@@ -110,11 +109,7 @@ class Figures:
     def operated(self, op: ast.operator, left: Any, right: Any, at: Place) -> Any:
         if isinstance(left, (str, bytes, Opaque)) or isinstance(right, (str, bytes, Opaque)):
             return Opaque()
-        for each, other in ((left, right), (right, left)):
-            if isinstance(each, (list, tuple)) and isinstance(other, int):
-                small(range(len(each) * max(other, 0)))
-        is_large = isinstance(op, ast.Pow) and isinstance(right, int) and not isinstance(left, float)
-        if is_large and not (abs(left) < _LARGEST and abs(right) < _HIGHEST):
+        if is_large(op, left, right):
             raise Stuck("numbers that are too large to be tried", at)
         return small(ARITHMETIC[type(op)](left, right))
 

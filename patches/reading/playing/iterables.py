@@ -10,7 +10,7 @@ from typing import Any
 from ..tensors import Unknown
 from .batches import Counted, Loader, Many, Method, Partial, Rows, Space, Stream, Tuples, marks
 from .kinds import Opaque, Thing
-from .outside import Asked, length, method_of
+from .outside import MOST, Asked, every, length, method_of
 
 _LOADED = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers")
 
@@ -47,7 +47,7 @@ def _number(of: Callable[..., Any], *, gathers: bool = False) -> Callable[..., A
 
     def made(call: Asked) -> Any:
         is_one = gathers and (len(call.placed) == 1 or of is sum)
-        items = list(call.player.items(call.placed[0], call.at)) if is_one else call.placed
+        items = every(call.player, call.placed[0], call.at) if is_one else call.placed
         is_number = [isinstance(each, (int, float)) or not (gathers or isinstance(each, Opaque)) for each in items]
         if items and all(is_number):
             known = of(items) if gathers else of(*items)
@@ -74,7 +74,7 @@ def _in_order(word: str) -> Callable[..., Any]:
     def made(call: Asked) -> Any:
         if isinstance(call.placed[0], (Many, Loader)):
             call.placed[0].asked.append(word)
-        items = list(call.player.items(call.placed[0], call.at))
+        items = every(call.player, call.placed[0], call.at)
         return Stream(reversed(items)) if word == "reversed" else Many(items)
 
     return made
@@ -102,7 +102,7 @@ def _islice(call: Asked) -> Stream:
 def _repeat(call: Asked) -> Stream:
     times = call.named.get("times", call.placed[1] if len(call.placed) > 1 else None)
     call.player.want(times, "int")
-    if not isinstance(times, int):
+    if not isinstance(times, int) or times > MOST:
         raise Unknown(call.at)
     return Stream(iter([call.placed[0]] * times))
 
@@ -148,6 +148,8 @@ def _numbers(call: Asked) -> Any:
     for each in call.placed:
         call.player.want(each, "int")
     bounds = [each for each in call.placed if isinstance(each, int)]
+    if bounds and len(range(*bounds)) > MOST:
+        raise Unknown(call.at)
     return Rows("numbers", tuple(range(*bounds))) if len(bounds) == len(call.placed) and bounds else Opaque("")
 
 

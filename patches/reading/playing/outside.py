@@ -27,6 +27,9 @@ _SIZES = ("split_size_or_sections", "split_size", "chunks", "indices_or_sections
 _OTHERS = ("torch.", "random.", "numpy.", "math.", "os.", "json.", "statistics.")
 
 
+MOST = 100_000  # items that are gathered
+
+
 class Asked(NamedTuple):
     """A call of something that is known, as it is made."""
 
@@ -34,6 +37,14 @@ class Asked(NamedTuple):
     placed: list[Any]
     named: dict[str, Any]
     at: Place
+
+
+def every(player: Player, value: Any, at: Place, besides: int = 0) -> list[Any]:
+    """Every item of what is gone through. Raises Unknown where they are too many to be tried."""
+    items = list(itertools.islice(player.items(value, at), MOST + 1))
+    if len(items) + besides > MOST:
+        raise Unknown(at)
+    return items
 
 
 def called(player: Player, callee: Any, placed: list[Any], named: dict[str, Any], at: Place) -> Any:
@@ -154,7 +165,7 @@ def _of_list(player: Player, of: list[Any], name: str, placed: list[Any], at: Pl
         return Many(of)
     if name not in ("append", "extend", "insert", "pop", "clear", "reverse"):
         return Opaque("", marks(of))
-    given = [list(player.items(placed[0], at))] if name == "extend" else placed
+    given = [every(player, placed[0], at, len(of))] if name == "extend" else placed
     try:
         return getattr(of, name)(*given)
     except (IndexError, TypeError):

@@ -20,7 +20,7 @@ from ..values import Place
 from . import outside
 from .batches import Counted, Loader, Many, Method, Rows, Schedule, Space, Stream, Wanted, marks
 from .calls import filled
-from .expressions import ARITHMETIC, COMPARISONS
+from .expressions import ARITHMETIC, COMPARISONS, is_large
 from .iterables import KNOWN
 from .kinds import NONE, Class, Function, Left, Library, Opaque, Raised, Scope, Thing, kinds_of
 from .names import is_net
@@ -184,7 +184,7 @@ class Player:
 
     def extend(self, owner: Any, more: Any, at: Place) -> None:
         owner.asked.append("change")
-        owner.extend(list(self.items(more, at)))
+        owner.extend(outside.every(self, more, at, len(owner)))
 
     # -- a World: expressions
 
@@ -198,6 +198,8 @@ class Player:
 
     def operated(self, op: ast.operator, left: Any, right: Any, at: Place) -> Any:
         sides = [self._plain(left), right]
+        if is_large(op, *sides):
+            raise Unknown(at)
         if all(isinstance(each, (int, float)) for each in sides):
             try:
                 return ARITHMETIC[type(op)](*sides)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..classes import is_declared, names_of
 from ..values import Place
 from .cases import match
-from .expressions import evaluated
+from .expressions import evaluated, is_large
 from .kinds import Class, Function, Left, Library, Opaque, Raised, Returned, Scope, Stuck, Thing
 from .names import imported
 
@@ -173,6 +173,8 @@ def _augmented(walk: Walk, scope: Scope, node: ast.AugAssign) -> None:
         walk.value(scope, node.value),
         Place(scope.file, node),
     )
+    if is_large(node.op, old, change):
+        raise Stuck("lists that are too large to be tried", at)
     if isinstance(old, (list, bytearray)) and isinstance(node.op, ast.Add):
         walk.world.extend(old, change, at)
     else:

@@ -22,7 +22,7 @@ from ..updates import calls_of
 from ..values import Place
 from .calls import filled
 from .disk import PATH_METHODS, Disk, FilePath, Given, mutables, on_paths, path_of
-from .expressions import ARITHMETIC, COMPARISONS, UNARY
+from .expressions import ARITHMETIC, COMPARISONS, UNARY, is_large
 from .grids import Grid
 from .kinds import Class, Function, Left, Library, Module, Opaque, Raised, Returned, Scope, Stuck, Thing, kinds_of
 from .libraries import BUILTINS, COUNTED, LARGEST, LIBRARY, LIMITS, attribute_of, native, require_small
@@ -34,7 +34,7 @@ _OPEN = (Opaque, Given, Library, Thing)
 _OF_GRIDS = {**BINARY, **COMPARE, ast.LShift: "shl", ast.RShift: "shr"}
 _HARMLESS = {"staticmethod", "classmethod", "property", "cached_property", "override", "no_grad", "inference_mode"}
 _HARMLESS |= {"cache", "lru_cache"}
-_HIGHEST, LARGE = 64, 256  # of a power, and of numbers that are no block sizes or limits of what is read
+LARGE = 256  # of numbers that are no block sizes or limits of what is read
 
 
 class Machine:
@@ -177,11 +177,10 @@ class Machine:
         is_path = path_of(left) is not None or (isinstance(left, Given) and isinstance(right, str))
         if isinstance(op, ast.Div) and is_path:
             return self.disk.opened(left).joined(path_of(right) or right)
-        is_power = isinstance(op, (ast.Pow, ast.LShift)) and isinstance(right, int) and right > _HIGHEST
-        return self._applied(op, ARITHMETIC, left, right, at, is_large=is_power)
+        return self._applied(op, ARITHMETIC, left, right, at, too_large=is_large(op, left, right))
 
     def _applied(
-        self, op: Any, functions: dict[Any, Any], left: Any, right: Any, at: Place, *, is_large: bool = False
+        self, op: Any, functions: dict[Any, Any], left: Any, right: Any, at: Place, *, too_large: bool = False
     ) -> Any:
         for side in (left, right):
             if isinstance(side, (Opaque, Library)):
@@ -194,7 +193,7 @@ class Machine:
         for a, b in ((left, right), (right, left)):
             if isinstance(a, Grid):
                 return native(functools.partial(a.combined, is_first=a is left), [_OF_GRIDS[type(op)], b], {}, at)
-            if is_large or (isinstance(a, int) and a > LARGEST and not isinstance(b, int)):
+            if too_large or (isinstance(a, int) and a > LARGEST and not isinstance(b, int)):
                 raise Stuck("numbers that are too large to be tried", at)
         if type(op) not in functions:
             raise Stuck("an operator that is not understood", at)

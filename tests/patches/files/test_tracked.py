@@ -1,11 +1,14 @@
 """A tree is what git tracks: compared with git itself."""
 
 import random
+import resource
+import struct
 import subprocess
 
 import pytest
 
 from bitpatch.patches.files.tracked import python_files
+from bitpatch.patches.task import Unreadable
 
 PLACES = ["", "a/", "b/", "a/b/", "a/c/", "data/", "a/data/"]
 NAMES = ["x.py", "model.py", "b.py", "data.py"]
@@ -111,3 +114,49 @@ def test_an_index_that_cannot_be_read_is_none(folder, damage):
 def test_a_deep_folder_is_listed(tmp_path):
     (tmp_path / "/".join("d" * 900)).mkdir(parents=True)
     assert python_files(tmp_path).files == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("*a" * 20 + "*b\n", "a" * 200 + ".py"),
+        ("**/a/" * 20 + "x\n", "a/" * 60 + "a.py"),
+        ("x*\n" * 20_001, "a.py"),
+    ],
+    ids=["stars on a long name", "stars in a deep folder", "very many lines"],
+)
+def test_patterns_that_would_take_for_ever_are_refused(tmp_path, text, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("")
+    (tmp_path / ".gitignore").write_text(text)
+    with pytest.raises(Unreadable, match=r"\.gitignore"):
+        python_files(tmp_path)
+
+
+def test_a_pattern_that_is_none_says_nothing(tmp_path):
+    (tmp_path / "a.py").write_text("")
+    (tmp_path / ".gitignore").write_text("[z-a]\n*b*c*d*e*.py\n")
+    assert python_files(tmp_path).files == ["a.py"]
+
+
+def _index_of(names, version=2):
+    entries = [bytes(60) + struct.pack(">H", min(len(name), 4095)) + name for name in names]
+    padded = [each + bytes(8 - len(each) % 8) for each in entries]
+    return struct.pack(">4sLL", b"DIRC", version, len(names)) + b"".join(padded)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        _index_of([b"a/" * 500_000 + b"x.py"]),
+        struct.pack(">4sLL", b"DIRC", 4, 100_000) + (bytes(63) + b"abcdefg/\0") * 100_000,
+    ],
+    ids=["a path of a million bytes", "paths that grow from one to the next"],
+)
+def test_an_index_that_would_take_all_memory_is_none(tmp_path, index):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/index").write_bytes(index)
+    (tmp_path / "a.py").write_text("")
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert python_files(tmp_path).files == ["a.py"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 200 << 10  # KiB
