@@ -91,6 +91,10 @@ class Replica(DistributedDataParallel):
         """The longest row that the model takes, in bits."""
         return self.module.max_seq_len
 
+    def will_sync_module_buffers(self) -> bool:
+        """Never: tables of contexts, which are large, are alike in all processes."""
+        return False
+
 
 def wrap_model(model: nn.Module, device: torch.device, parallel: str = "ddp") -> nn.Module:
     """Move the model to the device, and average its gradients over all processes.

@@ -22,7 +22,14 @@ STACKS = {
     "plain": {},
     "act": {"act": True},
     "reversible": {"reversible": True},
-    "task-a": {"act": True, "reversible": True, "chunk_size": 9, "overlap": 9},
+    "task-a": {
+        "act": True,
+        "reversible": True,
+        "chunk_size": 9,
+        "overlap": 9,
+        "context_orders": 2,
+        "context_slots": 256,
+    },
 }
 # Exchanges of gradients in an update: one for all, or one for the shards of each layer and one for the rest.
 EXCHANGES = {"ddp": dict.fromkeys(STACKS, 1), "fsdp": {"plain": 3, "act": 3, "reversible": 1, "task-a": 1}}
