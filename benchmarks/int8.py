@@ -194,7 +194,9 @@ def build(model: nn.Module, bits: Tensor, compiled: bool, threads: int, folder: 
     return ways
 
 
-def one_bit(model: nn.Module, row: Tensor, rounds: int, threads: int, folder: Path) -> list[Way]:
+def one_bit(
+    model: nn.Module, row: Tensor, engines: Sequence[str], rounds: int, threads: int, folder: Path
+) -> list[Way]:
     """The seconds that the score of one further bit takes, at the end of a row: ways take turns.
 
     Ours and float32 keep keys and values of what they have read; engines have to read the row anew.
@@ -211,11 +213,7 @@ def one_bit(model: nn.Module, row: Tensor, rounds: int, threads: int, folder: Pa
             return self.reader(context)
 
     ways = [Way("float32", Reading(model)), Way(OURS, Reading(quantize_static(model, row)))]
-    for name in ENGINES:
-        try:
-            ways.append(Way(name, engine(name, model, row, threads, folder)))
-        except Exception as error:  # whatever a missing package raises
-            print(f"{name}: does not run here: {type(error).__name__}", flush=True)
+    ways += [Way(name, engine(name, model, row, threads, folder)) for name in engines]
     for way in ways:
         way.model(row)
     for _ in range(rounds):
@@ -312,7 +310,8 @@ def main() -> None:
             for way in draw.sample(ways, len(ways)):
                 if not number or way.seconds[0] < HOPELESS * ways[0].seconds[0]:
                     measure(way, bits)
-        a_bit = one_bit(model, bits[:1], args.rounds, args.threads, Path(folder))
+        engines = [way.name for way in ways if way.name in ENGINES]  # which run here
+        a_bit = one_bit(model, bits[:1], engines, args.rounds, args.threads, Path(folder))
     telemetry_ms = 1000 * (min(plain.cpu_seconds) - min(ways[0].cpu_seconds))
     lines = [*document(ways, telemetry_ms, args.threads, args.rows), "", *document_of_a_bit(a_bit)]
     write_section("int8", lines)

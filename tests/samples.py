@@ -24,6 +24,12 @@ def contents(tree: Path) -> dict[str, bytes]:
     }
 
 
+def line_of(path: str, text: str) -> int:
+    """The number of the first line of the baseline's file that holds a text."""
+    lines = (BASELINE / path).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
 def source(text: str | bytes) -> Source:
     """A file of its own."""
     return Source("file.py", text if isinstance(text, bytes) else text.encode())

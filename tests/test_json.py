@@ -7,15 +7,14 @@ import sys
 
 import jsonschema
 import pytest
-from samples import BASELINE, REFERENCE, ROOT
+from samples import BASELINE, REFERENCE, ROOT, line_of
 
 from bitpatch.patches.task import BitpatchError, Unreadable
 
 PUBLISHED = {file.stem: file for folder in ("patches", "verify") for file in (ROOT / folder / "schemas").glob("*.json")}
 BITPATCH = [sys.executable, "-m", "bitpatch"]
-MASK = "bit_transformer/model.py:{}".format(  # where the baseline builds its first
-    1 + (BASELINE / "bit_transformer/model.py").read_text().partition("torch.ones(T, T")[0].count("\n")
-)
+MODEL = "bit_transformer/model.py"
+MASK = f"{MODEL}:{line_of(MODEL, 'torch.ones(T, T')}"
 
 
 def shown(out, schema):

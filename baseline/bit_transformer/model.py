@@ -220,13 +220,13 @@ class BitTransformerLM(nn.Module):
     def _enter(self, bits: Tensor, places: Tensor, evidence: Tensor | None) -> Tensor:
         """The stream [B, T, C] as bits [B, T] at places [T] begin it, with what their contexts say."""
         x = self.embedding(bits) + self.position(places)
-        return x if self.contexts is None else x + self.contexts.entered(evidence)
+        return x if evidence is None else x + self.contexts.entered(evidence)
 
     def _score(self, x: Tensor, evidence: Tensor | None) -> Tensor:
         """The logits [B, T, 2] of the stream [B, T, C] at its end."""
         state = self.norm(x)
         logits = self.out(state)
-        return logits if self.contexts is None else logits + self.contexts.odds(state, evidence)
+        return logits if evidence is None else logits + self.contexts.odds(state, evidence)
 
     def _run_layers(self, x: Tensor, causal: bool) -> tuple[Tensor, list[Tensor]]:
         if self.reversible:

@@ -103,11 +103,11 @@ def run(values: Values, device: torch.device) -> int:
     corpus = load_data(values)
     kept = kept_state(out / "checkpoint.safetensors", corpus) if values["resume"] else None
     model = make_model(values, corpus.length, is_fresh=kept is None)
-    if kept is None and model.contexts is not None:
-        model.contexts.count(corpus.train)
     config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())
     plan = plan_of(values, len(corpus.train))
     require_enough_data(values, plan.rows * corpus.length, parameters)
+    if kept is None and model.contexts is not None:
+        model.contexts.count(corpus.train)
     model = wrap_model(model, device, values["parallel"])
     if values["compile"]:
         compile_where_supported(replicas.plain(model), values["compile_policy"])

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from samples import BASELINE, CODE_ONLY, contents
+from samples import BASELINE, CODE_ONLY, contents, line_of
 
 from bitpatch.patches.applying.engine import plan, status
 from bitpatch.patches.applying.skips import skips
@@ -13,14 +13,6 @@ from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import BitpatchError, Line, State
 
 MODEL, TRAINING = "bit_transformer/model.py", "bit_transformer/training.py"
-
-
-def line_of(path, text):
-    """The number of the first line of the baseline's file that holds a text."""
-    lines = (BASELINE / path).read_text().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if text in line)
-
-
 FIRST, SECOND = (line_of(MODEL, f"torch.ones({size}") for size in ("T, T", "width, width"))
 LOOP = line_of(TRAINING, "for batch in with_extra_steps(")
 BACKWARD, CLIP = (line_of(TRAINING, text) for text in ("loss.backward()", "clip_grad_norm_"))
