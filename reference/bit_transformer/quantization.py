@@ -7,9 +7,9 @@ floating point: they are 15 kB, and their error would go straight into the score
 rounds inputs between the smallest and the largest of the call, which come to much the same.
 
 Of the ways in torch that `python benchmarks/int8.py` compares, this is among the fastest, and the scores stay
-causal: none moves with a later bit, or with another row. Engines apart, onnxruntime and OpenVINO, are faster
-still. How many times as fast as float32, with the 95% interval: 8 layers of 128 over 2 rows of 1,152 bits, 41
-rounds, two threads of an AVX2 CPU without VNNI, torch 2.13, torchao 0.18:
+causal: none moves with a later bit, or with another row. How many times as fast as float32, with the 95%
+interval: 8 layers of 128 over 2 rows of 1,152 bits, 41 rounds, two threads of an AVX2 CPU without VNNI, torch
+2.13, torchao 0.18:
 
     this                     1.11 (1.08-1.15)    this in floating point  0.78 (0.73-0.80)
     torch.ao dynamic         1.13 (1.07-1.17)    torchao                 0.07 (0.07-0.07)
