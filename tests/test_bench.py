@@ -26,7 +26,6 @@ def test_a_run_measures_the_tree_and_leaves_it_as_it_was(run, tree, tmp_path, mo
     effects = {each["measure"]: each for each in task["effects"]}
     assert all(each["before"] > 0 for each in effects.values())
     assert effects["start_seconds"]["high"] < 0.5  # no text is encoded bit by bit any more
-    assert not effects["bits_per_second"]["shown"]
     assert picture.read_text().startswith("<svg xmlns=")
 
 
