@@ -29,7 +29,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", scale.to(linear.weight.dtype))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
         self.register_buffer("input_range", linear.weight.new_full((2,), math.nan))
-        self._prepared: tuple[tuple[Any, ...], Any] | None = None
+        self._prepared: tuple[Any, ...] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., in] to [..., out]."""
@@ -78,15 +78,18 @@ class Int8Linear(nn.Module):
 
     def _prepare(self) -> tuple[Any, float, int]:
         """Weight, input scale and zero as the kernel wants them, made again when a buffer was replaced or written."""
-        buffers = (self.weight, self.scale, self.bias, self.input_range)
-        state = tuple((tensor, None if tensor is None else tensor._version) for tensor in buffers)
-        if self._prepared is None or any(
-            old is not new or before != now for (old, before), (new, now) in zip(self._prepared[0], state, strict=True)
-        ):
-            step, zero_point = (value.item() for value in choose_input_scale(self.input_range))
-            packed = _pack_weight(self.weight, self.scale, self.bias)
-            self._prepared = state, (packed, step, int(zero_point) if math.isfinite(step) else 0)
+        buffers = [each for each in (self.weight, self.scale, self.bias, self.input_range) if each is not None]
+        if any(each.is_inference() for each in buffers):  # nobody counts what is written to such a tensor
+            return self._pack()
+        state = [(id(each), each._version) for each in buffers]
+        if self._prepared is None or self._prepared[0] != state:
+            self._prepared = state, self._pack(), buffers  # kept, so that an id is of one tensor
         return self._prepared[1]
+
+    def _pack(self) -> tuple[Any, float, int]:
+        step, zero_point = (value.item() for value in choose_input_scale(self.input_range))
+        packed = _pack_weight(self.weight, self.scale, self.bias)
+        return packed, step, int(zero_point) if math.isfinite(step) else 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": None}
@@ -238,6 +241,7 @@ def _is_replaced(name: str, module: nn.Module, kind: type[nn.Module]) -> bool:
     return isinstance(module, kind) and name not in KEPT_FLOAT
 
 
+@cache
 def _int8_kernel() -> Any:
     """FBGEMM's linear layer, which rounds float inputs itself and returns floats; None where it is absent."""
     if "fbgemm" not in torch.backends.quantized.supported_engines:

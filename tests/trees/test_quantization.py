@@ -254,6 +254,16 @@ def test_an_int8_model_comes_back_from_its_file(make_model, bits, dtype, tmp_pat
     assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.int8, dtype}
 
 
+def test_a_copy_made_for_inference_scores_the_same_and_takes_what_is_written_to_it(make_model, bits):
+    small = quantize_static(make_model().float(), bits)
+    scores = small(bits)[0]
+    with torch.inference_mode():
+        copied = copy.deepcopy(small)
+        assert torch.equal(copied(bits)[0], scores)
+        copied.layers[0].attention.v_proj.scale.mul_(2)
+        assert not torch.equal(copied(bits)[0], scores)
+
+
 def test_a_model_that_was_made_for_inference_can_be_written_to(make_model, bits):
     with torch.inference_mode():
         small = quantize_static(make_model().float(), bits)
