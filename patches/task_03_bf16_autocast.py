@@ -21,6 +21,7 @@ from .editing.spelling import device_of
 from .editing.spent import strayed_backwards
 from .reading.autocast import always_on, autocasts, in_place, is_called, is_covered, logits, partial_autocast, problem
 from .reading.evaluations import evaluations
+from .reading.steps import unclipped
 from .reading.tree import SourceTree
 from .reading.turns import done_in, forward_and_loss, unmovable
 from .reading.updates import Update, updates_of_runs
@@ -108,10 +109,8 @@ def _under_autocast(
         *((each, "forward and loss of several backwards: give each its own") for each in shared),
         *((node, f"a name that the patch brings has another meaning: {why}") for node, why in others),
         (update.backward if is_amid else None, "backward call, but no forward and loss as statements before it"),
-        (
-            update.backward if is_scaled else None,
-            "backward of a loss that is scaled, needless in bfloat16: take that out",
-        ),
+        (update.backward if is_scaled else None, "a loss that is scaled, needless in bfloat16: take that out"),
+        (unclipped(reading), "a step without a clip, as others have: clip its gradient, then apply"),
         (statements[0] if device is None else None, "forward and loss, but their model has no name here: name it"),
         (statements[-1] if is_unknown else None, "loss, but which of its operands are the logits cannot be told"),
         (in_place(reading, found, statements), "logits that are changed in place: change what is made of them"),

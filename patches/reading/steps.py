@@ -54,6 +54,20 @@ def parts(reading: Reading) -> list[Part]:
     return found
 
 
+def unclipped(reading: Reading) -> ast.AST | None:
+    """A step whose backwards are not followed by a clip, in a scope that clips before others."""
+    done, is_clipped, bare, clips = {id(part.effect): part for part in parts(reading)}, False, list[ast.AST](), 0
+    for effect in reading.effects:
+        part = done.get(id(effect))
+        if effect.kind == "backward":
+            is_clipped = False
+        elif part is not None and part.kind in (Kind.CLIP, Kind.GRADIENT):
+            is_clipped, clips = True, clips + 1
+        elif part is not None and part.kind is Kind.STEP and not is_clipped:
+            bare.append(part.node)
+    return bare[0] if bare and clips else None
+
+
 def _kind(effect: Effect, schedules: set[int]) -> Kind | None:
     owner = _owner(effect)
     name = effect.kind

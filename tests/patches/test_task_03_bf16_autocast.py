@@ -1,5 +1,7 @@
 """Which forwards and losses go under autocast, and which are named and left."""
 
+import re
+
 import pytest
 from samples import LOOP
 
@@ -189,6 +191,19 @@ def test_every_update_of_a_run_is_covered(loop_of, after, plain):
     flush = "".join(line[4:] for line in body.splitlines(keepends=True))
     text = after(loop_of(plain + flush), "task-3")
     assert text.count("with autocast(next(model.parameters()).device, amp):") == 2
+
+
+STEP = "            optimizer.step()\n"
+CLIP = "            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
+
+
+def test_a_step_without_the_clip_that_others_have_is_named(loop_of, refusal, after, plain):
+    body = plain[plain.index("            logits") : plain.index("            optimizer.zero_grad")]
+    clipped, flush = plain.replace(STEP, CLIP + STEP), re.sub("^    ", "", body, flags=re.MULTILINE)
+    reason = refusal(loop_of(clipped + flush), "task-3")
+    assert "near miss at bit_transformer/training.py:" in reason
+    assert "a step without a clip, as others have: clip its gradient" in reason
+    assert after(loop_of(plain + flush), "task-3").count("with autocast(") == 2  # none has: so this tree trains
 
 
 def test_an_update_on_request_is_none_of_a_run(loop_of, plain, after):
