@@ -18,7 +18,7 @@ import torch
 from allpairspy import AllPairs
 
 from ..running.evidence import Evidence
-from .training_runs import Stopped, shows_streams
+from .training_runs import shows_streams
 from .tree import Tree
 
 DRAWN = 12  # random points of a check one of whose axes is a span
@@ -216,27 +216,6 @@ def is_made(tree: Tree, d_model: int, nhead: int) -> bool:
     return False
 
 
-def breaking(tree: Tree, axes: dict[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Values of a loop's axes at which it raises with nothing else asked for: what its total is made of.
-
-    That total is task-1's to judge, whose option is batch_size; elsewhere the points say nothing of what is judged.
-    """
-
-    def raises(**options: Any) -> bool:
-        try:
-            tree.train(tree.model(), tree.bits(9, 18), **{"compress_prob": 0.0, "direct_prob": 0.0} | options)
-        except Exception:
-            return True
-        return False
-
-    if "batch_size" in tree.asked or raises():
-        return {}
-    found = {
-        axis: [each for each in axes.get(axis, ()) if raises(**{axis: each})] for axis in ("epochs", "extra_steps")
-    }
-    return {axis: values for axis, values in found.items() if values}
-
-
 def beyond(values: dict[str, Any]) -> bool:
     """Whether windows are to hide nothing of what is to come."""
     chunk = values.get("windows", (None,))[0] or values.get("sizes", (0, None))[1]
@@ -262,17 +241,7 @@ def over(
         @functools.wraps(function)
         def judge(tree: Tree, *others: Any) -> Evidence:
             points = Points(tree, chosen, allowed)
-            try:
-                found = function(tree, *others, points)
-            except Stopped as stopped:
-                broken = breaking(tree, points.axes) if isinstance(stopped.__cause__, Exception) else {}
-                if not broken:
-                    raise
-                left = {axis: [each for each in chosen[axis] if each not in values] for axis, values in broken.items()}
-                points = Points(tree, chosen | left, allowed)
-                found = function(tree, *others, points)
-                told = "; ".join(f"{axis} of {', '.join(map(repr, values))}" for axis, values in broken.items())
-                found = replace(found, detail=f"{found.detail}; not tried, as the loop by itself raises there: {told}")
+            found = function(tree, *others, points)
             return replace(found, covered=points.covered())
 
         judge.axes = tuple(chosen)  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from .seams import MissingSeam
@@ -74,6 +74,7 @@ class Ledger:
         self.optimizer: Optimizer | None = None  # the last that stepped
         self.frozen = False  # if True, a step is recorded but changes no weight
         self.clips = True  # if False, a clip is recorded but changes no gradient
+        self.outlasts = False  # if True, a OneCycle beyond its total keeps its rate, and does not raise
         self.sgd_lr: float | None = None  # if set, configure_optimizer gives SGD at this constant rate
         self.on_entry: Callable[[], object] = int  # done before each micro-batch
         self._model: nn.Module | None = None
@@ -177,12 +178,22 @@ class Ledger:
                 self._spy(kind, "step", "scheduler", lambda *_: {})
         for owner, name in ZEROS:
             self._spy(owner, name, "zero-grad", lambda *_: {})
+        self._outlast()
 
     def _spy(self, owner: Any, name: str, kind: str, fields: Callable[..., dict[str, Any]]) -> None:
         def tell(*args: Any, **kwargs: Any) -> None:
             self._record(kind, lambda: fields(*args, *kwargs.values()))
 
         self._spies.on(owner, name, kind, tell)
+
+    def _outlast(self) -> None:
+        get_lr = OneCycleLR.get_lr
+
+        def rates(schedule: OneCycleLR) -> list[float | Tensor]:
+            is_over = self.outlasts and schedule.last_epoch > schedule.total_steps
+            return [group["lr"] for group in schedule.optimizer.param_groups] if is_over else get_lr(schedule)
+
+        OneCycleLR.get_lr = rates  # type: ignore[method-assign, assignment]
 
     def _loosen(self, module: Any, name: str) -> None:
         spied = getattr(module, name)

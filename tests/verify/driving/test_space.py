@@ -9,7 +9,6 @@ import torch
 
 from bitpatch.verify.driving import space
 from bitpatch.verify.driving.space import DRAWN, OTHERS, Points, Span, always, over
-from bitpatch.verify.driving.training_runs import Stopped
 from bitpatch.verify.running.evidence import Evidence, failed, passed
 
 AXES: dict[str, Any] = {
@@ -159,41 +158,3 @@ def test_evidence_says_what_was_covered() -> None:
     partly = asdict(judge(tree(), stops=True))["covered"]
     assert partly["pairs"] < 21
     assert OTHERS["seed"][-1] == 7
-
-
-class Raising:
-    """A loop that raises where it is given extra steps, or everywhere, and a check that trains at each point."""
-
-    def __init__(self, asked: tuple[str, ...] = (), everywhere: bool = False) -> None:
-        self.everywhere, self.tree = everywhere, tree()
-        vars(self.tree).update(asked=asked, train=self.train, model=object, bits=lambda *_: None)
-
-    def train(self, *_: object, extra_steps: int = 0, **__: object) -> None:
-        if extra_steps or self.everywhere:
-            raise ValueError("a step too many")
-
-    def judged(self) -> Evidence:
-        @over("extra_steps", amp=("off", "bf16"))
-        def check(_: Any, points: Points) -> Evidence:
-            for point in points:
-                try:
-                    self.train(extra_steps=point["extra_steps"])
-                except ValueError as error:
-                    raise Stopped("a step too many", "train_loop(...)") from error
-            return passed("all is well")
-
-        return check(self.tree)
-
-
-def test_where_the_loop_by_itself_raises_for_its_total_nothing_is_said_of_a_task() -> None:
-    found = Raising().judged()
-    assert found.verdict == "pass"
-    assert found.detail == "all is well; not tried, as the loop by itself raises there: extra_steps of 1, 3"
-    assert found.covered is not None
-    assert found.covered["axes"] == {"extra_steps": ["0"], "amp": ["'bf16'", "'off'"]}
-
-
-@pytest.mark.parametrize("loop", [Raising(asked=("batch_size",)), Raising(everywhere=True)], ids=["task-1", "anyway"])
-def test_a_total_is_judged_where_it_is_asked_about_and_a_loop_that_always_raises_is_heard(loop: Raising) -> None:
-    with pytest.raises(Stopped, match="a step too many"):
-        loop.judged()

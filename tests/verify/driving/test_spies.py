@@ -137,6 +137,29 @@ def test_schedule_made_of_schedules_steps_once_and_its_constructor_never() -> No
     assert recorded(schedules_of_schedules) == ["step", "scheduler", "scheduler"]
 
 
+def steps_beyond_a_total(ledger: Ledger) -> list[float]:
+    optimizer = SGD(Toy().parameters(), lr=1.0)
+    scheduler = OneCycleLR(optimizer, 1.0, total_steps=2, cycle_momentum=False)
+    rates = list[float]()
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return [*rates, kinds(ledger).count("scheduler")]
+
+
+def steps_that_outlast_a_total(ledger: Ledger) -> list[float]:
+    ledger.outlasts = True
+    return steps_beyond_a_total(ledger)
+
+
+def test_schedule_beyond_its_total_keeps_its_rate_where_that_is_not_what_is_judged() -> None:
+    *rates, steps = recorded(steps_that_outlast_a_total)
+    assert (rates[1] == rates[2], steps) == (True, 3)
+    with pytest.raises(ValueError, match="Tried to step 3 times"):
+        recorded(steps_beyond_a_total)
+
+
 def step_with_closure(_: Ledger) -> None:
     model = Toy()
     optimizer = SGD(model.parameters(), lr=0.1)
