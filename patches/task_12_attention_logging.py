@@ -16,7 +16,7 @@ from .editing.edits import rewrite
 from .editing.handing import left_open
 from .reading.parsers import Flag
 from .reading.settings import Entry, Setting, asker, entries, reads, setting_of, strayed, told, truths
-from .reading.switches import Switch, is_made_anyway, is_resolved, kept_resolved, made_of_none, switches, unguarded
+from .reading.switches import Switch, is_resolved, kept_resolved, made_anyway, made_of_none, switches, unguarded
 from .reading.tree import SourceTree
 from .reading.values import Value
 from .task import Contract, Finding, Task, mend, mended, near_miss
@@ -35,9 +35,9 @@ def find(tree: SourceTree) -> Iterator[Finding]:
             yield near_miss(place.site(where.node if where is not None else reading.node, note))  # type: ignore[arg-type]
         elif (setting := setting_of(tree.code, flag)) is not None and setting not in seen:
             seen.add(setting)
-            if is_made_anyway(tree.code, switch) and (made := switch.canvas.at) is not None:
-                note = f"a map of all positions in chunks, but it is made where {setting.name} turns it off too"
-                yield near_miss(tree.source(made.file.path).site(made.node, note))  # type: ignore[arg-type]
+            if (made := made_anyway(tree.code, switch)) is not None and (at := made.at) is not None:
+                note = f"a map of all positions, but it is made where {setting.name} turns it off too"
+                yield near_miss(tree.source(at.file.path).site(at.node, note))  # type: ignore[arg-type]
             yield from _switched(tree, switch, setting, chunk)
 
 

@@ -7,7 +7,7 @@ by its name: with it off there is no map. That of the chunks is known by what it
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .classes import names_of
@@ -107,13 +107,28 @@ def kept_chunks(code: Code) -> Iterator[tuple[Switch, str]]:
         yield each, ".".join([first, *path] if first else path) if first is not None else ""
 
 
-def is_made_anyway(code: Code, switch: Switch) -> bool:
-    """Whether a map is made where it is turned off too, and only not handed out."""
-    at, chunk, flag, has = switch.canvas.at, switch.chunk, switch.flag, made_of({switch.canvas.key})
+def made_anyway(code: Code, switch: Switch) -> Value | None:
+    """A map that is made where it is turned off too: that in chunks, or what a forward hands out in its place."""
+    at, chunk, has = switch.canvas.at, switch.chunk, made_of({switch.canvas.key})
+    is_asked = made_of({switch.flag.key} if switch.flag is not None else set())
     writes = [each for each in switch.reading.writes if "input" in each.value.args and has(each.value["input"])]
-    asked = {part.key for write in writes for guard in write.under for part in guard.value.walk()}
-    is_wasted = flag is not None and bool(writes) and flag.key not in asked
-    return is_wasted or (at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, _name(chunk)))
+    is_wasted = writes and not any(is_asked(guard.value) for write in writes for guard in write.under)
+    if is_wasted or (at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, _name(chunk))):
+        return switch.canvas
+    asks = (lambda _: False), is_asked
+    given, pairs = ([way for way in _ways(switch.reading.returned, ask) if way.op == "tuple"] for ask in asks)
+    places = {place for each in given for place, part in enumerate(each.items) if has(part)}
+    parts = (part for each in pairs for place, part in enumerate(each.items) if place in places)
+    ways = (way for part in parts for way in _ways(part, is_asked) if not is_asked(way))
+    return next((way for way in ways if way.op not in ("const", "opaque", "unset")), None)
+
+
+def _ways(value: Value | None, is_left: Callable[[Value], bool]) -> Iterator[Value]:
+    """What a value may be, without choices between its ways that are to be left."""
+    if value is not None and value.op != "phi":
+        yield value
+    elif value is not None and not is_left(value["test"]):
+        yield from (*_ways(value["yes"], is_left), *_ways(value["no"], is_left))
 
 
 def _is_chosen(code: Code, file: File, node: ast.AST, chunk: str, depth: int = 0) -> bool:
@@ -164,12 +179,10 @@ def _is_canvas(value: Value) -> bool:
 
 def _parts(test: Value) -> Iterator[Value]:
     """What a condition is made of, by and, or and not."""
-    if test.op in ("all", "any"):
-        for each in test.items:
-            yield from _parts(each)
-    elif test.op == "not":
-        yield from _parts(test["input"])
-    else:
+    inner = test.items if test.op in ("all", "any", "not") else ()
+    for each in inner:
+        yield from _parts(each)
+    if not inner:
         yield test
 
 

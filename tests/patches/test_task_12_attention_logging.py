@@ -416,6 +416,15 @@ def test_a_map_that_is_made_anyway_is_no_map_that_is_off(tree_of):
     assert "it is made where full_attn_logging turns it off too" in outcome.reason
 
 
+def test_a_map_without_chunks_that_no_setting_turns_off_is_named(tree_of):
+    tree = tree_of(changed(ATTENTION, ("return w @ x, w if self.full_attn_logging else None", "return w @ x, w")))
+    (outcome,) = plan(tree, [TASK]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    lines = (tree.root / "bit_transformer/model.py").read_text().splitlines()
+    place = next(f"{number}:{line.index('(x @') + 1}" for number, line in enumerate(lines, 1) if "(x @" in line)
+    assert f":{place}: a map of all positions, but it is made where full_attn_logging turns it off too" in outcome.reason
+
+
 def test_options_that_a_list_of_names_takes_out_of_a_configuration_are_told(tree_of):
     named = "**{name: self.config[name] for name in ('chunk_size', 'full_attn_logging')}"
     model = changed(MODEL, ("Attention(width, chunk_size, full_attn_logging)", f"Attention(width, {named})"))
