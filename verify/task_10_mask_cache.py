@@ -67,6 +67,8 @@ KINDS: tuple[tuple[dict[str, Any], bool, tuple[torch.dtype, torch.dtype | None, 
 )
 Visit = tuple[int, int, int, str]  # index into KINDS, length, rows, mode
 MANY_LENGTHS = (1040, 5, 300, 64, 17)
+TRACED = "on fake tensors"
+STEPS: dict[str, tuple[bool, Any]] = MODES | {TRACED: (False, lambda: FakeTensorMode(allow_non_fake_inputs=True))}
 KEPT = 128  # masks that a bounded cache may hold
 
 
@@ -148,7 +150,7 @@ def step(tree: Tree, visit: Visit) -> list[Tensor]:
     """Logits and maps of one forward, and the gradients of a weighted sum of the logits, where there is a graph."""
     kind, length, rows, mode = visit
     config, causal, precision = KINDS[kind]
-    causal, (trains, grad_mode) = causal or not tree.looks_ahead["chunk_size" in config], MODES[mode]
+    causal, (trains, grad_mode) = causal or not tree.looks_ahead["chunk_size" in config], STEPS[mode]
     model = tree.model(dtype=precision[0], **{k: v for k, v in config.items() if tree.model_takes(k)}).train(trains)
     with under(precision), grad_mode():
         logits, telemetry = Tree.forward(model, tree.bits(rows, length), causal=causal)
@@ -339,21 +341,23 @@ def has_two_names(function: Callable[..., Any], kind: str, mode: AbstractContext
     return costs[1] != costs[2]
 
 
-@check(task=10, prop="a mask first built under inference_mode serves training")
+@check(task=10, prop="a mask first built under inference_mode, or of fake tensors, serves training")
 def serves_training_after_inference(tree: Tree) -> Evidence:
-    """Run a length in inference mode first, then train on it."""
+    """Run a length in inference mode first, or on tensors without data, as a trace does; then train on it."""
     for kind in range(len(KINDS)):
-        first, visit = (kind, 8, 2, "under inference_mode"), (kind, 8, 2, "trained")
+        visit = (kind, 8, 2, "trained")
         with fresh_modules(tree):
             expected = step(tree, visit)
-        with fresh_modules(tree):
-            line = f"under inference_mode, then with backward: {spoken([visit])}"
-            try:
-                step(tree, first)
-                if not equal(step(tree, visit), expected):
-                    return failed("a training step differs after inference_mode", line)
-            except RuntimeError as error:
-                return failed(f"a training step after inference_mode raised {error}", line)
+        for first, let in (("under inference_mode", nullcontext()), (TRACED, suppress(Exception))):  # it wants data
+            line = f"{first}, then with backward: {spoken([visit])}"
+            with fresh_modules(tree):
+                try:
+                    with let:
+                        step(tree, (*visit[:3], first))
+                    if not equal(step(tree, visit), expected):
+                        return failed(f"a training step differs after one {first}", line)
+                except (RuntimeError, AssertionError, TypeError) as error:
+                    return failed(f"a training step after one {first} raised {error}", line)
     return passed(f"{len(KINDS)} kinds, bit for bit")
 
 

@@ -422,7 +422,9 @@ def test_a_map_without_chunks_that_no_setting_turns_off_is_named(tree_of):
     assert outcome.outcome is Outcome.REFUSED
     lines = (tree.root / "bit_transformer/model.py").read_text().splitlines()
     place = next(f"{number}:{line.index('(x @') + 1}" for number, line in enumerate(lines, 1) if "(x @" in line)
-    assert f":{place}: a map of all positions, but it is made where full_attn_logging turns it off too" in outcome.reason
+    assert (
+        f":{place}: a map of all positions, but it is made where full_attn_logging turns it off too" in outcome.reason
+    )
 
 
 def test_options_that_a_list_of_names_takes_out_of_a_configuration_are_told(tree_of):

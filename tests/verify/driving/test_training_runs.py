@@ -10,7 +10,7 @@ from bitpatch.verify.driving.derivatives import as_weighed, distance, mean_gradi
 from bitpatch.verify.driving.seams import MissingSeam
 from bitpatch.verify.driving.short_fit import one_cycle
 from bitpatch.verify.driving.spies import Event, Update
-from bitpatch.verify.driving.training_runs import Run, run_command
+from bitpatch.verify.driving.training_runs import Run, light_model, run_command
 
 
 def run_of(*kinds: str, rates: tuple[float, ...] = ()) -> Run:
@@ -132,3 +132,12 @@ def test_a_command_line_that_never_ran_refutes_nothing() -> None:
             run_command(own, SimpleNamespace(take=list), [])
         own.has_run = True
         assert run_command(own, SimpleNamespace(take=list), []) == 2
+
+
+def test_each_parameter_of_a_light_model_has_a_gradient_and_the_coin_alone_one_that_moves_it() -> None:
+    tree: Any = SimpleNamespace(model=lambda **_: nn.Linear(2, 3), seams=SimpleNamespace(is_told=False))
+    ledger: Any = SimpleNamespace(watch_model=lambda _: None)
+    model = light_model(tree, ledger)
+    model(torch.zeros(4, 5))[0].square().sum().backward()
+    moved = {name: bool(weight.grad.any()) for name, weight in model.named_parameters() if weight.grad is not None}
+    assert moved == {"weight": False, "bias": False, "coin": True}
