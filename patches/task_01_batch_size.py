@@ -109,20 +109,17 @@ def _loads(tree: SourceTree, trial: Trial, cut: Cut, place: Place, options: dict
     """Go through a loader of shuffled rows, and take its length for the number of micro-batches."""
     note = "micro-batches of a fixed size"
     texts = [options[name].text for name in OPTIONS]
-    found = [*problems(trial, cut, place, texts[0]), *_taken(tree, place, options)]
+    brought = {name: option for name, option in options.items() if option.findings[0].state is not State.APPLIED}
+    found: list[tuple[ast.AST, str]] = [
+        (cut.node, f"{note}, but {problem}") for problem in problems(trial, cut, place, texts[0])
+    ]
+    hidden = taken(_scope(tree, place), brought, [LOADS, PLANNED])
+    found += [(node, f"a name that the patch brings has another meaning: {why}") for node, why in hidden]
+    yield from (near_miss(site_of(tree, node, problem)) for node, problem in dict.fromkeys(found))
     if found:
-        for problem in dict.fromkeys(found):
-            yield near_miss(site_of(tree, cut.node, f"{note}, but {problem}"))
         return
     loads = f"{LOADS}({place.rows}, {', '.join(texts)})"
     yield mend(site_of(tree, cut.node, note), loaded(tree, place, cut, loads))
-
-
-def _taken(tree: SourceTree, place: Place, options: dict[str, Told]) -> Iterator[str]:
-    """Where names that are brought mean something else already."""
-    known = {name: option for name, option in options.items() if option.findings[0].state is not State.APPLIED}
-    for node, _ in taken(_scope(tree, place), known, [LOADS, PLANNED]):
-        yield f"line {node.lineno} gives a name another meaning that the patch needs: rename it"  # type: ignore[attr-defined]
 
 
 task = Task(

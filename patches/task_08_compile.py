@@ -30,7 +30,7 @@ from .task import Contract, Finding, Task, apart, mend, mended, near_miss
 
 OPTIONS, COMPILE = ("compile", "compile_policy"), "compile_where_supported"
 HELPERS = ("EagerFallback", "compile_support", "release", "COMPILE_POLICIES", "PYTHON_BELOW", "leave_windows_eager")
-KEPT = b'getattr(module, "chunk_size", None)'  # of the reference: what sets a module's chunks
+KEPT, KIND = b'getattr(module, "chunk_size", None)', "kind"  # of the reference: what sets a module's chunks
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -91,21 +91,22 @@ def _brought(tree: SourceTree, source: Source, given: Source) -> Finding:
     """The functions of the reference, which find what sets a module's chunks where the tree's modules keep it."""
     chunks = list(kept_chunks(tree.code))
     kept = dict.fromkeys(path for _, path in chunks)
-    lost = [each.reading for each, path in chunks if not path or not _has_forward(tree, each.reading)]
+    entries = dict.fromkeys(each.reading.node.name for each, _ in chunks)  # type: ignore[attr-defined]
+    lost = [each.reading for each, path in chunks if not path or not _is_plain(each.reading) or len(entries) > 1]
     unseen = next(iter(lost if kept else windows(tree.code)), None)
     if unseen is not None:
         note = "attention in chunks, not to be compiled, but in which attribute they are set is not seen: disable that"
         return near_miss(tree.source(unseen.file.path).site(unseen.node, note))  # type: ignore[arg-type]
     nested = (reduce(lambda of, name: f'getattr({of}, "{name}", None)', path.split("."), "module") for path in kept)
-    text = " or ".join(nested).encode() or KEPT
-    given = Source(given.path, given.raw.replace(KEPT, text)) if text != KEPT else given
+    text, entry = " or ".join(nested).encode() or KEPT, f"{KIND}.{next(iter(entries), 'forward')}"
+    given = Source(given.path, given.raw.replace(KEPT, text).replace(f"{KIND}.forward".encode(), entry.encode()))
     return definitions(source, given, COMPILE, *HELPERS)
 
 
-def _has_forward(tree: SourceTree, reading: Reading) -> bool:
-    """Whether what cuts windows is run by a forward, which can be kept from being compiled."""
-    owner = reading.owner
-    return owner is not None and tree.code.method(reading.file.path, owner, "forward") is not None
+def _is_plain(reading: Reading) -> bool:
+    """Whether what cuts windows is a method that another may take the place of in its class."""
+    name = reading.node.name  # type: ignore[attr-defined]
+    return not reading.node.decorator_list and not name.startswith("__")  # type: ignore[attr-defined]
 
 
 def _taken(run: Run, options: list[Told]) -> ast.AST | None:

@@ -122,6 +122,8 @@ def follows_the_truth_table(tree: Tree, points: Points) -> Evidence:
 def attention_alone_follows_the_table(tree: Tree) -> Evidence:
     """Build attention by itself, where it has the model's names; if its default is no None, the model resolves."""
     kind = getattr(tree.model_module, "SelfAttention", None)
+    if kind is not None and kind.forward is torch.nn.Module.forward:
+        kind = None  # a method of it is called
     parameters = inspect.signature(kind).parameters if kind is not None else {}
     if kind is None or not {"d_model", "nhead", "chunk_size", "full_attn_logging"} <= {*parameters}:
         return passed("the tree has no SelfAttention(d_model, nhead, chunk_size, full_attn_logging)")

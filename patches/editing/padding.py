@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import combinations
 
 from ..reading.files import File
@@ -44,8 +45,13 @@ class Names:
         ]
         self.is_in_loop = any(turns for _, turns, _ in self._turns)
 
-    def padding(self, name: str) -> Iterator[str]:
-        """What says which keys are padding, in every shape that may be. Raises Unwritten."""
+    @cached_property
+    def width(self) -> str | None:
+        """How many keys a window of a loop has."""
+        return self._sum([(case, turns, tensor.shape[-1]) for case, turns, tensor in self._turns])
+
+    def padding(self, name: str, *, is_cut: bool = True) -> Iterator[str]:
+        """What says which keys are padding, cut to as many as there are, in every shape. Raises Unwritten."""
         windows = [_window(case) for case in self._cases]
         length = self._name([(case, {}, case.small.length) for case in self._cases]) or self._size()
         chunk, overlap = (
@@ -63,10 +69,9 @@ class Names:
         window, start = self._name([(c, t, n and n[1]) for c, t, n in _numbered(starts, windows, self._cases)]), None
         if window is None:
             start = self._name([(c, t, n and n[0]) for c, t, n in _numbered(starts, windows, self._cases)])
-        width = self._sum([(case, turns, tensor.shape[-1]) for case, turns, tensor in self._turns])
-        if (window is None and start is None) or width is None:
+        if (window is None and start is None) or (is_cut and self.width is None):
             raise Unwritten("no name for the window's number or width there: name it first")
-        yield f"{text}[0, {window or f'{start} // {chunk}'}, :, :{width}]"
+        yield f"{text}[0, {window or f'{start} // {chunk}'}" + (f", :, :{self.width}]" if is_cut else "]")
 
     def is_taken(self, name: str) -> bool:
         """Whether a name means something in the function already."""
@@ -235,11 +240,13 @@ def _handed(source: Source, reading: Reading, softmax: Value, cases: Sequence[Ca
     tensor = names.tensor()
     if tensor is None or names.is_taken("padding") or file.scopes[home].is_taken("padding"):
         raise Unwritten("the name padding is taken: rename yours" if tensor else "no tensor of a name there: name one")
-    hiding = f'if padding is not None:\n    {scores} = {scores}.masked_fill(padding, float("-inf"))'
+    is_cut = names.width is not None or not names.is_in_loop
+    own = "padding" if is_cut else f"padding[:, : {scores}.size(-1)]"
+    hiding = f'if padding is not None:\n    {scores} = {scores}.masked_fill({own}, float("-inf"))'
     edits = [*parameter_from("padding=None")(source, source.at(home)).edits]  # type: ignore[arg-type]
     edits += [insert_before(source, source.at(file.statement(at)), hiding)]  # type: ignore[arg-type]
     edits += [more_arguments(source, source.at(calls[0]), {"padding": "padding"})]  # type: ignore[arg-type]
-    for padding in names.padding(name):
+    for padding in names.padding(name, is_cut=is_cut):
         yield [_set_above(source, reading, statement, f"padding = {padding.format(tensor)}"), *edits]
 
 

@@ -9,7 +9,7 @@ import libcst as cst
 
 from ..reading.files import Function
 from ..reading.frames import Reading
-from ..reading.schedules import Schedule, argument
+from ..reading.schedules import Schedule, argument, entries
 from ..reading.tree import SourceTree
 from ..task import Edit
 from .classes import more_arguments, more_parameters
@@ -50,4 +50,4 @@ def told_by_callers(
 def _tells(made: Schedule, keyword: ast.keyword) -> bool:
     """Whether a call is given the total in a mapping."""
     given = made.reading.values.get(keyword.value)
-    return keyword.arg is None and given is not None and given.op == "dict" and made.parameter in given.args
+    return keyword.arg is None and given is not None and made.parameter in entries(given)

@@ -64,8 +64,9 @@ def _is_valid(reading: Reading, node: ast.expr, at: ast.AST, env: Env) -> bool:
     for each in walk(node):
         if isinstance(each, (ast.NamedExpr, ast.Lambda, ast.Yield, ast.Await, ast.comprehension)):
             return False
-        is_ours = each in reading.calls and causal_mask(reading.values[each]) is None
-        if is_ours or each in reading.doing:
+        made = reading.values[each] if each in reading.calls else None
+        is_kept = made is not None and any(part.op == "kept" for part in made.walk())  # and so the same again
+        if (made is not None and not is_kept and causal_mask(made) is None) or each in reading.doing:
             return False
         if isinstance(each, ast.Attribute) and each.attr in reading.written | reading.filled:
             return False

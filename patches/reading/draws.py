@@ -57,9 +57,7 @@ class Draw:
     @property
     def generator(self) -> Value | None:
         """The generator that was made to draw from; None of the one that everything shares."""
-        func = self.made["func"]
-        owners = [func["of"]] if func.op == "attr" else []
-        owners += [each for name, each in self.made.args.items() if name == "generator"]
+        owners = _drawn_from(self.made)
         return next((each for each in owners if any(_is_generator(part) for part in each.walk())), None)
 
     @property
@@ -80,10 +78,8 @@ class Draw:
 
 def _names(value: Value) -> Iterator[str]:
     match value.op:
-        case "parameter" | "setting":
-            yield str(value.data[-1])
-        case "attr":
-            yield str(value.data)
+        case "parameter" | "setting" | "attr":
+            yield value.name
         case "index":
             yield str(value.items[-1].data)
         case "add" | "sub" | "mul" | "phi" | "min" | "max":
@@ -98,14 +94,15 @@ def _is_generator(value: Value) -> bool:
 def is_alone(draw: Draw, effects: Sequence[Effect]) -> bool:
     """Whether a draw has a generator to which nothing else is done, of some effects."""
     generator = draw.generator
-    return generator is not None and not any(_draws_from(effect.value, generator) for effect in effects)
+    drawn_from = {each.key for effect in effects for each in _drawn_from(effect.value)}
+    return generator is not None and generator.key not in drawn_from
 
 
-def _draws_from(value: Value, generator: Value) -> bool:
-    func = value.get("func")
+def _drawn_from(call: Value) -> list[Value]:
+    """What a call may draw from: what its method is of, or a generator that it is given."""
+    func = call.get("func")
     owners = [func["of"]] if func is not None and func.op == "attr" else []
-    owners += [each for name, each in value.args.items() if name == "generator"]
-    return any(each.key == generator.key for each in owners)
+    return owners + [each for name, each in call.args.items() if name == "generator"]
 
 
 def draws_of(value: Value) -> list[Draw]:
@@ -190,13 +187,8 @@ def _forms(code: Code, update: Update, outcomes: Mapping[int, bool]) -> set[bool
 
 def made_where(code: Code, value: Value, outcomes: Mapping[int, bool]) -> Iterator[Value]:
     """All that a value is made of where conditions, by their keys, come out so; of a choice the side that is taken."""
-    pending, seen = [value], set[int]()
-    while pending:
-        each = taken(code, pending.pop(), outcomes)
-        if each.key not in seen:
-            seen.add(each.key)
-            yield each
-            pending += reversed(each.items)
+    whole = taken(code, value, outcomes)
+    return whole.walk(lambda each: [taken(code, part, outcomes) for part in each.items])
 
 
 def taken(code: Code, value: Value, outcomes: Mapping[int, bool]) -> Value:
@@ -222,6 +214,8 @@ def _inner(code: Code, value: Value, outcomes: Mapping[int, bool]) -> Value | No
         return owner.items[value.data] if owner.op in ("tuple", "list") and value.data < len(owner.items) else None
     if value.op == "index" and list(value.args) == ["input", "0"]:
         owner, place = taken(code, value["input"], outcomes), taken(code, value["0"], outcomes)
+        if owner.op == "dict" and place.op == "const":
+            return owner.get(str(place.data))
         known = place.data if place.op == "const" else truth(code, place, outcomes)
         is_place = (
             owner.op in ("tuple", "list") and isinstance(known, int) and -len(owner.args) <= known < len(owner.args)
@@ -248,6 +242,8 @@ def truth(code: Code, test: Value, outcomes: Mapping[int, bool]) -> bool | None:
         decisive = test.op == "any"
         return decisive if decisive in every else None if None in every else not decisive
     sides = [taken(code, each, outcomes) for each in test.items]
+    if test.op in ("in", "notin") and sides[0].op == "const" and sides[1].op == "dict":
+        return (str(sides[0].data) in sides[1].args) is (test.op == "in")
     if test.op in _OPERATORS and all(each.op == "const" for each in sides):
         return _OPERATORS[test.op](*(each.data for each in sides))
     return None

@@ -9,16 +9,17 @@ from copy import copy
 
 from .attributes import attribute, is_of_module
 from .calls import call, name_of
-from .frames import Frame, Guard, choice, is_of_a_cache, item_of, joined, kept_in
+from .frames import Frame, Guard, choice, is_of_a_cache, item_of, joined, kept_in, where
 from .nodes import walk
 from .numbers import is_number
 from .operations import applied
 from .shapes import size_of
 from .signatures import BINARY, COMPARE, UNARY
-from .values import Place, Value
+from .values import Graph, Place, Value
 
 _INTEGERS = {"const", "size", "item", "counted", "carried"}
 _MOST_ITEMS = 16  # of a display that a comprehension goes through one by one
+_MOST_CHOICES = 4  # of keys in a dict
 
 
 def value_of(frame: Frame, node: ast.expr) -> Value:
@@ -40,8 +41,9 @@ def value_of(frame: Frame, node: ast.expr) -> Value:
         case ast.Tuple() | ast.List() if not any(isinstance(each, ast.Starred) for each in node.elts):
             kind = "tuple" if isinstance(node, ast.Tuple) else "list"
             return graph.group(kind, [frame.expr(each) for each in node.elts], at)
-        case ast.Dict() if all(key is None or isinstance(key, ast.Constant) for key in node.keys):
-            return _display(frame, node, at)
+        case ast.Dict():
+            keys = [frame.expr(key) if key is not None else None for key in node.keys]
+            return _display(graph, [*zip(keys, map(frame.expr, node.values), strict=True)], at)
         case ast.Subscript():
             return _subscript(frame, node)
         case ast.NamedExpr():
@@ -82,14 +84,22 @@ def _either(frame: Frame, node: ast.IfExp, at: Place) -> Value:
     return choice(frame.graph, test, yes, no, at)
 
 
-def _display(frame: Frame, node: ast.Dict, at: Place) -> Value:
+def _display(graph: Graph, pairs: Sequence[tuple[Value | None, Value]], at: Place, depth: int = 0) -> Value:
+    """A dict; one with a key that is one of two is one of two dicts."""
+    test = next((key["test"] for key, _ in pairs if key is not None and key.op == "phi"), None)
+    if test is not None and depth < _MOST_CHOICES:
+        sides = [
+            [(key and where(key, test, holds), where(each, test, holds)) for key, each in pairs]
+            for holds in (True, False)
+        ]
+        yes, no = (_display(graph, side, at, depth + 1) for side in sides)
+        return choice(graph, test, yes, no, at)
     entries = dict[str, Value]()
-    for key, each in zip(node.keys, node.values, strict=True):
-        value = frame.expr(each)
-        if key is None and value.op != "dict":
-            return frame.graph.opaque("an expression of kind Dict", at)
-        entries |= value.args if key is None else {str(getattr(key, "value", "")): value}
-    return frame.graph.value("dict", entries, at=at)
+    for key, each in pairs:
+        if not (each.op == "dict" if key is None else key.is_const()):
+            return graph.opaque("an expression of kind Dict", at)
+        entries |= each.args if key is None else {str(key.data): each}
+    return graph.value("dict", entries, at=at)
 
 
 def _operation(frame: Frame, node: ast.BinOp | ast.UnaryOp | ast.Compare | ast.BoolOp) -> Value:
@@ -360,6 +370,7 @@ def _call(frame: Frame, node: ast.Call) -> Value:
         if frame.depth == 0 and not all(map(is_of_a_cache, frame.run.reading.effects[before:])):
             frame.run.reading.doing.add(node)
         return made
-    frame.effect(name_of(callee), callee, node)
     every = {str(place): value for place, value in enumerate(placed)} | named | spread
-    return graph.opaque("a call with arguments that are not known", at, {"func": callee, **every})
+    made = graph.opaque("a call with arguments that are not known", at, {"func": callee, **every})
+    frame.effect(name_of(callee), made, node)
+    return made

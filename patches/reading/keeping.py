@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .code import Code
 from .frames import Effect, Reading
 from .schedules import WRITES, Schedule, callers, is_pair, is_schedule, total_of
-from .values import Value
+from .values import Value, walked
 
 Spot = tuple[str, ...]  # of something that self keeps: its name, and the keys and places in that
 
@@ -129,14 +129,9 @@ def _spot(value: Value) -> Spot | None:
 def _receivers(effect: Effect) -> list[Value]:
     """What a method may be called of."""
     func = effect.value.get("func")
-    pending, found = [func["of"]] if func is not None and func.op == "attr" else [], list[Value]()
-    while pending:
-        value = pending.pop()
-        if value.op == "phi":
-            pending += [value["yes"], value["no"]]
-        elif not value.is_const(None):
-            found.append(value)
-    return found
+    owners = [func["of"]] if func is not None and func.op == "attr" else []
+    either = walked(owners, lambda each: (each["yes"], each["no"]) if each.op == "phi" else ())
+    return [each for each in either if each.op != "phi" and not each.is_const(None)]
 
 
 def _may_be_kept(value: Value, kept: set[Spot]) -> bool:

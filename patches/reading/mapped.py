@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 from .code import Code
 from .files import File, Function
-from .playing.disk import Given
 from .playing.grids import Grid
-from .playing.kinds import Raised, Stuck, Thing
+from .playing.kinds import Raised, Stuck
 from .playing.texts import Machine
-from .rows import bits_of, sample
+from .rows import bits_of, sample, table_of
 from .updates import SHALLOW, calls_of, is_within, scope_of
-from .values import Place
 
 MAPPING = ("of_text", "memmap", "mmap", "from_file", "open_memmap")
 _SIZES = (384, 385)  # bytes of the two texts
@@ -65,7 +63,7 @@ def _judged(code: Code, file: File, calls: Sequence[ast.Call]) -> str:
         machines = [Machine(code, sample(size), _LENGTHS) for size in _SIZES]
         machines[1].disk.files, machines[1].age = machines[0].disk.files, 3
         try:
-            rows = [_rows(machine, file, function) for machine in machines]
+            rows = [table_of(machine, machine.run(file, function, None)) for machine in machines]
         except (Stuck, Raised) as trouble:
             why = getattr(trouble, "why", why) and f"whether they are the bits of a text cannot be read: {trouble}"
             continue
@@ -98,24 +96,7 @@ def _loaders(code: Code, file: File, calls: Sequence[ast.Call]) -> list[Function
     return plain[::-1]
 
 
-def _rows(machine: Machine, file: File, function: Function) -> list[list[int]] | None:
-    """All rows of what a function returns, if it returns rows."""
-    at = Place(file, function)
-    made = machine.run(file, function, None)
-    if isinstance(made, Grid) and len(made.shape) == 2:  # noqa: PLR2004
-        return [list(row.data) for row in made]
-    if not isinstance(made, Thing):
-        return None
-    walk = machine.walk
-    size = walk.call(walk.attribute(made, "__len__", at), [], {}, at)
-    rows = [walk.call(walk.attribute(made, "__getitem__", at), [each], {}, at) for each in range(size)]
-    if isinstance(size, Given) or not all(isinstance(row, Grid) for row in rows):
-        return None
-    return [list(row.data) for row in rows]
-
-
-def _is_wrong(rows: Sequence[Sequence[int]], raw: bytes) -> bool:
+def _is_wrong(rows: Grid, raw: bytes) -> bool:
     """Whether rows are not all whole rows of a text's bits."""
-    flat, bits = [bit for row in rows for bit in row], bits_of(raw)
-    length = len(rows[0]) if rows else 1
-    return len(rows) != len(bits) // length or flat != bits[: len(flat)]
+    bits = bits_of(raw)
+    return rows.shape[0] != len(bits) // rows.shape[1] or rows.data != bits[: len(rows.data)]

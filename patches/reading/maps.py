@@ -9,7 +9,7 @@ from .frames import Effect, Reading
 from .picks import places_of, scattered
 from .spots import Spotted
 from .tensors import Tensor
-from .values import Value
+from .values import Value, walked
 
 _MADE = {"zeros", "new_zeros", "full", "new_full", "zeros_like", "empty", "new_empty"}
 
@@ -150,9 +150,5 @@ def is_counted(write: Effect) -> bool:
 
 def counted(indices: Sequence[Value]) -> Iterator[Value]:
     """What indices are made of, but not where the turns of loops come from."""
-    pending = list(indices)
-    while pending:
-        value = pending.pop(0)
-        yield value
-        if value.op not in ("item", "counted", "carried", "after", "size"):
-            pending += value.items
+    turned = ("item", "counted", "carried", "after", "size")
+    return walked(indices, lambda each: each.items if each.op not in turned else ())

@@ -21,6 +21,7 @@ _NO_MASKS = {
     *("ones", "full", "eye", "device", "index"),
 }
 _COMPARED = {"gt", "ge", "lt", "le"}
+_ABOUT = ("size", "dim", "diagonal", "dtype", "value")  # a tensor, and on no device
 _FACTORIES = {"ones", "zeros", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like"}
 
 
@@ -230,14 +231,8 @@ def other_triangles(reading: Reading, built: Sequence[Built]) -> list[tuple[ast.
 
 def _counts(value: Value) -> bool:
     """Whether positions are among what a tensor is made of, and not only what it is looked up by."""
-    pending, seen = [value], {value.key}
-    while pending:
-        each = pending.pop()
-        if each.op == "arange":
-            return True
-        parts = [part for part in (each.items[:1] if each.op == "index" else each.items) if part.key not in seen]
-        pending, seen = [*pending, *parts], {*seen, *(part.key for part in parts)}
-    return False
+    parts = value.walk(lambda each: each.items[:1] if each.op == "index" else each.items)
+    return any(each.op == "arange" for each in parts)
 
 
 def _is_read(reading: Reading, write: Effect) -> bool:
@@ -271,12 +266,7 @@ def builders(value: Value) -> list[ast.AST]:
 
 def device_of(value: Value) -> Value | None:
     """The device that a tensor is on, where its making says so."""
-    pending, seen = [value], set[int]()
-    while pending:
-        each = pending.pop(0)
-        if each.key in seen:
-            continue
-        seen.add(each.key)
+    for each in value.walk(lambda each: [part for name, part in each.args.items() if name not in _ABOUT]):
         given = each.get("device")
         if given is not None and not given.is_const(None):
             return given
@@ -284,7 +274,6 @@ def device_of(value: Value) -> Value | None:
             return _on(each["input"])
         if each.op == "cast" and "like" in each.args:
             return _on(each["like"])
-        pending += [arg for name, arg in each.args.items() if name not in ("size", "dim", "diagonal", "dtype", "value")]
     return None
 
 

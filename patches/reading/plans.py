@@ -53,10 +53,9 @@ def plan_at(code: Code, reading: Reading, call: ast.Call, plans: Sequence[Class]
         return names[0], ""
     if not kept or not own:
         return "", "no training plan is at hand"
-    if any(each.value.data == kept and _is_behind(each.at.node, call) for each in sets):
-        return "", f"the plan is set only behind it: set {own}.{kept} first"
-    for caller, use in calls_of(code, reading.node) if isinstance(reading.node, Function) else ():
-        later = (e for e in caller.effects if e.kind == "setattr" and e.is_own and e.value.data == kept)
+    calls = calls_of(code, reading.node) if isinstance(reading.node, Function) else []
+    for scope, use in [(reading, call), *calls]:
+        later = (e for e in scope.effects if e.kind == "setattr" and e.is_own and e.value.data == kept)
         if any(_is_behind(each.at.node, use) for each in later):
             return "", f"the plan is set only behind it: set {own}.{kept} first"
     return f"{own}.{kept}", ""
@@ -93,10 +92,8 @@ def _made(run: Figures, code: Code, cls: Class, fields: dict[str, int]) -> Thing
 
 
 def _is_behind(node: ast.AST, other: ast.AST) -> bool:
-    return (getattr(node, "lineno", 0), getattr(node, "col_offset", 0)) > (
-        getattr(other, "lineno", 0),
-        getattr(other, "col_offset", 0),
-    )
+    own, others = ((getattr(each, "lineno", 0), getattr(each, "col_offset", 0)) for each in (node, other))
+    return own > others
 
 
 def is_end(test: Value) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from .files import File, Function, is_test
 from .names import defaults_of, parameters
 from .nodes import walk
 from .playing.plays import Held, Start, counting, play
+from .records import kept_records
 from .schedules import ENDS, Schedule
 from .tensors import Unknown
 from .trials import Trial, total, tried, updates
@@ -42,6 +44,9 @@ class Asked:
     kept: str  # and as the scope has it that makes the schedule
     keys: frozenset[str]  # under which the schedule is kept
     held: tuple[tuple[ast.expr, str], ...]  # what requests have set, and how that is come by
+    homes: Mapping[
+        str, str
+    ]  # under which key is kept what a constructor is told, by its name, or a record, by its class
 
     @property
     def roles(self) -> dict[str, str]:
@@ -57,7 +62,8 @@ class Asked:
 
     def key(self, path: str) -> tuple[str, str] | None:
         """The key of what is come by in some way, and what is read of that; None if nothing keeps it."""
-        own = path.removeprefix(self.root)
+        head, own = re.split(r"\W", path, maxsplit=1)[0], path.removeprefix(self.root)
+        own = self.homes[head] + path.removeprefix(head) if own == path and head in self.homes else own
         found = _KEY.match(own) if own != path else None
         return (found[0], own[found.end() :]) if found is not None else None
 
@@ -87,16 +93,40 @@ def asked(code: Code, made: Schedule) -> Asked | None:
         if (
             cls is owner
             and node in counting(code)
-            and any(isinstance(each, (ast.For, ast.While)) for each in walk(node))
+            and any(isinstance(each, (ast.For, ast.While, ast.comprehension)) for each in walk(node))
         ):
             held = (*_unset(file, node, owner, root), *_unended(code))
             trial = tried(code, file, node, held)
             roots = [owner.name] if owner is not None else [root, *(each.arg for each in parameters(node.args))]
             for each in dict.fromkeys(roots) if trial is not None and len(trial.row_names) == 1 else ():
-                run = Asked(trial, each, root, keys, held)  # type: ignore[arg-type]
+                run = Asked(trial, each, root, keys, held, _homes(code, file, owner, node))  # type: ignore[arg-type]
                 found += [run] if run.steps() else []
+    runs = {each.trial.start.node: each for each in found if isinstance(each.trial.start.node, Function)}
+    callers = {node: {reading.node for reading, _ in calls_of(code, node)} for node in runs}
+    found = [each for node, each in runs.items() if not callers[node] or callers[node] - runs.keys()]  # no part of one
     counts = {frozenset((role, path.removeprefix(each.root)) for role, path in each.roles.items()) for each in found}
     return found[0] if len(counts) == 1 else None
+
+
+def _homes(code: Code, file: File, owner: ast.ClassDef | None, run: Function) -> dict[str, str]:
+    """Where an object keeps what its constructor is told, and data classes, each in one place."""
+    setup = constructor_of(owner) if owner is not None else None
+    records = kept_records(code, file.path, owner) if owner is not None else {}
+    sets = [*writes(setup)] if setup is not None else []
+    pairs = [(cls.name, f".{name}") for name, (_, cls) in records.items()]
+    for each in sets:
+        dicts = [each.value] if isinstance(each.value, ast.Dict) else []
+        kept = [(each.value, each.key), *((value, key) for made in dicts for value, key in _entries(made, each.key))]
+        pairs += [(value.id, key) for value, key in kept if isinstance(value, ast.Name)]
+    often = Counter([name for name, _ in pairs] + [each.key for each in sets] + [e.arg for e in parameters(run.args)])
+    return {name: key for name, key in pairs if often[name] == often[_KEY.findall(key)[0]] == 1}
+
+
+def _entries(display: ast.Dict, key: str) -> Iterator[tuple[ast.expr, str]]:
+    """What a dict holds that is kept under a key, and the keys of that; of those that are written out."""
+    for name, value in zip(display.keys, display.values, strict=True):
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            yield value, f'{key}["{name.value}"]'
 
 
 def miscounted(code: Code, made: Schedule, run: Asked) -> str | None:

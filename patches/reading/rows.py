@@ -11,6 +11,7 @@ import copy
 import io
 import math
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,16 +19,17 @@ from typing import Any
 from .code import Code
 from .files import File, Function
 from .playing.disk import FilePath, Given
-from .playing.grids import Grid
+from .playing.grids import Grid, stacked
 from .playing.kinds import Function as Func
 from .playing.kinds import Raised, Scope, Stuck, Thing
 from .playing.texts import LARGE, Machine
 from .reads import reads_of_attribute
-from .updates import calls_of
+from .updates import calls_of, makings_of
+from .values import Place
 
 BITS = 9  # of a byte: most significant first, and one that makes the number of ones even
 OPENING = ("open", "read_text", "read_bytes")
-_MOST_CALLERS = 3  # of callers, from what opens a file to what makes its rows
+_FARTHEST = 3  # callers, from what opens a file to what makes its rows; attributes, to what they are made of
 _TEXT = "\ufeffAb\n\n  é\u2028x \x0cz\t\n\nñ日本𝄞 end. The quick brown fox\n"
 _TAIL, _FULL = 385, 384  # bytes: rows of 2, 3, 4, 8, 64 and 128 bytes leave a tail, or none
 _LENGTHS = ((18, 27, 36, 72), (27, 18, 72, 36), (9, 18, 27, 36))  # bits of a row that is given
@@ -50,15 +52,17 @@ class Rows:
     home: str | None  # the module of the function that encodes bytes
 
     def makes(self, node: ast.AST) -> bool:
-        """Whether an expression gives text of the file, or bits of it."""
+        """Whether an expression gives text of the file, bits of it, or an object that keeps such."""
         value = _value(self.machine, node)
-        return isinstance(value, (io.TextIOWrapper, io.BytesIO)) or _is_bits(value)
+        is_around = node in self.file.ancestors(self.node)
+        held = [value] if not isinstance(value, Thing) else value.own.values() if not is_around else ()
+        return any(isinstance(each, (io.TextIOWrapper, io.BytesIO)) or _is_bits(each) for each in held)
 
     def is_given_by(self, node: ast.AST | None) -> bool:
         """Whether an expression gives the rows."""
-        if isinstance(node, ast.Name):
-            return _is_rows(self.machine.own[self.node][1].get(node.id), sample(_TAIL))
-        return _is_rows(_value(self.machine, node), sample(_TAIL)) if node is not None else False
+        scope = self.machine.own[self.node][1]
+        value = scope.get(node.id) if isinstance(node, ast.Name) else _value(self.machine, node)
+        return _is_rows(self.machine, value, sample(_TAIL))
 
     def is_count(self, node: ast.AST) -> bool:
         """Whether an expression counts all the bits."""
@@ -106,7 +110,7 @@ def rows_of_texts(code: Code, starts: Sequence[File]) -> Iterator[Rows | Miss]:
             continue
         made = found[function] = _made_in(code, file, function, owner)
         is_open = isinstance(made, Miss) and not made.is_sure
-        if is_open and isinstance(function, Function) and depth < _MOST_CALLERS:
+        if is_open and isinstance(function, Function) and depth < _FARTHEST:
             pending += [(*each, depth + 1) for each in _callers(code, function)]
             asked |= {each: function for _, each, _ in _callers(code, function)}
     sites = {function for function, each in found.items() if isinstance(each, Rows)}
@@ -126,18 +130,20 @@ def _opening(file: File) -> Iterator[tuple[Function | ast.Module, ast.ClassDef |
 
 
 def _callers(code: Code, function: Function) -> list[tuple[File, Function, ast.ClassDef | None]]:
-    """The functions that call one, or that ask for a property which it is."""
-    sites = [(reading.file, call) for reading, call in calls_of(code, function)]
-    home = code.home(function)
-    if home is not None and home.owner(function) is not None and not sites:
-        sites = [*reads_of_attribute(code, home, home.owner(function), function.name)]  # type: ignore[list-item]
+    """The functions that call one, that make an object by it, or that ask for a property which it is."""
+    home = code.files.of(function)
+    owner = home.owner(function)
+    calls = makings_of(code, owner) if owner is not None and function.name == "__init__" else calls_of(code, function)
+    sites = [(reading.file, call) for reading, call in calls]
+    if owner is not None and not sites:
+        sites = [*reads_of_attribute(code, home, owner, function.name)]  # type: ignore[list-item]
     callers = [(file, file.function(node)) for file, node in sites]
     return [(file, each, file.owner(each)) for file, each in callers if each is not None]
 
 
 def _leads_to(code: Code, function: ast.AST, made_of: set[Function], depth: int = 0) -> bool:
     """Whether a function is called on the way to rows that were found: then it is a part of what makes them."""
-    if function in made_of or depth > _MOST_CALLERS or not isinstance(function, Function):
+    if function in made_of or depth > _FARTHEST or not isinstance(function, Function):
         return function in made_of
     return any(_leads_to(code, caller, made_of, depth + 1) for _, caller, _ in _callers(code, function))
 
@@ -154,11 +160,24 @@ def full_rows(length: int) -> int:
     return size * max(1, _FULL // size)
 
 
-def _is_rows(value: Any, raw: bytes) -> bool:
-    if not (isinstance(value, Grid) and value.is_tensor and len(value.shape) == 2 and value.data):  # noqa: PLR2004
-        return False
-    bits = bits_of(raw)
-    return value.shape[0] == len(bits) // value.shape[1] and value.data == bits[: len(value.data)]
+def table_of(machine: Machine, value: Any) -> Grid | None:
+    """The rows that a value is, or that an object of the tree gives one by one. Raises Stuck and Raised."""
+    if not isinstance(value, Thing) or machine.walk.code.method(value.cls.path, value.cls.node, "__getitem__") is None:
+        return value if isinstance(value, Grid) and len(value.shape) == 2 else None  # noqa: PLR2004 - rows and bits
+    walk, at = machine.walk, Place(machine.walk.module(value.cls.path).file, value.cls.node)
+    size = walk.call(walk.attribute(value, "__len__", at), [], {}, at)
+    entry = walk.attribute(value, "__getitem__", at)
+    rows = [walk.call(entry, [each], {}, at) for each in range(size)] if isinstance(size, int) else []
+    return stacked(rows) if rows and all(isinstance(row, Grid) and len(row.shape) == 1 for row in rows) else None
+
+
+def _is_rows(machine: Machine, value: Any, raw: bytes) -> bool:
+    with suppress(Stuck, Raised):
+        table = table_of(machine, value)
+        if table is not None and table.is_tensor and table.data:
+            bits = bits_of(raw)
+            return table.shape[0] == len(bits) // table.shape[1] and table.data == bits[: len(table.data)]
+    return False
 
 
 def _run(
@@ -170,7 +189,7 @@ def _run(
 ) -> tuple[Machine, Stuck | Raised | None]:
     machine = Machine(code, raw, numbers)
     machine.most_written = most_written
-    machine.stops = lambda value: _is_rows(value, raw)
+    machine.stops = lambda value: _is_rows(machine, value, raw)
     machine.returned = lambda func, value: machine.encoders.append(func.path) if _is_bits(_listed(value)) else None
     try:
         machine.run(*function)
@@ -184,15 +203,16 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     tail, full = sample(_TAIL), sample(_FULL)
     machine, trouble = _run(code, where, tail, _LENGTHS[0])
     own = ((each, value) for each, (value, _) in machine.own.items() if not isinstance(each, ast.Name))
-    nodes: list[ast.expr] = [each for each, value in own if _is_rows(value, tail)]  # type: ignore[misc]
+    nodes: list[ast.expr] = [each for each, value in own if _is_rows(machine, value, tail)]  # type: ignore[misc]
     if not nodes:
         return _miss(file, machine, trouble)
     wide = probe(machine.words)
     probed, _ = _run(code, where, wide, _LENGTHS[2], SMALL)
-    node = next((each for each in reversed(nodes) if _is_rows(_value(probed, each), wide)), None)
+    node = next((each for each in reversed(nodes) if _is_rows(probed, _value(probed, each), wide)), None)
     if node is None:
         return Miss(file, nodes[-1], "of a longer text, or one with what is asked for here, they are not all bits")
-    made = _value(machine, node)
+    made = table_of(machine, _value(machine, node))
+    assert made is not None
     if made.dtype != "int64":
         return Miss(file, node, f"they are of dtype {made.dtype}, expected torch.long")
     if not isinstance(function, Function):
@@ -200,13 +220,14 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     again, _ = _run(code, where, full, _LENGTHS[1])
     short = sample(full_rows(made.shape[1]) - 1)
     last, _ = _run(code, where, short, _LENGTHS[0])
-    if not (_is_rows(_value(again, node), full) and _is_rows(_value(last, node), short)):
+    if not (_is_rows(again, _value(again, node), full) and _is_rows(last, _value(last, node), short)):
         return Miss(file, node, "their last bits are not those of the text")
     broken, error = _run(code, where, sample(_TAIL, is_text=False), _LENGTHS[0])
-    if not (isinstance(error, Raised) or _is_rows(_value(broken, node), sample(_TAIL, is_text=False))):
+    if not (isinstance(error, Raised) or _is_rows(broken, _value(broken, node), sample(_TAIL, is_text=False))):
         return Miss(file, node, "the file is not decoded as plain UTF-8")
     path = _spelled(machine, again, node, _is_source)
-    length = _spelled(machine, again, node, lambda run, value: _number(value) == _value(run, node).shape[1])
+    lengths = {id(run): table_of(run, _value(run, node)).shape[1] for run in (machine, again)}  # type: ignore[union-attr]
+    length = _spelled(machine, again, node, lambda run, value: _number(value) == lengths[id(run)])
     if path is None or length is None:
         return Miss(
             file, node, f"{'which file it is' if path is None else 'how long they are'} has no name here: name it"
@@ -216,7 +237,7 @@ def _made_in(code: Code, file: File, function: Function | ast.Module, owner: ast
     return Rows(file, function, node, path[0], is_path, length[0], machine, home)
 
 
-def _value(machine: Machine, node: ast.AST) -> Any:
+def _value(machine: Machine, node: ast.AST | None) -> Any:
     return machine.own[node][0] if node in machine.own else None
 
 
@@ -247,15 +268,13 @@ def _spelled(machine: Machine, again: Machine, at: ast.expr, means: Any) -> tupl
     best = min(zip(kinds, range(len(found)), strict=True), default=None)
     if best is not None:
         return ast.unparse(found[best[1]][0]), found[best[1]][1]
-    held = (
-        (f"{name}.{attr}", each)
-        for names in scope.chain
-        for name, given in names.items()
-        for attr, each in (list(given.attrs.items()) if isinstance(given, Given) else ())
-    )
-    return next(
-        ((text, each) for text, each in held if text.replace(".", "").isidentifier() and means(machine, each)), None
-    )
+    held = [item for names in scope.chain for item in names.items()]
+    for text, value in held:  # and what is had of those that are come to
+        is_deep = not isinstance(value, Given) or text.count(".") == _FARTHEST
+        held += [] if is_deep else [(f"{text}.{name}", each) for name, each in value.attrs.items()]
+        if "." in text and text.replace(".", "").isidentifier() and means(machine, value):
+            return text, value
+    return None
 
 
 def _is_valid(machine: Machine, node: ast.expr, scope: Scope) -> bool:
@@ -315,7 +334,7 @@ def _miss(file: File, machine: Machine, trouble: Stuck | Raised | None) -> Miss 
         return Miss(file, node, "the file is not decoded as plain UTF-8")
     whole = bits_of(machine.disk.sample)
     for each, thing in ((each, value) for each, (value, _) in machine.own.items() if isinstance(value, Thing)):
-        held = next((name for name, value in thing.own.items() if _is_rows(value, machine.disk.sample)), None)
+        held = next((name for name, value in thing.own.items() if _is_rows(machine, value, machine.disk.sample)), None)
         if held is not None and isinstance(each, ast.Call):
             why = f"what cuts them to the {held} of a {thing.cls.node.name} is another function: cut them here"
             return Miss(file, each, why, is_sure=False)

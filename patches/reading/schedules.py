@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .code import Code
@@ -18,6 +19,7 @@ from .values import Value
 KINDS = {"OneCycleLR": (2, "total_steps"), "CosineAnnealingLR": (1, "T_max")}  # where each is given its length
 CURVE = "LambdaLR"  # whose length is told to the function that it is given
 ENDS = ("last_epoch", "total_steps", "_step_count")  # by which one asks how far a schedule has come
+CALLS = ("call", "opaque")  # the second with arguments that are not all known
 WRITES = ("setattr", "setitem", "update")  # what is done by which something is kept
 _TOTAL, BY_EPOCH = "total_steps", "steps_per_epoch"
 
@@ -121,12 +123,28 @@ def _making(code: Code, files: list[File]) -> list[Reading]:
 
 def total_of(effect: Effect) -> Value | None:
     """The total that a schedule is made with."""
-    if effect.value.op != "call":
+    if effect.value.op not in CALLS:
         return None
     if effect.kind == CURVE:
         return _length(effect.value.get("lr_lambda") or effect.value.get("1"))
     place, name = KINDS.get(effect.kind, (-1, _TOTAL))
-    return effect.value.get(name) or effect.value.get(str(place)) or effect.value.get(BY_EPOCH)
+    known = _with_unpacked(effect.value)
+    return known.get(name) or known.get(str(place)) or known.get(BY_EPOCH)
+
+
+def _with_unpacked(call: Value) -> Mapping[str, Value]:
+    """What a call is given, with what it unpacks."""
+    spread = (entries(each) for name, each in call.args.items() if name.startswith("**"))
+    return ChainMap(dict(call.args), *map(dict, spread))
+
+
+def entries(mapping: Value) -> Mapping[str, Value]:
+    """What is at first in a dict, in one that is an entry of a module's dict, or in both of two."""
+    if mapping.op == "or":
+        return {**entries(mapping["input"]), **entries(mapping["other"])}
+    if mapping.op == "index" and mapping["input"].op == "dict" and mapping.items[-1].is_const():
+        mapping = mapping["input"].get(str(mapping.items[-1].data), mapping)  # type: ignore[assignment]
+    return mapping.args if mapping.op == "dict" else {}
 
 
 def _length(curve: Value | None) -> Value | None:
@@ -210,7 +228,7 @@ def is_schedule(value: Value) -> bool:
 
 def is_pair(value: Value) -> bool:
     """Whether a value is what makes a schedule with its optimizer, as far as is known."""
-    return value.op == "call" and _TOTAL in value.args and _kind(value) not in KINDS
+    return value.op in CALLS and _TOTAL in _with_unpacked(value) and _kind(value) not in KINDS
 
 
 def _kind(made: Value) -> str:

@@ -6,9 +6,10 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from .classes import constructor_of, names_of
 from .code import Code, once
 from .files import File, Function
-from .frames import Reading
+from .frames import Effect, Reading
 from .names import defaults_of, parameters
 from .nodes import walk
 from .options import module_dict
@@ -33,22 +34,23 @@ class Setting:
     @property
     def default(self) -> ast.expr | None:
         """What it is where nothing is told."""
-        if isinstance(self.holder, ast.ClassDef):
-            return next((each.value for each in self._fields()), None)
-        pairs = defaults_of(self.holder.args).items()
-        return next((default for each, default in pairs if each.arg == self.name), None)
+        return self._declared[1]
 
     @property
     def annotation(self) -> ast.expr | None:
         """Of which kind it is said to be."""
-        if isinstance(self.holder, ast.ClassDef):
-            return next((each.annotation for each in self._fields()), None)
-        return next((each.annotation for each in parameters(self.holder.args) if each.arg == self.name), None)
+        return self._declared[0]
 
-    def _fields(self) -> Iterator[ast.AnnAssign]:
-        for each in self.holder.body:
+    @property
+    def _declared(self) -> tuple[ast.expr | None, ast.expr | None]:
+        """Its annotation and its default, as a parameter or as a field."""
+        function = _told_by(self.holder)
+        for each in parameters(function.args) if function is not None else self.holder.body:
+            if isinstance(each, ast.arg) and each.arg == self.name and function is not None:
+                return each.annotation, defaults_of(function.args).get(each)
             if isinstance(each, ast.AnnAssign) and getattr(each.target, "id", "") == self.name:
-                yield each
+                return each.annotation, each.value
+        return None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,30 @@ def setting_of(code: Code, leaf: Value) -> Setting | None:
         file = code.files.file(path)
         return Setting(file, function, name) if file is not None and isinstance(function, Function) else None
     known = class_of(code, leaf["of"]) if leaf.op == "attr" else None
-    if known is None or not is_data_class(code, *known):
+    file = code.files.file(known[0]) if known is not None else None
+    if known is None or file is None or not (is_data_class(code, *known) or _keeps(code, file, known[1], leaf.data)):
         return None
-    file = code.files.file(known[0])
-    return Setting(file, known[1], str(leaf.data)) if file is not None else None
+    return Setting(file, known[1], str(leaf.data))
+
+
+def _keeps(code: Code, file: File, node: ast.ClassDef, name: str) -> bool:
+    """Whether what a plain class's own constructor is told is what its objects keep under the same name."""
+    setup, under = constructor_of(node), code.subclasses(node)
+    is_told_apart = any(names_of(each).defines(name) or constructor_of(each) is not None for each in under)
+    if setup is None or is_told_apart or name in names_of(node).outside_init | names_of(node).methods:
+        return False
+    sets = [each.value["value"] for each in code.reading(file, setup, node).effects if _sets(each, name)]
+    is_model = code.method(file.path, node, "forward") is not None
+    return not is_model and [each.data[-1] if each.op == "parameter" else "" for each in sets] == [name]
+
+
+def _sets(effect: Effect, name: str) -> bool:
+    return effect.kind == "setattr" and effect.value.data == name and effect.value["of"].op == "self"
+
+
+def _told_by(holder: Function | ast.ClassDef) -> Function | None:
+    """The function by whose parameters something is told; None of a class that is told by its fields."""
+    return constructor_of(holder) if isinstance(holder, ast.ClassDef) else holder
 
 
 def told(code: Code, setting: Setting, depth: int = 0) -> Iterator[Told]:
@@ -105,7 +127,7 @@ def _made(code: Code, setting: Setting) -> Iterator[tuple[Reading, ast.Call, dic
     if isinstance(owner, ast.ClassDef):
         fields = (each.target for each in owner.body if isinstance(each, ast.AnnAssign))
         names = [each.id for each in fields if isinstance(each, ast.Name)]
-        names = _placed(holder)[1:] if isinstance(holder, Function) else names
+        names = _placed(setup)[1:] if (setup := _told_by(holder)) is not None else names
     else:
         names = _placed(owner)
         for reading, call in calls_of(code, owner):
@@ -220,11 +242,14 @@ def reads(code: Code, setting: Setting) -> Iterator[tuple[Reading, ast.expr, ast
     if isinstance(setting.holder, ast.ClassDef):
         for reading in mentions(code, setting.name, SHALLOW):
             for node in list(reading.values):
-                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and node.attr == setting.name:
-                    owner = reading.values.get(node.value)
-                    known = class_of(code, owner) if owner is not None else None
-                    if known is not None and known[1] is setting.holder:
-                        yield reading, node, node.value
+                match node:
+                    case (
+                        ast.Attribute(value=of, attr=name, ctx=ast.Load())
+                        | ast.Call(func=ast.Name(id="getattr"), args=[of, ast.Constant(value=name), *_])
+                    ) if name == setting.name and of in reading.values:
+                        known = class_of(code, reading.values[of])
+                        if known is not None and known[1] is setting.holder:
+                            yield reading, node, of
         return
     reading = code.reading(setting.file, setting.holder, setting.file.owner(setting.holder))
     for node in ast.walk(setting.holder):
@@ -266,9 +291,5 @@ def _is_asked(file: File, node: ast.expr) -> bool:
     parent = file.parents[node]
     is_test = isinstance(parent, (ast.If, ast.IfExp, ast.While, ast.Assert)) and parent.test is node
     is_bool = isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in ("bool", "int")
-    return (
-        is_test
-        or is_bool
-        or isinstance(parent, (ast.BoolOp, ast.comprehension))
-        or isinstance(getattr(parent, "op", None), ast.Not)
-    )
+    is_part = isinstance(parent, (ast.BoolOp, ast.comprehension)) or isinstance(getattr(parent, "op", None), ast.Not)
+    return is_test or is_bool or is_part

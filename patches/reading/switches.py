@@ -18,7 +18,7 @@ from .frames import Reading
 from .nodes import walk
 from .settings import Setting, setting_of, told
 from .updates import MOST_CALLERS, calls_of, made_of
-from .values import Value
+from .values import Value, walked
 
 _BLANK = {"zeros", "new_zeros", "empty", "new_empty", "full", "new_full"}
 _LEAVES = ("parameter", "attr")
@@ -53,26 +53,33 @@ def switches(code: Code) -> list[Switch]:
             has_forward = any("forward" in names_of(each).methods for each in kin)
             if (kin and function.name == "forward") or ("Module" in bases and not has_forward):
                 found.append((file, function))
-    made = (_switch(code, code.reading(file, function, file.owner(function))) for file, function in found)
-    return [each for each in made if each is not None]
+    made = [_switch(code, code.reading(file, function, file.owner(function))) for file, function in found]
+    known = [each for each in made if each is not None]
+    return [each for each in known if not _is_inside(code, each, {other.reading.owner for other in known})]
+
+
+def _is_inside(code: Code, switch: Switch, owners: set[ast.ClassDef | None]) -> bool:
+    """Whether another shows it: that of a module in it, or of a method of its own class, if that alone asks for it."""
+    made, own, name = switch.canvas.at, switch.reading.owner, getattr(switch.reading.node, "name", "")
+    inner = made.file.function(made.node) if made is not None else None
+    home = made.file.owner(inner) if made is not None and inner is not None else None
+    uses = [(file, node) for file in code.files.naming(name) for node in file.uses.get(name, ())]
+    users = {(file, file.function(node)) for file, node in uses if isinstance(node, ast.Attribute)}
+    asking = {file.owner(user) if user is not None else None for file, user in users if user is not switch.reading.node}
+    return (asking == {own} and name != "forward") or (home in owners and home is not own)
 
 
 def _switch(code: Code, reading: Reading) -> Switch | None:
     roots = [reading.returned] if reading.returned is not None else []
     roots += [*reading.values.values(), *(effect.value for effect in reading.effects)]
-    known = {value.key: value for root in roots for value in root.walk()}
-    canvases = [value for value in known.values() if _is_canvas(value)]
+    known = [*walked(roots)]
+    canvases = [value for value in known if _is_canvas(value)]
     if not canvases:
         return None
     has = made_of({each.key for each in canvases})
-    tests = [each["test"] for each in known.values() if each.op == "phi" and has(each["yes"]) != has(each["no"])]
-    tests += [
-        guard.value
-        for effect in reading.effects
-        if has(effect.value)
-        for guard in effect.under
-        if guard.kind in ("if", "else")
-    ]
+    tests = [each["test"] for each in known if each.op == "phi" and has(each["yes"]) != has(each["no"])]
+    guards = (guard for effect in reading.effects if has(effect.value) for guard in effect.under)
+    tests += [guard.value for guard in guards if guard.kind in ("if", "else")]
     flag = chunk = resolved = None
     by_truth = False
     asked = {each.key: each for test in tests for each in _parts(test)}
@@ -93,13 +100,8 @@ def _switch(code: Code, reading: Reading) -> Switch | None:
 
 def kept_chunks(code: Code) -> Iterator[tuple[Switch, str]]:
     """Where modules whose attention is in chunks keep what sets these: "window", "config.window"; "" if not seen."""
-    owners = {each.reading.owner for each in switches(code)}
     for each in switches(code):
-        made, chunk, path = each.canvas.at, each.chunk, list[str]()
-        function = made.file.function(made.node) if made is not None else None
-        home = made.file.owner(function) if made is not None and function is not None else None
-        if home in owners and home is not each.reading.owner:
-            continue  # that of a module in it
+        chunk, path = each.chunk, list[str]()
         kept = {value.key: name for name, value in each.reading.attributes.items()}
         while chunk is not None and chunk.key not in kept and chunk.op == "attr":
             chunk, path = chunk["of"], [chunk.data, *path]
@@ -113,7 +115,7 @@ def made_anyway(code: Code, switch: Switch) -> Value | None:
     is_asked = made_of({switch.flag.key} if switch.flag is not None else set())
     writes = [each for each in switch.reading.writes if "input" in each.value.args and has(each.value["input"])]
     is_wasted = writes and not any(is_asked(guard.value) for write in writes for guard in write.under)
-    if is_wasted or (at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, _name(chunk))):
+    if is_wasted or (at is not None and chunk is not None and not _is_chosen(code, at.file, at.node, chunk.name)):
         return switch.canvas
     asks = (lambda _: False), is_asked
     given, pairs = ([way for way in _ways(switch.reading.returned, ask) if way.op == "tuple"] for ask in asks)
@@ -136,30 +138,16 @@ def _is_chosen(code: Code, file: File, node: ast.AST, chunk: str, depth: int = 0
     function = file.function(node)
     if function is None or depth > MOST_CALLERS:
         return True
-    values, inner = code.reading(file, function, file.owner(function)).values, node
+    values = code.reading(file, function, file.owner(function)).values
 
     def asks(test: ast.expr) -> bool:
         parts = values[test].walk() if test in values else ()
-        return any(part.op in _LEAVES and _name(part) != chunk for part in parts)
+        return any(part.op in _LEAVES and part.name != chunk for part in parts)
 
-    for around in file.ancestors(node):
-        if isinstance(around, (ast.If, ast.IfExp)) and inner is not around.test and asks(around.test):
-            return True
-        if isinstance(around, ast.BoolOp) and any(map(asks, around.values[: around.values.index(inner)])):  # type: ignore[arg-type]
-            return True
-        for block in (getattr(around, "body", None), getattr(around, "orelse", None)):
-            before = block[: block.index(inner)] if isinstance(block, list) and inner in block else ()
-            if any(isinstance(each, ast.If) and _leaves(each) and asks(each.test) for each in before):
-                return True
-        if around is function:
-            break
-        inner = around
+    if _is_under(file, node, asks):
+        return True
     calls = calls_of(code, function) if function.name != "forward" else []
     return bool(calls) and all(_is_chosen(code, caller.file, call, chunk, depth + 1) for caller, call in calls)
-
-
-def _name(leaf: Value) -> str:
-    return str(leaf.data[-1] if leaf.op == "parameter" else leaf.data)
 
 
 def _leaves(test: ast.If) -> bool:
@@ -215,10 +203,8 @@ def kept_resolved(code: Code, setting: Setting) -> Iterator[ast.expr]:
     """Where a constructor keeps what it makes of a setting's None among what it was told."""
     if not isinstance(setting.holder, Function):
         return
-    reading, parents = (
-        code.reading(setting.file, setting.holder, setting.file.owner(setting.holder)),
-        setting.file.parents,
-    )
+    parents = setting.file.parents
+    reading = code.reading(setting.file, setting.holder, setting.file.owner(setting.holder))
     for node, value in reading.values.items():
         around = parents[node]
         whole = parents[around] if isinstance(around, ast.keyword) else around
@@ -271,24 +257,15 @@ def _collected(file: File) -> Iterator[ast.AST]:
     for function, owner in file.functions:
         if owner is None:
             continue
-        parts = set[str]()
+        parts, lists = set[str](), set[str]()
         for node in ast.walk(function):
-            if (
-                isinstance(node, ast.Assign)
-                and isinstance(node.targets[0], ast.Tuple)
-                and isinstance(node.value, ast.Call)
-            ):
-                parts |= {each.id for each in node.targets[0].elts[1:] if isinstance(each, ast.Name)}
-        calls = [
-            node for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        ]
-        lists = {
-            call.func.value.id  # type: ignore[attr-defined]
-            for call in calls
-            if call.func.attr == "append"  # type: ignore[attr-defined]
-            and isinstance(call.func.value, ast.Name)  # type: ignore[attr-defined]
-            and any(isinstance(each, ast.Name) and each.id in parts for each in call.args)
-        }
+            match node:
+                case ast.Assign(targets=[ast.Tuple(elts=[_, *rest]), *_], value=ast.Call()):
+                    parts |= {each.id for each in rest if isinstance(each, ast.Name)}
+        for node in ast.walk(function):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=args):
+                    lists |= {name} if any(getattr(each, "id", "") in parts for each in args) else set()
         for node in ast.walk(function):
             is_read = isinstance(node, ast.Name) and node.id in lists and isinstance(node.ctx, ast.Load)
             if is_read and not isinstance(file.parents[node], ast.Attribute):
@@ -298,20 +275,22 @@ def _collected(file: File) -> Iterator[ast.AST]:
 def _is_guarded(file: File, node: ast.AST) -> bool:
     """Whether an expression stands under a condition that asks for it, or behind one that leaves."""
     text = ast.unparse(node)
+    return _is_under(file, node, lambda test: text in ast.unparse(test))
+
+
+def _is_under(file: File, node: ast.AST, asks: Callable[[ast.expr], bool]) -> bool:
+    """Whether a node stands under a condition that asks so, or behind one that leaves, in its function."""
     inner = node
     for around in file.ancestors(node):
-        if isinstance(around, (ast.If, ast.IfExp)) and inner is not around.test and text in ast.unparse(around.test):
+        if isinstance(around, (ast.If, ast.IfExp)) and inner is not around.test and asks(around.test):
             return True
-        if isinstance(around, ast.BoolOp) and inner in around.values and inner is not around.values[0]:
-            before = around.values[: around.values.index(inner)]
-            if any(text in ast.unparse(each) for each in before):
+        if isinstance(around, ast.BoolOp) and any(map(asks, around.values[: around.values.index(inner)])):  # type: ignore[arg-type]
+            return True
+        for block in (getattr(around, "body", None), getattr(around, "orelse", None)):
+            before = block[: block.index(inner)] if isinstance(block, list) and inner in block else ()
+            if any(isinstance(each, ast.If) and _leaves(each) and asks(each.test) for each in before):
                 return True
-        for name in ("body", "orelse"):
-            block = getattr(around, name, None)
-            for each in block[: block.index(inner)] if isinstance(block, list) and inner in block else ():
-                if isinstance(each, ast.If) and _leaves(each) and text in ast.unparse(each.test):
-                    return True
         if isinstance(around, Function):
-            return False
+            break
         inner = around
     return False

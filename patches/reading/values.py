@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
@@ -67,6 +67,13 @@ class Value:
         """Whether it is a constant, one of some if they are given."""
         return self.op == "const" and (not data or any(self.data is each or self.data == each for each in data))
 
+    @property
+    def name(self) -> str:
+        """What a parameter, an attribute, or a field of a configuration is called; nothing of any other value."""
+        if self.op in ("parameter", "setting"):
+            return str(self.data[-1])
+        return str(self.data) if self.op == "attr" else ""
+
     def copy(self) -> Value:
         """Another object that is computed alike."""
         return Value(self.op, self.args, self.data, self.key, self.at, is_numeric=self.is_numeric)
@@ -87,20 +94,25 @@ class Value:
         """Whether it may show the elements of another value, through operations that are views."""
         return any(base is other for base in self.bases(views))
 
-    def walk(self) -> Iterator[Value]:
-        """The value and all that it is made of, each once."""
-        pending, seen = [self], set[int]()
-        while pending:
-            value = pending.pop()
-            if value.key not in seen:
-                seen.add(value.key)
-                yield value
-                pending.extend(reversed(value.items))
+    def walk(self, into: Callable[[Value], Iterable[Value]] | None = None) -> Iterator[Value]:
+        """The value and all that it is made of, each once; where something else is told, what that says of each."""
+        return walked([self], into)
 
     def __repr__(self) -> str:
         parts = [] if self.data is None else [repr(self.data)]
         parts += [repr(v) if name.isdigit() else f"{name}={v!r}" for name, v in self.args.items()]
         return f"{self.op}({', '.join(parts)})"
+
+
+def walked(values: Iterable[Value], into: Callable[[Value], Iterable[Value]] | None = None) -> Iterator[Value]:
+    """Some values and all that they are made of, each once; where something else is told, what that says of each."""
+    pending, seen = [*values][::-1], set[int]()
+    while pending:
+        value = pending.pop()
+        if value.key not in seen:
+            seen.add(value.key)
+            yield value
+            pending.extend(reversed([*into(value)] if into is not None else value.items))
 
 
 def once_each(function: Callable[[Value], T]) -> Callable[[Value], T]:

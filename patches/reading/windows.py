@@ -17,7 +17,7 @@ from .masked import holds_product
 from .numbers import is_number
 from .spots import Layout, Pair, Spotted, attended
 from .tensors import Beyond, Impossible, Tensor, Unknown, broadcast
-from .values import Graph, Place, Value
+from .values import Graph, Place, Value, walked
 
 LENGTHS = (5, 3, 4, 1)
 NUMBERS = (2, 1, 3, 0, 5)
@@ -37,6 +37,8 @@ _CUT = {
     *("narrow", "setitem", "index_select", "call"),
 }
 _SCALED = {"mul", "div"}
+_OVER = {"masked_fill", "where", "add", "sub", "mul", "div", "phi", "cast", "contiguous", "clone"}  # products
+_WEIGHING = {"matmul", "einsum", "linear", "module", "scaled_dot_product_attention"}
 _SETTINGS = {"dim", "dims", "size", "mask", "attn_mask", "value", "pad", "start", "length", "index", "step", "dtype"}
 
 
@@ -61,26 +63,13 @@ class Judged:
 
 def softmaxes(values: Sequence[Value]) -> list[Value]:
     """The attentions that some values are made of, each once."""
-    seen, found, pending = set[int](), dict[int, Value](), list(values)
-    while pending:
-        value = pending.pop()
-        if value.key not in seen:
-            seen.add(value.key)
-            if value.op in SOFTMAX:
-                found[value.key] = value
-            pending.extend(value.items)
-    return list(found.values())
+    return [each for each in walked(values) if each.op in SOFTMAX]
 
 
 def leaves_of(values: Sequence[Value]) -> frozenset[int]:
     """The keys of the values that are tensors for certain, as what is done with them says."""
-    seen, found, pending = set[int](), dict[int, Value](), list(values)
-    while pending:
-        value = pending.pop()
-        if value.key in seen:
-            continue
-        seen.add(value.key)
-        pending.extend(value.items)
+    found = dict[int, Value]()
+    for value in walked(values):
         if value.op in _OF_TENSORS:
             given = [each for name, each in value.args.items() if name not in _SETTINGS]
             given += [inner for each in given if each.op in ("list", "tuple") for inner in each.items]
@@ -240,12 +229,7 @@ def parts_of(softmax: Value) -> Iterator[tuple[Value, str]]:
         if mask is not None:
             yield from ((mask["input"], "hides") if mask.op == "invert" else (mask, "keeps"),)
         return
-    pending, seen = [softmax["input"]], set[int]()
-    while pending:
-        value = pending.pop(0)
-        if value.key in seen:
-            continue
-        seen.add(value.key)
+    for value in softmax["input"].walk(lambda each: each.items if each.op in _OVER else ()):
         match value.op:
             case "masked_fill":
                 mask = value["mask"]
@@ -256,8 +240,6 @@ def parts_of(softmax: Value) -> Iterator[tuple[Value, str]]:
                 yield value["condition"], "hides"
             case "add":
                 yield from ((value[name], "added") for name in ("input", "other") if not holds_product(value[name]))
-        if value.op in ("masked_fill", "where", "add", "sub", "mul", "div", "phi", "cast", "contiguous", "clone"):
-            pending += value.items
 
 
 def _results(reading: Reading) -> Iterator[Value]:
@@ -330,19 +312,9 @@ def _is_cut(value: Value) -> bool:
 
 def _weights_in(made: Value) -> list[Value]:
     """The attentions whose weights a value is made of; none where they weigh something on the way."""
-    found, pending, seen = list[Value](), [made], set[int]()
-    while pending:
-        value = pending.pop()
-        if value.key in seen:
-            continue
-        seen.add(value.key)
-        if value.op == "softmax":
-            found.append(value)
-        elif value.op in ("matmul", "einsum", "linear", "module", "scaled_dot_product_attention"):
-            return []
-        else:
-            pending += value.items
-    return found
+    parts = [*made.walk(lambda each: each.items if each.op != "softmax" else ())]
+    is_weighing = any(each.op in _WEIGHING for each in parts)
+    return [] if is_weighing else [each for each in parts if each.op == "softmax"]
 
 
 def _judged(

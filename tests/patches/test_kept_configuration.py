@@ -107,6 +107,56 @@ def test_maps_hang_on_a_field_in_either_branch_of_an_expression(state):
     assert state(CONFIG + ATTENTION, "task-12") is State.MISSING
 
 
+PLAIN = """\
+class Config:
+    model_type = "bit"
+
+    def __init__(self, width=64, head_width=16, window: Optional[int] = None, keep_maps: bool = True, **kwargs):
+        self.width, self.head_width = width, head_width
+        self.window = window
+        self.keep_maps = keep_maps
+        for name, value in kwargs.items():
+            setattr(self, name, value)
+
+    def to_dict(self):
+        return dict(self.__dict__)
+"""
+READ = "self.cfg = cfg\n"
+KEPT = "self.cfg = cfg\n        self.keep_maps = {}\n"
+
+
+@pytest.mark.parametrize("read", ["cfg.keep_maps", 'getattr(cfg, "keep_maps", True)'])
+@pytest.mark.parametrize("base", ["", "(Pretrained)"])
+def test_maps_hang_on_what_the_constructor_of_a_plain_class_is_told(model_of, after, read, base):
+    attention = ATTENTION.replace(READ, KEPT.format(read)).replace("self.cfg.keep_maps", "self.keep_maps")
+    text = (
+        HEAD + "from library import Pretrained\n\n\n" + PLAIN.replace("class Config", f"class Config{base}") + attention
+    )
+    made = after(open_tree(model_of(text)), "task-12")
+    assert "keep_maps: Optional[bool] = None, **kwargs" in made.replace("bool | None", "Optional[bool]")
+    assert f"self.keep_maps = cfg.window is None if {read} is None else {read}\n" in made
+    assert "        self.keep_maps = keep_maps\n" in made  # what the user said
+
+
+OTHERS = {
+    "kept as something else": ("self.keep_maps = keep_maps", "self.keep_maps = not keep_maps"),
+    "set again": ("    def to_dict", "    def quiet(self):\n        self.keep_maps = False\n\n    def to_dict"),
+    "set twice": ("self.keep_maps = keep_maps", "self.keep_maps = keep_maps\n        self.keep_maps = window is None"),
+    "a subclass is told otherwise": (
+        "    def to_dict",
+        "    def to_dict",
+    ),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_may_be_another_than_the_constructor_is_told_is_named(model_of, refusal, other):
+    old, new = OTHERS[other]
+    under = "\n\nclass Quiet(Config):\n    def __init__(self):\n        super().__init__(keep_maps=False)\n"
+    text = PLAIN.replace(old, new) + (under if "subclass" in other else "")
+    assert "no setting of a constructor" in refusal(open_tree(model_of(HEAD + text + ATTENTION)), "task-12")
+
+
 def test_a_map_that_is_kept_is_no_mask(state):
     masked = ATTENTION.replace(
         "        w = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)\n",

@@ -187,7 +187,13 @@ def test_a_loader_of_ones_own_keeps_its_name(loop_of, after):
             CUT, "        data = augment(data)\n" + CUT, "where the rows are cut", id="rows made anew each epoch"
         ),
         pytest.param(
-            "    total =", "    batch_size = 8\n    total =", "gives a name another meaning", id="size set inside"
+            "    total =", "    batch_size = 8\n    total =", "another meaning: rename batch_size", id="size set inside"
+        ),
+        pytest.param(
+            "    total =",
+            "    def planned_updates():\n        return 1\n\n    total =",
+            "a name that the patch brings has another meaning: rename planned_updates",
+            id="an inner function of the name that is brought",
         ),
         pytest.param(
             "scheduler.last_epoch < total", "scheduler.last_epoch % 2", "not its total", id="every other step"

@@ -494,6 +494,112 @@ def test_without_a_plan_the_run_on_request_says_what_is_counted(tree_of):
     assert text.startswith("import math\n")
 
 
+FIXED = "self.model, self.rows, self.epochs, self.extra = None, None, 1, 0"
+GIVEN = "self.rows, self.epochs, self.extra = rows, epochs, extra"
+ARGUMENTS = """\
+from dataclasses import dataclass
+
+
+@dataclass
+class Arguments:
+    num_epochs: int = 3
+    size: int = 8
+
+
+"""
+BY_ARGUMENTS = [
+    ("SIZE = 4\n\n\n", "\n" + ARGUMENTS),
+    (GIVEN, "self.rows, self.extra = rows, extra"),
+    ("range(self.epochs)", "range(self.args.num_epochs)"),
+    ("split(SIZE)", "split(self.args.size)"),
+]
+TOLD = {
+    "a data class that it is given, or makes": [
+        ("__init__(self)", "__init__(self, args: Arguments | None = None)"),
+        (FIXED, "self.args = args or Arguments()"),
+        *BY_ARGUMENTS,
+    ],
+    "a data class that is a default": [
+        ("__init__(self)", "__init__(self, args: Arguments = Arguments())"),
+        (FIXED, "self.args = args"),
+        *BY_ARGUMENTS,
+    ],
+    "what its constructor is told": [
+        ("__init__(self)", "__init__(self, num_epochs=3, size=8)"),
+        (FIXED, "self.num_epochs, self.size = num_epochs, size"),
+        *[(old, new.replace("self.args.", "self.")) for old, new in BY_ARGUMENTS],
+    ],
+    "a dict of that": [
+        ("__init__(self)", "__init__(self, epochs=3, size=8)"),
+        (FIXED, 'self.args = {"num_epochs": epochs, "size": size}'),
+        *[
+            (old, new.replace(".num_epochs", '["num_epochs"]').replace(".size", '["size"]'))
+            for old, new in BY_ARGUMENTS
+        ],
+    ],
+}
+
+
+@pytest.mark.parametrize("changes", TOLD.values(), ids=TOLD)
+def test_a_run_is_counted_by_what_its_object_is_made_with(tree_of, changes):
+    text = after(tree_of(*changes, text=HELD))
+    for read in ("range(", "self.rows.split("):
+        told = text.partition(read)[2].partition(")")[0]
+        assert told in text.partition("planned_updates(")[2].partition("configure_optimizer")[0]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        "for batch in batches + batches[-1:] * self.extra:\n            self.train_step(batch)",
+        "return [self.train_step(batch) for batch in batches + batches[-1:] * self.extra]",
+    ],
+    ids=["loop", "comprehension"],
+)
+@pytest.mark.parametrize(
+    "run", ["for _ in range(self.epochs):\n            self.epoch()", "[self.epoch() for _ in range(self.epochs)]"]
+)
+def test_an_epoch_of_a_run_is_no_run_on_request(tree_of, run, batches):
+    head, _, _ = HELD.partition("        for _ in range(self.epochs):")
+    text = f"{head}        {run}\n\n    def epoch(self):\n        batches = list(self.rows.split(SIZE))\n        {batches}\n"
+    made = after(tree_of(text=text))
+    assert "planned_updates(self.epochs, math.ceil(len(self.rows) / SIZE), extra_steps=self.extra)" in made
+
+
+def test_what_a_constructor_is_told_is_not_what_a_run_is_told(tree_of):
+    changes = [
+        ("__init__(self)", "__init__(self, epochs=3)"),
+        (FIXED, "self.epochs = epochs"),
+        (GIVEN, "self.rows, self.extra = rows, extra"),
+        ("def train(self)", "def train(self, epochs=2)"),
+        ("range(self.epochs)", "range(epochs)"),
+    ]
+    (outcome,) = plan(open_tree(tree_of(*changes, text=HELD)), [TASK]).outcomes
+    assert "how many epochs the run on request makes is not seen" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("settings", "call", "expected"),
+    [
+        ('{"lr": 0.1}', "**HELD['fit'], total_steps=100", "**HELD['fit'], total_steps=total_steps)"),
+        (
+            '{"lr": 0.1, "total_steps": 100}',
+            "**HELD['fit']",
+            "**(HELD['fit'] | {\"total_steps\": total_steps}))",
+        ),
+    ],
+    ids=["beside it", "in it"],
+)
+def test_a_total_with_a_kept_dict_that_is_unpacked(tree_of, settings, call, expected):
+    made = f"_, HELD['schedule'] = configure_optimizer(HELD['model'], {call})"
+    changes = [
+        ('"rows": None', f'"rows": None, "fit": {settings}'),
+        ('HELD["schedule"] = OneCycleLR(optimizer, 0.1, total_steps=100)', made),
+        ("from torch.optim.lr", "from bit_transformer.optimization import configure_optimizer\nfrom torch.optim.lr"),
+    ]
+    assert expected in after(tree_of(*changes, text=IN_A_DICT))
+
+
 def test_what_a_request_is_about_to_keep_is_counted_by(tree_of):
     text = after(tree_of(text=IN_A_DICT))
     assert 'total_steps = planned_updates(plan["epochs"], math.ceil(len(rows) / 8))\n' in text

@@ -345,6 +345,86 @@ def test_uses_that_a_data_set_has_not_are_seen_through_what_holds_it(tree_of, us
     assert f"a data set has no {lack}" in outcome.reason
 
 
+CORPUS = """
+class Corpus:
+    def __init__(self, path):
+        self.bits = text_to_bits(path.read_text())
+
+    def rows(self, length):
+        return bits_to_rows(self.bits, length)
+"""
+ROW_SET = """
+class RowSet:
+    def __init__(self, bits, length):
+        self.bits, self.length = torch.tensor(bits), length
+
+    def __len__(self):
+        return len(self.bits) // self.length
+
+    def __getitem__(self, index):
+        return self.bits[index * self.length : (index + 1) * self.length]
+"""
+MODULE = """
+class Module:
+    def __init__(self, args):
+        self.args = args
+
+    def bits(self):
+        return text_to_bits(Path(self.args.file).read_text())
+
+    def build(self, length):
+        return bits_to_rows(self.bits(), length)
+"""
+
+
+@pytest.mark.parametrize(
+    ("beside", "line", "expected"),
+    [
+        pytest.param(CORPUS, "Corpus(path).rows(length)", "return BitRows.of_text(path, length)", id="a method"),
+        pytest.param(
+            ROW_SET,
+            "RowSet(text_to_bits(path.read_text()), length)",
+            "return BitRows.of_text(path, length)",
+            id="an object that cuts each row when it is asked for",
+        ),
+        pytest.param(
+            MODULE,
+            "Module(SimpleNamespace(file=path)).build(length)",
+            "return BitRows.of_text(Path(self.args.file), length)",
+            id="a method of a module that keeps its arguments",
+        ),
+    ],
+)
+def test_what_reads_a_text_and_what_cuts_its_rows_are_apart(tree_of, beside, line, expected):
+    changes = [("\n\ndef load_rows", f"\n{beside}\n\ndef load_rows")]
+    assert expected in after(tree_of(f"return {line}", changes=changes))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("index * self.length : (index", "index * self.length + 1 : (index"),
+        ("return len(self.bits) // self.length", "return len(self.bits) // self.length - 1"),
+        (
+            "[index * self.length : (index + 1) * self.length]",
+            "[index * self.length : (index + 1) * self.length].int()",
+        ),
+    ],
+    ids=["other bits", "not all of them", "of another dtype"],
+)
+def test_an_object_that_gives_other_rows_is_refused(tree_of, old, new):
+    assert old in ROW_SET
+    changes = [("\n\ndef load_rows", f"\n{ROW_SET.replace(old, new)}\n\ndef load_rows")]
+    tree = tree_of("return RowSet(text_to_bits(path.read_text()), length)", changes=changes)
+    assert plan(open_tree(tree), [TASK]).outcomes[0].outcome is Outcome.REFUSED
+
+
+def test_bits_that_are_cut_twice_are_read_apart_first(tree_of):
+    lines = ["corpus = Corpus(path)", "rows = corpus.rows(length)", "other = corpus.rows(9)", "return rows"]
+    tree = tree_of(*lines, changes=[("\n\ndef load_rows", f"\n{CORPUS}\n\ndef load_rows")])
+    assert "used for something else too" in plan(open_tree(tree), [TASK]).outcomes[0].reason
+
+
 def test_rows_outside_of_any_function_are_refused(tree_of):
     text = HEADER + "\nROWS = bits_to_rows(text_to_bits(Path('x').read_text()), 9)\n"
     (outcome,) = plan(open_tree(tree_of(text=text)), [TASK]).outcomes

@@ -1,5 +1,7 @@
 """Which probabilities are put on a ramp, which draws are made their own, and which are named and left."""
 
+import textwrap
+
 import pytest
 from samples import LOOP
 
@@ -40,6 +42,35 @@ def test_the_plain_loop(loop_of, after):
 )
 def test_draws_are_made_their_own(loop_of, after, draw):
     assert "if draws.random() < ramped_prob:" in after(loop_of(LOOP.replace("random.random()", draw)), "task-6")
+
+
+CHOICE = """\
+            if random.random() < compress_prob:
+                logits = model.forward_compressed(batch)
+            else:
+                logits = model(batch)
+"""
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'key = "short" if random.random() < compress_prob else "bits"\ngiven = {key: batch}',
+        'given = {"short" if random.random() < compress_prob else "bits": batch}',
+        'given = {"bits": batch}\nif random.random() < compress_prob:\n    given = {"short": batch}',
+    ],
+    ids=["by its name", "in the dict", "another dict"],
+)
+@pytest.mark.parametrize("test", ['"short" in given', '"bits" not in given'])
+def test_a_draw_decides_which_key_a_dict_has(loop_of, after, lines, test):
+    asked = (
+        f'if {test}:\n    logits = model.forward_compressed(given["short"])\nelse:\n    logits = model(given["bits"])\n'
+    )
+    assert CHOICE in LOOP
+    text = LOOP.replace(CHOICE, textwrap.indent(f"{lines}\n{asked}", " " * 12))
+    made = after(loop_of(text), "task-6")
+    assert "draws.random() < ramped_prob" in made
+    assert "end=compress_prob" in made
 
 
 def test_the_clock_counts_updates_not_micro_batches(loop_of, patched):

@@ -57,6 +57,23 @@ def test_chunks_that_are_set_out_of_sight_are_not_to_be_compiled(loop_of, refusa
     assert "in which attribute they are set is not seen" in refusal(_in_chunks(loop_of(LOOP), "CHUNKS[0]"), "task-8")
 
 
+@pytest.mark.parametrize("name", ["attend", "__call__"])
+def test_windows_that_a_method_cuts_are_kept_eager_there(loop_of, after, refusal, name):
+    tree = loop_of(LOOP)
+    text = (BASELINE / "bit_transformer/model.py").read_text()
+    text = text.replace(
+        "def forward(self, x: Tensor, causal: bool = True)", f"def {name}(self, x: Tensor, causal: bool = True)", 1
+    )
+    text = text.replace("self.attention(self.norm1(x), causal)", f"self.attention.{name}(self.norm1(x), causal)")
+    (tree.root / "bit_transformer/model.py").write_text(text)
+    if name == "attend":
+        made = after(open_tree(tree.root), "task-8")
+        assert "            kind.attend = torch.compiler.disable(kind.attend)\n" in made
+        assert 'not hasattr(kind.attend, "_torchdynamo_disable")' in made
+    else:
+        assert "attention in chunks, not to be compiled" in refusal(open_tree(tree.root), "task-8")
+
+
 BESIDE = """\
 
 def windows(x, size, overlap):

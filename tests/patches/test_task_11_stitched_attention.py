@@ -241,6 +241,42 @@ def test_a_function_that_weighs_is_handed_what_is_padding(model_of, softmax):
     assert not differs(mended)
 
 
+def test_windows_without_a_name_are_hidden_as_far_as_they_go(model_of):
+    named = "        keys = k[:, :, s : end + overlap]\n        weights = weigh(q[:, :, s:end], keys, causal)\n"
+    assert named in HELPED
+    text = HEAD + HELPED.replace(named, "        weights = weigh(q[:, :, s:end], k[:, :, s : end + overlap], causal)\n")
+    assert differs(text)
+    mended = after(model_of(text))
+    assert 'scores.masked_fill(padding[:, : scores.size(-1)], float("-inf"))' in mended
+    assert not differs(mended)
+
+
+WEIGHED = """\
+class Windows(torch.nn.Module):
+    def hidden(self, rows, width, device):
+        return torch.ones(rows, width, dtype=torch.bool, device=device).triu(diagonal=width - rows + 1)
+
+    def forward(self, q, k, v, causal):
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+        if causal:
+            scores = scores.masked_fill(self.hidden(q.shape[-2], k.shape[-2], q.device), float("-inf"))
+        weights = torch.softmax(scores, dim=-1)
+        return weights @ v
+"""
+
+
+def test_windows_under_a_mask_that_is_kept_in_either_order(model_of, patched):
+    texts = []
+    for order in (("task-10", "task-9"), ("task-9", "task-10")):
+        root = model_of(HEAD + WEIGHED)
+        for name in order:
+            patched(root, name)
+        texts.append((root / "bit_transformer/model.py").read_text())
+    assert texts[0] == texts[1]
+    assert "attn_mask=~self.hidden(q.shape[-2], k.shape[-2], q.device) if causal else None" in texts[0]
+    assert "return get_tri_mask(width, device)[width - rows:]" in texts[0]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [

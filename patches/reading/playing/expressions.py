@@ -38,8 +38,17 @@ _MOST_BITS, _MOST_ITEMS = 4096, 100_000  # of a number, and of a list or a text
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
-def is_large(op: ast.operator, left: Any, right: Any) -> bool:
-    """Whether what an operator makes is too large to be tried."""
+def operated(walk: Walk, op: ast.operator, left: Any, right: Any, at: Place, *, in_place: bool = False) -> Any:
+    """What an operator makes. Raises Stuck where that is too large to be tried."""
+    if _is_large(op, left, right):
+        raise Stuck("numbers or lists that are too large to be tried", at)
+    if in_place and isinstance(left, (list, bytearray)) and isinstance(op, ast.Add):
+        walk.world.extend(left, right, at)
+        return left
+    return walk.world.operated(op, left, right, at)
+
+
+def _is_large(op: ast.operator, left: Any, right: Any) -> bool:
     sizes = [len(each) for each in (left, right) if isinstance(each, (list, tuple, str, bytes, bytearray))]
     numbers = [each for each in (left, right) if isinstance(each, int)]
     if len(numbers) == len((left, right)):
@@ -64,7 +73,7 @@ def evaluated(walk: Walk, scope: Scope, node: ast.expr) -> Any:
             return _called(walk, scope, node)
         case ast.BinOp():
             sides = walk.value(scope, node.left), walk.value(scope, node.right)
-            return world.operated(node.op, *sides, Place(scope.file, node))
+            return operated(walk, node.op, *sides, Place(scope.file, node))
         case ast.Subscript():
             owner, index = walk.value(scope, node.value), walk.value(scope, node.slice)
             return world.item(owner, index, Place(scope.file, node))

@@ -18,7 +18,7 @@ from ..tensors import Unknown
 from ..values import Place
 from .calls import filled
 from .cases import members
-from .expressions import ARITHMETIC, COMPARISONS, UNARY, is_large
+from .expressions import ARITHMETIC, COMPARISONS, UNARY
 from .kinds import Class, Function, Library, Opaque, Raised, Scope, Stuck, Thing
 from .names import is_whole
 from .walk import Walk
@@ -109,8 +109,6 @@ class Figures:
     def operated(self, op: ast.operator, left: Any, right: Any, at: Place) -> Any:
         if isinstance(left, (str, bytes, Opaque)) or isinstance(right, (str, bytes, Opaque)):
             return Opaque()
-        if is_large(op, left, right):
-            raise Stuck("numbers that are too large to be tried", at)
         return small(ARITHMETIC[type(op)](left, right))
 
     def turned(self, op: ast.unaryop, value: Any, at: Place) -> Any:

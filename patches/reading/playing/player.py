@@ -20,7 +20,7 @@ from ..values import Place
 from . import outside
 from .batches import Counted, Loader, Many, Method, Rows, Schedule, Space, Stream, Wanted, marks
 from .calls import filled
-from .expressions import ARITHMETIC, COMPARISONS, is_large
+from .expressions import ARITHMETIC, COMPARISONS
 from .iterables import KNOWN
 from .kinds import NONE, Class, Function, Left, Library, Opaque, Raised, Scope, Thing, kinds_of
 from .names import is_net
@@ -198,8 +198,6 @@ class Player:
 
     def operated(self, op: ast.operator, left: Any, right: Any, at: Place) -> Any:
         sides = [self._plain(left), right]
-        if is_large(op, *sides):
-            raise Unknown(at)
         if all(isinstance(each, (int, float)) for each in sides):
             try:
                 return ARITHMETIC[type(op)](*sides)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..classes import is_declared, names_of
 from ..values import Place
 from .cases import match
-from .expressions import evaluated, is_large
+from .expressions import evaluated, operated
 from .kinds import Class, Function, Left, Library, Opaque, Raised, Returned, Scope, Stuck, Thing
 from .names import imported
 
@@ -168,18 +168,9 @@ def _delete(walk: Walk, scope: Scope, target: ast.expr) -> None:
 
 
 def _augmented(walk: Walk, scope: Scope, node: ast.AugAssign) -> None:
-    old, change, at = (
-        evaluated(walk, scope, _loaded(node.target)),
-        walk.value(scope, node.value),
-        Place(scope.file, node),
-    )
-    if is_large(node.op, old, change):
-        raise Stuck("lists that are too large to be tried", at)
-    if isinstance(old, (list, bytearray)) and isinstance(node.op, ast.Add):
-        walk.world.extend(old, change, at)
-    else:
-        old = walk.world.operated(node.op, old, change, at)
-    walk.bind(scope, node.target, old)
+    old, change = evaluated(walk, scope, _loaded(node.target)), walk.value(scope, node.value)
+    made = operated(walk, node.op, old, change, Place(scope.file, node), in_place=True)
+    walk.bind(scope, node.target, made)
 
 
 @lru_cache(maxsize=1024)

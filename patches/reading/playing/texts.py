@@ -22,7 +22,7 @@ from ..updates import calls_of
 from ..values import Place
 from .calls import filled
 from .disk import PATH_METHODS, Disk, FilePath, Given, mutables, on_paths, path_of
-from .expressions import ARITHMETIC, COMPARISONS, UNARY, is_large
+from .expressions import ARITHMETIC, COMPARISONS, UNARY
 from .grids import Grid
 from .kinds import Class, Function, Left, Library, Module, Opaque, Raised, Returned, Scope, Stuck, Thing, kinds_of
 from .libraries import BUILTINS, COUNTED, LARGEST, LIBRARY, LIMITS, attribute_of, native, require_small
@@ -177,11 +177,9 @@ class Machine:
         is_path = path_of(left) is not None or (isinstance(left, Given) and isinstance(right, str))
         if isinstance(op, ast.Div) and is_path:
             return self.disk.opened(left).joined(path_of(right) or right)
-        return self._applied(op, ARITHMETIC, left, right, at, too_large=is_large(op, left, right))
+        return self._applied(op, ARITHMETIC, left, right, at)
 
-    def _applied(
-        self, op: Any, functions: dict[Any, Any], left: Any, right: Any, at: Place, *, too_large: bool = False
-    ) -> Any:
+    def _applied(self, op: Any, functions: dict[Any, Any], left: Any, right: Any, at: Place) -> Any:
         for side in (left, right):
             if isinstance(side, (Opaque, Library)):
                 return side if isinstance(side, Opaque) else Opaque(why="what a library has", at=at)
@@ -193,7 +191,7 @@ class Machine:
         for a, b in ((left, right), (right, left)):
             if isinstance(a, Grid):
                 return native(functools.partial(a.combined, is_first=a is left), [_OF_GRIDS[type(op)], b], {}, at)
-            if too_large or (isinstance(a, int) and a > LARGEST and not isinstance(b, int)):
+            if isinstance(a, int) and a > LARGEST and not isinstance(b, int):
                 raise Stuck("numbers that are too large to be tried", at)
         if type(op) not in functions:
             raise Stuck("an operator that is not understood", at)
