@@ -61,7 +61,7 @@ class CheckResult:
             "covered": evidence.covered,
             "picture": None if evidence.picture is None else asdict(evidence.picture),
             "seconds": round(self.seconds, 3),
-            **({"at": evidence.at} if self.task == SCRIPT else {}),
+            **({"at": evidence.at} if self.task == SCRIPT or evidence.at else {}),
         }
 
     @property
