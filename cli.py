@@ -269,9 +269,7 @@ def verify(
     chosen = tasks_asked(tasks, every=(every := every or not tasks))
     where = tree_or_reference(tree, "judging", None if quiet else screen.warn, others="driven")
     with locked_tree(where, shared=True, others="driven") as source_tree:
-        is_ours = bool(source_tree.model_path)
-        if given := [name for name, value in {"--since": since, "--sanity-fit": sanity_fit}.items() if value]:
-            terminal.require_ours(is_ours, given)
+        is_ours = terminal.is_ours(source_tree, {"--since": since, "--sanity-fit": sanity_fit})
         package, driven = Path(source_tree.model_path).parent, driving(source_tree, tasks_asked([], every=True))
         shown = terminal.look(source_tree, chosen, str(where), as_format, output, reports or ())
         compared = None if since is None else compare(source_tree, since, chosen, driven)
@@ -287,7 +285,8 @@ def verify(
             report = runner.verify(top, numbers, sanity_fit=fits, driving=driven, since=compared, **how)
     code = terminal.give(shown(report), as_format, output, reports or (), quiet=quiet)
     if as_format == parameters.ResultFormat.TEXT and not quiet and code == 0:
-        screen.show_next("bitpatch train --plan" if every else again("verify", None, tree))
+        after = "bitpatch train --plan" if every else again("verify", None, tree)
+        screen.show_next(after if is_ours else source_tree.command("verify", "--report", "page.html"))
     raise typer.Exit(code)
 
 

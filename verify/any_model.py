@@ -4,6 +4,7 @@ How such a tree trains, its ledger shows (verify/scripts), from which tasks 1 to
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from .driving.any_model import LIMITS, AnyModel, difference
-from .driving.operations import Operations, Triangle
+from .driving.operations import Operations, Triangle, tensors_in
 from .driving.tracing import traced, why_untraceable
 from .driving.tree import Tree
 from .running.evidence import Evidence, Verdict, at_most, check, failed, passed, unproven
@@ -22,13 +23,17 @@ from .scripts.asking import not_applicable
 from .scripts.lines import Lines
 from .scripts.working_copy import copied
 
+PLACES = 16  # from which on what is read is changed
 TIMES = 3  # steps, each with a micro-batch of its own
 
 
 def driven(tree: Tree) -> tuple[AnyModel, Lines]:
     """A copy of a tree, in which this process is, and its lines."""
     copied(tree.path, Path.cwd())
-    return AnyModel(Path.cwd(), tree.roots), Lines([Path.cwd()])
+    os.environ.update(tree.caches)
+    own = AnyModel(Path.cwd(), tree.roots)
+    own.watch_attention()
+    return own, Lines([Path.cwd()])
 
 
 @check(task=8, prop="what torch.compile makes of the model has the same loss and the same gradients", of_any=True)
@@ -46,9 +51,11 @@ def compiled_it_computes_the_same(tree: Tree) -> Evidence:
             try:
                 worst = max(worst, difference(eager, own.step(model, batch, compiled)))
             except TorchDynamoException as error:
-                return failed(f"torch.compile cannot trace it: {str(error).splitlines()[0]}")
+                return unproven(f"torch.compile cannot trace it: {str(error).splitlines()[0]}")
         if not found.graphs:
             return unproven("loss(model, batch) does not call the model that it is given: nothing was compiled")
+    if worst > LIMITS[dtype] and not torch.equal(own.loss(model, batch), own.loss(model, batch, seed=0)):
+        return unproven("the loss draws random numbers, and what is compiled may draw them in another order")
     return at_most(worst, LIMITS[dtype], f"largest relative difference of loss and gradients, {found.graphs} graph(s)")
 
 
@@ -107,15 +114,14 @@ def no_position_sees_a_later_one(tree: Tree) -> Evidence:
             "def causal(model, batch): return READ, SAID  # [B, T] of the batch, and what the model says: [B, T, ...]"
         )
         return not_applicable(f"nothing says that it is causal; settle it: {lines}")
-    model, (batch, other), dtype = own.exact()
+    model, (batch, _), dtype = own.exact()
     model.eval()
     with torch.no_grad():
         read, said = own.function("causal")(model, batch)
-        fresh, _ = own.function("causal")(model, other)
-        length, seen = read.shape[1], 0
-        for position in range(length - 1):
-            before = read.clone()
-            read[:, position + 1 :] = fresh[: len(read), position + 1 : length]
+        length, before, seen = read.shape[1], read.clone(), 0
+        others = before.roll(1, 0).flip(1)  # of what is read, at other places
+        for position in range(0, length - 1, max(1, length // PLACES)):
+            read[:, position + 1 :] = others[:, position + 1 :]
             now = own.function("causal")(model, batch)[1]
             read.copy_(before)
             gap = float((now[:, : position + 1] - said[:, : position + 1]).abs().max())
@@ -125,7 +131,7 @@ def no_position_sees_a_later_one(tree: Tree) -> Evidence:
                 )
             seen += not torch.equal(now, said)
     if not seen:
-        return unproven("what the model says does not depend on what is read, or two batches are alike")
+        return unproven("what the model says does not depend on what is read, or the batch is the same everywhere")
     return passed(f"{length} positions")
 
 
@@ -133,14 +139,16 @@ def no_position_sees_a_later_one(tree: Tree) -> Evidence:
 def a_mask_is_built_once(tree: Tree) -> Evidence:
     """Make a few steps, and follow each triangle to the operation that it was born of."""
     own, lines = driven(tree)
-    model, batches = own.model(), [own.batch(each) for each in range(TIMES)]
+    model, batches, _ = own.exact(range(TIMES))
     with Births(lines) as operations:
+        for tensor in tensors_in(batches):
+            tensor.view_as(tensor)  # a mask that comes with the data is no other's doing
         for number, batch in enumerate(batches, 1):
             operations.step = number
             own.step(model, batch)
     for kind, steps in operations.steps.items():
-        if len(steps) > 1:
-            words = f"a triangle of {kind.rows} x {kind.columns} is built in {len(steps)} of {TIMES} steps"
+        if len(steps - {0}) > 1:
+            words = f"a triangle of {kind.rows} x {kind.columns} is built in {len(steps - {0})} of {TIMES} steps"
             at = operations.lines[kind]
             return placed(failed(f"{words} ({at})"), at)
     if not operations.used:

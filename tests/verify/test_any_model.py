@@ -194,8 +194,8 @@ def test_a_loss_that_changes_by_itself_is_compared_with_nothing(other: Callable[
         "digits",
         (
             "bitpatch_seams.py",
-            "def loss(model, batch):\n",
-            "def loss(model, batch, calls=[]):\n    calls.append(0)\n    model.head.weight.data += 0.01\n",
+            "nn.functional.cross_entropy(model(batch[0]), batch[1])",
+            "nn.functional.cross_entropy(model(batch[0]), batch[1]) * next(CALLS)\n\n\nCALLS = iter(range(1, 99))",
         ),
     )
     (found,) = judged(tree, 8).tasks
@@ -210,7 +210,10 @@ def test_the_command_judges_the_tree_in_the_folder_one_is_in(other, run, monkeyp
     found = json.loads(out)
     jsonschema.validate(found, SCHEMA)
     assert [each["verdict"] for each in found["tasks"]] == ["violated", "verified"]
-    assert {each["at"] for each in found["tasks"][0]["checks"] if each["verdict"] == "fail"} == {"src/digits/fit.py:31"}
+    assert {each["at"] for each in found["tasks"][0]["checks"] if each["verdict"] == "fail"} == {
+        "src/digits/fit.py:29",
+        "src/digits/fit.py:32",
+    }
 
 
 def test_a_tree_that_says_nothing_of_itself_is_refused_with_the_way_to_begin(other, run) -> None:

@@ -35,7 +35,11 @@ class AnyModel:
         sys.path[:0] = [str(root / each) for each in reversed(roots)]
         self._root = root
         self._attend: Callable[..., Tensor] = nn.functional.scaled_dot_product_attention
-        nn.functional.scaled_dot_product_attention = self._attention  # before the tree imports it by its name
+        self._state: dict[str, Any] = {}  # of the model that steps are made with
+
+    def watch_attention(self) -> None:
+        """Stand before torch's attention, before the tree imports that by its name."""
+        nn.functional.scaled_dot_product_attention = self._attention
 
     def _attention(self, *given: Any, **named: Any) -> Tensor:
         return self._attend(**dict(zip(GIVEN, given, strict=False)), **named)
@@ -79,30 +83,31 @@ class AnyModel:
         torch.manual_seed(seed)
         return self.function("batch")(seed)
 
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+    def loss(self, model: nn.Module, batch: Any, seed: int = SEED) -> Tensor:
         """The loss of a micro-batch, from the same random numbers each time."""
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         found = self.function("loss")(model, batch)
-        if not isinstance(found, Tensor) or found.numel() != 1 or not found.requires_grad:
-            raise MissingSeam("loss", "gives no scalar that gradients can go from", "let it return the mean loss")
+        if not isinstance(found, Tensor) or found.numel() != 1 or not (found.requires_grad and found.isfinite()):
+            raise MissingSeam("loss", "is no finite scalar that gradients can go from", "let it return the mean loss")
         return found
 
     def step(self, model: nn.Module, batch: Any, called: Any = None) -> tuple[float, Gradients]:
         """The loss of a micro-batch and the gradients of a model, which may be `called` as something else."""
         model.zero_grad()
+        model.load_state_dict(self._state)  # what a step counts or averages, it has not yet
         loss = self.loss(model if called is None else called, batch)
         torch.autograd.backward(loss)
         return float(loss.detach()), {n: each.grad for n, each in model.named_parameters() if each.grad is not None}
 
     def exact(self, seeds: Sequence[int] = (0, 1)) -> tuple[nn.Module, list[Any], torch.dtype]:
         """A model and micro-batches in float64, or as they are where that does not run."""
-        model, batches = self.model(), [self.batch(each) for each in seeds]
+        model, batches, dtype = self.model(), [self.batch(each) for each in seeds], torch.float32
         wide = copy.deepcopy(model).double(), [tree_map(_widened, each) for each in batches]
-        try:
+        with suppress(Exception):  # of one that makes tensors of a type of its own
             self.loss(wide[0], wide[1][0])
-        except RuntimeError:  # it makes tensors of a type of its own
-            return model, batches, torch.float32
-        return *wide, torch.float64
+            model, batches, dtype = *wide, torch.float64
+        self._state = copy.deepcopy(model.state_dict())
+        return model, batches, dtype
 
     def require_same(self, model: nn.Module, batch: Any, limit: float) -> tuple[float, Gradients]:
         """A step of a loss that is the same each time. Raises MissingSeam where it is not: nothing can be compared."""

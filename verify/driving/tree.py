@@ -49,6 +49,7 @@ class Tree:
         given = driving or {"roots": [""], "seams": None}
         self.path = path if given["seams"] else path / given["roots"][0]  # ours may stand in a folder, src/ say
         self.roots: list[str] = given["roots"]
+        self.caches: dict[str, str] = given.get("caches", {})  # where data sets lie that were fetched before
         self.seconds = seconds  # of processor time that a check may fill with random points
         sys.path[:0] = [str(path / root) for root in reversed(given["roots"])]
         self.states: dict[str, str] = given.get("states", {})  # of the tasks that bring an option, by the option

@@ -68,10 +68,12 @@ def _refusal(file: Path, repository: Path) -> str:
     return "" if os.access(file if file.exists() else file.parent, os.W_OK) else "cannot be written to"
 
 
-def require_ours(is_ours: bool, given: Sequence[str]) -> None:
-    """End the command where options are given that are for trees of our model, and the tree is of another."""
-    if not is_ours:
+def is_ours(tree: SourceTree, options: Mapping[str, object]) -> bool:
+    """Whether a tree is of our model; ends the command where it is not, and options are given that are for such."""
+    given = [name for name, value in options.items() if value and not tree.model_path]
+    if given:
         fail(f"{', '.join(given)}: for BitTransformerLM trees, and this one is of another model", EXIT_USAGE, AGAIN)
+    return bool(tree.model_path)
 
 
 def give_script(

@@ -112,6 +112,7 @@ def judge_tree(
     Of `every` task, those of which nothing applies are told and left out.
     """
     ledger = run_script(zygote, tree / DRIVER, (), *bounds, tree, driving["roots"])
+    driving = driving | {"caches": caches()}
     aside = _aside(zygote, tree, driving)
     own = [name for task in tasks for name, _ in zygote.checks.get(task, ()) if (task, name) not in aside]
     own += [name for task in tasks for name, _ in zygote.of_any.get(task, ())]

@@ -29,14 +29,14 @@ class Layer(nn.Module):
         self.own = Attention(width, heads, dropout)
         self.cross = Attention(width, heads, dropout) if reads_memory else None
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3 if reads_memory else 2))
 
     def forward(self, x, mask=None, memory=None):
         y = self.norms[0](x)
         x = x + self.own(y, y, None if self.cross else mask, causal=self.cross is not None)
         if self.cross is not None:
             x = x + self.cross(self.norms[1](x), memory, mask)
-        return x + self.feed(self.norms[2](x))
+        return x + self.feed(self.norms[-1](x))
 
 
 class Translator(nn.Module):

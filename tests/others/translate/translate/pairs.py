@@ -4,7 +4,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-PAD, BEGIN = 0, 1
+PAD, EDGE = 0, 1
 
 
 class Pairs(Dataset):
@@ -17,7 +17,7 @@ class Pairs(Dataset):
         return len(self.rows)
 
     def __getitem__(self, place):
-        return self.rows[place], torch.cat([torch.tensor([BEGIN]), self.rows[place].flip(0)])
+        return self.rows[place], torch.cat([torch.tensor([EDGE]), self.rows[place].flip(0), torch.tensor([EDGE])])
 
 
 def padded(pairs):
