@@ -38,7 +38,9 @@ def test_what_the_page_shows_of_a_tree_is_what_is_said(tmp_path, monkeypatch, ru
     code, out, _ = run("verify", "4")
     assert code == 4
     timed = r" in [0-9.]+ s| +[0-9.]+$"
-    assert re.sub(timed, "", out, flags=re.M).replace(str(tree), "/home/me/digits") == re.sub(timed, "", shown, flags=re.M)
+    assert re.sub(timed, "", out, flags=re.M).replace(str(tree), "/home/me/digits") == re.sub(
+        timed, "", shown, flags=re.M
+    )
 
 
 def test_the_page_names_every_property():
