@@ -236,7 +236,7 @@ class Seams:
     """The seams of a tree: as they were found, or where a tree has them that is laid out as ours."""
 
     def __init__(self, root: Path, found: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self.found, self.of_any = found, found == {}  # of a tree of another model nothing is
+        self.found, self.of_any = found, "any" in (found or ())  # of a tree of another model
         self.root = root
         self._taken: dict[str, Taken | None] = {}
 

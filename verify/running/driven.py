@@ -25,7 +25,7 @@ def driving(tree: SourceTree, tasks: Sequence[Task]) -> dict[str, Any] | None:
     """
     if not tree.model_path:
         roots = sorted({root_of(tree, path) for path in tree.paths} | {""})
-        return {"seams": {}, "roots": roots, "states": {}}
+        return {"seams": {"any": {}}, "roots": roots, "states": {}}
     root = _root_of_ours(tree)
     if root is not None:
         return {"seams": None, "roots": [root], "states": {}} if root else None

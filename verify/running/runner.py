@@ -228,7 +228,7 @@ def verify(
     began = time.monotonic()
     tree = tree.resolve()
     planned = [Job(tree, None, 0, "sanity-fit", "", sample)] if sanity_fit else []  # first, as it takes longest
-    checks = plan_checks(zygote, tree, tasks, only, of_any=driving is not None and driving["seams"] == {})
+    checks = plan_checks(zygote, tree, tasks, only, of_any="any" in ((driving or {}).get("seams") or ()))
     told, share = json.dumps(driving), seconds * jobs / max(1, sum(job.name in zygote.spaces for job in checks))
     planned = [
         replace(job, driving=told, seconds=share if job.name in zygote.spaces else 0.0) for job in [*planned, *checks]
