@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -145,7 +145,7 @@ def show_seams(
     from .patches.applying import driver
     from .patches.reading import seams
 
-    with locked_tree(tree, shared=not write) as source_tree:
+    with locked_tree(tree, shared=not write, others="any") as source_tree:
         found = seams.seams(source_tree)
         written = driver.write_draft(tree, found) if write else None
     if as_format == parameters.Format.JSON:
@@ -153,7 +153,7 @@ def show_seams(
     elif not quiet:
         for each in found:
             screen.show_block(each.name, each.state, each.lines(), **screen.STYLES[each.state])
-        screen.show_next(f"edit {written}" if written else source_tree.command("verify", "--all"))
+        screen.show_next(f"edit {written}" if written else source_tree.command(*source_tree.first_step))
 
 
 @app.command()
@@ -259,6 +259,7 @@ def verify(
     from .verify.rendering import terminal
     from .verify.running import runner
     from .verify.running.driven import driving
+    from .verify.scripts.judging import judge_tree
     from .verify.since.judged import compare
 
     if script is not None:
@@ -266,28 +267,26 @@ def verify(
         run = script, tasks or (), updates, seconds
         raise typer.Exit(terminal.give_script(*run, trees, as_format, output, reports or (), quiet=quiet))
     chosen = tasks_asked(tasks, every=(every := every or not tasks))
-    where = tree_or_reference(tree, "judging", None if quiet else screen.warn)
-    with locked_tree(where, shared=True) as source_tree:
+    where = tree_or_reference(tree, "judging", None if quiet else screen.warn, others="driven")
+    with locked_tree(where, shared=True, others="driven") as source_tree:
+        is_ours = terminal.is_ours(source_tree, {"--since": since, "--sanity-fit": sanity_fit})
         package, driven = Path(source_tree.model_path).parent, driving(source_tree, tasks_asked([], every=True))
         shown = terminal.look(source_tree, chosen, str(where), as_format, output, reports or ())
         compared = None if since is None else compare(source_tree, since, chosen, driven)
     numbers = [task.number for task in (chosen if compared is None else compared.judged)]
-    fits = every and bool(numbers) if sanity_fit is None else sanity_fit
+    fits = is_ours and every and bool(numbers) if sanity_fit is None else sanity_fit
     with screen.shown_progress(quiet) as show, runner.Zygote(needed=bool(numbers) or fits) as zygote:
-        report = runner.verify(
-            where / package.parent if driven is None else where,
-            numbers,
-            sanity_fit=fits,
-            jobs=jobs,
-            zygote=zygote,
-            driving=driven,
-            seconds=60 * thorough,
-            since=compared,
-            on_event=show,
-        )
+        how: dict[str, Any] = {"zygote": zygote, "jobs": jobs, "on_event": show, "seconds": 60 * thorough}
+        if driven is not None and not is_ours:
+            bounds, tell = (updates, seconds), screen.warn
+            report = judge_tree(where, numbers, driven, bounds, every=every, tell=tell, **how)
+        else:
+            top = where / package.parent if driven is None else where
+            report = runner.verify(top, numbers, sanity_fit=fits, driving=driven, since=compared, **how)
     code = terminal.give(shown(report), as_format, output, reports or (), quiet=quiet)
     if as_format == parameters.ResultFormat.TEXT and not quiet and code == 0:
-        screen.show_next("bitpatch train --plan" if every else again("verify", None, tree))
+        after = "bitpatch train --plan" if every else again("verify", None, tree)
+        screen.show_next(after if is_ours else source_tree.command("verify", "--report", "page.html"))
     raise typer.Exit(code)
 
 
@@ -372,12 +371,12 @@ def validate(
     raise typer.Exit(validation.give(found, as_json=as_format == parameters.Format.JSON, quiet=quiet))
 
 
-def locked_tree(tree: Path, *, shared: bool = False) -> AbstractContextManager[SourceTree]:
-    """The tree under its lock; what is begun is undone if a signal comes."""
+def locked_tree(tree: Path, *, shared: bool = False, others: str = "") -> AbstractContextManager[SourceTree]:
+    """The tree under its lock, of `others` models too; what is begun is undone if a signal comes."""
     from .patches.applying.opening import opened
 
     undoing()
-    return opened(tree, shared=shared, tell=screen.warn)
+    return opened(tree, shared=shared, tell=screen.warn, others=others)
 
 
 def main(words: Sequence[str] | None = None) -> None:

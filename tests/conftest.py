@@ -40,6 +40,7 @@ SAMPLED = {
     "drift/test_rewrites.py": 2,
     "patches/applying/test_survey.py": 2,
     "verify/scripts/test_shapes.py": 4,
+    "verify/test_any_model.py": 2,
 }
 
 

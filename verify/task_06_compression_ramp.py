@@ -26,7 +26,7 @@ from .driving.text_loads import sample, schedule, write_text
 from .driving.training_runs import LENGTH, Stopped, command_line, run_command, train, watching
 from .driving.tree import Tree
 from .driving.world import differences, noisy_models, spoilt_forward, streams
-from .running.evidence import Evidence, at_most, check, failed, passed, unproven
+from .running.evidence import Evidence, Verdict, at_most, check, failed, passed, unproven
 
 MOST = 16  # micro-batches of a run that is one of many
 DRAWN: dict[str, Any] = {"extra_steps": 159, "warmup_steps": 0}  # of a run that is asked for its rate
@@ -72,7 +72,7 @@ def cosine_ramp_takes_any_ends(tree: Tree, points: Points) -> Evidence:
     try:
         function = tree.part("training", "cosine_ramp")
     except MissingSeam:
-        return passed("there is none")
+        return Evidence(Verdict.NOT_APPLICABLE, detail="there is none")
     for point in points:
         step, total, start, end = (point[axis] for axis in ("step", "total", "start", "end"))
         wanted = end if step >= total else half_cosine(start, end, step / total)

@@ -62,12 +62,12 @@ def _spelled(tree: SourceTree, path: str) -> Iterator[str]:
     yield os.path.relpath(path, tree.root)
 
 
-def tree_or_reference(tree: Path | None, doing: str, tell: Callable[[str], None] | None) -> Path:
+def tree_or_reference(tree: Path | None, doing: str, tell: Callable[[str], None] | None, others: str = "") -> Path:
     """The tree that is named, else the one in the folder this runs in, else the embedded reference, which is told."""
     if tree is not None:
         return tree
     try:
-        return open_tree(Path()).root
+        return open_tree(Path(), others=others).root
     except WronglySettled:
         raise
     except BitpatchError:

@@ -6,14 +6,20 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..reading.any_model import ASKED
 from ..reading.seam import Seam
+from ..reading.tree import DRIVER
 from ..task import BitpatchError, Unreadable
 
-DRIVER = "bitpatch_seams.py"
 HEAD = '''"""How bitpatch drives this tree: it calls the functions here in place of what it found.
 
 Options have bitpatch's names (`bitpatch seams` lists them); one that is left out has its default. Delete what is right
 as it was found, and answer the questions that are left. What this tree has none of is None: `manager = None`, say.
+"""
+'''
+HEAD_OF_ANY = '''"""How bitpatch has this tree's training judged: it calls the functions here, in a copy of the tree.
+
+Answer the questions, and keep it small: defects show in a few dozen updates. What this tree has none of is None.
 """
 '''
 FUNCTIONS = {  # how each is called, what it gives, and how what was found is called
@@ -30,8 +36,17 @@ FUNCTIONS = {  # how each is called, what it gives, and how what was found is ca
 def draft(seams: Sequence[Seam]) -> str:
     """The text of the file: what was found filled in, the rest as questions."""
     found = {each.name: each for each in seams}
+    if set(ASKED) <= found.keys():
+        return "\n\n\n".join([HEAD_OF_ANY.rstrip(), *(_question(found[name]) for name in ASKED)]) + "\n"
     imports = sorted({line for name in FUNCTIONS if (line := _import(found[name]))})
     return "\n\n\n".join(["\n".join([HEAD, *imports]).rstrip(), *(_function(found[name]) for name in FUNCTIONS)]) + "\n"
+
+
+def _question(seam: Seam) -> str:
+    """A function that is asked of a tree of any model, with what was found that it could call."""
+    call, what = ASKED[seam.name]
+    asked = [f"# {line}" for line in seam.settle.split("; ")[1:]]
+    return "\n".join([*asked, f"# def {call}:", f'#     """{what}"""'])
 
 
 def _import(seam: Seam) -> str:

@@ -12,10 +12,10 @@ from .transaction import locked
 
 
 @contextmanager
-def opened(tree: Path, *, shared: bool = False, tell: Callable[[str], None]) -> Iterator[SourceTree]:
+def opened(tree: Path, *, shared: bool = False, tell: Callable[[str], None], others: str = "") -> Iterator[SourceTree]:
     """The tree under its lock, after a killed run was recovered."""
     require_folder(tree)
     gc.disable()  # a run lives for a second: collecting would walk its syntax trees again and again
     with locked(tree, shared=shared, tell=tell):
-        yield open_tree(tree, tell=tell)
+        yield open_tree(tree, tell=tell, others=others)
     gc.freeze()  # nor are they walked when Python ends

@@ -54,6 +54,11 @@ class Settings:
     text: str = field(default="", repr=False)
     leads_out: bool = False  # whether the file does, and was not read
 
+    @property
+    def says(self) -> bool:
+        """Whether anything is settled."""
+        return any((self.package is not None, self.exclude, self.seams, self.options))
+
     def wrong(self, key: str, problem: str) -> WronglySettled:
         """An error that names the line of a key."""
         return _wrong(self.text, [(key, problem)])

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from ..files.settled import FILE, file_of
 from ..files.spellings import spelled
+from .any_model import functions
 from .attention import Attention, attentions
 from .code import is_main_guard
 from .draws import drawn_by
@@ -30,6 +31,7 @@ from .tree import TRAIN_LOOP, SourceTree
 from .updates import Update, updates_of_runs
 
 NAMES = ("model", "attention", "update", "command-line", "rows", "schedule", "gate", "manager")
+IN_ANY = ("update", "attention", "schedule")  # that are shown of a tree of another model
 COMPRESSES = "compress_prob"
 SIZES = {"d_model", "nhead", "num_layers", "max_seq_len"}  # of a model, without which it is not driven
 EXAMPLES = {
@@ -47,7 +49,12 @@ _SERVES = {"train_step", "scale_up", "infer"}  # what managers are asked for
 
 
 def seams(tree: SourceTree) -> list[Seam]:
-    """Every seam of a tree, found, settled or missing."""
+    """Every seam of a tree, found, settled or missing; of one of another model, what is asked of any."""
+    if not tree.model_path:
+        return [
+            *functions(tree, _update(tree)),
+            *(each for name in IN_ANY if (each := FINDERS[name](tree)) is not None),
+        ]
     return [_seam(tree, name, FINDERS[name]) for name in NAMES]
 
 

@@ -24,6 +24,7 @@ RELATED = (  # what files of a tree mention
     rb"torch|[Bb]it_?[Tt]ransformer|text_to_bits|ModelManager|_steps|loss|train_loop|bitpatch:"
 )
 MODEL, TRAIN_LOOP = "BitTransformerLM", "train_loop"
+DRIVER = "bitpatch_seams.py"  # by which a tree says itself how it is driven
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class SourceTree:
 
     root: Path
     paths: tuple[str, ...]
-    model_path: str
+    model_path: str  # "" of a tree of another model
     training_path: str | None
     sources: dict[str, Source]
     contents: dict[str, bytes] = field(default_factory=dict)  # as they were read, of the files that may belong to it
@@ -56,6 +57,11 @@ class SourceTree:
     def is_meant(self, site: Site) -> bool:
         """Whether the user says that a site is the one, of several that could be."""
         return any(line.holds(site) for lines in self.at.values() for line in lines)
+
+    @property
+    def first_step(self) -> tuple[str, ...]:
+        """What is to be done once somebody knows the tree: one of another model has to say first how it is driven."""
+        return ("verify", "--all") if self.model_path or DRIVER in self.paths else ("seams", "--write")
 
     def command(self, *words: str) -> str:
         """A command on this tree."""
@@ -129,10 +135,11 @@ class SourceTree:
         return replace(self, sources={path: source.settled() for path, source in self.sources.items()})
 
 
-def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None) -> SourceTree:
+def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None, others: str = "") -> SourceTree:
     """Find the parts of the BitTransformerLM tree in a folder; parses no more than it takes to find them.
 
-    What was chosen of several, and what was not followed, is told where somebody listens.
+    What was chosen of several, and what was not followed, is told where somebody listens. `others` are trees of other
+    models that are meant too: "driven", those that say how they are driven, or "any" that has to do with torch.
 
     Raises Unreadable where the folder cannot be read, BitpatchError where it holds no tree, or two of a kind.
     """
@@ -145,18 +152,22 @@ def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None) -> So
     models = _defining(contents, ast.ClassDef, MODEL) or _of_bits(contents)
     loops = _defining(contents, ast.FunctionDef, TRAIN_LOOP)
     meant = settings.models(models, listing.files, lambda path: read_bytes(root / path))
-    if not meant:
+    is_other = (others and (DRIVER in listing.files or settings.says)) or (
+        others == "any" and any(b"torch" in raw for raw in contents.values())
+    )
+    if not meant and not is_other:
         raise BitpatchError(
             f"{root}: expected a BitTransformerLM tree, found no file that defines class {MODEL}, or a class "
             "that embeds a vocabulary of two; "
             f"{not_followed(listing.links_out)}"
-            "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR"
+            "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR; "
+            f"to have one of another model judged, begin a {DRIVER} in it with: bitpatch seams --write"
         )
-    model, notes = _chosen(root, meant, loops, listing.files)
-    others = [path for path in models if path != model]
-    if meant != models and others:
-        notes.append(f"{model} is taken for the model, as {FILE} says; left alone: {', '.join(others)}")
-    paths = tuple(path for path in listing.files if not _is_of_another(path, model, others))
+    model, notes = _chosen(root, meant, loops, listing.files) if meant else ("", [])
+    rest = [path for path in models if path != model]
+    if meant != models and rest:
+        notes.append(f"{model} is taken for the model, as {FILE} says; left alone: {', '.join(rest)}")
+    paths = tuple(path for path in listing.files if not _is_of_another(path, model, rest))
     contents = {path: raw for path, raw in contents.items() if path in paths}
     named = {name: settings.seam(name, paths, lambda path: read_bytes(root / path)) for name in settings.seams}
     notes += [f"{path} leads out of the tree, and is not followed" for path in listing.links_out]
@@ -166,7 +177,8 @@ def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None) -> So
         root,
         paths,
         model,
-        named.get("update") or _training(root, model, [path for path in loops if path in contents]),
+        named.get("update")
+        or (_training(root, model, [path for path in loops if path in contents]) if meant else None),
         {},
         contents,
         frozenset(paths) - contents.keys(),

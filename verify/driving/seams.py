@@ -67,6 +67,17 @@ class AbsentPart(MissingSeam):
         BaseException.__init__(self, f"{DRIVER} says that the tree has no {function}")
 
 
+class OfAnother(AbsentPart):
+    """A tree of another model has no such part as ours: checks that ask for it do not apply, until it is settled."""
+
+    def __init__(self, asked: str) -> None:
+        seam = SEAMS.get(asked, asked)
+        is_called = seam in FUNCTIONS and seam not in NEEDED
+        line = function_of(seam) if is_called else f'pyproject.toml: [tool.bitpatch.seams] {seam} = "MODULE:NAME"'
+        what = f"asks for the {seam} of a BitTransformerLM, with its options, and the tree is of another model"
+        BaseException.__init__(self, f"{what}; if it has one, settle it: {line}")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a tree: where it is, how it spells our options, and what its other parameters are for."""
@@ -126,9 +137,13 @@ class Part:
                     continue
                 line = f'pyproject.toml: [tool.bitpatch.options.{self.seam}] {name} = "..."'
                 raise MissingSeam(self.seam, f"{self.where} takes no {name}", line)
-            if value is None and name == "full_attn_logging" and isinstance(default_of(own.get(theirs)), bool):
+            if (
+                value is None
+                and name == "full_attn_logging"
+                and isinstance(getattr(own.get(theirs), "default", None), bool)
+            ):
                 continue  # left to the tree
-            is_switch = isinstance(default_of(own.get(theirs)), bool)
+            is_switch = isinstance(getattr(own.get(theirs), "default", None), bool)
             said[theirs] = value == ON[name] if name in ON and is_switch else value
         return said
 
@@ -201,10 +216,6 @@ def function_of(seam: str) -> str:
     return f"a function {FUNCTIONS.get(seam, seam)} in {DRIVER}"
 
 
-def default_of(parameter: inspect.Parameter | None) -> Any:
-    return parameter.default if parameter is not None else None
-
-
 def loaded(where: str, settle: str = "name what there is in pyproject.toml") -> Any:
     """What "module:qualified.name" names. Raises MissingSeam where the tree has no such thing."""
     module, _, inner = where.partition(":")
@@ -225,12 +236,14 @@ class Seams:
     """The seams of a tree: as they were found, or where a tree has them that is laid out as ours."""
 
     def __init__(self, root: Path, found: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self.found = found
+        self.found, self.of_any = found, "any" in (found or ())  # of a tree of another model
         self.root = root
         self._taken: dict[str, Taken | None] = {}
 
     def part(self, seam: str) -> Part:
         """The part of a seam. Raises MissingSeam."""
+        if self.of_any:
+            raise OfAnother(seam)
         if self.found is None and seam in STANDARD:
             return Part(seam, STANDARD[seam], {}, {})
         given = (self.found or {}).get(seam)
@@ -250,6 +263,8 @@ class Seams:
         """
         driver = own_driver(self.root)
         own: Callable[..., Any] | None = getattr(driver, function, None)
+        if self.of_any and (function in ("model", "train") or not hasattr(driver, function)):
+            raise OfAnother(function)  # those two are called otherwise there
         if own is None and hasattr(driver, function):
             seam = SEAMS.get(function, function)
             is_found = seam in STANDARD if self.found is None else bool((self.found.get(seam) or {}).get("where"))
@@ -273,10 +288,9 @@ class Seams:
     def is_switch(self, option: str) -> bool:
         """Whether one of our options of a loop is on or off there."""
         if (own := self.own("train")) is not None:
-            return isinstance(default_of(inspect.signature(own).parameters.get(option)), bool)
-        return isinstance(
-            default_of(self.part("update").parameters.get(self.options("update").get(option, option))), bool
-        )
+            return isinstance(getattr(inspect.signature(own).parameters.get(option), "default", None), bool)
+        theirs = self.options("update").get(option, option)
+        return isinstance(getattr(self.part("update").parameters.get(theirs), "default", None), bool)
 
     @property
     def is_seeded(self) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..running.evidence import Evidence, failed
 from .outputs import outputs
-from .seams import MissingSeam, Seams, accepts, function_of, loaded
+from .seams import MissingSeam, OfAnother, Seams, accepts, function_of, loaded
 
 BROUGHT_WITH = {"global_step": "warmup_steps", "compile_policy": "compile", "num_workers": "batch_size"}
 SEAMS = {"training": "update", "model": "model", "safety": "gate"}  # by our module, what it holds of a tree's seams
@@ -48,6 +48,8 @@ class Tree:
     def __init__(self, path: Path, seconds: float = 0.0, driving: dict[str, Any] | None = None) -> None:
         given = driving or {"roots": [""], "seams": None}
         self.path = path if given["seams"] else path / given["roots"][0]  # ours may stand in a folder, src/ say
+        self.roots: list[str] = given["roots"]
+        self.caches: dict[str, str] = given.get("caches", {})  # where data sets lie that were fetched before
         self.seconds = seconds  # of processor time that a check may fill with random points
         sys.path[:0] = [str(path / root) for root in reversed(given["roots"])]
         self.states: dict[str, str] = given.get("states", {})  # of the tasks that bring an option, by the option
@@ -67,6 +69,8 @@ class Tree:
 
     def _dotted(self, name: str) -> str:
         """A module of the model's package, or else where the seam is that ours has in the module of this name."""
+        if self.seams.of_any:
+            raise OfAnother(SEAMS.get(name, name))
         places = {
             seam: str(each.get("where") or "").partition(":")[0] for seam, each in (self.seams.found or {}).items()
         }

@@ -32,6 +32,7 @@ EXIT_CODES = {Outcome.VERIFIED: 0, Outcome.VIOLATED: 4, Outcome.UNPROVEN: 5, Out
 FIRST, LAST = 10, 20  # updates whose mean loss is a sanity fit's first and last
 SHOWN = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}  # and moves no terminal
 OF_SCRIPT = ("check", "verdict", "what was seen")
+NAMED = 4  # checks that do not apply
 SCRIPT = 0  # where a check is of a script, and of no task
 COLUMNS = ("check", "verdict", "measured", "limit", "margin", "seconds")
 
@@ -61,7 +62,7 @@ class CheckResult:
             "covered": evidence.covered,
             "picture": None if evidence.picture is None else asdict(evidence.picture),
             "seconds": round(self.seconds, 3),
-            **({"at": evidence.at} if self.task == SCRIPT else {}),
+            **({"at": evidence.at} if self.task == SCRIPT or evidence.at else {}),
         }
 
     @property
@@ -240,7 +241,7 @@ def summary(report: Report) -> Iterator[tuple[str, Outcome, str]]:
 def table(task: TaskReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The checks of a task, or of a script, as columns and rows."""
     if task.task != SCRIPT:
-        return COLUMNS, [cells(result) for result in task.checks]
+        return COLUMNS, [cells(each) for each in task.checks if each.evidence.verdict is not Verdict.NOT_APPLICABLE]
     shown = [(each.name, str(each.evidence.verdict), each.evidence.detail) for each in task.checks]
     red = {each.name for each in task.red}
     return OF_SCRIPT, [(name, verdict, "" if name in red else detail) for name, verdict, detail in shown]
@@ -264,7 +265,7 @@ def cells(result: CheckResult) -> tuple[str, str, str, str, str, str]:
 
 
 def complaints(task: TaskReport) -> Iterator[str]:
-    """What is to be said of each check that did not pass: property, detail, how to see it again."""
+    """What is to be said of each check that did not pass, and why others do not apply."""
     if not task.checks:
         yield "  no check of this task is known"
     for result in task.red:
@@ -272,6 +273,12 @@ def complaints(task: TaskReport) -> Iterator[str]:
         for label, text in (("", detail_of(result.evidence)), ("reproduce: ", result.evidence.reproduce)):
             if text:
                 yield "    " + label + text.translate(SHOWN).replace("\n", "\n    ")
+    aside = [each for each in task.checks if each.evidence.verdict is Verdict.NOT_APPLICABLE] if task.task else []
+    for why in dict.fromkeys(each.evidence.detail for each in aside):
+        names = [each.name for each in aside if each.evidence.detail == why]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        yield f"  not applicable: {', '.join(names[:NAMED])}{more}"
+        yield f"    {why.translate(SHOWN)}"
 
 
 def fit_summary(fit: SanityFit) -> str:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ...__main__ import AGAIN, EXIT_IO
@@ -18,7 +19,7 @@ from . import forms
 from .github import summary
 from .report import Report, complaints, exit_code, fit_summary, table, text_of
 from .report import summary as summed
-from .surroundings import Shown, looked_round
+from .surroundings import Shown, looked_round, prefix_in_repository
 
 
 def look(
@@ -29,6 +30,8 @@ def look(
     Ends the command, before the judges run, where the name of a file in `files` says no form, or a file takes none.
     """
     require_forms(tree.root, output, files)
+    if not tree.model_path:
+        return partial(Shown, prefix=prefix_in_repository(tree.root), tree=named, root=tree.root)
     told = {form, *(forms.BY_SUFFIX[file.suffix] for file in files)}
     return looked_round(tree, tasks, named) if told & forms.TELLING else Shown
 
@@ -63,6 +66,14 @@ def _refusal(file: Path, repository: Path) -> str:
     if Path(os.path.abspath(file)).is_relative_to(repository) and not file.resolve().is_relative_to(repository):
         return "a link of the tree leads out of it"
     return "" if os.access(file if file.exists() else file.parent, os.W_OK) else "cannot be written to"
+
+
+def is_ours(tree: SourceTree, options: Mapping[str, object]) -> bool:
+    """Whether a tree is of our model; ends the command where it is not, and options are given that are for such."""
+    given = [name for name, value in options.items() if value and not tree.model_path]
+    if given:
+        fail(f"{', '.join(given)}: for BitTransformerLM trees, and this one is of another model", EXIT_USAGE, AGAIN)
+    return bool(tree.model_path)
 
 
 def give_script(

@@ -15,7 +15,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .evidence import CHECKS, Evidence, Verdict, unproven
+from .evidence import CHECKS, OF_ANY, Evidence, Verdict, unproven
 from .limits import Limits, children, end_children, limit_process, own_number
 
 DETAIL_LENGTH, PIPE = 4000, 1 << 16  # an answer must fit into a pipe that nobody reads until the child has ended
@@ -95,7 +95,7 @@ def isolate(folder: Path, limits: Limits) -> None:
 
 def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
     """Run a check, the sanity fit, what is timed, or a script, on the tree at a path."""
-    if request["script"] is not None:
+    if request["script"] is not None and request["driving"] is None:
         from ..scripts.session import watched  # noqa: PLC0415
 
         return watched(request["script"])
@@ -106,6 +106,10 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
         return error(f"no package bit_transformer in {path}")
     tree = Tree(path, request["seconds"], request["driving"])
     try:
+        if request["script"] is not None:
+            from ..driving.any_model import aside  # noqa: PLC0415
+
+            return aside(tree)
         if request["turn"] is not None:
             from ..driving.timed_runs import play  # noqa: PLC0415
 
@@ -114,7 +118,8 @@ def run(request: dict[str, Any], path: Path) -> dict[str, Any]:
             from ..driving.short_fit import fit  # noqa: PLC0415
 
             return asdict(fit(tree, Path(request["sample"]).read_bytes()))
-        evidence = CHECKS[request["task"]][request["index"]].function(tree)
+        checks = [*CHECKS.get(request["task"], ()), *OF_ANY.get(request["task"], ())]
+        evidence = checks[request["index"]].function(tree)
     except AbsentPart as absent:
         evidence = Evidence(Verdict.NOT_APPLICABLE, detail=str(absent))
     except MissingSeam as lack:

@@ -23,6 +23,9 @@ def driving(tree: SourceTree, tasks: Sequence[Task]) -> dict[str, Any] | None:
 
     Of a task that brings the loop an option it says in which state the tree is, as far as its source tells.
     """
+    if not tree.model_path:
+        roots = sorted({root_of(tree, path) for path in tree.paths} | {""})
+        return {"seams": {"any": {}}, "roots": roots, "states": {}}
     root = _root_of_ours(tree)
     if root is not None:
         return {"seams": None, "roots": [root], "states": {}} if root else None

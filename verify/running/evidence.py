@@ -68,13 +68,18 @@ class Check:
 
 
 CHECKS: dict[int, list[Check]] = {}
+OF_ANY: dict[int, list[Check]] = {}  # those that ask no more of a tree than any training in PyTorch has
 
 
-def check(*, task: int, prop: str) -> "Callable[[Callable[[Tree], Evidence]], Callable[[Tree], Evidence]]":
-    """Register the decorated function as the check of a property of a task."""
+def check(
+    *, task: int, prop: str, of_any: bool = False
+) -> "Callable[[Callable[[Tree], Evidence]], Callable[[Tree], Evidence]]":
+    """Register the decorated function as the check of a property of a task; `of_any` one of trees of other models."""
 
     def register(function: "Callable[[Tree], Evidence]") -> "Callable[[Tree], Evidence]":
-        CHECKS.setdefault(task, []).append(Check(task, function.__name__.replace("_", "-"), prop, function))
+        (OF_ANY if of_any else CHECKS).setdefault(task, []).append(
+            Check(task, function.__name__.replace("_", "-"), prop, function)
+        )
         return function
 
     return register

@@ -98,12 +98,13 @@ def ignore_progress(progress: Progress) -> None:
 class Zygote:
     """A process that has torch and the judges imported, and forks children on request.
 
-    `checks` holds name and property of each task's checks, `broken` the reasons of judges that did
-    not import, `confined` whether checks have namespaces of their own: where that can be had, unless they are not
-    to. Raises VerifyUnavailable on entry where checks cannot run. One that is not needed is not started.
+    `checks` holds name and property of each task's checks, `of_any` those of trees of other models, `broken` the
+    reasons of judges that did not import, `confined` whether checks have namespaces of their own. Raises
+    VerifyUnavailable on entry where checks cannot run. One that is not needed is not started.
     """
 
     checks: dict[int, list[tuple[str, str]]]
+    of_any: dict[int, list[tuple[str, str]]]
     broken: dict[int, str]
     spaces: set[str]  # names of checks whose property is tried over a space
     confined: bool
@@ -144,10 +145,12 @@ class Zygote:
         except ConnectionError:
             message = None
         if message is None:
-            tail = tail_of(self.folder / "zygote.log")
-            said = tail.strip().splitlines()[-1:] or ["it said nothing"]
+            said = tail_of(self.folder / "zygote.log").splitlines()[-1:] or ["it said nothing"]
             raise VerifyUnavailable(f"the process that runs the checks did not start: {said[0]}")
-        self.checks = {int(task): [(name, prop) for name, prop in found] for task, found in message["checks"].items()}
+        self.checks, self.of_any = (
+            {int(task): [(name, prop) for name, prop in found] for task, found in message[known].items()}
+            for known in ("checks", "of_any")
+        )
         self.broken = {int(task): reason for task, reason in message["broken"].items()}
         self.confined = message["confined"]
         self.spaces = set(message["spaces"])
@@ -225,7 +228,7 @@ def verify(
     began = time.monotonic()
     tree = tree.resolve()
     planned = [Job(tree, None, 0, "sanity-fit", "", sample)] if sanity_fit else []  # first, as it takes longest
-    checks = plan_checks(zygote, tree, tasks, only)
+    checks = plan_checks(zygote, tree, tasks, only, of_any="any" in ((driving or {}).get("seams") or ()))
     told, share = json.dumps(driving), seconds * jobs / max(1, sum(job.name in zygote.spaces for job in checks))
     planned = [
         replace(job, driving=told, seconds=share if job.name in zygote.spaces else 0.0) for job in [*planned, *checks]
@@ -246,12 +249,15 @@ def verify(
     return Report(tree, reports, fit, time.monotonic() - began, since)
 
 
-def plan_checks(zygote: Zygote, tree: Path, tasks: Sequence[int], only: Collection[str] | None = None) -> list[Job]:
+def plan_checks(
+    zygote: Zygote, tree: Path, tasks: Sequence[int], only: Collection[str] | None = None, *, of_any: bool = False
+) -> list[Job]:
     """A job for each check of the tasks on a tree, or for those that are named; ValueError where none is so called."""
+    others = zygote.of_any if of_any else {}
     known = [
         Job(tree, task, index, name, prop)
         for task in dict.fromkeys(tasks)
-        for index, (name, prop) in enumerate(zygote.checks.get(task, []))
+        for index, (name, prop) in enumerate([*zygote.checks.get(task, ()), *others.get(task, ())])
     ]
     if unknown := set(only or ()) - {job.name for job in known}:
         raise ValueError(f"no check of tasks {', '.join(map(str, tasks))} is called {', '.join(sorted(unknown))}")

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from .confinement import enter
-from .evidence import CHECKS
+from .evidence import CHECKS, OF_ANY
 from .guard import guard
 from .limits import children, end_children, kill, own_number, shared_memory_used
 from .prctl import DUMPABLE, SUBREAPER, prctl
@@ -56,11 +56,14 @@ def main() -> None:
     importlib.import_module(judges)
     preload()
     broken = import_judges(judges)
-    checks = {task: [[check.name, check.prop] for check in CHECKS[task]] for task in sorted(CHECKS)}
+    checks, of_any = (
+        {task: [[check.name, check.prop] for check in known[task]] for task in sorted(known)}
+        for known in (CHECKS, OF_ANY)
+    )
     gc.collect()
     gc.freeze()  # a collection in a child would otherwise copy every page it marks
     spaces = [check.name for task in CHECKS.values() for check in task if getattr(check.function, "axes", ())]
-    send(control, {"checks": checks, "broken": broken, "confined": confined, "spaces": spaces})
+    send(control, {"checks": checks, "of_any": of_any, "broken": broken, "confined": confined, "spaces": spaces})
     prctl(SUBREAPER, 1)  # what a guard that was killed leaves behind comes to us
     bell, ring = os.pipe()
     os.set_blocking(bell, False)
@@ -93,16 +96,16 @@ def preload() -> None:
 
 
 def import_judges(package: str) -> dict[int, str]:
-    """Import the modules task_NN_* of a package; return the reasons of those that did not import."""
+    """Import the modules task_NN_* and any_model of a package; the reasons of those that did not import, that as 0."""
     broken = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        number = re.match(r"task_(\d\d)_", module.name)
+        number = re.match(r"task_(\d\d)_|any_model$", module.name)
         if number is None:
             continue
         try:
             importlib.import_module(f"{package}.{module.name}")
         except Exception:
-            broken[int(number[1])] = traceback.format_exc(limit=-1)
+            broken[int(number[1] or 0)] = traceback.format_exc(limit=-1)
     return broken
 
 

@@ -8,13 +8,15 @@ from .seen import Seen, Update
 RUNS = "the script runs, as far as it is let"
 Judge = Callable[[Seen], Evidence]
 PROPERTIES: list[tuple[str, str, Judge]] = []  # names, and what is to hold
+TASKS: dict[str, tuple[int, ...]] = {}  # by name of a property: the tasks that it is of, where a tree is judged
 
 
-def asked(prop: str) -> Callable[[Judge], Judge]:
+def asked(prop: str, *tasks: int) -> Callable[[Judge], Judge]:
     """Register a function as the judge of a property of scripts."""
 
     def register(judge: Judge) -> Judge:
         PROPERTIES.append((judge.__name__.replace("_", "-"), prop, judge))
+        TASKS[PROPERTIES[-1][0]] = tasks
         return judge
 
     return register
@@ -43,7 +45,7 @@ def short(lines: list[str]) -> list[str]:
     return [line[-80:] for line in lines]
 
 
-@asked(RUNS)
+@asked(RUNS, 1)
 def the_script_runs(seen: Seen) -> Evidence:
     """Whether a script came to its end, or was stopped by us."""
     if seen.ended:

@@ -9,8 +9,14 @@ from . import shares, timing
 from .asking import PROPERTIES, asked, not_applicable, violated
 from .seen import Seen, Update
 
+NARROW = ("bfloat16", "float16")
 NAMED, FEW = 4, 2  # parameters that are named; times after which something is no accident
 FIRST = (shares, timing)  # whose properties were asked already
+
+
+def properties() -> list[tuple[str, str]]:
+    """What is asked: names, and what is to hold."""
+    return [(name, prop) for name, prop, _ in PROPERTIES]
 
 
 def judge(seen: Seen) -> Iterator[tuple[str, str, Evidence]]:
@@ -19,7 +25,7 @@ def judge(seen: Seen) -> Iterator[tuple[str, str, Evidence]]:
         yield name, prop, function(seen)
 
 
-@asked("the optimizer holds the parameters that learn, all of them, and no others")
+@asked("the optimizer holds the parameters that learn, all of them, and no others", 2)
 def the_optimizer_holds_what_learns(seen: Seen) -> Evidence:
     """The parameters of optimizers against those that gradients reach."""
     if not seen.updates:
@@ -44,7 +50,7 @@ def _names(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-@asked("a pass over the rows gives each of them once, in an order of its own")
+@asked("a pass over the rows gives each of them once, in an order of its own", 1)
 def each_row_is_seen_once_a_pass(seen: Seen) -> Evidence:
     """Rows of the passes in which gradients were made."""
     passes = [each for each in seen.passes if each.trained and each.expected and each.rows]
@@ -71,7 +77,7 @@ def each_row_is_seen_once_a_pass(seen: Seen) -> Evidence:
     return passed(f"{len(passes)} passes, {how}{less}")
 
 
-@asked("evaluation runs without dropout and without gradients, and training goes on as training")
+@asked("evaluation runs without dropout and without gradients, and training goes on as training", 1)
 def evaluation_is_evaluation(seen: Seen) -> Evidence:
     """Dropout under no gradient, graphs that are never used, modes that are not set back."""
     if seen.dropout_at_work:
@@ -96,11 +102,14 @@ def evaluation_is_evaluation(seen: Seen) -> Evidence:
     return passed(f"{seen.quiet_forwards} losses or dropouts without gradient")
 
 
-@asked("autocast is around forward, not around backward, and of one dtype")
+@asked("autocast is around forward, not around backward, and of one dtype", 3)
 def autocast_is_around_forward(seen: Seen) -> Evidence:
     """Where autocast is on, and as what."""
     losses = [loss for each in seen.updates for loss in each.losses]
     dtypes = Counter(loss.autocast for loss in losses)
+    narrow = next((loss for loss in losses if loss.dtype in NARROW), None)
+    if narrow is not None and "float32" in seen.types:
+        return violated(f"the loss is computed in {narrow.dtype}: give it logits.float()", narrow.line)
     if not losses or (set(dtypes) <= {""} and not seen.autocast_backward):
         return not_applicable("no autocast")
     if seen.autocast_backward:
@@ -111,12 +120,14 @@ def autocast_is_around_forward(seen: Seen) -> Evidence:
         said = ", ".join(f"{count} under {dtype or 'none'}" for dtype, count in dtypes.items())
         return violated(f"losses are made under different autocasts: {said}", odd.line)
     (dtype,) = dtypes
+    if types := [f"{count} of {seen.held} are {each}" for each, count in seen.types.items() if each in NARROW]:
+        return violated(f"under autocast parameters stay float32: {', '.join(types)}", losses[0].line)
     if dtype == "float16" and not seen.uses_scaler:
         return violated("float16 without a GradScaler: small gradients become 0", losses[0].line)
     return passed(f"{len(losses)} losses under {dtype}")
 
 
-@asked("no update is made from a loss that is not finite")
+@asked("no update is made from a loss that is not finite", 1)
 def losses_are_finite(seen: Seen) -> Evidence:
     """Losses that are not finite, and the updates that they made."""
     if not seen.updates:
@@ -127,7 +138,7 @@ def losses_are_finite(seen: Seen) -> Evidence:
     return passed(f"{sum(len(each.losses) or 1 for each in seen.updates)} losses")
 
 
-@asked("random numbers do not begin again while the script trains")
+@asked("random numbers do not begin again while the script trains", 1)
 def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
     """Where torch's random stream is at each update."""
     places: dict[tuple[int, int], Update] = {}  # by the run of several that they are of
@@ -145,7 +156,7 @@ def random_numbers_do_not_repeat(seen: Seen) -> Evidence:
     return passed(f"{len(places)} places in {len(seen.updates)} updates")
 
 
-@asked("torch's defaults stay as they are while the script trains")
+@asked("torch's defaults stay as they are while the script trains", 1)
 def defaults_stay_as_they_are(seen: Seen) -> Evidence:
     """Types and precision that torch takes by default, at each update."""
     for sooner, later in pairwise(seen.updates):
@@ -155,7 +166,7 @@ def defaults_stay_as_they_are(seen: Seen) -> Evidence:
     return passed(f"{len(seen.updates)} updates") if seen.updates else unproven("no update was seen")
 
 
-@asked("a causal mask is built once, and not where is_causal would do")
+@asked("a causal mask is built once, and not where is_causal would do", 10)
 def masks_are_not_built_again(seen: Seen) -> Evidence:
     """Triangles that are built update after update, and dense ones that attention is given."""
     for (line, size), updates in seen.masks.items():
@@ -169,7 +180,22 @@ def masks_are_not_built_again(seen: Seen) -> Evidence:
     return passed(f"{len(seen.masks)} triangle(s)")
 
 
-@asked("attention keeps no map of all pairs of positions for backward")
+@asked("what torch.compile makes is what runs, and it is made once", 8)
+def compiled_code_is_what_runs(seen: Seen) -> Evidence:
+    """Where torch.compile is called, and whether anything of what it gives is."""
+    for line, updates in seen.compiled.items():
+        if len(updates) > FEW:
+            return violated(f"torch.compile is called again in {len(updates)} updates", line)
+    if not seen.compiled:
+        return not_applicable("torch.compile is not called")
+    if not seen.updates:
+        return unproven("no update was seen")
+    if not seen.is_traced:
+        return violated("what torch.compile gives is never called", next(iter(seen.compiled)))
+    return passed(f"{len(seen.compiled)} call(s) of torch.compile")
+
+
+@asked("attention keeps no map of all pairs of positions for backward", 9)
 def attention_keeps_no_map(seen: Seen) -> Evidence:
     """Softmax over square maps that gradients need."""
     if seen.maps_kept:

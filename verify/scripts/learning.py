@@ -1,6 +1,7 @@
 """What learns: the parameters that gradients go to, the models that they are of, and a few numbers of them."""
 
 import gc
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from .losses import type_of
 from .seen import Seen
 
 PROBED, PROBE = 4, 1024  # parameters whose gradients are looked at, those with the fewest elements; elements of each
@@ -92,6 +94,7 @@ class Learning:
     def tell(self, optimizers: Iterable[Optimizer]) -> None:
         """Say what was seen, now that the script has ended."""
         seen, held = self._seen, {id(own): own for each in optimizers for own in parameters(each)}
+        seen.types = Counter(type_of(own) for own in held.values())
         names = {id(own): name for each in self._all() for name, own in each.named_parameters()}
         seen.held = len(held)
         if held:

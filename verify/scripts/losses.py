@@ -49,7 +49,7 @@ class Losses:
         self._compared(given.arguments["target"])
         scored = _scored(given.arguments, of_classes)
         rows = 0.0 if of_classes or not given.arguments["target"].dim() else float(len(given.arguments["target"]))
-        made = Loss(self._lines.here(), scored, rows, is_finite=is_finite(out))
+        made = Loss(self._lines.here(), scored, rows, is_finite=is_finite(out), dtype=type_of(out))
         self._note(made)
         weigh = functools.partial(self._weigh, made, _reduction(given.arguments))
         out.register_hook(weigh)  # type: ignore[no-untyped-call]
@@ -58,6 +58,11 @@ class Losses:
         """Add to a loss what a backward call multiplies it by."""
         total = gradient.item() if gradient.numel() == 1 else float(gradient.detach().double().sum())
         self._reached(made, total * made.scored if how == "sum" else total)
+
+
+def type_of(tensor: Tensor) -> str:
+    """The name of its type."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -19,6 +19,7 @@ class Loss:
     weight: float = 0.0
     backward: int = 0  # the number of the backward call that it first got a gradient in
     is_finite: bool = True
+    dtype: str = ""
     autocast: str = ""  # the dtype that it was made under, "" without autocast
     was_training: bool | None = None  # whether the models were; None before they are known
     is_written_out: bool = False  # by the script, and read from its graph: a factor may be the loss's own
@@ -130,6 +131,11 @@ class Seen:
     dense_masks: Counter[str] = field(default_factory=Counter)
     maps_kept: Counter[str] = field(default_factory=Counter)
     attends: bool = False
+    compiled: dict[str, set[int]] = field(
+        default_factory=dict
+    )  # by line of torch.compile: updates in which it is called
+    is_traced: bool = False  # whether anything of that ran
+    types: Counter[str] = field(default_factory=Counter)  # of the parameters that optimizers hold
     uses_scaler: bool = False
     ended: str = ""  # "" where it ran to its end
     stopped: str = ""  # why it was not let go on

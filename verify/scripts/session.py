@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from typing import Any
 import numpy
 import torch
 
-from .judged import judge
+from ..driving.any_model import AnyModel
+from ..driving.seams import AbsentPart, MissingSeam
+from ..running.evidence import Evidence, Verdict
+from .judged import judge, properties
 from .lines import Lines
 from .seen import Seen
 from .watch import Enough, Watch
@@ -35,10 +39,14 @@ def watched(request: dict[str, Any]) -> dict[str, Any]:
         return {"results": [], "trouble": f"{error}: {error.then}", "updates": 0}
     if script.is_relative_to(folder):
         script = here / script.relative_to(folder)
-    seen = run(script, request["arguments"], request["updates"], request["seconds"], [here, script.parent])
-    if request["is_again"]:
-        return {"results": [], "trouble": "", "updates": seen.made, **order_of(seen)}
-    results = [{"name": name, "property": prop, **asdict(evidence)} for name, prop, evidence in judge(seen)]
+    start = AnyModel(here, request["roots"]).train if request["roots"] else as_main(script, request["arguments"])
+    try:
+        seen = run(start, request["updates"], request["seconds"], [here, script.parent])
+        found = list(judge(seen)) if not request["is_again"] else []
+    except MissingSeam as lack:
+        verdict = Verdict.NOT_APPLICABLE if isinstance(lack, AbsentPart) else Verdict.UNPROVEN
+        seen, found = Seen(), [(name, prop, Evidence(verdict, detail=str(lack))) for name, prop in properties()]
+    results = [{"name": name, "property": prop, **asdict(evidence)} for name, prop, evidence in found]
     return {"results": results, "trouble": "", "updates": seen.made, **order_of(seen)}
 
 
@@ -48,20 +56,31 @@ def order_of(seen: Seen) -> dict[str, Any]:
     return {"passes": [(each.line, each.rows[:MOST_ROWS]) for each in shuffled[:MOST_PASSES]], "seeds": seen.seeds}
 
 
-def run(script: Path, arguments: list[str], updates: int, seconds: float, folders: list[Path]) -> Seen:
-    """Run a script in this process for so many updates and seconds of processor time; gives what was seen."""
-    lines, until = Lines(folders), time.process_time() + seconds
-    watch = Watch(lines, updates, lambda: time.process_time() > until)
-    top, module = _package_of(script)
-    sys.argv = [str(script), *arguments]
-    sys.path.insert(0, str(top))
-    signal.signal(signal.SIGPROF, _stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds * 1.1 + 1)  # for a script that asks nothing of torch
-    try:
+def as_main(script: Path, arguments: list[str]) -> Callable[[], None]:
+    """What runs a script as its user would."""
+
+    def start() -> None:
+        top, module = _package_of(script)
+        sys.argv = [str(script), *arguments]
+        sys.path.insert(0, str(top))
         if module:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(str(script), run_name="__main__")
+
+    return start
+
+
+def run(start: Callable[[], None], updates: int, seconds: float, folders: list[Path]) -> Seen:
+    """Have a training run in this process for so many updates and seconds of processor time; gives what was seen."""
+    lines, until = Lines(folders), time.process_time() + seconds
+    watch = Watch(lines, updates, lambda: time.process_time() > until)
+    signal.signal(signal.SIGPROF, _stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds * 1.1 + 1)  # for a script that asks nothing of torch
+    try:
+        start()
+    except MissingSeam:
+        raise
     except Enough:
         watch.seen.stopped = watch.seen.stopped or f"stopped for want of time, after {watch.seen.made} updates"
     except SystemExit as end:

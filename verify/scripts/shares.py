@@ -13,7 +13,7 @@ SCALE_FREE = {"Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta"
 MOST_SHOWN = 60  # updates of a picture
 
 
-@asked("each update's gradient is that of the mean over what its group of micro-batches scored")
+@asked("each update's gradient is that of the mean over what its group of micro-batches scored", 4)
 def each_update_is_the_mean_over_its_group(seen: Seen) -> Evidence:
     """The weights of an update's losses add up to 1, and are the shares of the targets that they scored."""
     updates = [each for each in seen.updates if each.is_finite]
@@ -154,7 +154,7 @@ def _ledger(update: Update) -> Picture:
     return Picture("events", "the losses of an update", short(found), short(wanted))
 
 
-@asked("every gradient is in one update: none is wiped, left over, or carried into the next")
+@asked("every gradient is in one update: none is wiped, left over, or carried into the next", 4)
 def each_gradient_is_used_once(seen: Seen) -> Evidence:
     """No gradient is lost before a step, none is left after the last, none is still there when the next is made."""
     if not seen.updates:

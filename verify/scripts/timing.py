@@ -10,7 +10,7 @@ from .seen import Event, Schedule, Seen, Update
 CHAINS = ("SequentialLR", "ChainedScheduler")  # schedulers of schedulers
 
 
-@asked("a scheduler steps after its optimizer, at most once an update, and on an even beat")
+@asked("a scheduler steps after its optimizer, at most once an update, and on an even beat", 1, 2)
 def schedulers_step_with_the_updates(seen: Seen) -> Evidence:
     """Scheduler steps between the updates of their optimizer."""
     if not seen.schedules or not any(each.steps for each in seen.schedules):
@@ -94,7 +94,7 @@ def _order(events: list[Event]) -> Picture:
     )
 
 
-@asked("a schedule that states its steps takes as many, and ends where it says")
+@asked("a schedule that states its steps takes as many, and ends where it says", 1, 2)
 def the_stated_total_is_that_of_the_run(seen: Seen) -> Evidence:
     """The total that a schedule was made for, against the steps that it took."""
     stated = [each for each in seen.schedules if each.planned and each.steps]
@@ -125,7 +125,7 @@ def _rates(seen: Seen) -> Picture:
     return Picture("curves", "the rate of each update", rates, [], "update", "rate")
 
 
-@asked("gradients are clipped once an update, after the last backward, before the step, and unscaled")
+@asked("gradients are clipped once an update, after the last backward, before the step, and unscaled", 4)
 def gradients_are_clipped_once_and_whole(seen: Seen) -> Evidence:
     """Where clips stand among the events of their update."""
     if not any(event.kind == "clip" for each in seen.updates for event in each.events):
@@ -157,7 +157,7 @@ def gradients_are_clipped_once_and_whole(seen: Seen) -> Evidence:
     return passed(f"{len(clipped)} updates")
 
 
-@asked("a rate that the script computes is the optimizer's")
+@asked("a rate that the script computes is the optimizer's", 2)
 def computed_rates_reach_the_optimizer(seen: Seen) -> Evidence:
     """Numbers that were the rate, and left it behind."""
     if seen.stale_rates:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..driving.torch_spies import BACKWARDS, CLIPS, ZEROS, Spies, schedulers
@@ -90,6 +91,7 @@ class Watch:
             on(other, "seed", "other seed", self._keep_seed)
         on(nn.functional, "dropout", "dropout", self._note_dropout)
         on(Optimizer, "__init__", "optimizer", self._note_optimizer)
+        on(torch, "compile", "compile", self._note_compile)
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
 
@@ -185,6 +187,10 @@ class Watch:
         if finite and not self._has_moved():
             self.seen.lost.append((self._lines.here(), self.seen.made, len({each.backward for each in self._group})))
         self._group, self._in_group, self._is_loss_finite = [], 0, True
+
+    def _note_compile(self, *_: Any, disable: bool = False, **__: Any) -> None:
+        if not disable and (line := self._lines.here()):
+            self.seen.compiled.setdefault(line, set()).add(self.seen.made)
 
     def _note_optimizer(self, *_: Any, **__: Any) -> None:
         self.seen.runs += 1
@@ -310,6 +316,7 @@ class Watch:
         with contextlib.suppress(Enough):
             self._notice_by_hand()
         seen.left = [] if seen.stopped else self._group
+        seen.is_traced = bool(counters["frames"])
         seen.unused = list(self._unused.values())
         self._taken.tell(is_whole=not (seen.stopped or seen.ended))
         self._learning.tell(each for _, each in self._optimizers.values())

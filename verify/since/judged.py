@@ -17,11 +17,10 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
-from ...patches.applying.driver import DRIVER
 from ...patches.files.nesting import parsed
 from ...patches.files.settled import FILE
 from ...patches.reading.seams import EXAMPLES
-from ...patches.reading.tree import SourceTree, open_tree
+from ...patches.reading.tree import DRIVER, SourceTree, open_tree
 from ...patches.task import BitpatchError, Task
 from ..running.driven import driving
 from .found import Since
