@@ -60,15 +60,7 @@ def _is_keeping(effect: Effect) -> bool:
 
 def _is_made(value: Value) -> bool:
     """Whether a tensor is made of products, as attention maps are, and is no mask."""
-    pending, seen = [value], set[int]()
-    while pending:
-        each = pending.pop()
-        if each.op in _MADE:
-            return True
-        if each.key not in seen:
-            pending += [part for name, part in each.args.items() if name not in _ABOUT]
-            seen.add(each.key)
-    return False
+    return any(each.op in _MADE for each in value.walk(_ABOUT))
 
 
 def _is_safe(reading: Reading) -> bool:

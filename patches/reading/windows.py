@@ -17,13 +17,13 @@ from .masked import holds_product
 from .numbers import is_number
 from .spots import Layout, Pair, Spotted, attended
 from .tensors import Beyond, Impossible, Tensor, Unknown, broadcast
-from .values import Graph, Place, Value
+from .values import Graph, Place, Value, walked
 
 LENGTHS = (5, 3, 4, 1)
 NUMBERS = (2, 1, 3, 0, 5)
 ENOUGH = 48  # cases that say something
 FEW = 8  # of one position each, by which a layout is known to be another
-MOST_CASES = 600  # that are tried
+MOST_CASES, MOST_STEPS = 600, 40_000  # that are tried, and what is computed in all of them
 LAYOUTS = (Layout(4, 2), Layout(3, 1), Layout(4, 1), Layout(3, 0), Layout(2, 0))
 SOFTMAX = ("softmax", "scaled_dot_product_attention")
 _OF_TENSORS = {
@@ -61,26 +61,13 @@ class Judged:
 
 def softmaxes(values: Sequence[Value]) -> list[Value]:
     """The attentions that some values are made of, each once."""
-    seen, found, pending = set[int](), dict[int, Value](), list(values)
-    while pending:
-        value = pending.pop()
-        if value.key not in seen:
-            seen.add(value.key)
-            if value.op in SOFTMAX:
-                found[value.key] = value
-            pending.extend(value.items)
-    return list(found.values())
+    return [*{value.key: value for value in walked(values) if value.op in SOFTMAX}.values()]
 
 
 def leaves_of(values: Sequence[Value]) -> frozenset[int]:
     """The keys of the values that are tensors for certain, as what is done with them says."""
-    seen, found, pending = set[int](), dict[int, Value](), list(values)
-    while pending:
-        value = pending.pop()
-        if value.key in seen:
-            continue
-        seen.add(value.key)
-        pending.extend(value.items)
+    found = dict[int, Value]()
+    for value in walked(values):
         if value.op in _OF_TENSORS:
             given = [each for name, each in value.args.items() if name not in _SETTINGS]
             given += [inner for each in given if each.op in ("list", "tuple") for inner in each.items]
@@ -103,17 +90,21 @@ def judged(
     values = [*attentions, *(each.value for each in writes), *([of.made] if of is not None else ())]
     values += [guard.value for each in writes for guard in each.under]
     values += [each for loop in reading.loops.values() for each in (loop.test, *loop.last.values()) if each is not None]
-    leaves, problems = leaves_of(values), list[Unknown]()
+    leaves, problems, left = leaves_of(values), list[Unknown](), MOST_STEPS
     for layout in layouts:
         found = Judged()
         try:
             for case in _cases(graph, reading, leaves, layout):
+                if left < 0:
+                    raise Unknown
                 try:
                     _judge(found, case, attentions, of)
                 except Beyond:
                     found.wrong = "keys are asked for that are not there"
                 except (Impossible, IndexError):
                     continue
+                finally:
+                    left -= len(case.computed)
                 lengths = [case.small.length for case in found.cases]
                 if len(lengths) == ENOUGH or (len(lengths) == FEW and set(lengths) == {1}):
                     break
