@@ -6,9 +6,13 @@ closed are held open, or the next file to be opened would stand in their place, 
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # there `python -m` puts the folder one stands in: a tree, perhaps, whose modules are not to run
+
 import itertools
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .patches.task import Plan, Task, TaskStatus
     from .verify.running.runner import Progress
 
-
 EXIT_CHANGES, EXIT_USAGE, EXIT_REFUSED, EXIT_UNPROVEN = 1, 2, 3, 5
 GOOD, BAD, OPEN = {"fg": "green"}, {"fg": "red", "bold": True}, {"fg": "yellow"}
 STYLES: dict[str, dict[str, Any]] = {
@@ -38,6 +37,7 @@ STYLES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("missing", "partial", "unrecognised", "unproven", "error", "unfinished"), OPEN),
 }
 GAP = 2  # columns between those of a table
+CONTROL = re.compile(r"[^\n\t -~\u00a0-\U0010ffff]")
 
 
 class Failure(Exception):
@@ -196,9 +196,8 @@ def spell_everything() -> None:
 
 def in_colour(stream: TextIO | None) -> bool:
     """Whether a stream takes colours: no-color.org before force-color.org before what the terminal is."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or (is_terminal(stream) and os.environ.get("TERM") != "dumb")
+    is_asked = os.environ.get("FORCE_COLOR") or (is_terminal(stream) and os.environ.get("TERM") != "dumb")
+    return bool(is_asked) and not os.environ.get("NO_COLOR")
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -206,15 +205,21 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def shown(text: str, stream: TextIO | None = None, **style: Any) -> str:
+    """A text for a stream; a control character in it, of a file's name say, is an escape: no order to a terminal."""
+    text = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return typer.style(text, **style) if style and in_colour(stream) else text
+
+
 def say(text: str, *, nl: bool = True, **style: Any) -> None:
     """Print a text."""
-    printed((typer.style(text, **style) if style and in_colour(sys.stdout) else text) + "\n" * nl)
+    printed(shown(text, sys.stdout, **style) + "\n" * nl)
 
 
 def warn(text: str, *, nl: bool = True, **style: Any) -> None:
     """Print a message to standard error, if that can be written: nothing fails because of a message."""
     with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write((typer.style(text, **style) if style and in_colour(sys.stderr) else text) + "\n" * nl)
+        sys.stderr.write(shown(text, sys.stderr, **style) + "\n" * nl)
         sys.stderr.flush()
 
 
@@ -246,8 +251,8 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], typed: Sequ
         for row in rows:
             say("\t".join(row))
         return
-    widths = fitting_widths(header, rows, typed)
-    if widths is None:
+    rows = [[*map(shown, row)] for row in rows]
+    if (widths := fitting_widths(header, rows, typed)) is None:
         show_records(header, rows)
         return
     from rich.table import Table
@@ -356,9 +361,8 @@ def show_diff(diff: bytes, *, as_it_is: bool = False) -> None:
         printed(diff)
         return
     colours = {b"+": "green", b"-": "red", b"@": "cyan"}
-    for line in re.findall(rb"[^\n]+", diff):
-        text = line.decode(errors="replace").rstrip("\r")
-        say(text, fg=colours.get(line[:1]), bold=line.startswith((b"+++", b"---")) or None)
+    for line in re.findall(rb"[^\n]*[^\r\n]", diff):
+        say(line.decode(errors="replace"), fg=colours.get(line[:1]), bold=line.startswith((b"+++", b"---")) or None)
 
 
 def show_outcomes(planned: Plan, *, written: bool) -> None:

@@ -178,6 +178,15 @@ def test_a_platform_without_posix_locks_is_refused_in_one_line(words):
     assert (result.returncode, json.loads(result.stdout)["error"]["code"]) == (6, 6)
 
 
+@pytest.mark.parametrize("words", [["bitpatch", "list"], ["bitpatch.verify.sanity_fit", "-h"]], ids=["command", "fit"])
+def test_no_module_of_the_folder_one_stands_in_is_run(tmp_path, words):
+    for name in ("typer.py", "argparse.py", "itertools.py", "collections/__init__.py", "typing.py", "pathlib.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise SystemExit('the code of a tree was run')\n")
+    done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("was run")) == (0, 0), done.stderr
+
+
 def test_it_says_its_version():
     assert subprocess.run([*BITPATCH, "--version"], capture_output=True, text=True).stdout == (
         f"bitpatch {bitpatch.__version__}\n"

@@ -143,6 +143,27 @@ def test_what_is_forced_in_a_pipe_is_a_table_and_else_it_is_for_programs(stdout)
     assert stream.getvalue().startswith("task-1\tbatch-size\tfixes\t")
 
 
+ORDERS = "\x1b]0;title\x07\x9b2J\r.py"
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda: screen.say(ORDERS, fg="red"),
+        lambda: screen.show_table(("task", "where"), [("task-1", ORDERS)], typed=("where",)),
+        lambda: screen.show_block("task-1", "applied", [ORDERS]),
+        lambda: screen.show_diff(f"--- a/{ORDERS}\n+{ORDERS}\n".encode()),
+    ],
+    ids=["line", "table", "block", "diff"],
+)
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
+def test_what_a_file_is_called_gives_a_terminal_no_orders(stdout, show, is_terminal):
+    stream = stdout(terminal=is_terminal, COLUMNS="80")
+    show()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", ESCAPE.sub("", stream.getvalue()))
+    assert r"\x1b]0;title\x07\x9b2J\x0d.py" in stream.getvalue()
+
+
 def test_verdicts_have_their_colours(stdout):
     stream = stdout(COLUMNS="160")
     the_verdict()

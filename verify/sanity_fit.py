@@ -3,8 +3,12 @@
 python -m bitpatch.verify.sanity_fit TREE [TREE...] --picture FILE.png
 """
 
-import argparse
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the folder one stands in: a tree, perhaps, whose modules are not to run here
+
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

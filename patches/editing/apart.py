@@ -12,7 +12,7 @@ from ..reading.attention import Attention, Call
 from ..reading.files import File
 from ..reading.frames import Reading
 from ..reading.masked import Unread
-from ..reading.nodes import walk
+from ..reading.nodes import expression, walk
 from ..reading.source import Source
 from ..reading.tree import SourceTree
 from ..reading.values import Value
@@ -293,7 +293,7 @@ def at_need(
     for each in found.asked:
         if each.node in texts and (test := _mask_choice(each, texts[each.node])) is not None:
             caller, text = tree.source(each.reading.file.path), texts[each.node]
-            text = f"({text})" if isinstance(ast.parse(text, mode="eval").body, (ast.BoolOp, ast.IfExp)) else text
+            text = f"({text})" if isinstance(expression(text), (ast.BoolOp, ast.IfExp)) else text
             text = f"{each.reading.file.text(test)} and {text}"
             yield rewrite(caller, caller.at(test), lambda _, text=text: text)  # type: ignore[misc, arg-type]
 
@@ -314,7 +314,7 @@ def _mask_choice(call: Call, text: str) -> ast.expr | None:
         if made not in reading.values or reading.values[made].key != key or not is_plain:
             continue
         before = [reading.before.get(each, {}) for each in (file.statement(node), file.statement(call.node))]
-        own = [each.id for each in walk(ast.parse(text)) if isinstance(each, ast.Name) and each.id in bound]
+        own = [each.id for each in walk(expression(text)) if isinstance(each, ast.Name) and each.id in bound]
         if not all(each in env and env[each].key == before[1][each].key for each in own for env in before):
             continue
         match holder:

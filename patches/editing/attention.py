@@ -12,6 +12,7 @@ from ..reading.frames import Reading
 from ..reading.masked import Masking, Unread
 from ..reading.masks import causal_mask
 from ..reading.names import defaults_of, parameters
+from ..reading.nodes import expression
 from ..reading.source import Source
 from ..reading.tree import SourceTree
 from ..reading.values import Graph, Value
@@ -106,8 +107,7 @@ def masking(texts: Sequence[tuple[str, str]]) -> str:
 
 
 def _is_inverted(text: str) -> bool:
-    tree = ast.parse(text, mode="eval").body
-    return isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Invert)
+    return isinstance(tree := expression(text), ast.UnaryOp) and isinstance(tree.op, ast.Invert)
 
 
 def _joined(operator: str, texts: Sequence[str]) -> str:
@@ -116,7 +116,7 @@ def _joined(operator: str, texts: Sequence[str]) -> str:
 
 def _operand(text: str) -> str:
     kinds = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.UnaryOp)
-    return text if isinstance(ast.parse(text, mode="eval").body, kinds) else f"({text})"
+    return text if isinstance(expression(text), kinds) else f"({text})"
 
 
 def _causal(reading: Reading, found: Attention) -> str:
@@ -207,7 +207,7 @@ def scale(graph: Graph, reading: Reading, found: Attention) -> list[str]:
         text = spelled(factor, reading, found.node)
         if text is None:
             raise Unread(factor, "its scale has no name where the weighted sum stands: name it there")
-        is_atom = isinstance(ast.parse(text, mode="eval").body, (ast.Name, ast.Attribute, ast.Call, ast.Constant))
+        is_atom = isinstance(expression(text), (ast.Name, ast.Attribute, ast.Call, ast.Constant))
         text = text if is_atom or (not divides and len(found.factors) == 1) else f"({text})"
         texts.append(f"1 / {text}" if divides else text)
     return [f"scale={' * '.join(sorted(texts, key=lambda each: not each.startswith('1 /'))) or '1.0'}"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ..reading.frames import Env, Reading
 from ..reading.frames import where as chosen_where
 from ..reading.masks import causal_mask
-from ..reading.nodes import walk
+from ..reading.nodes import expression, walk
 from ..reading.updates import is_within
 from ..reading.values import Value
 
@@ -120,4 +120,4 @@ def reordered(value: Value) -> str:
 
 
 def _is_atom(text: str) -> bool:
-    return isinstance(ast.parse(text, mode="eval").body, (ast.Name, ast.Attribute, ast.Call, ast.Subscript))
+    return isinstance(expression(text), (ast.Name, ast.Attribute, ast.Call, ast.Subscript))

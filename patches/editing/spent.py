@@ -6,7 +6,7 @@ import ast
 from collections.abc import Collection, Iterable, Iterator
 
 from ..reading.frames import Reading
-from ..reading.nodes import walk
+from ..reading.nodes import children, walk
 from ..reading.tree import SourceTree
 from ..reading.updates import strays
 from ..reading.values import Value
@@ -32,9 +32,10 @@ def spent(
     gone = {
         id(node): node for node in walk(reading.node) if isinstance(node, ast.stmt) and _may_go(reading, node, parts)
     }
+    uses = _uses(reading, {id(node) for node in (*replaced, *gone.values())})
+    own = {id(node) for node in replaced}
     while True:
-        around = {id(node) for node in (*replaced, *gone.values())}
-        used = _used(reading, around) | needed
+        used = {name for name, around in uses if around.isdisjoint(own) and around.isdisjoint(gone)} | needed
         alive = {key for key, node in gone.items() if not used.isdisjoint(_names_of(reading, node))}
         if not alive:
             known, stuck = _with_conditions(reading, list(gone.values()))
@@ -68,7 +69,7 @@ def _names_of(reading: Reading, node: ast.stmt) -> set[str]:
 
 def changed_in_place(reading: Reading, node: ast.AST) -> tuple[str, Value] | None:
     """The name of a tensor that a function has made and a statement changes in place, and what it is then."""
-    writes = {each.at.node: each.value for each in reading.writes if each.is_own}
+    writes = reading.own_writes
     match node:
         case ast.AugAssign(target=ast.Name(id=name) as at):
             value = reading.values.get(at)
@@ -84,21 +85,22 @@ def changed_in_place(reading: Reading, node: ast.AST) -> tuple[str, Value] | Non
     return (name, value) if root is not None and value is not None and root.op in _NEW else None
 
 
-def _used(reading: Reading, around: set[int]) -> set[str]:
-    """The names that are read, changed or deleted outside of some nodes."""
-    used = set()
+def _uses(reading: Reading, nodes: set[int]) -> list[tuple[str, set[int]]]:
+    """The names that are read, changed or deleted, each with those of some nodes that it stands in."""
+    found = []
     for node in walk(reading.node):
         name = node.target if isinstance(node, ast.AugAssign) else node
-        is_use = isinstance(name, ast.Name) and (name is not node or not isinstance(name.ctx, ast.Store))
-        if is_use and not any(id(each) in around for each in (node, *reading.file.ancestors(node))):
-            used.add(name.id)  # type: ignore[attr-defined]
-    return used
+        if isinstance(name, ast.Name) and (name is not node or not isinstance(name.ctx, ast.Store)):
+            found.append((name.id, nodes & {id(each) for each in (node, *reading.file.ancestors(node))}))
+    return found
 
 
 def _is_alone(reading: Reading, node: ast.stmt) -> bool:
     """Whether a statement has its line to itself."""
-    siblings = [each for each in ast.iter_child_nodes(reading.file.parents[node]) if isinstance(each, ast.stmt)]
-    return not any(each is not node and each.lineno <= node.lineno <= (each.end_lineno or 0) for each in siblings)
+    siblings = children(reading.file.parents[node])
+    place = siblings.index(node)
+    beside = [each for each in siblings[max(0, place - 1) : place + 2] if isinstance(each, ast.stmt)]
+    return not any(each is not node and each.lineno <= node.lineno <= (each.end_lineno or 0) for each in beside)
 
 
 def _blocks(reading: Reading, gone: list[ast.stmt]) -> list[tuple[ast.AST, list[ast.stmt]]]:

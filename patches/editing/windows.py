@@ -13,7 +13,7 @@ from ..reading.code import Code
 from ..reading.files import File
 from ..reading.frames import Effect, Reading
 from ..reading.maps import counted, indices_of, root_of
-from ..reading.nodes import walk
+from ..reading.nodes import expression, walk
 from ..reading.source import Source
 from ..reading.values import Value, once_each
 from ..reading.windows import Seen, runs_over
@@ -88,7 +88,7 @@ def lack(offset: Value, reading: Reading, at: ast.AST) -> str:
 
 
 def _operand(text: str, times: int) -> str:
-    tree = ast.parse(text, mode="eval").body
+    tree = expression(text)
     is_sum = isinstance(tree, ast.BinOp) and isinstance(tree.op, (ast.Add, ast.Sub)) and times > 0
     return f"({text})" if is_sum or isinstance(tree, (ast.IfExp, ast.BoolOp, ast.Compare, ast.Lambda)) else text
 

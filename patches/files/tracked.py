@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from ..task import Unreadable
-from .places import read_regular
+from ..task import BitpatchError, Unreadable
+from .places import places
 
 SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "site-packages", "venv", "env"}
 _LONGEST = 4096  # bytes of a path
@@ -93,8 +93,9 @@ class Ignored:
         if folder not in self._rules:
             file = self._root / folder / ".gitignore"
             try:
-                lines = read_regular(file).decode(errors="surrogateescape").splitlines()
-            except OSError:
+                raw = _inside(self._root, os.path.join(folder, ".gitignore"))
+                lines = raw.decode(errors="surrogateescape").splitlines()
+            except (OSError, BitpatchError):
                 lines = []
             if len(lines) > _MOST_LINES:
                 raise Unreadable(f"{file}: has more than {_MOST_LINES:,} lines; shorten it")
@@ -124,13 +125,19 @@ def _matches(regex: object, path: str) -> bool:
 def _index(root: Path) -> list[str]:
     """The paths in git's index (gitformat-index(5), versions 2 to 4), sorted; none where none can be read."""
     try:
-        raw = read_regular(root / ".git" / "index")
+        raw = _inside(root, ".git/index")
         signature, version, count = struct.unpack_from(">4sLL", raw)
         if signature != b"DIRC" or version not in (2, 3, 4):
             return []
         return sorted(os.fsdecode(name) for name in _entries(raw, version, count))
-    except (OSError, ValueError, IndexError, struct.error):
+    except (OSError, ValueError, IndexError, struct.error, BitpatchError):
         return []
+
+
+def _inside(root: Path, path: str) -> bytes:
+    """The bytes of a file of the tree. Raises BitpatchError where a link on the way leads out of it."""
+    with places(root, [path]) as held:
+        return held[path].read() or b""
 
 
 def _entries(raw: bytes, version: int, count: int) -> Iterator[bytes]:

@@ -68,6 +68,11 @@ class Reading:
         return {effect.value.data for effect in self.effects if effect.kind == "setattr"}
 
     @cached_property
+    def own_writes(self) -> dict[ast.AST, Value]:
+        """What is changed in place in its own text, by where."""
+        return {each.at.node: each.value for each in self.writes if each.is_own}
+
+    @cached_property
     def filled(self) -> set[str]:
         """The attributes whose contents are written to, by way of views too."""
         inputs = [effect.value["input"] for effect in self.effects if effect.kind == "setitem"]

@@ -36,10 +36,9 @@ class Turned(Small):
         self._truths: dict[int, bool] = {}
         self._loops = loops
         self.turns: Turns = {}
-        self._in_turns: dict[tuple[int, tuple[int, ...]], Tensor] = {}
-        self.inside: dict[
-            int, tuple[ast.AST, ...] | None
-        ] = {}  # the loops of values, by their keys: all cases share it
+        self.computed: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        self._lists: dict[tuple[int, tuple[int, ...]], bool] = {}
+        self.inside: dict[int, tuple[ast.AST, ...] | None] = {}  # the loops of values, by keys: all cases share it
 
     @contextmanager
     def within(self, turns: Turns) -> Iterator[None]:
@@ -144,17 +143,15 @@ class Turned(Small):
     def made(self, value: Value) -> Made:
         """What a value is in this turn, once it is known which branch, which item and which turn made it."""
         turns = self.turns
-        for _ in range(20 * MOST_TURNS):
-            step = self._step(value)
-            if not isinstance(step, tuple) or isinstance(step, Tensor):
-                self.turns = turns
-                return step
-            if step[0] is value:
-                self.turns = turns
-                return step
-            value, self.turns = step
-        self.turns = turns
-        raise Unknown(value)
+        try:
+            for _ in range(20 * MOST_TURNS):
+                step = self._step(value)
+                if not isinstance(step, tuple) or isinstance(step, Tensor) or step[0] is value:
+                    return step
+                value, self.turns = step
+            raise Unknown(value)
+        finally:
+            self.turns = turns
 
     def _step(self, value: Value) -> Made:
         turns = self.turns
@@ -202,11 +199,13 @@ class Turned(Small):
         return every[int(self.number(index))]
 
     def _is_list(self, value: Value) -> bool:
-        try:
-            made = self.made(value)
-        except (Unknown, IndexError):
-            return False
-        return isinstance(made, tuple) and isinstance(made[0], Value) and _is_list_op(made[0])
+        key = (value.key, self._place(value))
+        if key not in self._lists:
+            self._lists[key] = False
+            with suppress(Unknown, IndexError):
+                made = self.made(value)
+                self._lists[key] = isinstance(made, tuple) and isinstance(made[0], Value) and _is_list_op(made[0])
+        return self._lists[key]
 
     def count(self, loop: ast.AST) -> int:
         """How many turns a loop makes."""
@@ -338,9 +337,9 @@ class Turned(Small):
 
     def _computed(self, value: Value) -> Tensor:
         key = (value.key, self._place(value))
-        if key not in self._in_turns:
-            self._in_turns[key] = self._operation(value)
-        return self._in_turns[key]
+        if key not in self.computed:
+            self.computed[key] = self._operation(value)
+        return self.computed[key]
 
     def _place(self, value: Value) -> tuple[int, ...]:
         """The turns on which a value depends, as far as that is known."""

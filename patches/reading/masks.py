@@ -13,7 +13,7 @@ from .frames import Effect, Reading
 from .numbers import is_number
 from .small import Small
 from .tensors import Number, Unknown
-from .values import Value
+from .values import Value, holding
 
 _BUILDERS = {"triu", "tril", "triu_indices", "tril_indices", "arange", "cumsum", "eye"}
 _NO_MASKS = {
@@ -154,16 +154,17 @@ class Built:
 def built_masks(reading: Reading) -> list[Built]:
     """The causal masks that a function builds in its own text, in source order."""
     found: dict[ast.expr, Built] = {}
+    own = _built_here(reading)
     for node, value in reading.values.items():
         if not isinstance(node, ast.expr) or isinstance(node, ast.Name) or node in reading.calls:
             continue
-        if value.op not in _NO_MASKS and _is_built_here(reading, value):
+        if value.op not in _NO_MASKS and id(value) in own:
             mask = causal_mask(value)
             if mask is not None:
                 found[node] = Built(node, value, mask)
     for write in reading.writes:
         made = _written_once(reading, write)
-        mask = causal_mask(write.value) if made is not None and _is_built_here(reading, write.value) else None
+        mask = causal_mask(write.value) if made is not None and id(write.value) in own else None
         if made is not None and mask is not None:
             statement = reading.file.statement(write.at.node)
             inside = [node for node in found if reading.file.statement(node) is statement]
@@ -201,25 +202,27 @@ def _written_once(reading: Reading, write: Effect) -> ast.expr | None:
     return None
 
 
-def _is_built_here(reading: Reading, value: Value) -> bool:
-    """Whether a value is made by a function's own text, and by none that it calls."""
-    return any(each.op in _BUILDERS and each.at is not None and each.at.node in reading.values for each in value.walk())
+def _built_here(reading: Reading) -> set[int]:
+    """The ids of the values that are made by a function's own text, and by none that it calls."""
+    nodes, written = reading.values, [write.value for write in reading.writes]
+    return holding([*nodes.values(), *written], lambda e: e.op in _BUILDERS and e.at is not None and e.at.node in nodes)
 
 
 def other_triangles(reading: Reading, built: Sequence[Built]) -> list[tuple[ast.expr, str]]:
     """Triangles of constants, and comparisons of positions, that are no causal mask for certain; and why not."""
     known = {each.key for mask in built for each in mask.value.walk()}
     found: dict[ast.expr, str] = {}
+    own = _built_here(reading)
     for node, value in reading.values.items():
         is_own = isinstance(node, ast.expr) and not isinstance(node, ast.Name) and node not in reading.calls
         is_triangle = value.op in ("triu", "tril") and _is_constant(value["input"])
         is_compared = value.op in _COMPARED and all(map(_counts, value.items))
         is_new = value.key not in known and (is_triangle or is_compared)
-        if is_own and is_new and _is_built_here(reading, value):
+        if is_own and is_new and id(value) in own:
             found[node] = _why_not(value)  # type: ignore[index]
     for write in reading.writes:
         parts = {each.key for each in write.value.walk()}
-        is_own = write.is_own and write.value.op == "setitem" and _is_built_here(reading, write.value)
+        is_own = write.is_own and write.value.op == "setitem" and id(write.value) in own
         is_new = write.value.key not in known and not any(mask.value.key in parts for mask in built)
         if is_own and is_new and causal_mask(write.value) is not None and _is_read(reading, write):
             why = "it is written to a tensor that is read or set elsewhere too: make it in one place"

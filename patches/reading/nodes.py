@@ -43,6 +43,11 @@ def walk(node: ast.AST) -> Sequence[ast.AST]:
     return found
 
 
+def expression(text: str) -> ast.expr:
+    """What a text says that may go over several lines, as it does in brackets."""
+    return ast.parse(f"({text}\n)", mode="eval").body
+
+
 def at_once(node: ast.AST) -> Iterator[ast.AST]:
     """What runs as a statement does, or is named there: the bodies of functions are left out."""
     pending = [node]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from .files import File
 
 T = TypeVar("T")
+DEEPEST = 256  # operations on the results of others, one after the other
 
 
 class Place(NamedTuple):
@@ -36,7 +37,7 @@ class Value:
     changed in place.
     """
 
-    __slots__ = ("args", "at", "data", "is_numeric", "key", "known", "op")
+    __slots__ = ("args", "at", "data", "depth", "is_numeric", "key", "known", "op")
 
     def __init__(
         self, op: str, args: Mapping[str, Value], data: Any, key: int, at: Place | None, *, is_numeric: bool = False
@@ -44,6 +45,7 @@ class Value:
         self.op, self.args, self.data, self.key, self.at = op, args, data, key, at
         self.is_numeric = is_numeric  # whether its class says that it is a number
         self.known: dict[Any, Any] = {}  # what functions that are asked once for each value made of it
+        self.depth: int = 1 + max((each.depth for each in args.values()), default=0)
 
     def __getitem__(self, name: str) -> Value:
         return self.args[name]
@@ -127,6 +129,25 @@ def once_each(function: Callable[[Value], T]) -> Callable[[Value], T]:
     return asked
 
 
+def holding(values: Iterable[Value], holds: Callable[[Value], bool]) -> set[int]:
+    """Which of some values, and of what they are made of, hold or are made of what does; by id, all in one go."""
+    every, pending, users = dict[int, Value](), list(values), dict[int, list[int]]()
+    while pending:
+        value = pending.pop()
+        if id(value) not in every:
+            every[id(value)] = value
+            pending += value.args.values()
+            for part in value.args.values():
+                users.setdefault(id(part), []).append(id(value))
+    found, new = set[int](), [key for key, value in every.items() if holds(value)]
+    while new:
+        key = new.pop()
+        if key not in found:
+            found.add(key)
+            new += users.get(key, ())
+    return found
+
+
 class Graph:
     """Makes values, and knows which are alike."""
 
@@ -140,8 +161,11 @@ class Graph:
     def value(
         self, op: str, args: Mapping[str, Value] | None = None, data: Hashable = None, at: Place | None = None
     ) -> Value:
-        """The value of an operation: alike all others of the same operation, arguments and data."""
-        given = dict(args or {})
+        """The value of an operation: alike all others of the same operation, arguments and data.
+
+        What has been made in very many steps is opaque to those behind: walks of values take as long, and go as deep.
+        """
+        given = {name: each if each.depth < DEEPEST else self._too_deep(each) for name, each in (args or {}).items()}
         identity = (op, type(data), data, *((name, value.key) for name, value in given.items()))
         key = self._keys.setdefault(identity, len(self._keys))
         return Value(op, given, data, key, at, is_numeric=key in self.numeric)
@@ -160,6 +184,9 @@ class Graph:
         """A value that is like no other: what is not understood, or draws at random."""
         self.serial += 1
         return self.value(op, args, (self.serial, data), at)
+
+    def _too_deep(self, value: Value) -> Value:
+        return self.value("opaque", None, (-1 - value.key, "what is made in too many steps"), value.at)
 
     def opaque(self, reason: str, at: Place | None = None, args: Mapping[str, Value] | None = None) -> Value:
         """What is not understood; nothing is matched through it."""

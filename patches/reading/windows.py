@@ -23,7 +23,7 @@ LENGTHS = (5, 3, 4, 1)
 NUMBERS = (2, 1, 3, 0, 5)
 ENOUGH = 48  # cases that say something
 FEW = 8  # of one position each, by which a layout is known to be another
-MOST_CASES = 600  # that are tried
+MOST_CASES, MOST_STEPS = 600, 40_000  # that are tried, and what is computed in all of them
 LAYOUTS = (Layout(4, 2), Layout(3, 1), Layout(4, 1), Layout(3, 0), Layout(2, 0))
 SOFTMAX = ("softmax", "scaled_dot_product_attention")
 _OF_TENSORS = {
@@ -92,17 +92,21 @@ def judged(
     values = [*attentions, *(each.value for each in writes), *([of.made] if of is not None else ())]
     values += [guard.value for each in writes for guard in each.under]
     values += [each for loop in reading.loops.values() for each in (loop.test, *loop.last.values()) if each is not None]
-    leaves, problems = leaves_of(values), list[Unknown]()
+    leaves, problems, left = leaves_of(values), list[Unknown](), MOST_STEPS
     for layout in layouts:
         found = Judged()
         try:
             for case in _cases(graph, reading, leaves, layout):
+                if left < 0:
+                    raise Unknown
                 try:
                     _judge(found, case, attentions, of)
                 except Beyond:
                     found.wrong = "keys are asked for that are not there"
                 except (Impossible, IndexError):
                     continue
+                finally:
+                    left -= len(case.computed)
                 lengths = [case.small.length for case in found.cases]
                 if len(lengths) == ENOUGH or (len(lengths) == FEW and set(lengths) == {1}):
                     break

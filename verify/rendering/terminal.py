@@ -127,7 +127,7 @@ def _write(shown: Shown, file: Path) -> None:
 def show(report: Report) -> None:
     """What verify found out: a table a task on a terminal, then what needs saying of checks that did not pass."""
     if not (is_terminal(sys.stdout) or in_colour(sys.stdout)):
-        printed(text_of(report))
+        say(text_of(report), nl=False)
         return
     for task in report.tasks:
         say(f"{task.id} ", nl=False, bold=True)

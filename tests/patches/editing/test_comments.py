@@ -1,6 +1,7 @@
 """No comment is lost: what an edit rewrites keeps its comments, in the new text or above it."""
 
 import io
+import itertools
 import re
 import tokenize
 
@@ -49,6 +50,31 @@ def test_each_task_keeps_every_comment(numbered_tree, task):
     for change in planned.changes:
         before, after = (sorted(NUMBERED.findall(raw.decode())) for raw in (change.before, change.after))
         assert [one for one in before if one not in after] == []
+        assert before == after
+
+
+def spread(text):
+    """A comment, and a new line, behind every token that stands in brackets."""
+    depth, lines, places = 0, text.splitlines(keepends=True), list[tuple[int, int]]()
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    for token, following in itertools.pairwise(tokens):
+        depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
+        if depth and not {token.type, following.type} & {tokenize.NL, tokenize.COMMENT}:
+            places.append(token.end)
+    for number, (line, column) in reversed(list(enumerate(places))):
+        before = lines[line - 1]
+        lines[line - 1] = f"{before[:column]}  # N{number}\n{before[column:]}"
+    return "".join(lines)
+
+
+def test_a_comment_behind_every_token_is_kept(tree):
+    model = tree / "bit_transformer/model.py"
+    model.write_text(spread(model.read_text()))
+    for name in ("task-9", "task-11"):
+        planned = plan(open_tree(tree), [task_named(name)])
+        assert not planned.refused, planned.outcomes[0].reason
+        (change,) = planned.changes
+        before, after = (set(NUMBERED.findall(raw.decode())) for raw in (change.before, change.after))
         assert before == after
 
 

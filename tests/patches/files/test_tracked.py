@@ -160,3 +160,28 @@ def test_an_index_that_would_take_all_memory_is_none(tmp_path, index):
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert python_files(tmp_path).files == ["a.py"]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 200 << 10  # KiB
+
+
+@pytest.mark.parametrize("path", [".gitignore", "pkg/.gitignore", ".git", ".git/index"])
+def test_what_leads_out_of_the_tree_is_not_read(tmp_path, path):
+    for name in ("tree/pkg", "tree/.git", "out"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("tree/pkg/a.py", "tree/.gitignore", "tree/pkg/.gitignore"):
+        (tmp_path / name).write_text("")
+    link, target = tmp_path / "tree" / path, tmp_path / "out" / "aside"
+    if path == ".git":
+        link.rmdir()
+        target.mkdir()
+        (target / "index").write_bytes(_an_index("pkg/a.py"))
+        (tmp_path / "tree/.gitignore").write_text("*.py\n")
+    else:
+        link.unlink(missing_ok=True)
+        target.write_bytes(_an_index("pkg/a.py") if path == ".git/index" else b"*.py\n")
+        (tmp_path / "tree/.gitignore").write_text("*.py\n") if path == ".git/index" else None
+    link.symlink_to(target)
+    assert python_files(tmp_path / "tree").files == ([] if path.startswith(".git/") or path == ".git" else ["pkg/a.py"])
+
+
+def _an_index(name):
+    entry = struct.pack(">62sH", b"", 0)[:60] + struct.pack(">H", len(name)) + name.encode()
+    return struct.pack(">4sLL", b"DIRC", 2, 1) + entry + b"\0" * (8 - len(entry) % 8)

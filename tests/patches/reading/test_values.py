@@ -195,6 +195,12 @@ def test_what_is_not_understood_is_opaque(lines, result):
     assert any(each.op == "opaque" for each in value_of(result, lines).walk())
 
 
+def test_what_is_made_in_very_many_steps_is_opaque_to_those_behind():
+    parts = list(value_of("y", ["y = x", *["y = y + 1"] * 1000]).walk())
+    assert len(parts) < 600
+    assert sum(each.op == "opaque" for each in parts) == 1
+
+
 def test_einsum_is_a_product_of_matrices():
     batch = value_of("torch.einsum('bhtd,bhsd->bhts', x, y)")
     assert (batch.op, batch["other"].op) == ("matmul", "mT")
