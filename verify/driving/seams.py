@@ -50,6 +50,7 @@ SIZES = ("dim_feedforward",)  # what a tree may work out by itself
 OWN = ("compress_prob", "direct_prob")  # of which a tree may have another default than what says nothing
 ALSO = {"layers": "num_layers", "checkpointing": "use_checkpoint", "act": "use_act"}  # as our command line spells them
 HELD_OUT = re.compile(r"(val|valid|validation|eval|evaluation|held_?out)(_(rows|data|dataset|set|bits))?")
+BOOL = re.compile(r"<class 'bool'>|(typing\.)?Optional\[bool\]|bool( \| None)?")  # a type, as it is written
 ON = {"amp": "bf16"}  # our value of an option that is on or off elsewhere
 
 
@@ -128,8 +129,7 @@ class Part:
                 raise MissingSeam(self.seam, f"{self.where} takes no {name}", line)
             if value is None and name == "full_attn_logging" and isinstance(default_of(own.get(theirs)), bool):
                 continue  # left to the tree
-            is_switch = isinstance(default_of(own.get(theirs)), bool)
-            said[theirs] = value == ON[name] if name in ON and is_switch else value
+            said[theirs] = worded(name, value, own.get(theirs))
         return said
 
     def call(self, options: Mapping[str, Any], **given: Any) -> Any:
@@ -170,7 +170,8 @@ def telling(seam: str, function: Callable[..., Any], options: Mapping[str, Any])
         if name not in SIZES and (name not in OWN or told[name]):
             raise MissingSeam(seam, f"{function.__name__} of {DRIVER} takes no {name}", f"let it take {name}")
         del told[name]
-    return told
+    own = inspect.signature(function).parameters
+    return {name: worded(name, value, own.get(name)) for name, value in told.items()}
 
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
@@ -205,6 +206,18 @@ def default_of(parameter: inspect.Parameter | None) -> Any:
     return parameter.default if parameter is not None else None
 
 
+def is_on_or_off(parameter: inspect.Parameter | None) -> bool:
+    """Whether a parameter takes a bool, as its default says, or its type where that says nothing."""
+    if parameter is None or parameter.default not in (None, parameter.empty):
+        return isinstance(default_of(parameter), bool)
+    return BOOL.fullmatch(str(parameter.annotation)) is not None
+
+
+def worded(option: str, value: Any, parameter: inspect.Parameter | None) -> Any:
+    """A value of one of our options, as a parameter takes it."""
+    return value == ON[option] if option in ON and is_on_or_off(parameter) else value
+
+
 def loaded(where: str, settle: str = "name what there is in pyproject.toml") -> Any:
     """What "module:qualified.name" names. Raises MissingSeam where the tree has no such thing."""
     module, _, inner = where.partition(":")
@@ -227,6 +240,7 @@ class Seams:
     def __init__(self, root: Path, found: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.found = found
         self.root = root
+        self.evaluates = False  # whether a loop is given rows to validate on, so that it evaluates
         self._taken: dict[str, Taken | None] = {}
 
     def part(self, seam: str) -> Part:
@@ -273,10 +287,8 @@ class Seams:
     def is_switch(self, option: str) -> bool:
         """Whether one of our options of a loop is on or off there."""
         if (own := self.own("train")) is not None:
-            return isinstance(default_of(inspect.signature(own).parameters.get(option)), bool)
-        return isinstance(
-            default_of(self.part("update").parameters.get(self.options("update").get(option, option))), bool
-        )
+            return is_on_or_off(inspect.signature(own).parameters.get(option))
+        return is_on_or_off(self.part("update").parameters.get(self.options("update").get(option, option)))
 
     @property
     def is_seeded(self) -> bool:
@@ -308,7 +320,7 @@ class Seams:
         part = self.part("update")
         if self.found is None:
             return part.load()(model, data, **options)
-        held_out = dict.fromkeys(part.held_out, data[:2]) if "amp" in options else {}  # of which autocast is, too
+        held_out = dict.fromkeys(part.held_out if self.evaluates else (), data[:2])
         return part.call(options, model=model, data=data, **held_out)
 
     def command(self, words: Sequence[str]) -> None:

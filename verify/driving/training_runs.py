@@ -147,6 +147,7 @@ def watching(*options: str) -> Callable[[Callable[[Tree, Ledger], Evidence]], Ca
             ledger = Ledger()
             ledger.watch_tree(tree)
             tree.asked = options
+            tree.seams.evaluates = "amp" in options  # of which it is, too
             ledger.outlasts = "batch_size" not in options  # a total is task-1's to judge
             missing = (tree.require_option(option) for option in options)
             lack = next((each for each in missing if each is not None), None)
