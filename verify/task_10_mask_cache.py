@@ -265,7 +265,7 @@ def through_float32(model: nn.Module) -> nn.Module:
 
 
 def through_meta(model: nn.Module) -> nn.Module:
-    """To no memory and back, where what no state dict restores is filled with NaN or True."""
+    """To no memory and back, where masks that no state dict restores are filled with NaN or True."""
     moved = copy.deepcopy(model).to("meta")
     torch.use_deterministic_algorithms(True)  # fills what to_empty allocates
     try:
@@ -273,6 +273,9 @@ def through_meta(model: nn.Module) -> nn.Module:
     finally:
         torch.use_deterministic_algorithms(False)
     moved.load_state_dict(model.state_dict())
+    for old, new in zip(model.buffers(), moved.buffers(), strict=True):
+        if old.dtype is not torch.bool and triangle_of(old) is None:
+            new.copy_(old)  # positions, say: what no state dict holds of them was lost before any mask was kept
     return moved
 
 

@@ -1,6 +1,7 @@
 """Runs of a tree's train_loop and of its command line, seen by a ledger. In child processes only."""
 
 import contextlib
+import copy
 import functools
 import io
 import math
@@ -280,15 +281,20 @@ def set_seeds(seed: int) -> None:
 
 
 def light_model(tree: Tree, ledger: Ledger, config: dict[str, Any] | None = None) -> nn.Module:
-    """A model of the tree's class whose logits are a parameter of its own, whatever enters it."""
+    """A model of the tree's class whose logits are a parameter of its own, whatever enters it.
+
+    What comes with them, telemetry say, is what the model itself gave once, as a loop may read what it likes of that.
+    """
     small = {"d_model": 4, "nhead": 2, "num_layers": 1, "dim_feedforward": 4, "max_seq_len": 64}
     model = tree.model(dtype=torch.float32, **small | (config or {}))
-    if tree.seams.is_told and type(model(tree.bits(1, 2))) is not tuple:
+    with torch.no_grad():
+        own: Any = model(tree.bits(1, 2)) if tree.seams.is_told else (None, {})
+    if type(own) is not tuple:
         return model  # what it answers with is its own
 
     class Light(type(model)):  # type: ignore[misc]
         def forward(self, bits: Tensor, *_: Any, **__: Any) -> Any:
-            return self.coin[0].expand(*bits.shape, 2).clone(), {}
+            return self.coin[0].expand(*bits.shape, 2).clone(), *map(copy.copy, own[1:])
 
     ledger.watch_model(Light)
     model.__class__ = Light

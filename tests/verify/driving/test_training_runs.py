@@ -10,7 +10,7 @@ from bitpatch.verify.driving.derivatives import as_weighed, distance, mean_gradi
 from bitpatch.verify.driving.seams import MissingSeam
 from bitpatch.verify.driving.short_fit import one_cycle
 from bitpatch.verify.driving.spies import Event, Update
-from bitpatch.verify.driving.training_runs import Run, run_command
+from bitpatch.verify.driving.training_runs import Run, light_model, run_command
 
 
 def run_of(*kinds: str, rates: tuple[float, ...] = ()) -> Run:
@@ -132,3 +132,28 @@ def test_a_command_line_that_never_ran_refutes_nothing() -> None:
             run_command(own, SimpleNamespace(take=list), [])
         own.has_run = True
         assert run_command(own, SimpleNamespace(take=list), []) == 2
+
+
+class Telling(nn.Module):
+    """A model whose telemetry a loop reads."""
+
+    def __init__(self, **_: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, bits: Tensor) -> tuple[Tensor, dict[str, Tensor], str]:
+        logits = bits[..., None] * self.weight
+        return logits, {"symbiosis_score": logits.mean()}, "more"
+
+
+def test_light_model_has_the_telemetry_of_the_models_that_it_stands_for() -> None:
+    seams = SimpleNamespace(is_told=True)
+    tree: Any = SimpleNamespace(seams=seams, model=lambda dtype, **_: Telling(), bits=lambda *shape: torch.ones(shape))
+    ledger: Any = SimpleNamespace(watch_model=id)
+    model = light_model(tree, ledger)
+    logits, telemetry, more = model(torch.zeros(3, 4))
+    assert (logits.shape, logits.requires_grad, more) == ((3, 4, 2), True, "more")
+    assert telemetry.pop("symbiosis_score") == 1.0
+    assert "symbiosis_score" in model(torch.zeros(3, 4))[1]
+    seams.is_told = False
+    assert light_model(tree, ledger)(torch.zeros(3, 4))[1:] == ({},)
