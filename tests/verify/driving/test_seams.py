@@ -172,6 +172,17 @@ def test_an_option_that_comes_with_another_is_wanted_where_that_is(root: Path, s
             tree.require_option("global_step")
 
 
+def test_an_option_that_another_loop_has_is_settled_by_a_function_and_by_no_word_for_it(root: Path) -> None:
+    found = {"update": {"where": "bitseams_tree:fit", "options": {}, "roles": ROLES}}
+    told = {"roots": [""], "seams": found, "states": {"warmup_steps": "applied"}}
+    tree = Tree(root, driving=told | {"elsewhere": {"warmup_steps": "train.py:7"}})
+    for name in ("warmup_steps", "global_step"):
+        with pytest.raises(
+            MissingSeam, match=rf"takes no {name}, .* at train.py:7; settle it: a function train\(model"
+        ):
+            tree.require_option(name)
+
+
 def test_an_option_may_be_a_switch(root: Path) -> None:
     assert seams(root, update=("bitseams_tree:fit", {"amp": "bf16"}, ROLES)).is_switch("amp")
     assert not seams(root, update=("bitseams_tree:fit", {}, ROLES)).is_switch("accumulate")
