@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,8 +110,6 @@ def poisoned_gradient(tree: Tree, at: int) -> Iterator[None]:
             logits.register_hook(lambda grad: grad * math.nan)  # type: ignore[no-untyped-call]
         count += 1
 
-    remove = after_forwards(tree.kind, poison)
-    try:
+    with ExitStack() as stack:
+        stack.callback(after_forwards(tree.kind, poison))
         yield
-    finally:
-        remove()

@@ -262,13 +262,11 @@ def streams_of(tree: Tree, data: Tensor, longest: int) -> tuple[tuple[int, ...],
 def shows_streams(tree: Tree) -> bool:
     """Whether what enters a model with direct_prob=1 is known: a row's stream as compress_bits makes it."""
     row, entered = tree.bits(1, LENGTH), list[Tensor]()
-    hook = register_module_forward_pre_hook(lambda _, args: entered.extend(args[:1]))
     try:
-        tree.train(tree.model(dtype=torch.float32), row.repeat(8, 1), compress_prob=0.0, direct_prob=1.0)
+        with register_module_forward_pre_hook(lambda _, args: entered.extend(args[:1])):
+            tree.train(tree.model(dtype=torch.float32), row.repeat(8, 1), compress_prob=0.0, direct_prob=1.0)
     except Exception:  # others will see it
         return True
-    finally:
-        hook.remove()
     streams = [list(stream) for stream in streams_of(tree, row, LENGTH)]
     return any(bits[0].tolist()[:LENGTH] in streams for bits in entered if bits.dim() == 2)  # noqa: PLR2004
 
@@ -316,15 +314,13 @@ def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | Non
         ledger.take()
         try:
             tree.seams.command(["--data", str(text), *small, *flags])
-        except SystemExit as end:
-            if end.code and tree.seams.is_told and not tree.has_run:  # who spells them otherwise is not refuted by it
-                lack = f"it ends with {end.code} for {' '.join(flags) or 'the options that it takes'}"
+        except (Exception, SystemExit) as end:
+            code = end.code if isinstance(end, SystemExit) else f"{type(end).__name__}: {end}"
+            if code and tree.seams.is_told and not tree.has_run:  # who spells them otherwise is not refuted by it
+                lack = f"it ends with {code} for {' '.join(flags) or 'the options that it takes'}"
                 raise MissingSeam("command-line", lack, function_of("command-line")) from end
-            return end.code
-        except Exception as raised:
-            if tree.seams.is_told and not tree.has_run:
-                lack = f"it raises {type(raised).__name__}: {raised}"
-                raise MissingSeam("command-line", lack, function_of("command-line")) from raised
+            if isinstance(end, SystemExit):
+                return end.code
             raise
     tree.has_run = True
     return None

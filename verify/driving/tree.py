@@ -140,12 +140,10 @@ class Tree:
         with_it = BROUGHT_WITH.get(name, name)
         if self.states.get(with_it, "missing") in ("missing", "partial"):
             return failed(f"{where} takes no {name}")
-        if place := self.elsewhere.get(with_it):  # a word for it in the loop's own place would settle nothing
-            raise MissingSeam(
-                "update", f"{where} takes no {name}, and what there is is at {place}", function_of("update")
-            )
-        line = f'pyproject.toml: [tool.bitpatch.options.update] {name} = "..."'
-        raise MissingSeam("update", f"{where} takes no {name}, though something like it is there", line)
+        place = self.elsewhere.get(with_it)  # a word for it in the loop that is driven would settle nothing
+        line = function_of("update") if place else f'pyproject.toml: [tool.bitpatch.options.update] {name} = "..."'
+        lack = f"{where} takes no {name}, though something like it is {f'at {place}' if place else 'there'}"
+        raise MissingSeam("update", lack, line)
 
     @staticmethod
     def forward(model: nn.Module, bits: Tensor, *, causal: bool = True) -> tuple[Tensor, Any]:
