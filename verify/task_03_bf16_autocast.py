@@ -84,7 +84,9 @@ def loss_is_computed_in_float32(tree: Tree, ledger: Ledger, points: Points) -> E
             return unproven(f"what enters the model is neither a row nor the stream of one, padded: {run.call}")
         if not (error <= worst or math.isnan(worst)):
             worst, reproduce = error, run.call
-    return at_most(worst, 1e-5, "relative error of the worst loss, to that of the model's logits", reproduce)
+    return at_most(
+        worst, 1e-5, "how far the losses are from one multiple of what the model's logits give, relative", reproduce
+    )
 
 
 @check(task=3, prop="backward, clip, step and schedule run outside autocast")

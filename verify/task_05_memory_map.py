@@ -24,7 +24,7 @@ from .driving.open_rows import (
     trouble_with_workers,
 )
 from .driving.pictures import curves
-from .driving.seams import MissingSeam
+from .driving.seams import MissingSeam, function_of
 from .driving.space import Points, over
 from .driving.text_loads import (
     CODEWORDS,
@@ -44,9 +44,9 @@ from .driving.text_loads import (
     peak,
     restore,
     sample,
-    schedule,
     set_time,
     states_of_a_build,
+    training_on,
     trouble_with_parts,
     trouble_with_refusal,
     watch_rows,
@@ -375,26 +375,25 @@ def reads_what_is_read_only(tree: Tree) -> Evidence:
 @check(task=5, prop="the schedule trains on the rows of the text, and validates on others of them")
 def schedule_uses_the_rows(tree: Tree) -> Evidence:
     """Run a round of the schedule's command, and look at what enters the model."""
-    path, length, seen = write_text("a.txt", sample(8 * 43 + 5)), 72, watch_rows(tree.kind)
-    words = f"--data {path} --rounds 1 --epochs 1 --layers 1 --d_model 8 --nhead 2 --max_seq_len {length}".split()
-    line = f"python -m data.wikitext_schedule {' '.join(words)}"
-    try:
-        run = schedule(tree).main
-    except (MissingSeam, AttributeError):  # its command line may train without
-        run, words = tree.seams.command, words[:2] + words[4:]
+    path, length, seen, trouble = write_text("a.txt", sample(8 * 43 + 5)), 72, watch_rows(tree.kind), ""
+    run, words, line = training_on(tree, path, length)
     try:
         run(words)
-    except SystemExit as error:
-        return unproven(f"the schedule does not take the options of old: it exits with {error.code}: {line}")
+    except SystemExit as end:  # it may take other options
+        if end.code:
+            return unproven(f"it exits with {end.code}: {line}")
     except Exception as error:  # whatever it is, is the finding
-        return failed(f"the schedule raises {error!r}", line)
+        trouble = f"the schedule raises {error!r}"
+    if tree.seams.is_told and (trouble or not seen[True]):  # what was found may be for other things
+        raise MissingSeam("command-line", f"{trouble or 'nothing is trained'} by {line}", function_of("command-line"))
+    if trouble:
+        return failed(trouble, line)
     codewords = CODEWORDS[np.frombuffer(path.read_bytes()[: 8 * 43], np.uint8)]
     expected = set(map(tuple, codewords.reshape(-1, length).tolist()))
-    if strange := len((seen[True] | seen[False]) - expected):
-        detail = f"{strange} rows enter the model that are not in the text"
-        return failed(detail, line) if "--rounds" in words else unproven(detail)
-    if missing := len(expected - seen[True] - seen[False]):
-        return failed(f"{missing} of {len(expected)} rows never enter the model", line)
+    strange, missing = len((entered := seen[True] | seen[False]) - expected), len(expected - entered)
+    if strange or missing:
+        detail = f"{strange} rows enter the model that are not in the text, {missing} of {len(expected)} never do"
+        return failed(detail, line) if "--rounds" in words else unproven(f"{detail} by {line}")
     if not seen[True] or seen[True] & seen[False] or ("--rounds" in words and not seen[False]):
         return failed(f"rows to train on: {len(seen[True])}, to validate on: {len(seen[False])}, not apart", line)
     return passed(f"{len(seen[True])} rows to train on, {len(seen[False])} to validate on")

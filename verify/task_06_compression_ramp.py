@@ -288,11 +288,9 @@ def evaluation_has_no_ramp(tree: Tree, coins: Coins) -> Evidence:
     with contextlib.suppress(ImportError, AttributeError):
         evaluations.append(functools.partial(importlib.import_module("data.wikitext_schedule").evaluate, model))
     known, before = {tuple(row) for row in run.data.tolist()}, streams()
-    hook = register_module_forward_pre_hook(see)
-    for evaluate in 8 * evaluations:
-        with torch.no_grad(), contextlib.suppress(Exception):  # such as the gate's, which may withhold the logits
+    for evaluate in 8 * evaluations:  # suppressed is what the gate raises, which may withhold the logits
+        with register_module_forward_pre_hook(see), torch.no_grad(), contextlib.suppress(Exception):
             evaluate(run.data)
-    hook.remove()
     call = f"{run.call}; model.eval(); model(bits)"
     for is_stream, bits in entered:
         if is_stream or not known.issuperset(map(tuple, bits.tolist())):

@@ -154,7 +154,7 @@ REFUSED = {
     ),
     "a scaler without autocast": (
         {"training": training(f"logits = model(batch)\n{LOSS}\ntorch.amp.GradScaler('cpu').scale(loss).backward()")},
-        "backward of a loss that is scaled",
+        "a loss that is scaled, needless in bfloat16",
     ),
     "turned on for all": (
         {"training": training(before="torch.set_autocast_enabled('cpu', True)\n\n\n")},

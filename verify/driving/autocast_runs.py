@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,20 +80,23 @@ def options_of_form(tree: Tree, form: str) -> dict[str, Any]:
 
 
 def loss_error(run: Run, logits: list[Tensor], accum_steps: int) -> float | None:
-    """How far the losses that were given to backward are from the cross-entropy of the logits, relative to it.
+    """How far the losses that were given to backward are from one multiple of the cross-entropy, relative to it.
 
-    What the losses of a group weigh is the tree's own, so that only those of groups of one are compared; nothing
-    where it is not seen which bits of a micro-batch are scored.
+    Whether they are means or sums is the tree's own, as gradients may be divided later, and so is what the losses of a
+    group weigh, so that only those of groups of one are compared; nothing where it is not seen which bits are scored.
     """
     losses = [event.loss for event in run.events if event.kind == "backward" and event.loss is not None]
-    worst = 0.0
+    multiples = []  # by what losses may be sums over: nothing, bits, rows
     for loss, found, rows in zip(losses, logits, run.micro_batches, strict=True):
         scored = run.scored(rows)
         if scored is None or not scored.any():
             return None
         surprises = -found.double()[:, :-1].log_softmax(-1).gather(-1, rows[:, 1:, None].long())[..., 0][scored]
-        worst = max(worst, abs(loss.item() / surprises.mean().item() - 1))
-    return worst if accum_steps == 1 else 0.0
+        multiple = loss.double() / surprises.mean()
+        multiples.append(torch.stack([multiple, multiple / len(surprises), multiple / len(rows)]))
+    of_each = torch.stack(multiples)
+    spread = (of_each.amax(0) - of_each.amin(0)) / of_each.mean(0).abs()
+    return float(spread.amin()) if accum_steps == 1 else 0.0
 
 
 @contextmanager
@@ -107,8 +110,6 @@ def poisoned_gradient(tree: Tree, at: int) -> Iterator[None]:
             logits.register_hook(lambda grad: grad * math.nan)  # type: ignore[no-untyped-call]
         count += 1
 
-    remove = after_forwards(tree.kind, poison)
-    try:
+    with ExitStack() as stack:
+        stack.callback(after_forwards(tree.kind, poison))
         yield
-    finally:
-        remove()

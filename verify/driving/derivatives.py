@@ -36,13 +36,8 @@ def with_halting(model: nn.Module, bias: float) -> nn.Module:
 def counted_linears() -> Iterator[list[None]]:
     """A list that grows with each call of a linear layer."""
     calls = list[None]()
-    hook = register_module_forward_hook(
-        lambda module, *_: calls.append(None) if isinstance(module, nn.Linear) else None
-    )
-    try:
+    with register_module_forward_hook(lambda module, *_: calls.append(None) if isinstance(module, nn.Linear) else None):
         yield calls
-    finally:
-        hook.remove()
 
 
 def seeded_loss(model: nn.Module) -> Tensor:

@@ -6,7 +6,7 @@ so that logits, maps and the gradient of every parameter can be compared.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -67,12 +67,10 @@ def explicit_attention(model: nn.Module, shape: Shape) -> Iterator[list[Tensor]]
         maps.append(weights)
         return (right, *out[1:]) if isinstance(out, tuple) else right
 
-    hooks = [module.register_forward_hook(stand_in, with_kwargs=True) for module in attentions(model)]
-    try:
+    with ExitStack() as hooks:
+        for module in attentions(model):
+            hooks.enter_context(module.register_forward_hook(stand_in, with_kwargs=True))
         yield maps
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def compare_with_explicit(tree: Tree, points: Points, in_padding: bool) -> Evidence:

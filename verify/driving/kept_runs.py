@@ -111,11 +111,8 @@ class Runs:
                 if not module.training:
                     found.evaluated.append(torch.is_autocast_enabled("cpu"))
 
-        hook = register_module_forward_pre_hook(note)
-        try:
+        with register_module_forward_pre_hook(note):
             yield
-        finally:
-            hook.remove()
 
 
 @contextmanager
@@ -129,11 +126,8 @@ def interrupted_after(updates: int) -> Iterator[None]:
         if made > updates:
             raise KeyboardInterrupt
 
-    hook = register_optimizer_step_pre_hook(count)
-    try:
+    with register_optimizer_step_pre_hook(count):
         yield
-    finally:
-        hook.remove()
 
 
 def kept_runs(judge: Callable[[Runs], Cases]) -> Callable[[Tree, Ledger], Evidence]:

@@ -20,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from .command_lines import Taken, taken
+from .switches import default_of, is_on_or_off, worded
 
 DRIVER = "bitpatch_seams.py"
 STANDARD = {  # where a tree has its parts that is laid out as ours
@@ -50,7 +51,6 @@ SIZES = ("dim_feedforward",)  # what a tree may work out by itself
 OWN = ("compress_prob", "direct_prob")  # of which a tree may have another default than what says nothing
 ALSO = {"layers": "num_layers", "checkpointing": "use_checkpoint", "act": "use_act"}  # as our command line spells them
 HELD_OUT = re.compile(r"(val|valid|validation|eval|evaluation|held_?out)(_(rows|data|dataset|set|bits))?")
-ON = {"amp": "bf16"}  # our value of an option that is on or off elsewhere
 
 
 class MissingSeam(BaseException):  # which no judge takes for what the tree raises
@@ -137,14 +137,9 @@ class Part:
                     continue
                 line = f'pyproject.toml: [tool.bitpatch.options.{self.seam}] {name} = "..."'
                 raise MissingSeam(self.seam, f"{self.where} takes no {name}", line)
-            if (
-                value is None
-                and name == "full_attn_logging"
-                and isinstance(getattr(own.get(theirs), "default", None), bool)
-            ):
+            if value is None and name == "full_attn_logging" and isinstance(default_of(own.get(theirs)), bool):
                 continue  # left to the tree
-            is_switch = isinstance(getattr(own.get(theirs), "default", None), bool)
-            said[theirs] = value == ON[name] if name in ON and is_switch else value
+            said[theirs] = worded(name, value, own.get(theirs))
         return said
 
     def call(self, options: Mapping[str, Any], **given: Any) -> Any:
@@ -185,7 +180,8 @@ def telling(seam: str, function: Callable[..., Any], options: Mapping[str, Any])
         if name not in SIZES and (name not in OWN or told[name]):
             raise MissingSeam(seam, f"{function.__name__} of {DRIVER} takes no {name}", f"let it take {name}")
         del told[name]
-    return told
+    own = inspect.signature(function).parameters
+    return {name: worded(name, value, own.get(name)) for name, value in told.items()}
 
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
@@ -238,6 +234,7 @@ class Seams:
     def __init__(self, root: Path, found: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.found, self.of_any = found, "any" in (found or ())  # of a tree of another model
         self.root = root
+        self.evaluates = False  # whether a loop is given rows to validate on, so that it evaluates
         self._taken: dict[str, Taken | None] = {}
 
     def part(self, seam: str) -> Part:
@@ -288,9 +285,8 @@ class Seams:
     def is_switch(self, option: str) -> bool:
         """Whether one of our options of a loop is on or off there."""
         if (own := self.own("train")) is not None:
-            return isinstance(getattr(inspect.signature(own).parameters.get(option), "default", None), bool)
-        theirs = self.options("update").get(option, option)
-        return isinstance(getattr(self.part("update").parameters.get(theirs), "default", None), bool)
+            return is_on_or_off(inspect.signature(own).parameters.get(option))
+        return is_on_or_off(self.part("update").parameters.get(self.options("update").get(option, option)))
 
     @property
     def is_seeded(self) -> bool:
@@ -322,7 +318,7 @@ class Seams:
         part = self.part("update")
         if self.found is None:
             return part.load()(model, data, **options)
-        held_out = dict.fromkeys(part.held_out, data[:2]) if "amp" in options else {}  # of which autocast is, too
+        held_out = dict.fromkeys(part.held_out if self.evaluates else (), data[:2])
         return part.call(options, model=model, data=data, **held_out)
 
     def command(self, words: Sequence[str]) -> None:

@@ -149,9 +149,11 @@ class Ledger:
         def configure_optimizer(*args: Any, **kwargs: Any) -> Any:
             if self.sgd_lr is None:
                 return configure(*args, **kwargs)
-            given = signature.bind(*args, **kwargs).arguments
+            own, given = configure(*args, **kwargs)[1], signature.bind(*args, **kwargs).arguments
             optimizer = SGD(given["model"].parameters(), lr=self.sgd_lr)
-            return optimizer, LambdaLR(optimizer, lambda _: 1.0)
+            constant = LambdaLR(optimizer, lambda _: 1.0)
+            vars(constant).update(vars(own) | vars(constant))  # a loop may ask it for its total
+            return optimizer, constant
 
         package = configure.__module__.partition(".")[0]
         for name, module in list(sys.modules.items()):

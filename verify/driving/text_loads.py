@@ -24,7 +24,7 @@ from torch import Tensor
 from ..running.evidence import Evidence, failed
 from .forks import Outcome, counted, finish, in_fork, start, wait_until_asleep
 from .operations import modules_of
-from .seams import MissingSeam, function_of, loaded
+from .seams import DRIVER, MissingSeam, function_of, loaded
 from .tree import Tree
 
 CODEWORDS = np.array(
@@ -57,6 +57,17 @@ def schedule(tree: Tree) -> ModuleType:
     if not hasattr(module, "load_rows"):
         raise MissingSeam("rows", f"{module.__name__} has no load_rows", function_of("rows"))
     return module
+
+
+def training_on(tree: Tree, path: Path, length: int) -> tuple[Callable[[list[str]], object], list[str], str]:
+    """What trains on a text, a round of the schedule or else the command line; its words; and both as a line."""
+    words = f"--data {path} --epochs 1 --layers 1 --d_model 8 --nhead 2 --max_seq_len {length}".split()
+    try:
+        run, words = schedule(tree).main, [*words, "--rounds", "1"]
+        return run, words, f"python -m data.wikitext_schedule {' '.join(words)}"
+    except (MissingSeam, AttributeError):  # its command line may train without
+        where = tree.seams.part("command-line").where if tree.seams.own("main") is None else DRIVER
+        return tree.seams.command, words, f"{where.rstrip(':')} {' '.join(words)}"
 
 
 @functools.cache

@@ -53,11 +53,8 @@ def trained(tree: Tree, options: Mapping[str, Any], sample: bytes) -> tuple[floa
     codes = CODEWORDS[np.frombuffer(sample[: ROWS * BYTES_PER_ROW], np.uint8)]
     rows, ends = torch.from_numpy(codes).reshape(ROWS, -1), list[float]()
     before = peak_mb()
-    hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.process_time()))
-    try:
+    with register_optimizer_step_post_hook(lambda *_: ends.append(time.process_time())):
         tree.train(model, rows, **RUN | dict(options))
-    finally:
-        hook.remove()
     if len(ends) < 2:  # noqa: PLR2004
         raise ValueError(f"{len(ends)} steps of an optimizer were seen: there is no time from one to the next")
     bits = EPOCHS * rows.numel() * (1 - 1 / len(ends))

@@ -1,6 +1,7 @@
 """Runs of a tree's train_loop and of its command line, seen by a ledger. In child processes only."""
 
 import contextlib
+import copy
 import functools
 import io
 import math
@@ -147,6 +148,7 @@ def watching(*options: str) -> Callable[[Callable[[Tree, Ledger], Evidence]], Ca
             ledger = Ledger()
             ledger.watch_tree(tree)
             tree.asked = options
+            tree.seams.evaluates = "amp" in options  # of which it is, too
             ledger.outlasts = "batch_size" not in options  # a total is task-1's to judge
             missing = (tree.require_option(option) for option in options)
             lack = next((each for each in missing if each is not None), None)
@@ -260,13 +262,11 @@ def streams_of(tree: Tree, data: Tensor, longest: int) -> tuple[tuple[int, ...],
 def shows_streams(tree: Tree) -> bool:
     """Whether what enters a model with direct_prob=1 is known: a row's stream as compress_bits makes it."""
     row, entered = tree.bits(1, LENGTH), list[Tensor]()
-    hook = register_module_forward_pre_hook(lambda _, args: entered.extend(args[:1]))
     try:
-        tree.train(tree.model(dtype=torch.float32), row.repeat(8, 1), compress_prob=0.0, direct_prob=1.0)
+        with register_module_forward_pre_hook(lambda _, args: entered.extend(args[:1])):
+            tree.train(tree.model(dtype=torch.float32), row.repeat(8, 1), compress_prob=0.0, direct_prob=1.0)
     except Exception:  # others will see it
         return True
-    finally:
-        hook.remove()
     streams = [list(stream) for stream in streams_of(tree, row, LENGTH)]
     return any(bits[0].tolist()[:LENGTH] in streams for bits in entered if bits.dim() == 2)  # noqa: PLR2004
 
@@ -281,17 +281,20 @@ def set_seeds(seed: int) -> None:
 def light_model(tree: Tree, ledger: Ledger, config: dict[str, Any] | None = None) -> nn.Module:
     """A model of the tree's class whose logits are a parameter of its own, whatever enters it; all others have a part.
 
-    Their gradients are 0, and there: a loop may divide each by hand.
+    Their gradients are 0, and there: a loop may divide each by hand. What comes with logits, telemetry say, is what the
+    model itself gave once, as a loop may read what it likes of that.
     """
     small = {"d_model": 4, "nhead": 2, "num_layers": 1, "dim_feedforward": 4, "max_seq_len": 64}
     model = tree.model(dtype=torch.float32, **small | (config or {}))
-    if tree.seams.is_told and type(model(tree.bits(1, 2))) is not tuple:
+    with torch.no_grad():
+        own: Any = model(tree.bits(1, 2)) if tree.seams.is_told else (None, {})
+    if type(own) is not tuple:
         return model  # what it answers with is its own
 
     class Light(type(model)):  # type: ignore[misc]
         def forward(self, bits: Tensor, *_: Any, **__: Any) -> Any:
             others = sum(weight.sum() for weight in self.parameters() if weight is not self.coin)
-            return self.coin[0].expand(*bits.shape, 2) + 0.0 * others, {}
+            return self.coin[0].expand(*bits.shape, 2) + 0.0 * others, *map(copy.copy, own[1:])
 
     ledger.watch_model(Light)
     model.__class__ = Light
@@ -313,15 +316,13 @@ def run_command(tree: Tree, ledger: Ledger, flags: list[str]) -> int | str | Non
         ledger.take()
         try:
             tree.seams.command(["--data", str(text), *small, *flags])
-        except SystemExit as end:
-            if end.code and tree.seams.is_told and not tree.has_run:  # who spells them otherwise is not refuted by it
-                lack = f"it ends with {end.code} for {' '.join(flags) or 'the options that it takes'}"
+        except (Exception, SystemExit) as end:
+            code = end.code if isinstance(end, SystemExit) else f"{type(end).__name__}: {end}"
+            if code and tree.seams.is_told and not tree.has_run:  # who spells them otherwise is not refuted by it
+                lack = f"it ends with {code} for {' '.join(flags) or 'the options that it takes'}"
                 raise MissingSeam("command-line", lack, function_of("command-line")) from end
-            return end.code
-        except Exception as raised:
-            if tree.seams.is_told and not tree.has_run:
-                lack = f"it raises {type(raised).__name__}: {raised}"
-                raise MissingSeam("command-line", lack, function_of("command-line")) from raised
+            if isinstance(end, SystemExit):
+                return end.code
             raise
     tree.has_run = True
     return None

@@ -53,6 +53,7 @@ class Tree:
         self.seconds = seconds  # of processor time that a check may fill with random points
         sys.path[:0] = [str(path / root) for root in reversed(given["roots"])]
         self.states: dict[str, str] = given.get("states", {})  # of the tasks that bring an option, by the option
+        self.elsewhere: dict[str, str] = given.get("elsewhere", {})  # where that is, if not where the loop is
         self.asked: tuple[str, ...] = ()  # what the check is about that runs
         self.seams = Seams(path, given["seams"])
         self.has_run = False  # whether its command line has run to its end
@@ -140,10 +141,13 @@ class Tree:
         if self.loop_takes(name):
             return None
         where = self.seams.part("update").where.partition(":")[2]
-        if self.states.get(BROUGHT_WITH.get(name, name), "missing") in ("missing", "partial"):
+        with_it = BROUGHT_WITH.get(name, name)
+        if self.states.get(with_it, "missing") in ("missing", "partial"):
             return failed(f"{where} takes no {name}")
-        line = f'pyproject.toml: [tool.bitpatch.options.update] {name} = "..."'
-        raise MissingSeam("update", f"{where} takes no {name}, though something like it is there", line)
+        place = self.elsewhere.get(with_it)  # a word for it in the loop that is driven would settle nothing
+        line = function_of("update") if place else f'pyproject.toml: [tool.bitpatch.options.update] {name} = "..."'
+        lack = f"{where} takes no {name}, though something like it is {f'at {place}' if place else 'there'}"
+        raise MissingSeam("update", lack, line)
 
     @staticmethod
     def forward(model: nn.Module, bits: Tensor, *, causal: bool = True) -> tuple[Tensor, Any]:

@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,8 @@ def draw_from_every_stream() -> None:
 @contextmanager
 def noisy_models(is_noisy: bool = True) -> Iterator[None]:
     """Have each forward of a module draw from every global stream."""
-    hook = register_module_forward_pre_hook(lambda *_: draw_from_every_stream()) if is_noisy else None
-    try:
+    with register_module_forward_pre_hook(lambda *_: draw_from_every_stream()) if is_noisy else nullcontext():
         yield
-    finally:
-        if hook is not None:
-            hook.remove()
 
 
 @contextmanager
@@ -120,11 +116,8 @@ def spoilt_forward(model_kind: type[nn.Module], at: int) -> Iterator[None]:
         count += 1
         return with_logits(out, lambda logits: logits * math.nan) if count == at + 1 else None
 
-    hook = register_module_forward_hook(spoil)
-    try:
+    with register_module_forward_hook(spoil):
         yield
-    finally:
-        hook.remove()
 
 
 def held_tensors() -> tuple[int, int]:

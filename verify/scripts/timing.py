@@ -8,6 +8,7 @@ from .asking import asked, not_applicable, short, violated
 from .seen import Event, Schedule, Seen, Update
 
 CHAINS = ("SequentialLR", "ChainedScheduler")  # schedulers of schedulers
+NOTHING = 1e-3  # of the highest rate: at less an update changes next to nothing
 
 
 @asked("a scheduler steps after its optimizer, at most once an update, and on an even beat", 1, 2)
@@ -117,7 +118,23 @@ def the_stated_total_is_that_of_the_run(seen: Seen) -> Evidence:
                 continue  # a warm-up, whose rate then stays
             words = f"{each.kind} is planned for {each.planned} steps, and {each.steps} are taken: its end is elsewhere"
             return violated(words, each.line, _rates(seen))
+        own = [update for update in seen.updates if update.optimizer == each.optimizer]
+        if (
+            len(own) > each.planned
+            and not each.later
+            and (beyond := _beyond(own, each, seen.schedules.index(each) + 1))
+        ):
+            words = f"{each.kind} is planned for {each.planned} steps, and {len(own)} updates are made: {beyond} beyond"
+            return violated(f"{words} its end", each.line, _rates(seen))
     return passed(", ".join(f"{each.kind}: {each.steps} of {each.planned}" for each in stated))
+
+
+def _beyond(own: list[Update], schedule: Schedule, number: int) -> int:
+    """How many updates follow the last step of a schedule, but for those at a rate that it may be meant to end at."""
+    steps = [place for place, each in enumerate(own) if ("scheduler", number) in ((e.kind, e.of) for e in each.events)]
+    rates = [max(each.rates, default=0.0) for each in own]
+    after = rates[max(steps, default=len(own)) :]
+    return sum(schedule.kind == "OneCycleLR" or rate < NOTHING * max(rates) for rate in after)
 
 
 def _rates(seen: Seen) -> Picture:

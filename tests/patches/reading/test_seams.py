@@ -132,6 +132,14 @@ def test_judges_are_told_whether_a_task_is_there_whose_option_is_not() -> None:
     assert (driving(tree, [task]) or {})["states"] == {"warmup_steps": "missing"}
 
 
+@pytest.mark.parametrize(("name", "places"), [("scripty", {"accum_steps": "train.py:103"}), ("upstream_like", {})])
+def test_judges_are_told_where_an_option_is_if_not_by_the_loop_that_they_drive(
+    name: str, places: dict[str, str]
+) -> None:
+    tasks = [task_named("task-3"), task_named("task-4")]
+    assert (driving(open_tree(FORKS / name / "tree"), tasks) or {})["elsewhere"] == places
+
+
 def test_what_pyproject_settles_comes_first(tmp_path: Path) -> None:
     tree = fork("functional", tmp_path)
     (tree / "pyproject.toml").write_text(

@@ -20,6 +20,7 @@ from bitpatch.verify.driving.operations import (
     triangle_of,
 )
 from bitpatch.verify.driving.tree import Tree
+from bitpatch.verify.task_10_mask_cache import through_meta
 
 T = 6
 BASELINE = Path(__file__).parents[3] / "baseline"
@@ -221,3 +222,22 @@ def test_functions_that_give_masks_are_those_that_run_in_a_forward(
     monkeypatch.setattr(tree, "model", lambda **_: tree.kind())
     assert list(mask_functions(tree, ({},))) == ["hidden"]
     del sys.modules["bitmasks_net"]
+
+
+class Positions(nn.Module):
+    """A module that works out its positions when it is made, and keeps a mask as it likes."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("positions", torch.arange(T)[:, None].sin().expand(T, 4).clone(), persistent=False)
+        self.register_buffer("lengths", torch.arange(T), persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
+
+
+@pytest.mark.parametrize("mask", [cached(), torch.full((2, T, T), float("-inf")).triu(1)], ids=["of bools", "to add"])
+def test_what_goes_over_meta_loses_masks_and_nothing_else_that_is_kept_apart(mask: Tensor) -> None:
+    kept_apart = Positions(mask)
+    moved = through_meta(kept_apart)
+    assert torch.equal(moved.positions, kept_apart.positions)
+    assert torch.equal(moved.lengths, kept_apart.lengths)
+    assert not torch.equal(moved.mask, kept_apart.mask)

@@ -154,9 +154,11 @@ def test_what_says_nothing_here_may_say_something_there(root: Path) -> None:
 
 def test_rows_to_validate_on_are_given_where_autocast_is_asked_about(root: Path) -> None:
     tree = seams(root, update=("bitseams_tree:fit_and_look", {}, ROLES))
-    assert tree.train(MODEL, DATA, {}) == (None, None)
-    held_out, value = tree.train(MODEL, DATA, {"amp": "bf16"})
-    assert (len(held_out), value) == (2, None)
+    assert tree.train(MODEL, DATA, {"amp": "bf16"}) == (None, None)
+    tree.evaluates = True
+    for options in ({}, {"amp": "off"}, {"amp": "bf16"}):  # or these would differ by more than autocast
+        held_out, value = tree.train(MODEL, DATA, options)
+        assert (len(held_out), value) == (2, None)
 
 
 @pytest.mark.parametrize(("state", "is_violated"), [("missing", True), ("partial", True), ("applied", False)])
@@ -170,11 +172,45 @@ def test_an_option_that_comes_with_another_is_wanted_where_that_is(root: Path, s
             tree.require_option("global_step")
 
 
+def test_an_option_that_another_loop_has_is_settled_by_a_function_and_by_no_word_for_it(root: Path) -> None:
+    found = {"update": {"where": "bitseams_tree:fit", "options": {}, "roles": ROLES}}
+    told = {"roots": [""], "seams": found, "states": {"warmup_steps": "applied"}}
+    tree = Tree(root, driving=told | {"elsewhere": {"warmup_steps": "train.py:7"}})
+    for name in ("warmup_steps", "global_step"):
+        with pytest.raises(
+            MissingSeam, match=rf"takes no {name}, .* at train.py:7; settle it: a function train\(model"
+        ):
+            tree.require_option(name)
+
+
 def test_an_option_may_be_a_switch(root: Path) -> None:
     assert seams(root, update=("bitseams_tree:fit", {"amp": "bf16"}, ROLES)).is_switch("amp")
     assert not seams(root, update=("bitseams_tree:fit", {}, ROLES)).is_switch("accumulate")
     (root / DRIVER).write_text("def train(model, data, amp='off', **options):\n    pass\n")
     assert not seams(root, update=("bitseams_tree:fit", {"amp": "bf16"}, ROLES)).is_switch("amp")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "is_switch"),
+    [
+        ("amp: bool", True),
+        ("amp=False", True),
+        ("amp: 'bool | None' = None", True),
+        ("amp: Optional[bool] = None", True),
+        ("amp: bool | str = 'off'", False),
+        ("amp=None", False),
+    ],
+    ids=["by its type", "by its default", "by a type in quotes", "by a type that may be None", "a word", "unsaid"],
+)
+def test_a_switch_is_told_on_or_off_by_whatever_drives_the_loop(root: Path, parameter: str, is_switch: bool) -> None:
+    begin = "from typing import Optional\n\ndef {}({}, {}):\n    return amp\n"
+    (root / "bitseams_switch.py").write_text(begin.format("fit", "net, rows", parameter))
+    tree = seams(root, update=("bitseams_switch:fit", {}, ROLES))
+    on, off = (True, False) if is_switch else ("bf16", "off")
+    assert [tree.train(MODEL, DATA, {"amp": amp}) for amp in ("bf16", "off")] == [on, off]
+    (root / DRIVER).write_text(begin.format("train", "model, data", parameter))
+    assert seams(root).is_switch("amp") is is_switch
+    assert seams(root).train(MODEL, DATA, {"amp": "bf16"}) == on
 
 
 def test_bitpatch_seams_stands_for_parts_that_are_called_otherwise(root: Path) -> None:

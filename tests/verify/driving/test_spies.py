@@ -262,11 +262,11 @@ def optimizer_of_a_package(ledger: Ledger) -> list[Any]:
     plain.step()
     schedule.step()
     untouched = sys.modules["forklift"].make is configure_optimizer
-    return [type(own).__name__, type(plain).__name__, schedule.get_last_lr(), untouched]
+    return [type(own).__name__, type(plain).__name__, schedule.get_last_lr(), schedule.total_steps, untouched]
 
 
 def test_configure_optimizer_is_replaced_wherever_its_package_refers_to_it() -> None:
-    assert recorded(optimizer_of_a_package) == ["AdamW", "SGD", [0.125], True]
+    assert recorded(optimizer_of_a_package) == ["AdamW", "SGD", [0.125], 6, True]
 
 
 def taken_twice(ledger: Ledger) -> list[int]:

@@ -11,6 +11,8 @@ import pytest
 from bitpatch.verify.driving.seams import DRIVER, MissingSeam
 from bitpatch.verify.driving.text_loads import load, loading, sample, write_text
 from bitpatch.verify.driving.tree import Tree
+from bitpatch.verify.running.evidence import Verdict
+from bitpatch.verify.task_05_memory_map import schedule_uses_the_rows
 
 SOURCE = """
     from pathlib import Path
@@ -66,3 +68,55 @@ def test_what_takes_other_things_is_not_judged_by_them(root: Path, capfd: pytest
 def test_what_the_tree_says_itself_comes_first(root: Path) -> None:
     (root / DRIVER).write_text("def rows(path, max_seq_len):\n    return 'rows'\n")
     assert loading(tree_of(root, "read_all"))(Path("a.txt"), 72) == "rows"
+
+
+COMMAND = """
+    import argparse
+
+    import torch
+    from bitrows_read import read_rows
+
+    class Net(torch.nn.Module):
+        def forward(self, bits):
+            return bits
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--d_model", type=int)
+    parser.add_argument("--nhead", type=int)
+    parser.add_argument("--max_seq_len", type=int, default=72)
+
+    def main():
+        asked = parser.parse_args()
+        rows = read_rows(asked.data, asked.max_seq_len)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("", "nothing is trained by bitrows_command:main --data"),
+        ("        raise ValueError('no such device')", "raises ValueError"),
+        ("        Net()(torch.stack(rows[:40]))", "0 rows enter the model that are not in the text, 3 of 43 never do"),
+    ],
+    ids=["it only asks its options", "it raises", "it holds rows out that it never asks for"],
+)
+def test_a_command_that_does_not_train_on_all_of_a_text_proves_nothing(root: Path, code: str, said: str) -> None:
+    (root / "bitrows_command.py").write_text(textwrap.dedent(COMMAND + code))
+    words = {"max_seq_len": "--max_seq_len", "num_layers": "--layers"}
+    found = {
+        "model": {"where": "bitrows_command:Net", "options": {}, "roles": {}},
+        "command-line": {"where": "bitrows_command:main", "options": words, "roles": {}},
+    }
+    tree = Tree(root, driving={"roots": [""], "seams": found})
+    try:
+        evidence = schedule_uses_the_rows(tree)
+        found = (evidence.verdict, evidence.detail)
+    except MissingSeam as missing:
+        found = (Verdict.UNPROVEN, str(missing))
+    finally:
+        sys.modules.pop("bitrows_command", None)
+    assert found[0] is Verdict.UNPROVEN
+    assert said in found[1]

@@ -135,9 +135,36 @@ def test_a_command_line_that_never_ran_refutes_nothing() -> None:
 
 
 def test_each_parameter_of_a_light_model_has_a_gradient_and_the_coin_alone_one_that_moves_it() -> None:
-    tree: Any = SimpleNamespace(model=lambda **_: nn.Linear(2, 3), seams=SimpleNamespace(is_told=False))
+    tree: Any = SimpleNamespace(
+        model=lambda **_: nn.Linear(2, 3), bits=lambda *_: None, seams=SimpleNamespace(is_told=False)
+    )
     ledger: Any = SimpleNamespace(watch_model=lambda _: None)
     model = light_model(tree, ledger)
     model(torch.zeros(4, 5))[0].square().sum().backward()
     moved = {name: bool(weight.grad.any()) for name, weight in model.named_parameters() if weight.grad is not None}
     assert moved == {"weight": False, "bias": False, "coin": True}
+
+
+class Telling(nn.Module):
+    """A model whose telemetry a loop reads."""
+
+    def __init__(self, **_: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, bits: Tensor) -> tuple[Tensor, dict[str, Tensor], str]:
+        logits = bits[..., None] * self.weight
+        return logits, {"symbiosis_score": logits.mean()}, "more"
+
+
+def test_light_model_has_the_telemetry_of_the_models_that_it_stands_for() -> None:
+    seams = SimpleNamespace(is_told=True)
+    tree: Any = SimpleNamespace(seams=seams, model=lambda dtype, **_: Telling(), bits=lambda *shape: torch.ones(shape))
+    ledger: Any = SimpleNamespace(watch_model=id)
+    model = light_model(tree, ledger)
+    logits, telemetry, more = model(torch.zeros(3, 4))
+    assert (logits.shape, logits.requires_grad, more) == ((3, 4, 2), True, "more")
+    assert telemetry.pop("symbiosis_score") == 1.0
+    assert "symbiosis_score" in model(torch.zeros(3, 4))[1]
+    seams.is_told = False
+    assert light_model(tree, ledger)(torch.zeros(3, 4))[1:] == ({},)

@@ -179,6 +179,25 @@ def test_a_plan_whose_end_was_not_seen_is_unproven(judged: Judged) -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "found"),
+    [
+        ("OneCycleLR(optimizer, 0.1, total_steps=7)", "9 updates are made: 2 beyond its end"),
+        ("CosineAnnealingLR(optimizer, 7)", "9 updates are made: 2 beyond its end"),
+        ("CosineAnnealingLR(optimizer, 7, eta_min=0.01)", "7 of 7"),
+        ("LinearLR(optimizer, 0.1, total_iters=7)", "7 of 7"),
+    ],
+    ids=["one cycle", "to nothing", "to a rate that is kept", "a warm-up"],
+)
+def test_updates_after_the_end_of_a_schedule_are_not_hidden_by_a_guard(
+    judged: Judged, schedule: str, found: str
+) -> None:
+    guarded = "for n in range(9):\n    update(0, 8)\n    if n < 7: s.step()"
+    verdict, detail = said(judged(f"s = torch.optim.lr_scheduler.{schedule}\n{guarded}"), TOTAL)
+    assert (verdict is Verdict.PASS) is (found == "7 of 7")
+    assert found in detail
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("update(0, 8)\nraise ValueError('no data')", "ValueError: no data at train.py:15, after 1 updates"),
