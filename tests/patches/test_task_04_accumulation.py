@@ -92,6 +92,59 @@ def test_a_loss_that_is_shared_where_it_is_told_of_how_many_is_known(loop):
     assert planned.outcomes[0].outcome is Outcome.ALREADY_APPLIED, planned.outcomes[0].reason
 
 
+MANAGER = """\
+
+
+class Manager:
+    def __init__(self):
+        self.model, self.optimizer, self.lock = None, None, Lock()
+
+    def init(self, **config):
+        self.model = BitTransformerLM(**config)
+        self.optimizer = AdamW(self.model.parameters())
+
+    def scale_up(self):
+        self.model = double_width(self.model)
+        self.optimizer = AdamW(self.model.parameters())
+
+    def train_step(self, bits):
+        loss = loss_of(self.model(bits), bits)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def train(self, rows):
+        return [self.train_step(bits) for bits in rows.split(8)]
+"""
+GROUPS_BY_HAND = BY_HAND.replace("LOSS", "(loss * share_of(batch, data))")
+
+
+def test_a_run_on_request_stands_beside_a_loop_that_accumulates_well(loop):
+    planned = plan(loop(GROUPS_BY_HAND + MANAGER), [TASK])
+    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(MANAGER, id="alone"),
+        pytest.param(
+            GROUPS_BY_HAND
+            + MANAGER.replace("def scale_up(self)", "def _fit(self)").replace(
+                "        self.model = double_width(self.model)\n", "        self.train([])\n"
+            ),
+            id="of a trainer's own optimizer",
+        ),
+        pytest.param(
+            GROUPS_BY_HAND + MANAGER.replace(", Lock()", ", 0").replace("scale_up", "load"), id="that nobody else asks"
+        ),
+    ],
+)
+def test_a_run_of_a_class_that_answers_no_requests_accumulates_too(loop, text):
+    assert "in no `for` loop over micro-batches" in refusal(loop(text))
+
+
 @pytest.mark.parametrize(
     ("loss", "reason"),
     [
