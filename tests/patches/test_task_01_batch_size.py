@@ -405,6 +405,13 @@ def test_what_is_done_by_hand_is_known(loop_of, state_of):
     assert state_of(loop_of(BY_HAND), "task-1") is State.APPLIED
 
 
+def test_a_count_of_ones_own_that_is_called_as_ours_is_known_by_what_it_comes_to(loop_of, state_of):
+    own = "\n\ndef planned_updates(rows, size, epochs):\n    return epochs * -(-rows // size)\n"
+    text = BY_HAND.replace("epochs * len(loader)", "planned_updates(len(data), batch_size, epochs)")
+    assert state_of(loop_of(text + own), "task-1") is State.APPLIED
+    assert state_of(loop_of(text + own.replace("-(-rows // size)", "(rows // size)")), "task-1") is not State.APPLIED
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [

@@ -765,6 +765,16 @@ def test_a_total_by_hand_counts_the_groups_that_are_made(loop, total, outcome):
     assert plan(loop(whole.replace(planned, total)), [TASK]).outcomes[0].outcome is outcome
 
 
+def test_a_total_by_hand_may_be_counted_by_what_is_called_as_ours(loop):
+    whole = plan(loop(LOOP), [TASK]).changes[0].after.decode()
+    ours = whole[whole.index("def planned_updates") :].partition("\n\n\n")[0]
+    own = "def planned_updates(steps, groups, epochs):\n    return epochs * -(-steps // groups)"
+    text = whole.replace(
+        "planned_updates(epochs, steps, accum_steps=accum_steps)", "planned_updates(steps, accum_steps, epochs)"
+    )
+    assert plan(loop(text.replace(ours, own)), [TASK]).outcomes[0].outcome is Outcome.ALREADY_APPLIED
+
+
 def test_a_loop_without_a_schedule_has_no_total(loop):
     assert "planned_updates" not in plan(loop(WITHOUT_SCHEDULE), [TASK]).changes[0].after.decode()
 
