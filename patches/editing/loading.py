@@ -57,8 +57,7 @@ def at_hand(code: Code, trial: Trial, cut: Cut, node: ast.expr) -> Place | None:
     file = code.files.of(node)
     statement = file.statement(node)
     name = text_of(trial, statement, lambda _, __, value: isinstance(value, Loader))
-    is_made_here = cut.node is node
-    if name is None and not is_made_here:
+    if name is None and cut.node is not node:
         return None
     return Place(file, file.function(node) or file.module, statement, "", name or LOADER, name or LOADER)
 
@@ -102,25 +101,15 @@ def _local(code: Code, trial: Trial, file: File, scope: ast.AST, cut: Cut, first
     top = _top(file, scope, *first, cut.node)
     if top is None:
         return None
-    is_kept = (
-        isinstance(holder, ast.Assign)
-        and holder in body
-        and holder.value is cut.node
-        and isinstance(holder.targets[0], ast.Name)
-        and body.index(holder) <= body.index(top)
-    )
     rows = text_of(trial, top, is_all_rows(trial)) or _data_set(trial, top, cut)
     if rows is None:
         return None
-    if is_kept:
-        name = holder.targets[0].id  # type: ignore[union-attr]
-        return Place(file, scope, holder, rows, name, name, own=holder)  # type: ignore[arg-type]
+    match holder:
+        case ast.Assign([ast.Name(name), *_], value) if value is cut.node and holder in body[: body.index(top) + 1]:
+            return Place(file, scope, holder, rows, name, name, own=holder)
     reading = scope_of(code, cut.file, cut.node, DEEP)
-    gone = (
-        spent(reading, [cut.node], [reading.values[cut.node]])
-        if cut.node in reading.values and not cut.is_slice
-        else []
-    )
+    known = reading.values.get(cut.node)
+    gone = spent(reading, [cut.node], [known]) if known is not None and not cut.is_slice else []
     return Place(file, scope, top, rows, LOADER, LOADER, gone=[*gone, *_feeding(trial, scope, cut)])
 
 
@@ -146,13 +135,12 @@ def _feeding(trial: Trial, scope: ast.AST, cut: Cut) -> list[ast.stmt]:
     _, player = trial.tries[0]
     found: list[ast.stmt] = []
     for each in walk(scope):
-        target = each.targets[0] if isinstance(each, ast.Assign) else None
-        if isinstance(target, ast.Name) and isinstance(player.values.get(each.value, [None])[0], Loader):  # type: ignore[attr-defined]
-            uses = [
-                use for use in walk(scope) if isinstance(use, ast.Name) and use.id == target.id and use is not target
-            ]
-            if all(is_within(cut.file, use, cut.node) for use in uses):
-                found.append(each)  # type: ignore[arg-type]
+        match each:
+            case ast.Assign([ast.Name(name) as target, *_], value) if isinstance(
+                player.values.get(value, [None])[0], Loader
+            ):
+                uses = [use for use in walk(scope) if getattr(use, "id", "") == name and use is not target]
+                found += [each] if all(is_within(cut.file, use, cut.node) for use in uses) else []
     return found
 
 
@@ -299,8 +287,8 @@ def _rewritten(tree: SourceTree, file: File, node: ast.expr, text: str) -> Edit:
     return rewrite(source, source.at(node), lambda _: text)  # type: ignore[arg-type]
 
 
-def slicing(cut: Cut) -> tuple[ast.For | ast.While, ast.stmt, str] | None:
-    """The loop of a slice, its statement and the name it is given; None if its place is needed for something else."""
+def slicing(cut: Cut) -> tuple[ast.For | ast.While, ast.stmt, str, set[str]] | None:
+    """The loop of a slice, its statement, its name and those of its place; None if that is needed for more."""
     file, statement = cut.file, cut.file.statement(cut.node)
     loop = file.parents[statement]
     if not isinstance(loop, (ast.For, ast.While)) or loop.body[0] is not statement:
@@ -314,7 +302,7 @@ def slicing(cut: Cut) -> tuple[ast.For | ast.While, ast.stmt, str] | None:
         [cut.node, loop.target] if isinstance(loop, ast.For) else [cut.node, loop.test, *_counting(file, loop, starts)]
     )
     is_only = bool(starts) and all(any(is_within(file, use, each) for each in allowed) for use in uses)
-    return (loop, statement, name) if is_only else None
+    return (loop, statement, name, starts) if is_only else None
 
 
 def _stepped(loop: ast.For | ast.While) -> set[str]:
@@ -347,8 +335,7 @@ def _counting(file: File, loop: ast.While, names: set[str]) -> list[ast.stmt]:
 def _unsliced(source: Source, cut: Cut, loader: str) -> Iterator[Edit]:
     found = slicing(cut)
     assert found is not None
-    loop, statement, name = found
-    starts = {each.id for each in walk(cut.node) if isinstance(each, ast.Name)} & _stepped(loop)
+    loop, statement, name, starts = found
     if isinstance(loop, ast.For):
         yield rewrite(source, source.at(_range_in(loop)), lambda _: loader)  # type: ignore[arg-type]
         for place in (each for each in walk(loop.target) if getattr(each, "id", "") in starts):

@@ -166,11 +166,7 @@ def _command_line(tree: SourceTree) -> Seam | None:
     if not every:
         return _started(tree, updates)
     most = max({flag.file for flag in every}, key=lambda file: sum(flag.file is file for flag in every))
-    own = [
-        each
-        for each in every
-        if each.file is most and getattr(settings(each).get("action"), "value", "") != "store_false"
-    ]
+    own = [e for e in every if e.file is most and getattr(settings(e).get("action"), "value", "") != "store_false"]
     texts = {flag.name: max(flag.texts, key=len, default=flag.name) for flag in own}
     options = spelled("command-line", texts, tree.settings.options.get("command-line"))
     switches = {flag.name for flag in own if getattr(settings(flag).get("action"), "value", "") == "store_true"}

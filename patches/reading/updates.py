@@ -327,14 +327,8 @@ def makings_of(code: Code, owner: ast.ClassDef) -> list[tuple[Reading, ast.Call]
 @once
 def calls_of(code: Code, function: Function) -> list[tuple[Reading, ast.Call]]:
     """Every call of a function that is seen, with the scope that it stands in."""
-    return [
-        (reading, call)
-        for reading in (
-            [reading for name in aliases_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
-        )
-        for call, called in reading.calls.items()
-        if called is function
-    ]
+    scopes = [reading for name in aliases_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
+    return [(each, call) for each in scopes for call, called in each.calls.items() if called is function]
 
 
 @once

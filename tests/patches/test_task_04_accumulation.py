@@ -156,6 +156,88 @@ def test_accumulation_by_hand_that_weighs_wrongly_is_named(loop, loss, reason):
     assert reason in refusal(loop(BY_HAND.replace("LOSS", loss)))
 
 
+SUMMED = """\
+import torch
+from torch.nn.functional import cross_entropy
+
+
+def settle(model, optimizer, scored):
+    for p in model.parameters():
+        if p.grad is not None:
+            p.grad.div_(scored)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def train_loop(model, data, *, epochs=1, accum_steps=1):
+    optimizer = torch.optim.SGD(model.parameters())
+    for epoch in range(epochs):
+        pending, scored = 0, 0
+        for batch in data.split(8):
+            target = batch[:, 1:].reshape(-1)
+            loss = cross_entropy(model(batch).reshape(-1, 2), target, reduction="sum", ignore_index=-1)
+            loss.backward()
+            pending, scored = pending + 1, scored + int((target != -1).sum())
+            if pending == accum_steps:
+                settle(model, optimizer, scored)
+                pending, scored = 0, 0
+        if pending:
+            settle(model, optimizer, scored)
+"""
+DIVIDED = "        if p.grad is not None:\n            p.grad.div_(scored)\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("", "", id="in a helper"),
+        pytest.param(DIVIDED, "        p.grad.div_(max(scored, 1))\n", id="by one at least"),
+        pytest.param("        if pending:\n            settle(model, optimizer, scored)\n", "", id="without a rest"),
+    ],
+)
+def test_gradients_of_sums_that_are_divided_by_what_their_group_scores_are_its_mean(loop, old, new):
+    planned = plan(loop(SUMMED.replace(old, new)), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.ALREADY_APPLIED, planned.outcomes[0].reason
+
+
+CLIPPED = "    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(', reduction="sum"', "", id="means"),
+        pytest.param("int((target != -1).sum())", "1", id="by how many losses"),
+        pytest.param("int((target != -1).sum())", "len(target)", id="by what is padding too"),
+        pytest.param(
+            "                pending, scored = 0, 0\n", "                pending = 0\n", id="of groups before too"
+        ),
+        pytest.param(
+            "        pending, scored = 0, 0\n        for", "        pending = 0\n        for", id="of epochs before too"
+        ),
+        pytest.param("p.grad.div_(scored)", "p.grad.mul_(scored)", id="times what it scores"),
+        pytest.param("model.parameters():", "model.head.parameters():", id="of a part"),
+        pytest.param("p.grad is not None", "p.grad.ndim > 1 and scored > 9", id="of some"),
+        pytest.param("p.grad.div_(scored)", "p.grad = p.grad / scored", id="in another way"),
+        pytest.param(
+            "    for p in model.parameters():\n" + DIVIDED,
+            "    torch._foreach_div_([p.grad for p in model.parameters()], scored)\n",
+            id="at once",
+        ),
+        pytest.param("    for p", CLIPPED + "    for p", id="after a clip"),
+        pytest.param(
+            "        if pending:\n            settle(model, optimizer, scored)",
+            "        if pending:\n            optimizer.step()",
+            id="but for the rest",
+        ),
+    ],
+)
+def test_gradients_that_may_be_divided_by_something_else_are_named_so(loop, old, new):
+    assert old in SUMMED
+    assert "not seen that gradients are divided by all that" in refusal(loop(SUMMED.replace(old, new)))
+
+
 def test_a_loss_that_is_divided_though_each_is_an_update_is_named(loop):
     text = LOOP.replace("epochs=1", "epochs=1, accum_steps=1").replace(
         "loss.backward()", "(loss / accum_steps).backward()"
