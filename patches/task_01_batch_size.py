@@ -14,7 +14,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 
-from .editing.donor import definitions, donor
+from .editing.donor import definitions, donor, is_another
 from .editing.edits import rewrite
 from .editing.loading import Place, at_hand, loaded, place_for, problems
 from .editing.options import Told, taken, told
@@ -82,10 +82,11 @@ def _of_run(tree: SourceTree, trial: Trial) -> Iterator[Finding]:
     names = [LOADS] if not cut.is_loaded(trial) or _calls(place.file, LOADS) else []
     for option in options.values() if names else ():
         yield from option.findings
-    is_planned = any(each.state is State.MISSING for each in totals) or _calls(place.file, PLANNED)
-    names += [PLANNED] if is_planned else []
+    source, given = tree.source(place.file.path), donor("bit_transformer/training.py")
+    is_ours = _calls(place.file, PLANNED) and not is_another(source, given, PLANNED)
+    names += [PLANNED] if is_ours or any(each.state is State.MISSING for each in totals) else []
     if names:
-        yield definitions(tree.source(place.file.path), donor("bit_transformer/training.py"), *names)
+        yield definitions(source, given, *names)
 
 
 def _scope(tree: SourceTree, place: Place) -> Reading:

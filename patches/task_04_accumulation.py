@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from .editing.donor import definitions, donor
+from .editing.donor import definitions, donor, is_another
 from .editing.grouping import regrouped
 from .editing.guarded import closed
 from .editing.options import Told, told
@@ -131,8 +131,8 @@ def _planned(
     found = gathered_total(tree, trial, node, {STEPS: here.text})
     known = [each.site for each in option.findings]
     yield from (each for each in here.findings if each.site not in known)
-    if found.state is State.MISSING or PLANNED in file.uses:
-        needed.setdefault(file.path, []).append(PLANNED)
+    is_ours = PLANNED in file.uses and not is_another(tree.source(file.path), given, PLANNED)
+    needed.setdefault(file.path, []).extend([PLANNED] if is_ours or found.state is State.MISSING else [])
     yield found
 
 

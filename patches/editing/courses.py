@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from ..reading.classes import constructor_of, names_of
-from ..reading.clocks import Course, Step, method_of
+from ..reading.clocks import Course, Step, counted, method_of, rounds_of
 from ..reading.files import File, Function
 from ..reading.nodes import walk
 from ..reading.tree import TRAIN_LOOP, SourceTree
@@ -123,6 +123,11 @@ def obstacles(tree: SourceTree, kept: Kept) -> Iterator[tuple[File, ast.AST, str
     names = [kept.draws, *([kept.clock] if kept.counter is None else [])]
     if course.owner is None:
         scope = file.scopes[course.reading.node]
+        if kept.counter is None and counted(tree.code, course) == kept.clock:
+            names.remove(kept.clock)
+            for each in rounds_of(tree.code, course.reading.node):
+                note = f"round of training, but {kept.clock}, which counts its updates, starts anew: hand it on"
+                yield each.caller.file, each.call, note
         for name in names:
             # A function's own name hides what a module has by that name, which it may only not read.
             inner = any(isinstance(each, ast.Name) and each.id == name for each in walk(scope.node))

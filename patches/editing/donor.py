@@ -224,6 +224,14 @@ def _names_of(statement: cst.CSTNode) -> list[str]:
 
 def _refuse_other(target: Source, given: Source, name: str) -> None:
     """Refuse where the target's own definition of a name is not the one that would be inserted."""
-    own, ours = _definition(target, name), _definition(given, name).with_changes(leading_lines=())
-    if not in_style_of(target, ours).deep_equals(own.with_changes(leading_lines=())):
+    if is_another(target, given, name):
+        own = _definition(target, name)
         raise TakenError(target.site(own, f"another definition of {name}: rename it, or make it that of the reference"))
+
+
+def is_another(target: Source, given: Source, name: str) -> bool:
+    """Whether a file gives a name of the reference another meaning at its top."""
+    if not has_definition(target, name):
+        return False
+    own, ours = (each.with_changes(leading_lines=()) for each in (_definition(target, name), _definition(given, name)))
+    return not in_style_of(target, ours).deep_equals(own)

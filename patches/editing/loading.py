@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
@@ -40,9 +40,7 @@ class Place:
     is_behind: bool = False  # whether it is made behind that statement
     gone: Sequence[ast.stmt] = ()  # statements that only fed the cut
     own: ast.Assign | None = None  # the statement that makes micro-batches already, and only needs another value
-    arguments: Sequence[
-        tuple[File, ast.expr, str]
-    ] = ()  # what is handed to where rows are cut, and is something else now
+    arguments: Sequence[tuple[File, ast.expr, str]] = ()  # what is handed where rows are cut, and is something else now
 
     def is_near(self, file: File, node: ast.AST) -> bool:
         """Whether something stands in the function that makes the loader, or in a method of the same class."""
@@ -57,8 +55,7 @@ def at_hand(code: Code, trial: Trial, cut: Cut, node: ast.expr) -> Place | None:
     file = code.files.of(node)
     statement = file.statement(node)
     name = text_of(trial, statement, lambda _, __, value: isinstance(value, Loader))
-    is_made_here = cut.node is node
-    if name is None and not is_made_here:
+    if name is None and cut.node is not node:
         return None
     return Place(file, file.function(node) or file.module, statement, "", name or LOADER, name or LOADER)
 
@@ -102,25 +99,17 @@ def _local(code: Code, trial: Trial, file: File, scope: ast.AST, cut: Cut, first
     top = _top(file, scope, *first, cut.node)
     if top is None:
         return None
-    is_kept = (
-        isinstance(holder, ast.Assign)
-        and holder in body
-        and holder.value is cut.node
-        and isinstance(holder.targets[0], ast.Name)
-        and body.index(holder) <= body.index(top)
-    )
     rows = text_of(trial, top, is_all_rows(trial)) or _data_set(trial, top, cut)
     if rows is None:
         return None
-    if is_kept:
-        name = holder.targets[0].id  # type: ignore[union-attr]
-        return Place(file, scope, holder, rows, name, name, own=holder)  # type: ignore[arg-type]
+    match holder:
+        case ast.Assign([ast.Name(name), *_], value) if value is cut.node and holder in body[: body.index(top) + 1]:
+            return Place(file, scope, holder, rows, name, name, own=holder)
     reading = scope_of(code, cut.file, cut.node, DEEP)
-    gone = (
-        spent(reading, [cut.node], [reading.values[cut.node]])
-        if cut.node in reading.values and not cut.is_slice
-        else []
-    )
+    found = slicing(cut) if cut.is_slice else None
+    node = _range_in(cut, found[0]) if found is not None and isinstance(found[0], ast.For) else cut.node
+    known = reading.values.get(node) if not cut.is_slice or node is not cut.node else None
+    gone = spent(reading, [node], [known]) if known is not None else []
     return Place(file, scope, top, rows, LOADER, LOADER, gone=[*gone, *_feeding(trial, scope, cut)])
 
 
@@ -146,13 +135,12 @@ def _feeding(trial: Trial, scope: ast.AST, cut: Cut) -> list[ast.stmt]:
     _, player = trial.tries[0]
     found: list[ast.stmt] = []
     for each in walk(scope):
-        target = each.targets[0] if isinstance(each, ast.Assign) else None
-        if isinstance(target, ast.Name) and isinstance(player.values.get(each.value, [None])[0], Loader):  # type: ignore[attr-defined]
-            uses = [
-                use for use in walk(scope) if isinstance(use, ast.Name) and use.id == target.id and use is not target
-            ]
-            if all(is_within(cut.file, use, cut.node) for use in uses):
-                found.append(each)  # type: ignore[arg-type]
+        match each:
+            case ast.Assign([ast.Name(name) as target, *_], value) if isinstance(
+                player.values.get(value, [None])[0], Loader
+            ):
+                uses = [use for use in walk(scope) if getattr(use, "id", "") == name and use is not target]
+                found += [each] if all(is_within(cut.file, use, cut.node) for use in uses) else []
     return found
 
 
@@ -187,10 +175,7 @@ def _handed(code: Code, trial: Trial, file: File, scope: ast.AST, cut: Cut, firs
     calls = _calls_of(code, there)
     for call in [each for other, each in calls or () if other is file and is_within(file, each, scope)]:
         for name, value in _given(there, call).items():
-            every = trial.everywhere(value)
-            is_rows = all(
-                values and all(each == trial.all_rows(player) for each in values) for _, player, values in every
-            )
+            is_rows = all(v and all(each == trial.all_rows(p) for each in v) for _, p, v in trial.everywhere(value))
             uses = [each for each in walk(there) if isinstance(each, ast.Name) and each.id == name]
             others = [(other, _given(there, each).get(name)) for other, each in calls or () if each is not call]
             is_alone = all(value is not None for _, value in others) and (not others or _splits(cut, name))
@@ -199,11 +184,8 @@ def _handed(code: Code, trial: Trial, file: File, scope: ast.AST, cut: Cut, firs
                 top = _top(file, scope, *first, call)
                 rows = text_of(trial, top, is_all_rows(trial)) if top is not None else None
                 if top is not None and rows is not None:
-                    handed = [
-                        (file, value, LOADER),
-                        *((o, v, f"{o.text(v)}.split({trial.size})") for o, v in others if v is not None),
-                    ]
-                    return Place(file, scope, top, rows, LOADER, name, arguments=handed)
+                    more = [(o, v, f"{o.text(v)}.split({trial.size})") for o, v in others if v is not None]
+                    return Place(file, scope, top, rows, LOADER, name, arguments=[(file, value, LOADER), *more])
     return None
 
 
@@ -223,8 +205,7 @@ def _calls_of(code: Code, function: Function) -> list[tuple[File, ast.Call]] | N
 
 
 def _given(function: Function, call: ast.Call) -> dict[str, ast.expr]:
-    names = [each.arg for each in parameters(function.args)]
-    names = names[1:] if names[:1] == ["self"] else names
+    names = [each.arg for each in parameters(function.args) if each.arg != "self"]
     return {**dict(zip(names, call.args, strict=False)), **{k.arg: k.value for k in call.keywords if k.arg}}
 
 
@@ -249,7 +230,7 @@ def problems(trial: Trial, cut: Cut, place: Place, size: str) -> Iterator[str]:
     if any(player.counted for _, player in trial.tries):
         yield "the loop's counter finds rows by their place, and they come shuffled: zip them into one data set"
     if cut.is_slice and slicing(cut) is None:
-        yield "their places are counted for something else too: take them from rows.split"
+        yield "each is cut by a place that is needed for more, or late in a turn: take them from rows.split"
     if is_listed(cut) and not cut.is_of_an_epoch:
         yield "they are read elsewhere too, and a loader has no rows to index"
     going = {id(each) for outer in (*place.gone, cut.node) for each in walk(outer)}
@@ -299,37 +280,51 @@ def _rewritten(tree: SourceTree, file: File, node: ast.expr, text: str) -> Edit:
     return rewrite(source, source.at(node), lambda _: text)  # type: ignore[arg-type]
 
 
-def slicing(cut: Cut) -> tuple[ast.For | ast.While, ast.stmt, str] | None:
-    """The loop of a slice, its statement and the name it is given; None if its place is needed for something else."""
-    file, statement = cut.file, cut.file.statement(cut.node)
+def slicing(cut: Cut) -> tuple[ast.For | ast.While, ast.stmt, str, set[str]] | None:
+    """The loop of a slice, its statement, its name and those of its place; None if that is needed for more."""
+    file, statement, scope = cut.file, cut.file.statement(cut.node), cut.function
     loop = file.parents[statement]
-    if not isinstance(loop, (ast.For, ast.While)) or loop.body[0] is not statement:
+    if not isinstance(loop, (ast.For, ast.While)) or statement not in loop.body:
         return None
-    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-    name = target.id if isinstance(target, ast.Name) else "batch"
-    starts = {each.id for each in walk(cut.node) if isinstance(each, ast.Name)} & _stepped(loop)
-    scope = cut.function
-    uses = [each for each in walk(scope) if isinstance(each, ast.Name) and each.id in starts]
-    allowed = (
-        [cut.node, loop.target] if isinstance(loop, ast.For) else [cut.node, loop.test, *_counting(file, loop, starts)]
-    )
-    is_only = bool(starts) and all(any(is_within(file, use, each) for each in allowed) for use in uses)
-    return (loop, statement, name) if is_only else None
+    name = getattr(statement.targets[0], "id", "batch") if isinstance(statement, ast.Assign) else "batch"
+    earlier = loop.body[: loop.body.index(statement)]
+    is_first = not earlier or (isinstance(loop, ast.For) and not _named([name], earlier))
+    starts = {each.id for each in walk(cut.node) if isinstance(each, ast.Name)} & _stepped(cut, loop)
+    others = [e for e in walk(scope) if isinstance(e, ast.For) and e is not loop and not is_within(file, loop, e)]
+    apart = [part for e in others if len(_named(starts, [e.target])) == len(starts) for part in (e.target, *e.body)]
+    allowed: list[ast.AST] = [cut.node, *apart]
+    allowed += [loop.target] if isinstance(loop, ast.For) else [loop.test, *_counting(file, loop, starts)]
+    own = file.scopes[scope]
+    uses = [u for u in _named(starts, [scope]) if file.scopes[file.function(u) or file.module].owner(u.id) is own]
+    is_new = name not in own.bound or bool(_named([name], [statement]))
+    is_only = bool(starts) and is_new and all(any(is_within(file, use, each) for each in allowed) for use in uses)
+    return (loop, statement, name, starts) if is_only and is_first else None
 
 
-def _stepped(loop: ast.For | ast.While) -> set[str]:
+def _named(names: Collection[str], nodes: Sequence[ast.AST]) -> list[ast.Name]:
+    """Where some names stand."""
+    return [each for node in nodes for each in walk(node) if isinstance(each, ast.Name) and each.id in names]
+
+
+def _stepped(cut: Cut, loop: ast.For | ast.While) -> set[str]:
     if isinstance(loop, ast.For):
-        is_plain = isinstance(loop.target, ast.Name) or _range_in(loop) is not loop.iter
+        is_plain = isinstance(loop.target, ast.Name) or _range_in(cut, loop) is not loop.iter
         return {each.id for each in walk(loop.target) if isinstance(each, ast.Name)} if is_plain else set()
     return {
         each.target.id for each in loop.body if isinstance(each, ast.AugAssign) and isinstance(each.target, ast.Name)
     }
 
 
-def _range_in(loop: ast.For) -> ast.expr:
-    """The one range that a loop goes through, whatever else comes with each number of it; else all that it does."""
-    found = [each for each in walk(loop.iter) if isinstance(each, ast.Call) and getattr(each.func, "id", "") == "range"]
+def _range_in(cut: Cut, loop: ast.For) -> ast.expr:
+    """The one range that a loop goes through, or what is called so, whatever comes with each number of it; else all."""
+    made = [each for each in walk(cut.function) if isinstance(each, ast.Assign) and any(_ranges(each.value))]
+    names = {getattr(target, "id", "") for each in made for target in each.targets}
+    found: list[ast.expr] = [*_ranges(loop.iter)] or [*_named(names, [loop.iter])]
     return found[0] if len(found) == 1 else loop.iter
+
+
+def _ranges(node: ast.AST) -> Iterator[ast.Call]:
+    return (each for each in walk(node) if isinstance(each, ast.Call) and getattr(each.func, "id", "") == "range")
 
 
 def _counting(file: File, loop: ast.While, names: set[str]) -> list[ast.stmt]:
@@ -347,10 +342,9 @@ def _counting(file: File, loop: ast.While, names: set[str]) -> list[ast.stmt]:
 def _unsliced(source: Source, cut: Cut, loader: str) -> Iterator[Edit]:
     found = slicing(cut)
     assert found is not None
-    loop, statement, name = found
-    starts = {each.id for each in walk(cut.node) if isinstance(each, ast.Name)} & _stepped(loop)
+    loop, statement, name, starts = found
     if isinstance(loop, ast.For):
-        yield rewrite(source, source.at(_range_in(loop)), lambda _: loader)  # type: ignore[arg-type]
+        yield rewrite(source, source.at(_range_in(cut, loop)), lambda _: loader)  # type: ignore[arg-type]
         for place in (each for each in walk(loop.target) if getattr(each, "id", "") in starts):
             yield rewrite(source, source.at(place), lambda _: name)  # type: ignore[arg-type]
     else:

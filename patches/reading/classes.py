@@ -9,6 +9,7 @@ from functools import lru_cache
 from .files import Function
 from .nodes import walk
 
+SERVES = {"train_step", "scale_up", "infer"}  # what managers are asked for
 PROPERTIES = {"property", "cached_property"}
 _CONSTRUCTORS = ("__init__", "__post_init__")
 
@@ -32,7 +33,7 @@ class ClassNames:
 def names_of(node: ast.ClassDef) -> ClassNames:
     """The names of a class."""
     methods = [each for each in node.body if isinstance(each, Function)]
-    on_self = {each: _set_in(each) for each in methods}
+    on_self = {each: set_in(each) for each in methods}
     others = [names for each, names in on_self.items() if each.name not in _CONSTRUCTORS]
     nodes = list(walk(node))
     called = [each.func for each in nodes if isinstance(each, ast.Call)]
@@ -51,13 +52,20 @@ def constructor_of(node: ast.ClassDef) -> Function | None:
     return next((each for each in node.body if isinstance(each, Function) and each.name == "__init__"), None)
 
 
+def serves(node: ast.ClassDef | None) -> bool:
+    """Whether a class answers requests: it has a lock, or grows its model."""
+    names = {getattr(each, "attr", getattr(each, "id", "")) for each in ast.walk(node)} if node is not None else set()
+    return node is not None and bool(names & {"Lock", "RLock"} or len(names_of(node).methods & SERVES) > 1)
+
+
 def is_declared(node: ast.ClassDef, word: str) -> bool:
     """Whether a class is declared to be a data class that is "frozen", say, or "kw_only"."""
     settings = [keyword for each in node.decorator_list for keyword in getattr(each, "keywords", ())]
     return any(each.arg == word and getattr(each.value, "value", False) is True for each in settings)
 
 
-def _set_in(method: Function) -> set[str]:
+def set_in(method: Function) -> set[str]:
+    """The attributes that a method sets on its object."""
     names: set[str] = set()
     for each in walk(method):
         match each:

@@ -154,17 +154,17 @@ def _of_object(code: Code, file: File, owner: ast.ClassDef) -> Iterator[Step]:
 
 
 def counter(code: Code, course: Course) -> str | None:
-    """What is counted up by one at every step of a run's, and set nowhere else: as the scope of each writes it.
+    """What counts the updates of a run; what begins anew in each round of it is none."""
+    kept = counted(code, course)
+    begins = kept not in _told(course) and rounds_of(code, course.reading.node, course.owner)
+    return kept if not begins else None
 
-    What begins anew in each round of a run is none.
-    """
-    found: set[str] | None = None
-    for step in course.steps:
-        own = {_target(each) for each in step.counts}
-        found = own if found is None else found & own
-    kept = [text for text in found or () if _starts_once(code, course, text)]
-    begins = len(kept) == 1 and kept[0] not in _told(course) and rounds_of(code, course.reading.node, course.owner)
-    return kept[0] if len(kept) == 1 and not begins else None
+
+def counted(code: Code, course: Course) -> str | None:
+    """What is counted up by one at every step of a run's, and set nowhere else: as the scope of each writes it."""
+    own = [{_target(each) for each in step.counts} for step in course.steps]
+    kept = [text for text in set.intersection(*own) if _starts_once(code, course, text)] if own else []
+    return kept[0] if len(kept) == 1 else None
 
 
 def _told(course: Course) -> set[str]:

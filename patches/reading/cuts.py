@@ -54,14 +54,19 @@ def cuts(code: Code, trial: Trial) -> list[Cut]:
     for is_slice in (False, True):
         found = [node for node in trial.nodes() if _cuts(trial, node, is_slice)]
         inside = {id(inner) for node in found for inner in walk(node) if inner is not node}
-        own = [
-            each
-            for each in found
-            if not any(id(other) in inside and other in set(walk(each)) for other in found if other is not each)
-        ]
+        own = [e for e in found if not any(id(o) in inside and o in set(walk(e)) for o in found if o is not e)]
+        own = [each for each in own if not any(_returns(code, other, each) for other in own)]
         if own:
             return [_cut(code, trial, node, is_slice) for node in _apart(code, trial, own)]
     return []
+
+
+def _returns(code: Code, call: ast.expr, node: ast.expr) -> bool:
+    """Whether a call is of a function that returns an expression, and does nothing else."""
+    made = code.files.of(node).parents[node]
+    function = code.files.of(node).function(node)
+    is_all = function is not None and isinstance(made, ast.Return) and function.body == [made]
+    return is_all and isinstance(call, ast.Call) and getattr(call.func, "id", "") == function.name  # type: ignore[union-attr]
 
 
 def piece(trial: Trial) -> ast.AST:
@@ -178,9 +183,7 @@ def guards(trial: Trial) -> Iterator[Guard]:
     for node in dict.fromkeys(each for player in trial.plays for each in player.tests):
         if isinstance(node, ast.If) and _steps_alone(trial, node):
             counted = [each for each in walk(node.test) if _is_number(trial, each)]
-            limits = [
-                each for each in walk(node.test) if isinstance(each, ast.Compare) and _is_limit(trial, node, each)
-            ]
+            limits = [e for e in walk(node.test) if isinstance(e, ast.Compare) and _is_limit(trial, node, e)]
             inside = {id(each) for limit in limits for each in walk(limit)}
             if counted:
                 is_limit = bool(limits) and all(id(each) in inside for each in counted)
@@ -192,12 +195,8 @@ def _steps_alone(trial: Trial, node: ast.If) -> bool:
     """Whether a schedule steps under a condition, and nothing else does."""
     inside = {id(each) for statement in node.body for each in walk(statement)}
     done = {kind for player in trial.plays for kind, _, at in player.done if id(at) in inside}
-    words = {
-        getattr(each.func, "attr", "")
-        for statement in node.body
-        for each in walk(statement)
-        if isinstance(each, ast.Call)
-    }
+    calls = [each for statement in node.body for each in walk(statement) if isinstance(each, ast.Call)]
+    words = {getattr(each.func, "attr", "") for each in calls}
     return done == {"schedule"} or (not done and words == {"step"})
 
 
@@ -259,9 +258,8 @@ def _parts(player: Player, value: Any) -> list[str]:
     if isinstance(value, dict):
         return [f"[{key}" for key in value if isinstance(key, str)]
     if isinstance(value, Opaque) and value.path:
-        begins = (
-            each.removeprefix(value.path) for each in (*player.leaves, *player.kinds) if each.startswith(value.path)
-        )
+        known = (each for each in (*player.leaves, *player.kinds) if each.startswith(value.path))
+        begins = (each.removeprefix(value.path) for each in known)
         entries = (
             (each[0], each[2:-2] if each.startswith('["') else each[1:]) for each in begins if each[:1] in (".", "[")
         )

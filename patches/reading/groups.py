@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from .frames import Effect, Reading
 from .steps import Kind, parts
+from .turns import block_of
 from .updates import Update
 from .values import Value
 
@@ -21,8 +22,12 @@ _OPTIONS = {"parameter", "const", "attr", "setting", "self", "index", "dict"}  #
 
 def accumulates(reading: Reading, backward: Effect) -> bool:
     """Whether an optimizer steps less often than there are backwards: behind their loop, or by a condition."""
-    steps = [part.effect for part in parts(reading) if part.kind is Kind.STEP]
+    steps = _steps(reading)
     return bool(steps) and all(_is_rarer(each, backward) for each in steps)
+
+
+def _steps(reading: Reading) -> list[Effect]:
+    return [part.effect for part in parts(reading) if part.kind is Kind.STEP]
 
 
 def _is_rarer(step: Effect, backward: Effect) -> bool:
@@ -36,12 +41,85 @@ def _is_rarer(step: Effect, backward: Effect) -> bool:
 
 def problem(update: Update) -> str:
     """What is wrong with the weight of a loss in its group, if it shows."""
-    factors = _factors(update)
+    factors, shares, reading = _factors(update), list(_shares(update)), update.reading
+    if not factors and len(shares) == len(_steps(reading)) and all(_is_of_group(update, *each) for each in shares):
+        return ""
+    changes = [each.kind is Kind.GRADIENT for each in parts(reading)]
+    if not factors and any([*changes, *(_grad(each.value) is not None for each in reading.writes)]):
+        return "it is not seen that gradients are divided by all that their group scores"
     if not factors:
         return "its losses are added up, each whole: weigh each by its share of what is scored"
     if all(each.op in _OPTIONS for factor in factors for each in factor.walk()):
         return "each loss is divided by the same number, in a shorter group and for a smaller micro-batch too"
     return ""
+
+
+def _shares(update: Update) -> Iterator[tuple[Effect, Value]]:
+    """The steps before which, and before whose clip, all gradients are divided, and by what."""
+    clips = [part.effect for part in parts(update.reading) if part.kind is Kind.CLIP]
+    every = set[int]().union(*(_asked(each.value) for each in clips)) or {each.key for each in update.models}
+    divides = [each for each in update.reading.writes if each.value.op == "div" and _grad(each.value)]
+    writes = [each for each in divides if not _is_before(each, update.effect)]
+    for step in _steps(update.reading):
+        for write in (each for each in writes if _asked(each.value["input"]) >= every and _is_before(each, step)):
+            if not any(_is_before(clip, step) and not _is_before(write, clip) for clip in clips):
+                yield step, write.value["other"]
+                break
+
+
+def _asked(value: Value) -> set[int]:
+    """What is asked for its parameters."""
+    return {each["of"].key for each in value.walk() if each.op == "attr" and each.data == "parameters"}
+
+
+def _grad(value: Value) -> Value | None:
+    """What a gradient is of that is multiplied with something, or divided, in place."""
+    grad = value.get("input") if value.op in ("mul", "div") else None
+    return grad["of"] if grad is not None and grad.op == "attr" and grad.data == "grad" else None
+
+
+def _is_before(one: Effect, other: Effect) -> bool:
+    """Whether something is done whenever another thing is, ahead of it; a loop over gradients is gone through whole."""
+    file, of = one.at.file, _grad(one.value)
+    known = [*(each.at.node for each in other.under), of.data if of is not None and of.op == "item" else None]
+    more = [each.value for each in one.under if each.at.node not in known]
+    is_whole = all(each.op == "isnot" and each["input"].data == "grad" for each in more)
+    is_one_call = one.is_own == other.is_own and (one.is_own or one.through is other.through)
+    is_near = is_one_call and file.function(one.at.node) is file.function(other.at.node)
+    return is_near and is_whole and one.at.line < other.at.line
+
+
+def _is_of_group(update: Update, step: Effect, number: Value) -> bool:
+    """Whether a number sums up how many targets losses are made of that are sums, from 0 on in each group."""
+    file, loops = update.reading.file, [each.at.node for each in update.effect.under if each.kind in ("for", "while")]
+    of = means(update.loss)
+    targets = {unlaid(each["target"]).key for each in of if (each.get("reduction") or each).is_const("sum")}
+    sums = list(_sums(number))
+    for kept, count in sums:
+        counted = [unlaid(each["input"]).key for each in count.walk() if each.op in ("ne", "numel")]
+        is_own = kept.op == "carried" and kept.data[0] is loops[-1] and kept["start"].number == 0
+        if len(of) != 1 or not is_own or targets.isdisjoint(counted) or step.through is None:
+            return False
+    if not sums or loops[-1] not in [each.at.node for each in step.under]:
+        return bool(sums)
+    statement = file.statement(step.through)  # type: ignore[arg-type]
+    later = block_of(file, statement)
+    anew = (each for each in later[later.index(statement) + 1 :] if isinstance(each, ast.Assign))
+    names = {getattr(node, "id", "") for each in anew for target in each.targets for node in ast.walk(target)}
+    return all(kept.data[1] in names for kept, _ in sums)
+
+
+def _sums(value: Value) -> Iterator[tuple[Value, Value]]:
+    """What a number adds up: what it was, and what comes to it; nothing of what is no such sum."""
+    match value.op:
+        case "after":
+            yield from _sums(value["last"])
+        case "phi":
+            yield from (each for side in ("yes", "no") for each in _sums(value[side]))
+        case "add":
+            yield value["input"], value["other"]
+        case "max" | "int" | "cast":
+            yield from (each for part in value.items for each in _sums(part))
 
 
 def is_weighed(update: Update) -> bool:
@@ -64,9 +142,7 @@ def _factors(update: Update) -> list[Value]:
         if value.op in ("mul", "div") and len(runs) == 1:
             found += [each for each in sides if each is not runs[0]]
         elif (
-            value.op not in ("call", "phi")
-            or len(runs) != 1
-            or not isinstance(value.at.node if value.at else None, ast.Call)
+            value.op not in ("call", "phi") or len(runs) != 1 or not isinstance(getattr(value.at, "node", 0), ast.Call)
         ):
             return found
         value = runs[0]

@@ -16,6 +16,7 @@ from ..files.settled import FILE, file_of
 from ..files.spellings import spelled
 from .any_model import functions
 from .attention import Attention, attentions
+from .classes import SERVES, names_of, serves
 from .code import is_main_guard
 from .draws import drawn_by
 from .files import File, Function, is_test
@@ -28,7 +29,7 @@ from .schedules import schedules
 from .seam import FUNCTIONS, Seam, model_class, module_of, qualified, seam_of, site_of
 from .sizes import sizes_of
 from .tree import TRAIN_LOOP, SourceTree
-from .updates import Update, updates_of_runs
+from .updates import Update, updates_in_loops, updates_of_runs
 
 NAMES = ("model", "attention", "update", "command-line", "rows", "schedule", "gate", "manager")
 IN_ANY = ("update", "attention", "schedule")  # that are shown of a tree of another model
@@ -45,7 +46,6 @@ EXAMPLES = {
     "manager": "dashboard.manager:ModelManager",
 }
 _PARSES = rb"\b(argparse|click|typer)\b"
-_SERVES = {"train_step", "scale_up", "infer"}  # what managers are asked for
 
 
 def seams(tree: SourceTree) -> list[Seam]:
@@ -105,23 +105,14 @@ def _attention(tree: SourceTree) -> Seam | None:
 
 
 def _update(tree: SourceTree) -> Seam | None:
-    every = updates_of_runs(tree.code)
+    every = updates_in_loops(tree.code)
     ours = [each for each in every if each.reading.file.path == tree.training_path]
-    for update in ours or sorted(every, key=_is_served):  # a manager's own loop is the run only where no other is
+    for update in ours or sorted(
+        every, key=lambda each: serves(each.reading.owner)
+    ):  # a manager's own loop is the run only where no other is
         if (seam := _entry(tree, update)) is not None:
             return seam
     return None
-
-
-def _is_served(update: Update) -> bool:
-    """Whether an update is made by a class that answers requests: one that has a lock, or that grows its model."""
-    owner = update.reading.owner
-    names = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(owner)} if owner is not None else set()
-    return owner is not None and bool(names & {"Lock", "RLock"} or len(_methods(owner) & _SERVES) > 1)
-
-
-def _methods(node: ast.ClassDef) -> set[str]:
-    return {each.name for each in node.body if isinstance(each, FUNCTIONS)}
 
 
 def _entry(tree: SourceTree, update: Update) -> Seam | None:
@@ -182,11 +173,7 @@ def _command_line(tree: SourceTree) -> Seam | None:
     if not every:
         return _started(tree, updates)
     most = max({flag.file for flag in every}, key=lambda file: sum(flag.file is file for flag in every))
-    own = [
-        each
-        for each in every
-        if each.file is most and getattr(settings(each).get("action"), "value", "") != "store_false"
-    ]
+    own = [e for e in every if e.file is most and getattr(settings(e).get("action"), "value", "") != "store_false"]
     texts = {flag.name: max(flag.texts, key=len, default=flag.name) for flag in own}
     options = spelled("command-line", texts, tree.settings.options.get("command-line"))
     switches = {flag.name for flag in own if getattr(settings(flag).get("action"), "value", "") == "store_true"}
@@ -267,7 +254,9 @@ def _gate(tree: SourceTree) -> Seam | None:
 def _manager(tree: SourceTree) -> Seam | None:
     for file in tree.code.files.having(b"class ") if tree.paths else ():
         for node in ast.walk(file.module) if not is_test(file.path) else ():
-            if isinstance(node, ast.ClassDef) and (node.name == "ModelManager" or len(_methods(node) & _SERVES) > 1):
+            if isinstance(node, ast.ClassDef) and (
+                node.name == "ModelManager" or len(names_of(node).methods & SERVES) > 1
+            ):
                 return seam_of(tree, "manager", file, node, inner=qualified(file, node))
     return None
 

@@ -81,6 +81,8 @@ def _kind(effect: Effect, schedules: set[int]) -> Kind | None:
         return Kind.ZERO
     if owner is not None and name in ("unscale_", "update") and _maker(owner).endswith("GradScaler"):
         return Kind.SCALER
+    if name.startswith("_foreach_"):
+        return Kind.GRADIENT
     if name == "setattr" and effect.value.data == "grad":
         return Kind.ZERO if effect.value["value"].is_const(None) else Kind.GRADIENT
     owners = (owner, *owner.bases(_LAYERS)) if name in _IN_PLACE and owner is not None else ()

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from .classes import names_of
+from .classes import constructor_of, names_of, serves, set_in
 from .code import Code, is_main_guard, once
 from .files import File, Function, is_test
 from .frames import DEEPEST, Effect, Reading
@@ -51,7 +51,14 @@ class Update:
 
 @once
 def updates_of_runs(code: Code) -> list[Update]:
-    """The updates that a tree's training makes, in loops over micro-batches; those made on request are none of them.
+    """The updates that a tree's training makes; those that a class makes on request are none where others are."""
+    every = updates_in_loops(code)
+    return [update for update in every if not _is_on_request(code, update)] or every
+
+
+@once
+def updates_in_loops(code: Code) -> list[Update]:
+    """The updates that are made in loops over micro-batches.
 
     What cannot be imported does not train, nor do a tree's tests, nor what nothing calls beside what is called.
     """
@@ -62,6 +69,18 @@ def updates_of_runs(code: Code) -> list[Update]:
     }
     able = [update for update in found.values() if _may_run(code, update.reading)]
     return [update for update in able if _is_called(code, update.reading)] or able
+
+
+def _is_on_request(code: Code, update: Update) -> bool:
+    """Whether requests have an update made, others of which make anew what it steps."""
+    file, owner = update.reading.file, update.reading.owner
+    if owner is None or not serves(owner):
+        return False
+    funcs = [each.value["func"] for each in update.reading.effects if each.kind == "step"]
+    stepped = {each["of"].data for each in funcs if each.op == "attr"}
+    others = [each for each in owner.body if isinstance(each, Function) and each is not constructor_of(owner)]
+    runs = [code.reading(file, each, owner, deepest=DEEP) for each in others if set_in(each) & stepped]
+    return sum(all(effect.kind != "backward" for effect in each.effects) for each in runs) > 1
 
 
 def _is_called(code: Code, reading: Reading) -> bool:
@@ -308,14 +327,8 @@ def makings_of(code: Code, owner: ast.ClassDef) -> list[tuple[Reading, ast.Call]
 @once
 def calls_of(code: Code, function: Function) -> list[tuple[Reading, ast.Call]]:
     """Every call of a function that is seen, with the scope that it stands in."""
-    return [
-        (reading, call)
-        for reading in (
-            [reading for name in aliases_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
-        )
-        for call, called in reading.calls.items()
-        if called is function
-    ]
+    scopes = [reading for name in aliases_of(code, function.name) for reading in mentions(code, name, SHALLOW)]
+    return [(each, call) for each in scopes for call, called in each.calls.items() if called is function]
 
 
 @once

@@ -265,10 +265,16 @@ def test_what_accumulation_has_planned_is_told_the_extra_steps(loop_of, patched)
     [
         "        for at in range(0, len(data), 8):\n            batch = data[at : at + 8]\n",
         "        at = 0\n        while at < len(data):\n            batch = data[at : at + 8]\n            at += 8\n",
+        "        for at in range(0, len(data), 8):\n            print(epoch)\n            batch = data[at : at + 8]\n",
+        "        for at in range(3):\n            print(at)\n        for at in range(0, len(data), 8):\n"
+        "            batch = data[at : at + 8]\n",
+        "        starts = list(range(0, len(data), 8))\n        for at in starts:\n            batch = data[at : at + 8]\n",
+        "        starts = list(range(0, len(data), 8))\n        for at in starts:\n            batch = get_batch(data, at)\n",
     ],
 )
 def test_rows_that_are_sliced_by_their_place_are_grouped_and_loaded_in_either_order(loop_of, patched, head):
     loss = LOOP.replace("loss_of(logits, batch)", "torch.nn.functional.cross_entropy(logits, batch)")
+    loss += "\n\ndef get_batch(rows, at):\n    return rows[at : at + 8]\n"
     texts = []
     for names in (["task-4", "task-1"], ["task-1", "task-4"]):
         tree = loop_of(loss.replace(CUT, head))
@@ -277,6 +283,23 @@ def test_rows_that_are_sliced_by_their_place_are_grouped_and_loaded_in_either_or
         texts.append((tree.root / "bit_transformer/training.py").read_text())
     assert texts[0] == texts[1]
     assert "for batch, shares, closes in accumulation_groups(loader, accum_steps):" in texts[0]
+    assert "starts" not in texts[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("            batch = data[at : at + 8]\n            print(at)\n", id="place shown"),
+        pytest.param("            print(batch)\n            batch = data[at : at + 8]\n", id="micro-batch of before"),
+        pytest.param(
+            "            batch = data[at : at + 8]\n            for at in range(at):\n                pass\n",
+            id="place for a range",
+        ),
+    ],
+)
+def test_rows_whose_places_are_needed_for_more_are_named(loop_of, refusal, text):
+    cut = f"        for at in range(0, len(data), 8):\n{text}"
+    assert "a place that is needed for more, or late in a turn" in refusal(loop_of(LOOP.replace(CUT, cut)), "task-1")
 
 
 TOTALS = {
@@ -409,6 +432,13 @@ def test_rows_in_the_same_order_each_epoch_are_no_loader(loop_of, refusal):
 
 def test_what_is_done_by_hand_is_known(loop_of, state_of):
     assert state_of(loop_of(BY_HAND), "task-1") is State.APPLIED
+
+
+def test_a_count_of_ones_own_that_is_called_as_ours_is_known_by_what_it_comes_to(loop_of, state_of):
+    own = "\n\ndef planned_updates(rows, size, epochs):\n    return epochs * -(-rows // size)\n"
+    text = BY_HAND.replace("epochs * len(loader)", "planned_updates(len(data), batch_size, epochs)")
+    assert state_of(loop_of(text + own), "task-1") is State.APPLIED
+    assert state_of(loop_of(text + own.replace("-(-rows // size)", "(rows // size)")), "task-1") is not State.APPLIED
 
 
 @pytest.mark.parametrize(

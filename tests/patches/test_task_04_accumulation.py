@@ -92,6 +92,59 @@ def test_a_loss_that_is_shared_where_it_is_told_of_how_many_is_known(loop):
     assert planned.outcomes[0].outcome is Outcome.ALREADY_APPLIED, planned.outcomes[0].reason
 
 
+MANAGER = """\
+
+
+class Manager:
+    def __init__(self):
+        self.model, self.optimizer, self.lock = None, None, Lock()
+
+    def init(self, **config):
+        self.model = BitTransformerLM(**config)
+        self.optimizer = AdamW(self.model.parameters())
+
+    def scale_up(self):
+        self.model = double_width(self.model)
+        self.optimizer = AdamW(self.model.parameters())
+
+    def train_step(self, bits):
+        loss = loss_of(self.model(bits), bits)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def train(self, rows):
+        return [self.train_step(bits) for bits in rows.split(8)]
+"""
+GROUPS_BY_HAND = BY_HAND.replace("LOSS", "(loss * share_of(batch, data))")
+
+
+def test_a_run_on_request_stands_beside_a_loop_that_accumulates_well(loop):
+    planned = plan(loop(GROUPS_BY_HAND + MANAGER), [TASK])
+    assert (planned.outcomes[0].outcome, planned.changes) == (Outcome.ALREADY_APPLIED, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(MANAGER, id="alone"),
+        pytest.param(
+            GROUPS_BY_HAND
+            + MANAGER.replace("def scale_up(self)", "def _fit(self)").replace(
+                "        self.model = double_width(self.model)\n", "        self.train([])\n"
+            ),
+            id="of a trainer's own optimizer",
+        ),
+        pytest.param(
+            GROUPS_BY_HAND + MANAGER.replace(", Lock()", ", 0").replace("scale_up", "load"), id="that nobody else asks"
+        ),
+    ],
+)
+def test_a_run_of_a_class_that_answers_no_requests_accumulates_too(loop, text):
+    assert "in no `for` loop over micro-batches" in refusal(loop(text))
+
+
 @pytest.mark.parametrize(
     ("loss", "reason"),
     [
@@ -101,6 +154,88 @@ def test_a_loss_that_is_shared_where_it_is_told_of_how_many_is_known(loop):
 )
 def test_accumulation_by_hand_that_weighs_wrongly_is_named(loop, loss, reason):
     assert reason in refusal(loop(BY_HAND.replace("LOSS", loss)))
+
+
+SUMMED = """\
+import torch
+from torch.nn.functional import cross_entropy
+
+
+def settle(model, optimizer, scored):
+    for p in model.parameters():
+        if p.grad is not None:
+            p.grad.div_(scored)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def train_loop(model, data, *, epochs=1, accum_steps=1):
+    optimizer = torch.optim.SGD(model.parameters())
+    for epoch in range(epochs):
+        pending, scored = 0, 0
+        for batch in data.split(8):
+            target = batch[:, 1:].reshape(-1)
+            loss = cross_entropy(model(batch).reshape(-1, 2), target, reduction="sum", ignore_index=-1)
+            loss.backward()
+            pending, scored = pending + 1, scored + int((target != -1).sum())
+            if pending == accum_steps:
+                settle(model, optimizer, scored)
+                pending, scored = 0, 0
+        if pending:
+            settle(model, optimizer, scored)
+"""
+DIVIDED = "        if p.grad is not None:\n            p.grad.div_(scored)\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("", "", id="in a helper"),
+        pytest.param(DIVIDED, "        p.grad.div_(max(scored, 1))\n", id="by one at least"),
+        pytest.param("        if pending:\n            settle(model, optimizer, scored)\n", "", id="without a rest"),
+    ],
+)
+def test_gradients_of_sums_that_are_divided_by_what_their_group_scores_are_its_mean(loop, old, new):
+    planned = plan(loop(SUMMED.replace(old, new)), [TASK])
+    assert planned.outcomes[0].outcome is Outcome.ALREADY_APPLIED, planned.outcomes[0].reason
+
+
+CLIPPED = "    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(', reduction="sum"', "", id="means"),
+        pytest.param("int((target != -1).sum())", "1", id="by how many losses"),
+        pytest.param("int((target != -1).sum())", "len(target)", id="by what is padding too"),
+        pytest.param(
+            "                pending, scored = 0, 0\n", "                pending = 0\n", id="of groups before too"
+        ),
+        pytest.param(
+            "        pending, scored = 0, 0\n        for", "        pending = 0\n        for", id="of epochs before too"
+        ),
+        pytest.param("p.grad.div_(scored)", "p.grad.mul_(scored)", id="times what it scores"),
+        pytest.param("model.parameters():", "model.head.parameters():", id="of a part"),
+        pytest.param("p.grad is not None", "p.grad.ndim > 1 and scored > 9", id="of some"),
+        pytest.param("p.grad.div_(scored)", "p.grad = p.grad / scored", id="in another way"),
+        pytest.param(
+            "    for p in model.parameters():\n" + DIVIDED,
+            "    torch._foreach_div_([p.grad for p in model.parameters()], scored)\n",
+            id="at once",
+        ),
+        pytest.param("    for p", CLIPPED + "    for p", id="after a clip"),
+        pytest.param(
+            "        if pending:\n            settle(model, optimizer, scored)",
+            "        if pending:\n            optimizer.step()",
+            id="but for the rest",
+        ),
+    ],
+)
+def test_gradients_that_may_be_divided_by_something_else_are_named_so(loop, old, new):
+    assert old in SUMMED
+    assert "not seen that gradients are divided by all that" in refusal(loop(SUMMED.replace(old, new)))
 
 
 def test_a_loss_that_is_divided_though_each_is_an_update_is_named(loop):
@@ -710,6 +845,16 @@ def test_a_total_by_hand_counts_the_groups_that_are_made(loop, total, outcome):
     planned = "planned_updates(epochs, steps, accum_steps=accum_steps)"
     assert planned in whole
     assert plan(loop(whole.replace(planned, total)), [TASK]).outcomes[0].outcome is outcome
+
+
+def test_a_total_by_hand_may_be_counted_by_what_is_called_as_ours(loop):
+    whole = plan(loop(LOOP), [TASK]).changes[0].after.decode()
+    ours = whole[whole.index("def planned_updates") :].partition("\n\n\n")[0]
+    own = "def planned_updates(steps, groups, epochs):\n    return epochs * -(-steps // groups)"
+    text = whole.replace(
+        "planned_updates(epochs, steps, accum_steps=accum_steps)", "planned_updates(steps, accum_steps, epochs)"
+    )
+    assert plan(loop(text.replace(ours, own)), [TASK]).outcomes[0].outcome is Outcome.ALREADY_APPLIED
 
 
 def test_a_loop_without_a_schedule_has_no_total(loop):

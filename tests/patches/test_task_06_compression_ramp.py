@@ -216,6 +216,15 @@ def test_a_count_of_updates_that_each_round_begins_anew_is_no_clock(rounds_of):
     assert "global_step=global_step" in changed["schedule.py"]
 
 
+def test_a_clock_that_each_round_begins_anew_is_named_at_the_rounds(rounds_of, refusal):
+    clock = RECORDED.replace("    history =", "    global_step = 0\n    history =")
+    clock = clock.replace("optimizer.step()\n", "optimizer.step()\n            global_step += 1\n")
+    assert "schedule.py:6:16: round of training, but global_step, which counts" in refusal(
+        rounds_of(ROUNDS, clock), "task-6"
+    )
+    assert "is taken" not in refusal(rounds_of(ROUNDS, clock), "task-6")
+
+
 @pytest.mark.parametrize(
     "text",
     [
