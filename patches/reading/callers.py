@@ -23,6 +23,7 @@ _MODES = re.compile("grad|inference_mode|autocast|precision")
 _FAR = 3  # calls in calls that lead to an attention
 _LONGER = {"cat", "stack", "pad", "kept", "index_copy", "setitem", "scatter", "call", "opaque", "module", "attr"}
 _OF_OBJECTS = ("forward", "__call__")
+_TRUE, _HALF = (Value("const", {}, each, -1, None) for each in (True, 0.5))  # torch's own
 _CHOICES = ("phi", "or", "and", "xor", "cast", "invert")
 
 
@@ -48,6 +49,8 @@ def judged(code: Code, reading: Reading, found: Attention, weighed: int) -> Atte
     for mask in found.masks:
         if not _is_added_right(mask, reading, calls if is_seen else ()):
             raise Unread(mask.mask, "what is added to its scores may be no mask that torch takes")
+    if any(map(_drops_always, (Call(reading, found.node, found), *calls))):  # type: ignore[arg-type]
+        raise Unread(found.softmax, "its weights are dropped out in evaluation too: drop them only while training")
     found.is_longer = any(each is None or _is_longer(each) for each in (found, *(call.found for call in calls)))
     parts = {part.key: part for mask in found.masks for part in mask.mask.walk()}
     cut = {part.key for each in parts.values() if each.op == "index" for part in each["input"].walk()}
@@ -237,6 +240,14 @@ def _has_heads_last_but_one(value: Value) -> bool:
     while value.op == "swap" and value["input"].op == "swap" and value.data == value["input"].data:
         value = value["input"]["input"]
     return value.op == "unflatten" and value["dim"].number == -1
+
+
+def _drops_always(call: Call) -> bool:
+    """Whether weights are dropped out by a function that is told to in evaluation too, or is not told otherwise."""
+    drop = call.found.dropout if call.found is not None else None
+    if drop is None or drop.op != "dropout" or "module" in drop.args or not drop.get("training", _TRUE).is_const(True):  # type: ignore[union-attr]
+        return False
+    return _drops_in_evaluation(call.reading, drop.get("p", _HALF))
 
 
 def _drops_in_evaluation(reading: Reading, p: Value | None) -> bool:
