@@ -153,6 +153,12 @@ def is_nothing(value: Value) -> bool:
     return value.number == 0 or value.op in ("zeros", "new_zeros", "zeros_like")
 
 
+def is_multihead(value: Value) -> bool:
+    """Whether a call of torch's own module computes it, which is not followed."""
+    of = value.get("of")
+    return value.op == "module" and of is not None and of.op == "new" and of.data[1] == "torch.nn.MultiheadAttention"
+
+
 def holds_product(value: Value, depth: int = 12) -> bool:
     """Whether it is a product of matrices, past what may be done to scores."""
     if value.op == "matmul":
