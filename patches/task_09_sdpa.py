@@ -23,7 +23,7 @@ from .editing.spent import names_in, spent
 from .reading.attention import Attention, attentions
 from .reading.callers import faults, judged
 from .reading.frames import Reading
-from .reading.masked import Unread
+from .reading.masked import Unread, is_multihead
 from .reading.source import Source
 from .reading.tree import SourceTree
 from .task import Contract, Edit, Finding, Task, apart, mend, mended, near_miss, opaque
@@ -33,11 +33,12 @@ SDPA = "torch.nn.functional.scaled_dot_product_attention"
 
 def find(tree: SourceTree) -> Iterator[Finding]:
     """The attentions that are written out, and those that torch computes."""
-    for source, readings in tree.readings(having=rb"(?i)softmax|scaled_dot_product_attention|\bexp\("):
+    for source, readings in tree.readings(having=rb"(?i)softmax|scaled_dot_product_attention|\bexp\(|multihead"):
         found = {reading.node: list(attentions(tree.code.graph, reading)) for reading in readings}
         for reading in readings:
             for node, value in reading.values.items():
-                if value.op == "scaled_dot_product_attention" and value.at is not None and value.at.node is node:
+                is_torchs = value.op == "scaled_dot_product_attention" or is_multihead(value)
+                if is_torchs and value.at is not None and value.at.node is node:
                     wrong = next(faults(tree.code.graph, reading, value), None)
                     said = f"attention that torch computes{f', but {wrong}' if wrong else ''}"
                     yield (near_miss if wrong else mended)(source.site(node, said))  # type: ignore[arg-type]

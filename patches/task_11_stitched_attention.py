@@ -30,7 +30,7 @@ from .reading.windows import Seen, examined, innermost
 from .task import BitpatchError, Contract, Edit, Finding, Task, mend, mended, near_miss
 
 PADDING, ORIGIN = "window_padding", "origin"
-HAVING = rb"(?i)softmax|scaled_dot_product_attention|\bexp\("
+HAVING = rb"(?i)softmax|scaled_dot_product_attention|\bexp\(|multihead"
 
 
 def find(tree: SourceTree) -> Iterator[Finding]:
@@ -59,7 +59,7 @@ def _stitched(tree: SourceTree, seen: Seen, done: Sequence[Edit]) -> Iterator[Fi
         return
     try:
         if judged is None:
-            raise Unwritten("what its windows are, and whether they are padded, cannot be told")
+            raise Unwritten(f"what its windows are, and whether they are padded, cannot be told{seen.lost}")
         edits = _first_right(tree, seen.reading, _ways(tree, source, seen, done), partial(_is_laid, seen.number))
         edits = [each for each in edits if each not in done]
         yield mend(source.site(at.node, f"map that windows are written to: {judged.wrong}"), edits)  # type: ignore[arg-type]

@@ -290,6 +290,13 @@ ATTENDS = {  # with STITCH, where it is theirs
         .replace("stitch(weights.detach(),", "stitch(weights.detach().unflatten(0, (B, H)),")
         + STITCH
     ),
+    "the largest number, negated, as a fill": PADDED.replace('float("-inf")', "-torch.finfo(q.dtype).max") + STITCH,
+    "the largest number, negated, by where": (
+        PADDED.replace(
+            "(q @ k / math.sqrt(D)).masked_fill(hidden, ", "torch.where(~hidden, q @ k / math.sqrt(D), "
+        ).replace('float("-inf")', "-torch.finfo(q.dtype).max")
+        + STITCH
+    ),
     "what is kept, by where": (
         PADDED.replace("hidden = torch.zeros", "keep = torch.ones")
         .replace(

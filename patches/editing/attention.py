@@ -225,9 +225,10 @@ def dropout(reading: Reading, found: Attention) -> str:
         is_method = reading.owner is not None and any("Module" in ast.unparse(base) for base in reading.owner.bases)
         is_method = is_method and "self" in reading.before[reading.file.statement(found.node)]
         return f"{text}.p if {'self' if is_method else text}.training else 0.0"
-    texts = [spelled(each, reading, found.node) if each is not None else None for each in (p, training)]
+    texts = ["0.5" if p is None else spelled(p, reading, found.node), "True"]  # torch's own
+    texts[1:] = [spelled(training, reading, found.node)] if training is not None else texts[1:]
     if None in texts:
-        raise Unread(found.dropout, "its dropout does not say p and training")
+        raise Unread(found.dropout, "what its dropout is told has no name where the weighted sum stands: name it there")
     return texts[0] or "" if texts[1] == "True" else f"{texts[0]} if {texts[1]} else 0.0"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from .frames import Reading
 from .masked import BETWEEN, PLAIN, Masking, Unread, holds_product, masked
+from .masks import leaves_a_key
 from .numbers import is_number
 from .operations import applied
 from .shapes import rank_of, size_of
@@ -190,6 +191,10 @@ def _read_scores(graph: Graph, found: Attention, scores: Value) -> None:
                 scores, "its scores are no scaled product of queries and keys, with masks: " + _described(scores)
             )
     found.made.append(scores)
+    low = next((each for each in found.masks if each.is_low), None)
+    if low is not None and not leaves_a_key([(each.mask, each.kind) for each in found.masks]):
+        why = 'its mask does not fill with float("-inf"), and rows that are all masked would differ'
+        raise Unread(low.mask, f"{why}: that none is cannot be told")
     if heads and not all(mask.is_causal for mask in found.masks[above:]):
         raise Unread(scores, "its scores are masked before their heads are apart: mask them behind that")
     sides = []

@@ -11,7 +11,7 @@ from dataclasses import replace
 from .attention import Attention, Call, in_a_call, sized_as
 from .code import Code
 from .frames import Reading, plain_test
-from .masked import Masking, Unread, is_float_mask, is_nothing
+from .masked import Masking, Unread, is_float_mask, is_multihead, is_nothing
 from .masks import causal_mask
 from .names import parameters
 from .nodes import walk
@@ -23,6 +23,9 @@ _MODES = re.compile("grad|inference_mode|autocast|precision")
 _FAR = 3  # calls in calls that lead to an attention
 _LONGER = {"cat", "stack", "pad", "kept", "index_copy", "setitem", "scatter", "call", "opaque", "module", "attr"}
 _OF_OBJECTS = ("forward", "__call__")
+_TRUE, _HALF = (Value("const", {}, each, -1, None) for each in (True, 0.5))  # torch's own
+_ASKED = {"need_weights": "4", "attn_mask": "5", "is_causal": "7"}  # of nn.MultiheadAttention, and their places
+_TOLD = ("parameter", "opaque", "call", "attr")
 _CHOICES = ("phi", "or", "and", "xor", "cast", "invert")
 
 
@@ -48,6 +51,8 @@ def judged(code: Code, reading: Reading, found: Attention, weighed: int) -> Atte
     for mask in found.masks:
         if not _is_added_right(mask, reading, calls if is_seen else ()):
             raise Unread(mask.mask, "what is added to its scores may be no mask that torch takes")
+    if any(map(_drops_always, (Call(reading, found.node, found), *calls))):  # type: ignore[arg-type]
+        raise Unread(found.softmax, "its weights are dropped out in evaluation too: drop them only while training")
     found.is_longer = any(each is None or _is_longer(each) for each in (found, *(call.found for call in calls)))
     parts = {part.key: part for mask in found.masks for part in mask.mask.walk()}
     cut = {part.key for each in parts.values() if each.op == "index" for part in each["input"].walk()}
@@ -193,7 +198,10 @@ def _modes(value: Value) -> set[ast.AST]:
 
 
 def faults(graph: Graph, reading: Reading, call: Value) -> Iterator[str]:
-    """What is wrong with a call of scaled_dot_product_attention, whatever the code does not tell."""
+    """What is wrong with a call by which torch computes attention, whatever the code does not tell."""
+    if is_multihead(call):
+        yield from _of_multihead(call)
+        return
     mask, causal = call.get("attn_mask"), call.get("is_causal") or graph.const(False)
     mask = None if mask is None or mask.is_const(None) else mask
     may_be_causal = not causal.is_const(False, None, 0)
@@ -213,6 +221,17 @@ def faults(graph: Graph, reading: Reading, call: Value) -> Iterator[str]:
     if scale is not None and sized_as(graph, scale, call["query"], 0.5):
         yield "its scale is the root of the width, and not one over it"
     yield from _strayed(reading, mask, causal)
+
+
+def _of_multihead(call: Value) -> Iterator[str]:
+    """What keeps a call of nn.MultiheadAttention from scaled_dot_product_attention, or from its is_causal."""
+    needed, mask, causal = (call.get(name) or call.get(at) for name, at in _ASKED.items())
+    sides = () if mask is None else mask.items[1:] if mask.op == "phi" else (mask,)
+    if needed is None or not needed.is_const(False):
+        why = "it is asked for weights, as by default, and makes them by hand then"
+        yield f"{why}: attend with need_weights=False, and have a map by a call apart"
+    elif (causal is None or causal.is_const(False)) and any(each.op in _TOLD or _is_triangle(each) for each in sides):
+        yield "its mask may be a causal one, which torch need not be given: say is_causal beside it, where it is"
 
 
 def _are_both(mask: Value, causal: Value) -> bool:
@@ -237,6 +256,14 @@ def _has_heads_last_but_one(value: Value) -> bool:
     while value.op == "swap" and value["input"].op == "swap" and value.data == value["input"].data:
         value = value["input"]["input"]
     return value.op == "unflatten" and value["dim"].number == -1
+
+
+def _drops_always(call: Call) -> bool:
+    """Whether weights are dropped out by a function that is told to in evaluation too, or is not told otherwise."""
+    drop = call.found.dropout if call.found is not None else None
+    if drop is None or drop.op != "dropout" or "module" in drop.args or not drop.get("training", _TRUE).is_const(True):  # type: ignore[union-attr]
+        return False
+    return _drops_in_evaluation(call.reading, drop.get("p", _HALF))
 
 
 def _drops_in_evaluation(reading: Reading, p: Value | None) -> bool:

@@ -172,6 +172,8 @@ def _library(frame: Frame, dotted: str, placed: list[Value], named: Mapping[str,
         return graph.value("cache", by_place, at=at)
     if dotted == "torch.device" and placed:
         return placed[0]
+    if dotted in ("torch.finfo", "numpy.finfo") and placed:
+        return graph.value("finfo", {"dtype": placed[0]}, at=at)
     if dotted in ("math.sqrt", "math.pow") and placed:
         op = dotted.removeprefix("math.")
         return applied(graph, op, bound(op, placed, named, graph), at)

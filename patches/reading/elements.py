@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from .tensors import (
     Unknown,
     broadcast,
     expanded,
+    permuted,
     promoted,
     steps_of,
     taken,
@@ -143,13 +143,7 @@ def _masked_fill(small: Evaluator, value: Value) -> Tensor:
         raise Unknown(value)
     shape, (a, m) = broadcast(base, mask)
     kind = type(base.data[0]) if base.data else float
-    return Tensor(
-        shape,
-        tuple(
-            kind(fill) if hides and kind is not float else float(fill) if hides else x
-            for x, hides in zip(a, m, strict=True)
-        ),
-    )
+    return Tensor(shape, tuple(kind(fill) if hides else x for x, hides in zip(a, m, strict=True)))
 
 
 def _set(small: Evaluator, value: Value) -> Tensor:
@@ -230,11 +224,7 @@ def _ordered(order: Callable[[Value, int], Sequence[int]]) -> Operation:
         axes = order(value, rank)
         if sorted(axes) != list(range(rank)):
             raise Unknown(value)
-        shape, steps = tuple(tensor.shape[a] for a in axes), steps_of(tensor.shape)
-        places = itertools.product(*map(range, shape))
-        return Tensor(
-            shape, tuple(tensor.data[sum(i * steps[a] for i, a in zip(at, axes, strict=True))] for at in places)
-        )
+        return permuted(tensor, axes)
 
     return made
 

@@ -8,6 +8,8 @@ from functools import cached_property
 
 from .frames import plain_test, where
 from .masks import causal_mask
+from .numbers import ranging
+from .spots import LOWEST
 from .values import Value, once_each
 
 PLAIN = {"contiguous", "clone"}
@@ -151,6 +153,12 @@ def is_nothing(value: Value) -> bool:
     return value.number == 0 or value.op in ("zeros", "new_zeros", "zeros_like")
 
 
+def is_multihead(value: Value) -> bool:
+    """Whether a call of torch's own module computes it, which is not followed."""
+    of = value.get("of")
+    return value.op == "module" and of is not None and of.op == "new" and of.data[1] == "torch.nn.MultiheadAttention"
+
+
 def holds_product(value: Value, depth: int = 12) -> bool:
     """Whether it is a product of matrices, past what may be done to scores."""
     if value.op == "matmul":
@@ -159,12 +167,11 @@ def holds_product(value: Value, depth: int = 12) -> bool:
 
 
 def _hiding(mask: Masking, fill: Value) -> Masking:
-    """A mask that fills with what hides: for one that leaves a key to every query, any number that is low enough."""
+    """A mask that fills with what hides: the least number, or one that is low enough where a key is left."""
     fill = fill["data"] if fill.op == "tensor" else fill.get("fill_value", fill)  # type: ignore[assignment]
-    is_least = fill.op == "attr" and fill.data == "min" and "finfo" in str(fill["of"].get("func"))
-    is_low = is_least or (fill.number is not None and fill.number <= LOW)
     if fill.number == -math.inf:
         return mask
-    if not (is_low and mask.is_causal):
-        raise Unread(fill, 'its mask does not fill with float("-inf"), and rows that are all masked would differ')
+    least = ranging(fill)
+    if not (least <= LOWEST if least is not None else fill.number is not None and fill.number <= LOW):
+        raise Unread(fill, 'its mask does not fill with float("-inf"), nor with a number that no score comes near')
     return replace(mask, is_low=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 from .frames import Effect, Reading
-from .numbers import is_number
+from .numbers import is_number, parts_of
 from .small import Small
-from .tensors import Number, Unknown
+from .tensors import Number, Unknown, broadcast
 from .values import Value, holding
 
 _BUILDERS = {"triu", "tril", "triu_indices", "tril_indices", "arange", "cumsum", "eye"}
@@ -56,6 +56,7 @@ class Mask(NamedTuple):
         return self.above == -math.inf and self.below == 0 and not isinstance(self.below, bool)
 
 
+_UNKNOWN = (Unknown, ArithmeticError, ValueError, TypeError, IndexError, RecursionError)
 MOST_PARTS = 400  # of a mask that somebody writes
 _CHOICES = ((2, 3, 1), (3, 1, 2), (4, 2, 5), (1, 2, 4), (5, 4, 1), (6, 1, 3), (1, 1, 1), (7, 2, 2))  # of the lengths
 
@@ -65,13 +66,11 @@ def causal_mask(value: Value) -> Mask | None:
     if "out" in value.args or next(islice(value.walk(), MOST_PARTS, None), None) is not None:
         return None
     found: set[tuple[Number, type, Number, type]] = set()
-    order: dict[int, int] = {}
     widths: set[int] = set()
     ranks: set[int] = set()
     lengths = left_out = heights = list(_numbers_in(value))
     is_cut = False
-    for chosen in _CHOICES:
-        small = Small(lambda each, chosen=chosen: _chosen(chosen, order.setdefault(each.key, len(order)), each))  # type: ignore[misc]
+    for small in _every_small([value]):
         try:
             tensor = small.tensor(value)
             if len(tensor.shape) < 2 or math.prod(tensor.shape[:-2]) != 1:  # noqa: PLR2004 - rows and columns
@@ -81,7 +80,7 @@ def causal_mask(value: Value) -> Mask | None:
                 [each for each in some if _is_number(small, each, number)]
                 for some, number in ((lengths, columns), (left_out, columns - rows), (heights, rows))
             )
-        except (Unknown, ArithmeticError, ValueError, TypeError, IndexError, RecursionError):
+        except _UNKNOWN:
             return None
         widths.add(columns)
         ranks.add(len(tensor.shape))
@@ -98,6 +97,34 @@ def causal_mask(value: Value) -> Mask | None:
     high, _, low, _ = found.pop()
     cut = (tuple(left_out), tuple(heights)) if is_cut else ((), ())
     return Mask(high, low, tuple(lengths), *cut, leading=max(ranks) - 2) if high != low else None
+
+
+def _every_small(values: Sequence[Value]) -> Iterator[Small]:
+    """What computes values under each choice of lengths."""
+    counts, order = {key for each in values for key in _counted(each)}, dict[int, int]()
+    for chosen in _CHOICES:
+        yield Small(
+            lambda each, chosen=chosen: _chosen(chosen, order.setdefault(each.key, len(order)), each),  # type: ignore[misc]
+            counts,
+        )
+
+
+def leaves_a_key(masks: Sequence[tuple[Value, str]]) -> bool:
+    """Whether masks together, each of a kind, leave a key to every query, for every choice of small lengths."""
+    for small in _every_small([mask for mask, _ in masks]):
+        try:
+            shape, sides = broadcast(*(small.tensor(mask) for mask, _ in masks))
+            hidden = [any(map(_hides, each, (kind for _, kind in masks))) for each in zip(*sides, strict=True)]
+            if any(all(hidden[at : at + shape[-1]]) for at in range(0, len(hidden), shape[-1])):
+                return False
+        except _UNKNOWN:
+            return False
+    return True
+
+
+def _hides(element: Number, kind: str) -> bool:
+    """Whether a key is hidden by what a mask of a kind says of it."""
+    return bool(element) if kind == "hides" else not element if kind == "keeps" else element != 0
 
 
 def _is_number(small: Small, value: Value, number: int) -> bool:
@@ -117,12 +144,18 @@ def _chosen(lengths: tuple[int, ...], place: int, value: Value) -> int:
 
 def _numbers_in(value: Value) -> list[Value]:
     """The numbers that a value is made with: how long its tensors are, and where their diagonals are."""
+    sizes, counts = _sizes_in(value), _counted(value)
     diagonals = [each["diagonal"] for each in value.walk() if "diagonal" in each.args]
     parts = [part for each in diagonals for part in each.walk()]
     cuts = [part for each in value.walk() if each.op == "slice" for part in each.items if part.op != "const"]
     shifts = [part for each in value.walk() if each.op in ("arange", "add", "sub") for part in each.items]
-    cuts += [part for part in shifts if part.op != "const" and is_number(part)]
-    return list({each.key: each for each in (*_sizes_in(value), *parts, *cuts)}.values())
+    cuts += [part for part in shifts if part.op != "const" and (is_number(part) or part.key in counts)]
+    return list({each.key: each for each in (*sizes, *parts, *cuts)}.values())
+
+
+def _counted(value: Value) -> set[int]:
+    """The keys of what the sizes of its tensors are made of, which is numbers then."""
+    return {part.key for each in _sizes_in(value) for part in parts_of(each)}
 
 
 def _sizes_in(value: Value) -> list[Value]:
@@ -254,9 +287,12 @@ def _why_not(value: Value) -> str:
         return "it is written to another tensor: name what is returned"
     chosen = iter(range(3, 100))
     try:
-        tensor = Small(lambda _: next(chosen)).tensor(value)
-    except (Unknown, ArithmeticError, ValueError, TypeError, IndexError):
-        return "what it holds is not known: its dtype or size is another tensor's"
+        tensor = Small(lambda _: next(chosen), _counted(value)).tensor(value)
+    except _UNKNOWN as unknown:
+        lost = next(iter(unknown.args), None)
+        name = lost.data[2] if isinstance(lost, Value) and lost.op == "parameter" else ""
+        why = f"{name} may be a tensor, annotate it if it is an int" if name else "not all of it is made of numbers"
+        return f"what it holds is not known: {why}"
     if len(tensor.shape) != 2 or tensor.shape[0] != tensor.shape[1]:  # noqa: PLR2004 - rows and columns
         return "it is not square: give it a length and a length, or cut it from a square one"
     return "what it marks is not just what lies above the main diagonal, or just the rest"

@@ -5,9 +5,32 @@ from __future__ import annotations
 import ast
 
 from .nodes import walk
+from .tensors import NUMBERS, Number
 from .values import Value, once_each
 
 _ARITHMETIC = {"pow", "mul", "div", "add", "sub", "floordiv", "neg", "min", "max", "mod", "sqrt"}
+_MOST = 65504.0  # the largest number of float16, whose range is the smallest
+
+
+def parts_of(value: Value) -> list[Value]:
+    """A number, and those that it is worked out of."""
+    found, pending = dict[int, Value](), [value]
+    while pending:
+        each = pending.pop()
+        pending += each.items if each.op in _ARITHMETIC and each.key not in found else ()
+        found[each.key] = each
+    return list(found.values())
+
+
+@once_each
+def ranging(value: Value) -> Number | None:
+    """What a number made of the range of a dtype (torch.finfo) comes to in float16; None where it is none."""
+    if value.op == "attr" and value.data in ("min", "max") and value["of"].op == "finfo":
+        return _MOST if value.data == "max" else -_MOST
+    if value.op not in ("neg", "mul", "div") or all(each.number is not None for each in value.items):
+        return None
+    sides = [ranging(each) if each.number is None else each.number for each in value.items]
+    return NUMBERS[value.op](*sides) if all(sides) else None
 
 
 @once_each

@@ -6,7 +6,7 @@ Lengths that the code does not tell are given small numbers, one for each; a cla
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from .elements import TENSORS
 from .numbers import is_number
@@ -19,8 +19,9 @@ _LENGTHS = {"size", "parameter", "attr", "part", "item", "carried", "after", "co
 class Small:
     """Computes values under one choice of lengths."""
 
-    def __init__(self, choose: Callable[[Value], int]) -> None:
+    def __init__(self, choose: Callable[[Value], int], counts: Collection[int] = ()) -> None:
         self._choose = choose
+        self._counts = counts  # the keys of what is a number for certain, as others are made of it
         self._lengths: dict[int, int] = {}
         self._known: dict[int, Tensor] = {}
         self._numbers: dict[int, Number | Tensor] = {}
@@ -93,7 +94,8 @@ class Small:
         try:
             return self.tensor(value)
         except Unknown:
-            if (value.op in TENSORS and value.op not in NUMBERS) or not is_number(value):
+            is_one = value.key in self._counts or is_number(value)
+            if (value.op in TENSORS and value.op not in NUMBERS) or not is_one:
                 raise
             return Tensor((), (self.number(value),))
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .elements import TENSORS
 from .loops import Turned
-from .numbers import is_number
+from .numbers import is_number, ranging
 from .picks import scattered
 from .pieces import PIECES
 from .tensors import ELEMENTWISE, Impossible, Number, Tensor, Unknown, broadcast, permuted
@@ -81,6 +81,10 @@ class Spotted(Turned):
 
     def operand(self, value: Value) -> Tensor:
         return self.tensor(value)
+
+    def number(self, value: Value) -> Number:
+        least = ranging(value)
+        return super().number(value) if least is None else least
 
     def sizes(self, value: Value | None) -> tuple[int, ...]:
         if value is not None and value.op == "shape":
@@ -243,7 +247,8 @@ def _masked(small: Spotted, value: Value) -> Tensor:
     if not mask.is_bool:
         raise Unknown(value)
     shape, (a, m) = broadcast(base, mask)
-    fill = _filling(small, value["value"], any(map(_is_marked, a)) or HIDDEN in a)
+    fill = small.number(value["value"])
+    fill = HIDDEN if fill <= LOWEST and (HIDDEN in a or any(map(_is_marked, a))) else fill
     return Tensor(shape, tuple(_like(x, fill) if hides else x for x, hides in zip(a, m, strict=True)))
 
 
@@ -251,23 +256,9 @@ def _like(element: Any, fill: Number) -> Number:
     return type(element)(fill) if not _is_marked(element) and element not in (HIDDEN,) else fill
 
 
-def _filling(small: Spotted, value: Value, is_of_scores: bool) -> Number:
-    """What a mask fills with: the lowest of numbers hides a score."""
-    if is_of_scores and value.op == "attr" and value.data == "min":  # of torch.finfo
-        return HIDDEN
-    number = small.number(value)
-    return HIDDEN if is_of_scores and number <= LOWEST else number
-
-
 def _where(small: Spotted, value: Value) -> Tensor:
-    condition = small.tensor(value["condition"])
-    sides = []
-    for name, other in (("input", "other"), ("other", "input")):
-        each = value[name]
-        is_low = each.op == "attr" and each.data == "min" and value[other].op != "attr"
-        sides.append(Tensor((), (HIDDEN,)) if is_low else small.operand(each))
-    shape, (c, a, b) = broadcast(condition, *sides)
-    marked = any(map(_is_marked, (*a, *b)))
+    shape, (c, a, b) = broadcast(*(small.operand(value[name]) for name in ("condition", "input", "other")))
+    marked = HIDDEN in (*a, *b) or any(map(_is_marked, (*a, *b)))
     chosen = (x if keeps else y for keeps, x, y in zip(c, a, b, strict=True))
     return Tensor(shape, tuple(HIDDEN if marked and not _is_marked(x) and x <= LOWEST else x for x in chosen))
 
@@ -276,10 +267,6 @@ def _converted(small: Spotted, value: Value) -> Tensor:
     tensor = small.tensor(value["input"])
     is_known = "dtype" in value.args and value["dtype"].op in ("global", "builtin")
     return TENSORS["cast"](small, value) if is_known and not any(map(_is_marked, tensor.data)) else tensor
-
-
-def _same(small: Spotted, value: Value) -> Tensor:
-    return small.tensor(value["input"])
 
 
 def _scattered(small: Spotted, value: Value) -> Tensor:
@@ -299,9 +286,9 @@ _OPERATIONS: dict[str, Callable[[Any, Value], Tensor]] = {
     **{name: _mixed(name) for name in ELEMENTWISE if name not in ("min", "max")},
     **PIECES,
     "cast": _converted,
-    "dropout": _same,
+    "dropout": TENSORS["clone"],
     "einsum": _einsum,
-    "linear": _same,
+    "linear": TENSORS["clone"],
     "masked_fill": _masked,
     "matmul": lambda small, value: _scores(small, small.tensor(value["input"]), small.tensor(value["other"])),
     "scatter": _scattered,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .frames import Effect, Reading
 from .loops import Turns
 from .maps import Map, destination, is_counted, is_square, maps, root_of, written_by
-from .masked import holds_product
+from .masked import holds_product, is_multihead
 from .numbers import is_number
 from .spots import Layout, Pair, Spotted, attended
 from .tensors import Beyond, Impossible, Tensor, Unknown, broadcast
@@ -274,6 +274,13 @@ class Seen:
     def at(self) -> Place | None:
         """Where the map is first written to, or made."""
         return self.writes[0].at if self.writes else self.of.made.at if self.of is not None else None
+
+    @property
+    def lost(self) -> str:
+        """By what its windows are weighed that is not followed, and where; or nothing."""
+        parts = (part for each in self.writes for part in each.value.walk() if is_multihead(part))
+        at = next((part.at for part in parts if part.at is not None), None)
+        return f": nn.MultiheadAttention weighs them at {at.file.path}:{at.line}:{at.column}" if at is not None else ""
 
     @property
     def places(self) -> frozenset[ast.AST]:

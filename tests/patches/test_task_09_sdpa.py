@@ -2,8 +2,10 @@
 
 import pytest
 
+from bitpatch.patches.applying.engine import plan
+from bitpatch.patches.known import task_named
 from bitpatch.patches.reading.tree import open_tree
-from bitpatch.patches.task import State
+from bitpatch.patches.task import Outcome, State
 
 HEAD = """\
 import math
@@ -158,6 +160,25 @@ def test_the_map_is_computed_where_it_is_asked_for(tree_of, after, returned, con
             'float("-inf")', "torch.finfo(scores.dtype).min", "is_causal=causal", id="the least number as a fill"
         ),
         pytest.param(
+            'float("-inf")',
+            "-torch.finfo(scores.dtype).max",
+            "        if self.logging:\n            with torch.no_grad():\n                scores = q @",
+            id="the largest number, negated, as a fill",
+        ),
+        pytest.param(
+            'float("-inf")',
+            "torch.finfo(scores.dtype).min / 2",
+            "is_causal=causal",
+            id="half the least number as a fill",
+        ),
+        pytest.param(
+            MASK,
+            "        at = torch.arange(T, device=q.device)\n        far = (at - at[:, None]).abs() > H\n"
+            "        scores = scores.masked_fill(far, -1e9)\n",
+            "attn_mask=~far",
+            id="a finite fill of a band that leaves a key to every query",
+        ),
+        pytest.param(
             MASK,
             "        scores = scores.masked_fill(hidden, -math.inf)\n",
             "attn_mask=~hidden",
@@ -178,6 +199,12 @@ def test_the_map_is_computed_where_it_is_asked_for(tree_of, after, returned, con
             "F.dropout(weights, self.p, self.training)",
             "dropout_p = self.p if self.training else 0.0",
             id="functional dropout",
+        ),
+        pytest.param(
+            "self.dropout(weights)",
+            "F.dropout(weights, self.p if self.training else 0.0)",
+            "        dropout_p = self.p if self.training else 0.0\n",
+            id="functional dropout that is told to train by default",
         ),
         pytest.param("torch.softmax(scores, dim=-1)", "scores.softmax(-1)", "(q, k, v, is_causal", id="method"),
         pytest.param("import torch.nn.functional as F\n", "", "nn.functional.scaled_dot", id="no alias"),
@@ -283,6 +310,48 @@ def test_idioms(tree_of, after, old, new, expected):
     assert expected in after(tree_of(ATTENTION.replace(old, new)), "task-9")
 
 
+WINDOWS = """\
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def future_in_window(chunk, overlap, device=None):
+    query = torch.arange(chunk, device=device) + overlap
+    key = torch.arange(overlap + chunk, device=device)
+    return key[None, :] > query[:, None]
+
+
+def windowed(q, k, v, chunk, overlap, causal=True, p=0.0):
+    scores = torch.einsum("bhnid,bhnjd->bhnij", q, k) * q.shape[-1] ** -0.5
+    if causal:
+        scores = scores.masked_fill(future_in_window(chunk, overlap, q.device), -torch.finfo(scores.dtype).max)
+    return torch.einsum("bhnij,bhnjd->bhnid", F.dropout(scores.softmax(-1), p), v)
+
+
+class Attention(nn.Module):
+    def __init__(self, dropout):
+        super().__init__()
+        self.p = dropout
+
+    def forward(self, q, k, v, causal):
+        return windowed(q, k, v, 4, 2, causal, self.p if self.training else 0.0)
+"""
+
+
+def test_windows_that_a_function_masks_under_a_condition(tree_of, after):
+    text = after(tree_of(WINDOWS), "task-9")
+    assert "attn_mask=~future_in_window(chunk, overlap, q.device) if causal else None" in text
+    assert "    dropout_p = p\n" in text
+
+
+def test_a_rate_that_a_caller_hands_in_for_evaluation_too_is_refused(tree_of):
+    text = WINDOWS.replace("self.p if self.training else 0.0", "self.p")
+    (outcome,) = plan(tree_of(text), [task_named("task-9")]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert "dropped out in evaluation too" in outcome.reason
+
+
 def test_dropout_outside_of_a_module_goes_by_its_own_mode(tree_of, after):
     text = """\
 import torch
@@ -307,6 +376,24 @@ def attend(q, k, v):
         pytest.param('float("-inf")', "-1e4", "does not fill with float", id="finite mask"),
         pytest.param(
             MASK, "        scores = scores.masked_fill(hidden, -1e9)\n", "does not fill with float", id="finite, of all"
+        ),
+        pytest.param(
+            MASK,
+            MASK.replace('float("-inf")', "-1e9") + '        scores = scores.masked_fill(hidden, float("-inf"))\n',
+            "rows that are all masked would differ",
+            id="finite, beside one that may hide the rest",
+        ),
+        pytest.param(
+            'diagonal=1)\n            scores = scores.masked_fill(future, float("-inf"))',
+            "diagonal=0)\n            scores = scores.masked_fill(future, -torch.finfo(scores.dtype).max)",
+            "rows that are all masked would differ",
+            id="finite, of what leaves the first query none",
+        ),
+        *(
+            pytest.param(
+                "self.dropout(weights)", f"F.dropout(weights{p})", "in evaluation too", id=f"dropout{p}, always"
+            )
+            for p in ("", ", 0.1", ", 0.1, True")
         ),
         pytest.param(
             SCORES, "        scores = self.score(q, k)\n", "a call is not followed", id="scores made elsewhere"

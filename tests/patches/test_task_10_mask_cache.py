@@ -139,6 +139,25 @@ def test_a_helper_that_builds_the_mask(model_of, before, expected):
     assert expected in after(model_of(HEADER + f"        return {before}\n{helper}"))
 
 
+RECTANGLE = "\n    def hidden(self, chunk, overlap, device=None):\n        query = torch.arange(chunk, device=device) + overlap\n"
+
+
+def test_a_helper_that_compares_counts_of_a_window(model_of):
+    helper = RECTANGLE + "        return torch.arange(overlap + chunk, device=device)[None] > query[:, None]\n"
+    text = after(model_of(HEADER + f"        return self.hidden(T, 2, x.device)\n{helper}"))
+    assert "        return get_tri_mask(overlap + chunk, device)[overlap:]\n" in text
+
+
+def test_a_count_that_may_be_a_tensor_is_named(model_of):
+    helper = RECTANGLE.replace("chunk, overlap", "chunk, width, overlap")
+    helper += "        return torch.arange(width, device=device)[None] > query[:, None]\n"
+    (outcome,) = plan(
+        open_tree(model_of(HEADER + f"        return self.hidden(T, T, 2, x.device)\n{helper}")), [TASK]
+    ).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert "overlap may be a tensor, annotate it if it is an int" in outcome.reason
+
+
 def test_aliases_are_seen_through(model_of):
     header = HEADER.replace("import torch\n", "import torch as t\nfrom torch import triu as upper\n")
     text = after(model_of(header + "        return upper(t.ones(T, T, dtype=t.bool, device=x.device), 1)\n"))

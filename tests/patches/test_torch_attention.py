@@ -86,3 +86,66 @@ def test_wrong_by_hand(model_of, name):
     assert outcome.outcome is Outcome.REFUSED
     assert "near miss at bit_transformer/model.py:18:16" in outcome.reason
     assert why in outcome.reason
+
+
+MULTIHEAD = """\
+import torch
+from torch import nn
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads, chunk=4, overlap=2):
+        super().__init__()
+        self.heads, self.chunk, self.overlap = heads, chunk, overlap
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, x, causal=True):
+        size = x.size(1)
+        future = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
+"""
+BY_HAND = "it is asked for weights, as by default, and makes them by hand then"
+CAUSAL = "its mask may be a causal one"
+MULTIHEADS = {
+    "without weights": ("need_weights=False", ""),
+    "causal": ("need_weights=False, attn_mask=future if causal else None, is_causal=causal", ""),
+    "under a mask of windows": ("need_weights=False, attn_mask=future[2:]", ""),
+    "with weights": ("need_weights=True", BY_HAND),
+    "with weights by default": ("attn_mask=future", BY_HAND),
+    "with weights by their place": ("None, True, future", BY_HAND),
+    "with weights at times": ("need_weights=self.training", BY_HAND),
+    "under a causal mask alone": ("need_weights=False, attn_mask=future if causal else None", CAUSAL),
+    "under a mask by its place": ("None, False, future", CAUSAL),
+    "under a mask that is handed in": ("need_weights=False, attn_mask=causal", CAUSAL),
+}
+
+
+@pytest.mark.parametrize("name", MULTIHEADS)
+def test_a_module_of_torch_s_that_attends(model_of, name):
+    asked, why = MULTIHEADS[name]
+    text = f"{MULTIHEAD}        return self.attn(x, x, x, {asked})[0]\n"
+    (outcome,) = plan(open_tree(model_of(text)), [task_named("task-9")]).outcomes
+    assert outcome.outcome is (Outcome.REFUSED if why else Outcome.ALREADY_APPLIED), outcome.reason
+    assert (
+        not why
+        or f"near miss at bit_transformer/model.py:14:16: attention that torch computes, but {why}" in outcome.reason
+    )
+
+
+def test_windows_that_a_module_of_torch_s_weighs_are_named(model_of):
+    text = f"""\
+{MULTIHEAD}
+        windows = nn.functional.pad(x, (0, 0, self.overlap, -size % self.chunk)).unfold(1, self.chunk + self.overlap, self.chunk)
+        windows = windows.mT.flatten(0, 1)
+        out, weights = self.attn(windows[:, self.overlap :], windows, windows)
+        weights = weights.unflatten(0, (x.size(0), -1))
+        full = torch.zeros(x.size(0), size, size)
+        for i in range(weights.size(1)):
+            s = i * self.chunk
+            e = min(s + self.chunk, size)
+            columns = torch.arange(s - self.overlap, e)
+            full[:, s:e, columns] = weights[:, i, : e - s, : columns.numel()]
+        return out, full
+"""
+    (outcome,) = plan(open_tree(model_of(text)), [task_named("task-11")]).outcomes
+    assert outcome.outcome is Outcome.REFUSED
+    assert "cannot be told: nn.MultiheadAttention weighs them at bit_transformer/model.py:17:24" in outcome.reason
