@@ -160,8 +160,8 @@ def open_tree(root: Path, *, tell: Callable[[str], None] = lambda _: None, other
             f"{root}: expected a BitTransformerLM tree, found no file that defines class {MODEL}, or a class "
             "that embeds a vocabulary of two; "
             f"{not_followed(listing.links_out)}"
-            "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR; "
-            f"to have one of another model judged, begin a {DRIVER} in it with: bitpatch seams --write"
+            f"one of another model is judged by its {DRIVER}, which is begun in it with: bitpatch seams --write; "
+            "name the tree with --tree DIR, or make a fresh one with: bitpatch new DIR"
         )
     model, notes = _chosen(root, meant, loops, listing.files) if meant else ("", [])
     rest = [path for path in models if path != model]

@@ -121,9 +121,10 @@ def spoilt_forward(model_kind: type[nn.Module], at: int) -> Iterator[None]:
 
 
 def held_tensors() -> tuple[int, int]:
-    """How many pieces of memory the tensors hold that are alive, and how many figures hold on to a graph."""
+    """How many pieces of memory the tensors hold that are alive, gradients apart, and how many hold on to a graph."""
     tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]  # some ask for their class noisily
-    large = {each.untyped_storage().data_ptr() for each in tensors if each.numel() > SCALAR}
+    own = {id(each.grad) for each in tensors if each.is_leaf and each.grad is not None}  # as many as parameters
+    large = {each.untyped_storage().data_ptr() for each in tensors if each.numel() > SCALAR and id(each) not in own}
     return len(large), sum(each.grad_fn is not None for each in tensors)
 
 

@@ -42,7 +42,7 @@ NEEDS: dict[int, tuple[str, ...]] = {
     2: (*_SERVED, "model"),
     3: _RUNS,
     4: _RUNS,
-    5: (*_ROWS, "model"),
+    5: (*_ROWS, "model", "bit_transformer.training"),
     6: (*_RUNS, *_ROWS, "bit_transformer.safety"),
     7: (*_RUNS, *_SERVED, "gate", "bit_transformer.safety"),
     8: (*_RUNS, "bit_transformer.scale", "bit_transformer.checkpoint"),
