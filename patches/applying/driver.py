@@ -6,9 +6,8 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..reading.any_model import ASKED
+from ..files.spellings import ASKED, DRIVER
 from ..reading.seam import Seam
-from ..reading.tree import DRIVER
 from ..task import BitpatchError, Unreadable
 
 HEAD = '''"""How bitpatch drives this tree: it calls the functions here in place of what it found.

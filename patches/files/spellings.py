@@ -1,9 +1,20 @@
-"""How trees spell the options that we know under one name each: what else they may be called, and their values."""
+"""How trees spell the options that we know under one name each: what else they may be called, and their values.
+
+And the file by which a tree says itself how it is driven. Judges read this too, so it needs nothing that reads code.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
+
+DRIVER = "bitpatch_seams.py"
+ASKED = {  # of a bitpatch_seams.py: how each function is called, and what it gives
+    "model": ("model()", "A model in training mode, small enough for a CPU."),
+    "batch": ("batch(seed)", "One micro-batch, as loss takes it; of another seed another one."),
+    "loss": ("loss(model, batch)", "The loss that training goes from, a scalar; it calls the model."),
+    "train": ("train()", "A short run of this tree's own training, to its end."),
+}
 
 MODEL = {
     "d_model": ("width", "dim", "d", "hidden_size", "embed_dim", "n_embd", "model_dim"),

@@ -5,16 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from ..files.spellings import ASKED, DRIVER
 from .files import File, is_test
 from .seam import FUNCTIONS, Seam, module_of, qualified, site_of
-from .tree import DRIVER, SourceTree
-
-ASKED = {  # of a bitpatch_seams.py: how each function is called, and what it gives
-    "model": ("model()", "A model in training mode, small enough for a CPU."),
-    "batch": ("batch(seed)", "One micro-batch, as loss takes it; of another seed another one."),
-    "loss": ("loss(model, batch)", "The loss that training goes from, a scalar; it calls the model."),
-    "train": ("train()", "A short run of this tree's own training, to its end."),
-}
+from .tree import SourceTree
 
 
 def functions(tree: SourceTree, update: Seam | None) -> list[Seam]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..files.nesting import parsed
 from ..files.places import read_bytes
 from ..files.settled import FILE, Settings, read_settings
+from ..files.spellings import DRIVER
 from ..files.tracked import python_files
 from ..task import BitpatchError, Line, Site, Unreadable
 from .code import Code
@@ -24,7 +25,6 @@ RELATED = (  # what files of a tree mention
     rb"torch|[Bb]it_?[Tt]ransformer|text_to_bits|ModelManager|_steps|loss|train_loop|bitpatch:"
 )
 MODEL, TRAIN_LOOP = "BitTransformerLM", "train_loop"
-DRIVER = "bitpatch_seams.py"  # by which a tree says itself how it is driven
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ...patches.reading.any_model import ASKED
+from ...patches.files.spellings import ASKED, DRIVER
 from ..running.evidence import CHECKS, Evidence, Verdict, unproven
-from .seams import DRIVER, AbsentPart, MissingSeam, OfAnother, own_driver
+from .seams import AbsentPart, MissingSeam, OfAnother, own_driver
 from .tracing import traced
 from .tree import Tree, with_dropout
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from torch import nn
 
+from ...patches.files.spellings import DRIVER
 from .command_lines import Taken, taken
 from .switches import default_of, is_on_or_off, worded
 
-DRIVER = "bitpatch_seams.py"
 STANDARD = {  # where a tree has its parts that is laid out as ours
     "model": "bit_transformer.model:BitTransformerLM",
     "update": "bit_transformer.training:train_loop",

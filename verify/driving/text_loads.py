@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...patches.files.spellings import DRIVER
 from ..running.evidence import Evidence, failed
 from .forks import Outcome, counted, finish, in_fork, start, wait_until_asleep
 from .operations import modules_of
-from .seams import DRIVER, MissingSeam, function_of, loaded
+from .seams import MissingSeam, function_of, loaded
 from .tree import Tree
 
 CODEWORDS = np.array(

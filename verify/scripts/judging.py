@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...patches.reading.tree import DRIVER
+from ...patches.files.spellings import DRIVER
 from ...patches.task import BitpatchError
 from ..benching.machine import cores
 from ..rendering.report import SCRIPT, CheckResult, Report, Script, TaskReport

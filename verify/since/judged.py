@@ -19,8 +19,9 @@ from typing import Any
 
 from ...patches.files.nesting import parsed
 from ...patches.files.settled import FILE
+from ...patches.files.spellings import DRIVER
 from ...patches.reading.seams import EXAMPLES
-from ...patches.reading.tree import DRIVER, SourceTree, open_tree
+from ...patches.reading.tree import SourceTree, open_tree
 from ...patches.task import BitpatchError, Task
 from ..running.driven import driving
 from .found import Since

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from samples import ROOT
 
-from bitpatch.patches.applying.driver import DRIVER, draft, write_draft
+from bitpatch.patches.applying.driver import draft, write_draft
 from bitpatch.patches.files.settled import WronglySettled
+from bitpatch.patches.files.spellings import DRIVER
 from bitpatch.patches.known import task_named
 from bitpatch.patches.reading.seams import NAMES, seams
 from bitpatch.patches.reading.tree import open_tree

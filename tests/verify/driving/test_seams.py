@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from bitpatch.patches.files.spellings import DRIVER
 from bitpatch.verify.driving.manager_sessions import seam_or
 from bitpatch.verify.driving.operations import fresh_modules
-from bitpatch.verify.driving.seams import DRIVER, AbsentPart, MissingSeam, Part, Seams, spoken
+from bitpatch.verify.driving.seams import AbsentPart, MissingSeam, Part, Seams, spoken
 from bitpatch.verify.driving.tree import Tree
 from bitpatch.verify.running.evidence import failed
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bitpatch.verify.driving.seams import DRIVER, MissingSeam
+from bitpatch.patches.files.spellings import DRIVER
+from bitpatch.verify.driving.seams import MissingSeam
 from bitpatch.verify.driving.text_loads import load, loading, sample, write_text
 from bitpatch.verify.driving.tree import Tree
 from bitpatch.verify.running.evidence import Verdict
