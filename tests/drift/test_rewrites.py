@@ -18,6 +18,7 @@ from drift.rewriting import HELD, OPEN, PLACES, STAGES, DoesNotFit, retext, ruff
 
 pytest.importorskip("torch")
 
+HERE = Path(__file__)
 SEEDS = range(12)
 # One for each part of a tree's behaviour: what changes its meaning.
 SABOTAGE = {
@@ -41,24 +42,29 @@ class Tree:
 
 
 @pytest.fixture(scope="session")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tree]:
-    """Every tree, driven in turn by one process that has imported torch."""
+def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tree]:
+    """Every tree that a test asks for, driven in turn by one process that has imported torch."""
     folder = tmp_path_factory.mktemp("drift")
+    specs = [getattr(item, "callspec", None) for item in request.session.items if item.path == HERE]
+    asked = {(name, value) for spec in specs if spec is not None for name, value in spec.params.items()}
     places: dict[str, dict[str, str]] = {}
     for name, rewrite in REWRITES.items():
-        places[name] = rewrite(copy_of(BASELINE, folder / name))
+        if ("name", name) in asked:
+            places[name] = rewrite(copy_of(BASELINE, folder / name))
     for part, (old, new, file) in SABOTAGE.items():
         tree = copy_of(BASELINE, folder / f"sabotaged {part}")
         retext(tree / file, (old, new))
         places[tree.name] = PLACES
     for seed in SEEDS:
+        if ("seed", seed) not in asked:
+            continue
         tree = copy_of(BASELINE, folder / f"seed {seed}")
         places[tree.name] = drift(tree, seed).places
     changes = {name: changed(folder / name) for name in places}
     # What is only written in another way needs no run: its syntax trees are compared.
     driven = [name for name in places if name not in REWRITES or REWRITES[name].stage != "text"]
-    asked = [Asked(folder / name, places[name], parts_of(changes[name])) for name in driven]
-    numbers = dict(zip(["baseline", *driven], observe([Asked(BASELINE, PLACES), *asked]), strict=True))
+    runs = [Asked(folder / name, places[name], parts_of(changes[name])) for name in driven]
+    numbers = dict(zip(["baseline", *driven], observe([Asked(BASELINE, PLACES), *runs]), strict=True))
     trees = {name: Tree(changes[name], numbers.get(name, {})) for name in places}
     check = [ruff(), "check", "--isolated", "--no-cache", "--select", "F821", "--output-format", "concise", str(folder)]
     said = subprocess.run(check, capture_output=True, text=True).stdout.splitlines()

@@ -4,8 +4,8 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, default=4, help="trees that tests/fuzz makes")
-    parser.addoption("--programs", type=int, default=2, help="programs that it makes")
+    parser.addoption("--fuzz", type=int, default=2, help="trees that tests/fuzz makes")
+    parser.addoption("--programs", type=int, default=1, help="programs that it makes")
 
 
 def pytest_generate_tests(metafunc):

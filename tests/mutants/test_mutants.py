@@ -29,23 +29,23 @@ Judge = Callable[[Case], dict[str, Evidence]]
 
 
 def good_trees() -> Iterator[object]:
-    """A case for each right tree, or for one in six of them, to be judged by all checks of its task."""
+    """A case for each right tree, or for one in twelve of them, to be judged by all checks of its task."""
     cases = [Case(task, each.name) for task in TASKS for each in good(task)]
-    for case in cases if EVERY_TREE else cases[::6]:
+    for case in cases if EVERY_TREE else cases[::12]:
         yield pytest.param(case, id=f"task-{case.task}-{case.tree}")
 
 
 def wrong_trees() -> Iterator[object]:
     """A case for each mutant, to be judged by the killers chosen for it; skipped where none was recorded yet.
 
-    Unless all are asked for: for those by which each check shows what it is there for, and every eighth of the others.
+    Unless all are asked for: for those by which each check shows what it is there for, and every sixteenth of the others.
     """
     for task in TASKS:
         recorded = read_kills(task)
         chosen = choose_killers(recorded)
         shown = {check: name for name, checks in reversed(chosen.items()) for check in checks}
         for number, mutant in enumerate(mutants(task)):
-            if not (EVERY_TREE or mutant.name in shown.values() or number % 8 == 0):
+            if not (EVERY_TREE or mutant.name in shown.values() or number % 16 == 0):
                 continue
             marks = [pytest.mark.xfail(reason=OPEN[mutant.name])] if mutant.name in OPEN else []
             if mutant.name not in OPEN and not chosen.get(mutant.name):

@@ -97,7 +97,7 @@ def fake_judges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name, source in JUDGES.items():
         (package / f"{name}.py").write_text(HEAD + textwrap.dedent(source))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
         patch.setenv("SECRET_TOKEN", "swordfish")
         yield package.name
 
