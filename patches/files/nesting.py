@@ -54,10 +54,13 @@ def require_shallow(text: str) -> None:
 
 
 def parsed(text: str | bytes) -> ast.Module:
-    """A text as Python's own parser reads it. Raises SyntaxError, or ValueError where it is no text or too deep."""
-    limit = sys.getrecursionlimit()
+    """A text as Python's own parser reads it; Python can follow it from then on, however deep it is.
+
+    Raises SyntaxError, or ValueError where it is no text or too deep.
+    """
+    limit = max(sys.getrecursionlimit(), _FRAMES)
     try:
-        sys.setrecursionlimit(min(limit, _PLAIN))
+        sys.setrecursionlimit(_PLAIN)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(text)

@@ -37,6 +37,7 @@ class Turned(Small):
         self._loops = loops
         self.turns: Turns = {}
         self.computed: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        self.begun = 0  # tensors that were asked for and not known, those that cannot be computed among them
         self._lists: dict[tuple[int, tuple[int, ...]], bool] = {}
         self.inside: dict[int, tuple[ast.AST, ...] | None] = {}  # the loops of values, by keys: all cases share it
 
@@ -338,6 +339,7 @@ class Turned(Small):
     def _computed(self, value: Value) -> Tensor:
         key = (value.key, self._place(value))
         if key not in self.computed:
+            self.begun += 1
             self.computed[key] = self._operation(value)
         return self.computed[key]
 

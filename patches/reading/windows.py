@@ -23,7 +23,7 @@ LENGTHS = (5, 3, 4, 1)
 NUMBERS = (2, 1, 3, 0, 5)
 ENOUGH = 48  # cases that say something
 FEW = 8  # of one position each, by which a layout is known to be another
-MOST_CASES, MOST_STEPS = 600, 40_000  # that are tried, and what is computed in all of them
+MOST_CASES, MOST_STEPS = 600, 15_000  # that are tried, and what is computed in all of them
 LAYOUTS = (Layout(4, 2), Layout(3, 1), Layout(4, 1), Layout(3, 0), Layout(2, 0))
 SOFTMAX = ("softmax", "scaled_dot_product_attention")
 _OF_TENSORS = {
@@ -106,7 +106,7 @@ def judged(
                 except (Impossible, IndexError):
                     continue
                 finally:
-                    left -= len(case.computed)
+                    left -= case.begun
                 lengths = [case.small.length for case in found.cases]
                 if len(lengths) == ENOUGH or (len(lengths) == FEW and set(lengths) == {1}):
                     break

@@ -24,6 +24,7 @@ GROWING = {
     "an index of itself": _above(SCORES, "        q = q[q]\n", 60),
     "a long chain of views": _above(SCORES, "        q = q.unsqueeze(0).squeeze(0)\n", 3000),
     "a long chain of names": (SCORES, "".join(f"        q{n + 1} = q{n or ''} + 1\n" for n in range(1000)) + SCORES),
+    "a sum of nine hundred": _above(SCORES, "        q = q" + " + 1" * 900 + "\n"),
     "two values made of each other": _above(SCORES, "        q, k = q + k, k - q\n", 60),
     "a number made of itself twice": _above(SCORES, "        T = T if causal else T + T\n", 60),
     "an identity of ten thousand million": (MASK, "future = torch.triu(torch.eye(100000) == 0, 1)"),
