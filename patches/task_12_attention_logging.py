@@ -116,7 +116,7 @@ def _resolved(tree: SourceTree, setting: Setting, chunk: Value, *, by_truth: boo
             continue
         name = source.code(source.at(node))
         off = f"not {own}{known.name}" if by_truth else f"{own}{known.name} is None"
-        text = f"{off} if {name} is None else {name}"
+        text = f"{off} if {ast.unparse(node)} is None else {name}"
         is_whole = isinstance(parent, (ast.Assign, ast.AnnAssign, ast.Return, ast.keyword, ast.Dict)) or (
             isinstance(parent, ast.Call) and len(parent.args) == 1
         )

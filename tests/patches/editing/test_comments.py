@@ -3,10 +3,13 @@
 import io
 import itertools
 import re
+import shutil
+import subprocess
 import tokenize
 
 import pytest
-from samples import BASELINE, source
+from drift.rewriting import ruff
+from samples import BASELINE, CODE_ONLY, ROOT, source
 
 from bitpatch.patches.applying.engine import plan
 from bitpatch.patches.editing.edits import apply_edits, rewrite
@@ -14,6 +17,7 @@ from bitpatch.patches.known import all_tasks, task_named
 from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import Edit
 
+FORKS = ROOT / "tests" / "forks"
 FILES = [
     *("bit_transformer/model.py", "bit_transformer/training.py", "bit_transformer/safety.py"),
     *("dashboard/manager.py", "data/wikitext_schedule.py"),
@@ -50,6 +54,25 @@ def test_each_task_keeps_every_comment(numbered_tree, task):
     for change in planned.changes:
         before, after = (sorted(NUMBERED.findall(raw.decode())) for raw in (change.before, change.after))
         assert [one for one in before if one not in after] == []
+        assert before == after
+
+
+@pytest.mark.parametrize(
+    ("tree", "task"),
+    [*((BASELINE, task) for task in all_tasks()), (FORKS / "trainer/tree", task_named("task-4"))],
+    ids=lambda each: getattr(each, "id", getattr(each, "name", "")),
+)
+def test_what_stands_on_many_lines_keeps_every_comment_once(tmp_path, tree, task):
+    """As a formatter breaks them into the shortest lines: what is written twice, or moved, has its comments once."""
+    shutil.copytree(tree, tmp_path / "tree", ignore=CODE_ONLY)
+    short = [ruff(), "format", "--quiet", "--isolated", "--line-length", "40", tmp_path / "tree"]
+    subprocess.run(short, check=True)
+    for place, file in enumerate(sorted((tmp_path / "tree").rglob("*.py"))):
+        file.write_text(numbered(file.read_text(), 10_000 * place))
+    planned = plan(open_tree(tmp_path / "tree"), [task])
+    assert planned.changes, planned.outcomes[0].reason
+    for change in planned.changes:
+        before, after = (sorted(NUMBERED.findall(raw.decode())) for raw in (change.before, change.after))
         assert before == after
 
 
