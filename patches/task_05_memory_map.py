@@ -127,7 +127,7 @@ def _bring(tree: SourceTree, source: Source, home: Source, rows: Rows, gone: Seq
     found = definitions(source, given, ROWS)
     yield replace(found, edits=tuple(above(source, edit, source.at(rows.node)) for edit in found.edits))
     inside = {id(each) for node in gone for each in ast.walk(node)}
-    names = [each for each in ast.walk(rows.file.module) if isinstance(each, ast.Name)]
+    names = [each for each in rows.file.nodes if isinstance(each, ast.Name)]
     spent = {each.id for each in names if id(each) in inside} - {each.id for each in names if id(each) not in inside}
     edits = list(without_imports(source, spent - {each.value for each in given.uses()}))  # what is brought needs
     if edits:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from ..reading.code import Code
 from ..reading.files import File, Files, Function
 from ..reading.frames import Reading
-from ..reading.names import Scope, parameters
+from ..reading.names import parameters
 from ..reading.nodes import at_once, walk
 from ..reading.records import class_of, is_data_class
 from ..reading.settings import setting_of, told
@@ -71,9 +71,9 @@ def _unbound(file: File) -> Sequence[tuple[str, ast.Name]]:
     found = list[tuple[str, ast.Name]]()
     if file.scope.is_open:
         return found
-    for node in walk(file.module):
+    for node in file.nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and not hasattr(builtins, node.id):
-            scope = _scope(file, node)
+            scope = file.around(node)
             is_open = scope.is_open or scope.owner(node.id) is not None
             if not is_open and node.id not in file.scope.bound and node.id not in _OF_MODULES:
                 found.append((node.id, node))
@@ -86,22 +86,16 @@ def _too_early(file: File) -> Sequence[tuple[str, ast.Name]]:
     found = list[tuple[str, ast.Name]]()
     lines = {each: line for line, top in enumerate(file.module.body) for each in walk(top)}
     is_late = "annotations" in file.scope.bound  # imported from __future__
-    hints = {
-        h for each in walk(file.module) for h in (getattr(each, "annotation", 0), getattr(each, "returns", 0)) if h
-    }
+    hints = {h for each in file.nodes for h in (getattr(each, "annotation", 0), getattr(each, "returns", 0)) if h}
     unread = {each for hint in hints if is_late for each in walk(hint)}
     for line, top in enumerate(file.module.body):
         for node in at_once(top):
             bound = file.scope.bound.get(node.id, ()) if isinstance(node, ast.Name) and node not in unread else ()
             if isinstance(node, ast.Name) and bound and all(lines.get(each, -1) > line for each in bound):
                 is_known = file.scope.is_open or hasattr(builtins, node.id)
-                if not is_known and _scope(file, node).owner(node.id) is file.scope:
+                if not is_known and file.around(node).owner(node.id) is file.scope:
                     found.append((node.id, node))
     return found
-
-
-def _scope(file: File, node: ast.AST) -> Scope:
-    return next(file.scopes[each] for each in file.ancestors(node) if each in file.scopes)
 
 
 @lru_cache(maxsize=512)
@@ -201,8 +195,8 @@ def _misfit(function: Function, call: ast.Call, *, is_method: bool) -> str:
 
 def _unforeseen(tree: SourceTree, old: File, new: File) -> Iterator[Site]:
     """Who goes by the kinds of a data class's fields, where one is of a kind now that none of them was of."""
-    former = {each.name: each for each in walk(old.module) if isinstance(each, ast.ClassDef)}
-    for node in (each for each in walk(new.module) if isinstance(each, ast.ClassDef) and each.name in former):
+    former = {each.name: each for each in old.classes}
+    for node in (each for each in new.classes if each.name in former):
         was = _kinds(former[node.name])
         fresh = {name: kind for name, kind in _kinds(node).items() if kind not in was.values()}
         is_one = bool(fresh) and is_data_class(tree.code, new.path, node)

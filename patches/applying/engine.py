@@ -31,7 +31,7 @@ from ..task import (
 from .beside import beside
 from .consequences import broken
 from .settling import alone, findings
-from .survey import survey
+from .survey import is_remembered, survey
 
 BESIDE, LAST = {"attention", "gate"}, {"model"}  # seams that, in most trees, share no file with others; and that do
 
@@ -140,6 +140,8 @@ def _changes(before: SourceTree, after: SourceTree) -> Iterator[Change]:
 
 def _all_done(tree: SourceTree, tasks: Sequence[Task]) -> Plan | None:
     """The plan for a tree that holds all of the tasks; asks the first one first, as most trees hold all or none."""
+    if len(tasks) == 1 and not is_remembered(tree, tasks[0]):
+        return None  # to ask would be the work of its plan, done twice
     try:
         for some in (tasks[:1], tasks):
             found = survey(tree, some)

@@ -45,6 +45,11 @@ def survey(tree: SourceTree, tasks: Sequence[Task]) -> list[TaskStatus]:
     ]
 
 
+def is_remembered(tree: SourceTree, task: Task) -> bool:
+    """Whether it is known, without looking, how far a tree holds a task."""
+    return task.id in _recalled(tree.root, _hash(tree))
+
+
 def _rows(tree: SourceTree, task: Task) -> Rows:
     return [[finding.state, finding.site.to_json(), finding.aside] for finding in findings(tree, task)]
 

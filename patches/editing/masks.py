@@ -76,7 +76,7 @@ def shared_badly(reading: Reading, readings: Iterable[Reading], built: Built, na
         name in file.scopes[node].bound for node in (reading.node, *file.ancestors(reading.node)) if _is_function(node)
     ):
         return f"the name {name} stands for something else here: rename yours"
-    calls = [node for node in walk(file.module) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == own]
+    calls = [node for node in file.nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == own]
     if not all(_is_late(file, call) for call in calls):
         return f"{own} is called while its module is read, before the cache is there: call it later"
     in_place = [node for node in walk(built.node) if isinstance(node, ast.Attribute) and node.attr.endswith("_")]

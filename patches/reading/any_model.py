@@ -41,7 +41,7 @@ def _models(tree: SourceTree) -> Iterator[str]:
     classes = [
         (file, node)
         for file in tree.modules(having=rb"\bModule\b")
-        for node in ast.walk(file.module)
+        for node in file.nodes
         if isinstance(node, ast.ClassDef) and any("Module" in ast.unparse(base) for base in node.bases)
     ]
     made = {

@@ -272,7 +272,7 @@ def _drops_in_evaluation(reading: Reading, p: Value | None) -> bool:
     if p.op == "phi":
         test, is_asked_for = plain_test(p["test"], True)
         return _is_training(test) and _is_probability(p["no" if is_asked_for else "yes"])
-    tests = [reading.values.get(each.test) for each in ast.walk(reading.node) if isinstance(each, ast.If)]
+    tests = [reading.values.get(each.test) for each in walk(reading.node) if isinstance(each, ast.If)]
     asked = [part for test in tests if test is not None for part in test.walk()]
     return _is_probability(p) and not any(map(_is_training, asked))
 
@@ -310,8 +310,8 @@ def _strayed(reading: Reading, mask: Value | None, causal: Value) -> Iterator[st
             and causal["input"].data[1:] == (reading.node, name)
         ):
             yield f"it is causal where {name} says that it is not"
-        reads = [each for each in ast.walk(reading.node) if isinstance(each, ast.Name) and each.id == name]
-        tests = [each.test for each in ast.walk(reading.node) if isinstance(each, (ast.If, ast.IfExp))]
-        is_asked = any(each in reads for test in tests for each in ast.walk(test))
+        reads = [each for each in walk(reading.node) if isinstance(each, ast.Name) and each.id == name]
+        tests = [each.test for each in walk(reading.node) if isinstance(each, (ast.If, ast.IfExp))]
+        is_asked = any(each in reads for test in tests for each in walk(test))
         if mask is None and causal.op == "const" and reads and not is_asked:
             yield f"whether it is causal is not what {name} says, which is read for something else"

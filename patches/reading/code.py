@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Hashable
 from copy import copy
 from functools import wraps
@@ -12,7 +11,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from .classes import PROPERTIES, constructor_of, names_of
 from .files import File, Files, Function
 from .frames import DEEPEST, Frame, Reading, Run
-from .nodes import walk
 from .numbers import is_number
 from .receivers import Receivers
 from .statements import Reader
@@ -59,7 +57,7 @@ class Code:
         self.files, touched = self.files.over(changed, read)
         touched |= self._reaching.keys()
         self.receivers = Receivers(self.files)
-        self.answers, self._importable = {}, {}
+        self.answers, self._importable, self._under = {}, {}, {}
         for known in (self._modules, self._scripts):
             for path in touched & known.keys():
                 del known[path]
@@ -67,7 +65,6 @@ class Code:
         self._readings = {node: self._readings[node] for node in kept}
         self._readers = {node: self._readers[node] for node in kept}
         self._attributes = {key: each for key, each in self._attributes.items() if key[0] not in touched}
-        self._under = {}
         self.followed = {key: each for key, each in self.followed.items() if key[0] not in touched}
 
     def reading(
@@ -234,14 +231,10 @@ class Code:
         """The classes of the tree that may be made of a class, by its name, and those that are made of them."""
         if node not in self._under:
             found = self._under[node] = []
-            word = re.compile(rf"class\s[^:]*\b{node.name}\b".encode())
-            for path in self.files.paths:
-                if not word.search(self.files.raw(path)):
-                    continue
-                file = self.files.file(path)
-                for each in walk(file.module) if file is not None else ():
-                    names = {getattr(base, "id", getattr(base, "attr", "")) for base in getattr(each, "bases", ())}
-                    if isinstance(each, ast.ClassDef) and each is not node and node.name in names:
+            for file in self.files.naming(node.name):
+                for each in file.classes:
+                    names = (getattr(base, "id", getattr(base, "attr", "")) for base in each.bases)
+                    if each is not node and node.name in names:
                         found += [each, *self.subclasses(each)]
         return self._under[node]
 

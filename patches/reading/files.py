@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from ..files.encodings import decoded
 from ..files.nesting import parsed
 from .names import Scope, scopes_of
-from .nodes import children, walk
+from .nodes import children
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -37,8 +37,18 @@ class File:
 
     @cached_property
     def parents(self) -> dict[ast.AST, ast.AST]:
-        """What directly holds each node."""
-        return {child: node for node in walk(self.module) for child in children(node)}
+        """What directly holds each node, the outer ones first."""
+        found, pending = dict[ast.AST, ast.AST](), list[ast.AST]([self.module])
+        for node in pending:
+            inner = children(node)
+            found.update(dict.fromkeys(inner, node))
+            pending += inner
+        return found
+
+    @cached_property
+    def nodes(self) -> Sequence[ast.AST]:
+        """All that the file holds, the outer ones first."""
+        return [self.module, *self.parents]
 
     def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
         """Whatever encloses a node, from the inside out."""
@@ -55,8 +65,7 @@ class File:
     @cached_property
     def functions(self) -> list[tuple[Function, ast.ClassDef | None]]:
         """Every function, with the class whose method it is."""
-        nodes = [node for node in walk(self.module) if isinstance(node, Function)]
-        return [(node, self.owner(node)) for node in nodes]
+        return [(node, self.owner(node)) for node in self.nodes if isinstance(node, Function)]
 
     def owner(self, function: Function) -> ast.ClassDef | None:
         """The class whose method a function is."""
@@ -67,11 +76,15 @@ class File:
         """The innermost function that a node stands in."""
         return next((each for each in self.ancestors(node) if isinstance(each, Function)), None)
 
+    def around(self, node: ast.AST) -> Scope:
+        """The scope that a node stands in; of what opens one, the scope that this is in."""
+        return next((self.scopes[each] for each in self.ancestors(node) if each in self.scopes), self.scope)
+
     @cached_property
     def imports(self) -> set[str]:
         """The dotted names that the file imports, or imports from; relative ones start with their dots."""
         found = set[str]()
-        for node in walk(self.module):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 found |= {each.name for each in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -94,38 +107,35 @@ class File:
     def aliases(self) -> dict[str, list[str]]:
         """What imported names are called in the file, where it is something else."""
         found: dict[str, list[str]] = {}
-        for node in walk(self.module):
+        for node in self.nodes:
             if isinstance(node, ast.alias) and node.asname is not None:
                 found.setdefault(node.name, []).append(node.asname)
         return found
 
     @cached_property
-    def classes(self) -> set[str]:
-        """What the classes of the file are called."""
-        return {node.name for node in walk(self.module) if isinstance(node, ast.ClassDef)}
+    def classes(self) -> list[ast.ClassDef]:
+        """Every class."""
+        return [node for node in self.nodes if isinstance(node, ast.ClassDef)]
 
     @cached_property
     def bases(self) -> set[str]:
         """What the bases of its classes are called."""
-        classes = (node for node in walk(self.module) if isinstance(node, ast.ClassDef))
-        return {getattr(base, "id", getattr(base, "attr", "")) for node in classes for base in node.bases}
+        return {getattr(base, "id", getattr(base, "attr", "")) for node in self.classes for base in node.bases}
 
     @cached_property
     def uses(self) -> dict[str, list[ast.AST]]:
         """The names and attributes of the file, by what they are called."""
         found: dict[str, list[ast.AST]] = {}
-        for node in walk(self.module):
-            if isinstance(node, ast.Name):
-                found.setdefault(node.id, []).append(node)
-            elif isinstance(node, ast.Attribute):
-                found.setdefault(node.attr, []).append(node)
+        for node in self.nodes:
+            if isinstance(node, (ast.Name, ast.Attribute)):
+                found.setdefault(node.id if isinstance(node, ast.Name) else node.attr, []).append(node)
         return found
 
     @cached_property
     def keywords(self) -> dict[str, list[ast.Call]]:
         """The calls of the file, by the names of what they are given."""
         found: dict[str, list[ast.Call]] = {}
-        for node in (each for each in ast.walk(self.module) if isinstance(each, ast.Call)):
+        for node in (each for each in self.nodes if isinstance(each, ast.Call)):
             for each in node.keywords:
                 found.setdefault(each.arg or "", []).append(node)
         return found
@@ -154,6 +164,12 @@ def _file(path: str, raw: bytes) -> File | None:
         return None
 
 
+@lru_cache(maxsize=2048)
+def words_of(raw: bytes) -> frozenset[bytes]:
+    """The words of a file, names among them."""
+    return frozenset(re.findall(rb"[\w\x80-\xff]+", raw))
+
+
 def is_test(path: str) -> bool:
     """Whether a file is one of a tree's tests."""
     *folders, name = path.split("/")
@@ -168,6 +184,7 @@ class Files:
         self._files: dict[str, File | None] = {}
         self._raws: dict[str, bytes] = {}
         self._meanings: dict[File, set[str]] = {}  # of the imports of each
+        self._imported: dict[tuple[str, str], str | None] = {}  # by dotted name and folder
         self.paths = dict.fromkeys(sorted(path for path in paths if path.endswith(".py")))
 
     def raw(self, path: str) -> bytes:
@@ -196,9 +213,8 @@ class Files:
 
     def naming(self, name: str) -> Iterator[File]:
         """The modules in which a name stands, in order of path."""
-        text, word = name.encode(), re.compile(rf"\b{re.escape(name)}\b".encode())
-        raws = ((path, self.raw(path)) for path in self.paths)
-        return self._read_in(path for path, raw in raws if text in raw and word.search(raw))
+        word = name.encode()
+        return self._read_in(path for path in self.paths if word in words_of(self.raw(path)))
 
     def _read_in(self, paths: Iterable[str]) -> Iterator[File]:
         return (file for path in paths if (file := self.file(path)) is not None)
@@ -211,14 +227,14 @@ class Files:
         files = Files(self.paths, read)
         files._files = {path: file for path, file in self._files.items() if path not in changed}
         files._raws = {path: raw for path, raw in self._raws.items() if path not in changed}
-        files._meanings = self._meanings
+        files._meanings, files._imported = self._meanings, self._imported
         known = [file for path in {*self._files, *changed} if (file := files.file(path)) is not None]
         bases = {path: self._bases(path) | files._bases(path) for path in changed}
         users: dict[str, set[str]] = {}
         for file in known:
             for path in self._meanings.get(file) or self._meanings.setdefault(file, self._meant(file)):
                 users.setdefault(path, set()).add(file.path)
-            for path in (path for path, names in bases.items() if file.classes & names):
+            for path in (path for path, names in bases.items() if any(each.name in names for each in file.classes)):
                 users.setdefault(path, set()).add(file.path)
         found, pending = set(changed), list(changed)
         while pending:
@@ -264,17 +280,21 @@ class Files:
         Relative names start with their dots. Absolute ones are looked for beside the file, and in every folder
         above it up to the tree's root: scripts, src/ layouts and packages all find their own.
         """
-        folder = os.path.dirname(here)
+        key = dotted, os.path.dirname(here)
+        if key not in self._imported:
+            self._imported[key] = self._meant_from(*key)
+        return self._imported[key]
+
+    def _meant_from(self, dotted: str, folder: str) -> str | None:
         if dotted.startswith("."):
             level = len(dotted) - len(dotted.lstrip("."))
             for _ in range(level - 1):
                 folder = os.path.dirname(folder)
             return self._at(folder, dotted[level:])
-        while True:
-            found = self._at(folder, dotted)
-            if found is not None or not folder:
-                break
+        found = self._at(folder, dotted)
+        while found is None and folder:
             folder = os.path.dirname(folder)
+            found = self._at(folder, dotted)
         return found or self._at("src", dotted)
 
     def _at(self, folder: str, dotted: str) -> str | None:

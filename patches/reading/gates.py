@@ -65,7 +65,7 @@ def _settings(file: File) -> list[str]:
     """The names that a module sets, tables left out that comprehensions make."""
     made = [
         (each.targets if isinstance(each, ast.Assign) else [each.target], each.value)
-        for each in walk(file.module)
+        for each in file.nodes
         if isinstance(each, (ast.Assign, ast.AnnAssign)) and file.function(each) is None and each.value is not None
     ]
     plain = [targets for targets, value in made if not any(isinstance(each, ast.comprehension) for each in walk(value))]

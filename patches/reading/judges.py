@@ -16,6 +16,7 @@ from .files import File, Function
 from .frames import Reading
 from .gates import FAR, Gate, Judge, Measured, is_number, is_raw, measured, orders, required
 from .names import defaults_of, parameters
+from .nodes import walk
 from .playing.figures import Figures
 from .playing.kinds import Class, Raised
 from .tensors import Unknown
@@ -47,7 +48,7 @@ class _Step(NamedTuple):
 def tested(code: Code, judge: Judge, found: Measured) -> Test | None:
     """The widest expression of a judge's own text that says each time whether the loss is over, and nothing else."""
     steps = list(_steps(code, judge, found))
-    own = [each for each in ast.walk(judge.node) if isinstance(each, ast.expr)]
+    own = [each for each in walk(judge.node) if isinstance(each, ast.expr)]
     said = {node: sense for node in own for sense in (True, False) if all(_says(node, sense, each) for each in steps)}
     widest = [node for node in said if not any(is_within(judge.file, node, o) for o in said if o is not node)]
     at_edge = Gate(code, judge)
@@ -112,10 +113,10 @@ def _compared(code: Code, judge: Judge, found: Measured, node: ast.expr) -> tupl
         gate.feed(loss)
         seen[loss] = gate.run.seen
     for top in (node, *(each for each in gate.run.seen if isinstance(each, ast.Compare))):
-        inside = [each for each in ast.walk(top) if isinstance(each, ast.expr)]
+        inside = [each for each in walk(top) if isinstance(each, ast.expr)]
         losses = [each for each in inside if all(values.get(each) == [loss] for loss, values in seen.items())]
         limits = [each for each in inside if all(values.get(each) == [found.threshold] for values in seen.values())]
-        within = {part for each in limits for part in ast.walk(each) if part is not each}
+        within = {part for each in limits for part in walk(each) if part is not each}
         if losses and len({ast.unparse(each) for each in limits if each not in within}) == 1:
             return losses[0], limits[0]
     return None
@@ -124,7 +125,7 @@ def _compared(code: Code, judge: Judge, found: Measured, node: ast.expr) -> tupl
 @lru_cache(maxsize=4096)
 def _orders(node: ast.AST) -> bool:
     """Whether anything is put in order in a function or a class."""
-    return any(map(orders, ast.walk(node)))
+    return any(map(orders, walk(node)))
 
 
 def judges(code: Code, files: Iterator[File]) -> Iterator[Judge]:
@@ -254,7 +255,7 @@ def _stops(code: Code, judge: Judge, found: Measured) -> bool | None:
         is_not = isinstance(around, ast.UnaryOp) and isinstance(around.op, ast.Not)
         choice = reading.file.parents[around] if is_not else around
         if isinstance(choice, ast.If) and (call is choice.test or around is choice.test):
-            ends = any(isinstance(each, (ast.Raise, ast.Break, ast.Return)) for each in ast.walk(choice))
+            ends = any(isinstance(each, (ast.Raise, ast.Break, ast.Return)) for each in walk(choice))
             return ends and list(answer) == [not is_not]
     return None
 
@@ -271,8 +272,7 @@ def again(code: Code, judge: Judge) -> Judge | None:
     for node, owner in file.functions if file is not None else ():
         name = judge.cls.node.name if judge.cls is not None and judge.kind == "object" else ""
         if node.name == judge.node.name and (owner.name if owner is not None else "") == name and file is not None:
-            classes = [each for each in ast.walk(file.module) if isinstance(each, ast.ClassDef)]
-            own = [each for each in classes if judge.cls is not None and each.name == judge.cls.node.name]
+            own = [each for each in file.classes if judge.cls is not None and each.name == judge.cls.node.name]
             return Judge(file, node, judge.kind, Class(file.path, own[0]) if own else judge.cls)
     return None
 

@@ -30,11 +30,10 @@ def reads_of_parameter(home: File, function: Function, name: str) -> Iterator[tu
 
 def _reads(file: File, owner: Scope, target: ast.AST, name: str) -> Iterator[tuple[File, ast.AST]]:
     """Where a file reads a name of a scope as it is set at a node."""
-    for node in file.uses.get(name, ()):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            around = next(file.scopes[each] for each in file.ancestors(node) if each in file.scopes)
-            if around.owner(name) is owner and not _is_set_between(file, target, node):
-                yield file, node
+    loads = (node for node in file.uses.get(name, ()) if isinstance(getattr(node, "ctx", None), ast.Load))
+    for node in (each for each in loads if isinstance(each, ast.Name)):
+        if file.around(node).owner(name) is owner and not _is_set_between(file, target, node):
+            yield file, node
 
 
 def _is_set_between(file: File, target: ast.AST, node: ast.Name) -> bool:
@@ -69,7 +68,7 @@ def _binds(target: ast.AST, name: str) -> bool:
 
 
 def _imported(code: Code, file: File, other: File, name: str) -> Iterator[tuple[File, ast.AST]]:
-    for alias in ast.walk(other.module) if other is not file else ():
+    for alias in other.nodes if other is not file else ():
         if (
             isinstance(alias, ast.ImportFrom)
             and code.files.imported("." * alias.level + (alias.module or ""), other.path) == file.path

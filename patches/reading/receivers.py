@@ -128,7 +128,7 @@ class Receivers:
         return None
 
     def _of_name(self, file: File, node: ast.Name) -> Kinds:
-        scope = file.scopes[_around(file, node)].owner(node.id)
+        scope = file.around(node).owner(node.id)
         if scope is None:
             return None
         found: list[Kinds] = []
@@ -239,8 +239,7 @@ class Receivers:
             under = [
                 (other.path, each)
                 for other in self._files.naming(node.name)
-                for each in walk(other.module)
-                if isinstance(each, ast.ClassDef)
+                for each in other.classes
                 for base in each.bases
                 if (meant := self._meant(other, base)) is not None and meant[1] is node
             ]
@@ -253,10 +252,10 @@ class Receivers:
     def _meant(self, file: File, node: ast.expr, depth: int = 0) -> tuple[File, ast.AST] | None:
         """The function or class that a name means, in the file that defines it."""
         if isinstance(node, ast.Name):
-            scope = file.scopes[_around(file, node)].owner(node.id)
+            scope = file.around(node).owner(node.id)
             return self._bound(file, scope.bound[node.id], depth) if scope is not None else None
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            scope = file.scopes[_around(file, node)].owner(node.value.id)
+            scope = file.around(node).owner(node.value.id)
             held = scope.bound[node.value.id][-1] if scope is not None else None
             home = self._imported(file, held)[0] if isinstance(held, ast.alias) else None
             return self._bound(home, home.scope.bound.get(node.attr, []), depth) if home is not None else None
@@ -301,11 +300,6 @@ def _all(found: Iterable[Kinds]) -> Kinds:
     """What is one of several; None if one of these cannot be told."""
     every = list(found)
     return None if None in every else frozenset[Class]().union(*filter(None, every))
-
-
-def _around(file: File, node: ast.AST) -> ast.AST:
-    """What opens the scope that a node stands in."""
-    return next((each for each in file.ancestors(node) if each in file.scopes), file.module)
 
 
 def _part(target: ast.expr | None, value: ast.expr | None, node: ast.expr) -> ast.expr | None:

@@ -157,7 +157,7 @@ def miscounted(code: Code, made: Schedule, run: Asked) -> str | None:
 @once
 def _unended(code: Code) -> tuple[tuple[ast.expr, str], ...]:
     """The conditions that a schedule has not come to its end; they hold."""
-    nodes = (node for file in code.files.naming(ENDS[0]) for node in walk(file.module) if isinstance(node, ast.Compare))
+    nodes = (node for file in code.files.naming(ENDS[0]) for node in file.nodes if isinstance(node, ast.Compare))
     return tuple((node, "") for node in nodes if asks_the_end(node))
 
 

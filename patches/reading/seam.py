@@ -178,7 +178,7 @@ def qualified(file: File, node: ast.AST) -> str:
 def model_class(tree: SourceTree) -> ast.ClassDef | None:
     """The class of a tree's models."""
     file = tree.code.files.file(tree.model_path) if tree.model_path else None
-    classes = [each for each in ast.walk(file.module) if isinstance(each, ast.ClassDef)] if file is not None else []
+    classes = file.classes if file is not None else []
     named = [each for each in classes if each.name == MODEL]
     embedding = [each for each in classes if "Embedding" in ast.unparse(each)]
     return next(iter(named or embedding), None)

@@ -205,7 +205,7 @@ def _steps(tree: SourceTree, file: File) -> dict[str, int]:
     steps, pending = {file.path: 0}, [file]
     while pending:
         each = pending.pop(0)
-        for node in ast.walk(each.module):
+        for node in each.nodes:
             if isinstance(node, ast.ImportFrom):
                 stem = "." * node.level + (node.module or "")
                 names = [stem, *(f"{stem}.{one.name}" if node.module else f"{stem}{one.name}" for one in node.names)]
@@ -253,10 +253,8 @@ def _gate(tree: SourceTree) -> Seam | None:
 
 def _manager(tree: SourceTree) -> Seam | None:
     for file in tree.code.files.having(b"class ") if tree.paths else ():
-        for node in ast.walk(file.module) if not is_test(file.path) else ():
-            if isinstance(node, ast.ClassDef) and (
-                node.name == "ModelManager" or len(names_of(node).methods & SERVES) > 1
-            ):
+        for node in file.classes if not is_test(file.path) else ():
+            if node.name == "ModelManager" or len(names_of(node).methods & SERVES) > 1:
                 return seam_of(tree, "manager", file, node, inner=qualified(file, node))
     return None
 

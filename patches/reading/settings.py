@@ -228,7 +228,7 @@ def entries(code: Code, setting: Setting) -> Iterator[Entry]:
     values = [reading.values[each] for reading, each in spread if each in reading.values]
     keys = {each["0"].data for each in values if each.op == "index" and each.get("0") is not None}
     for file in code.files.holding(setting.name) if keys else ():
-        for node in walk(file.module):
+        for node in file.nodes:
             around = file.parents.get(node)
             if isinstance(node, ast.Dict) and isinstance(around, ast.Dict) and file.function(node) is None:
                 pairs = zip(around.keys, around.values, strict=True)
@@ -252,7 +252,7 @@ def reads(code: Code, setting: Setting) -> Iterator[tuple[Reading, ast.expr, ast
                             yield reading, node, of
         return
     reading = code.reading(setting.file, setting.holder, setting.file.owner(setting.holder))
-    for node in ast.walk(setting.holder):
+    for node in walk(setting.holder):
         if isinstance(node, ast.Name) and node.id == setting.name and isinstance(node.ctx, ast.Load):
             yield reading, node, None
 
@@ -271,7 +271,7 @@ def truths(code: Code, setting: Setting) -> Iterator[tuple[File, ast.expr]]:
                 asked = [node for node, value in values.items() if value.key == key and isinstance(node, ast.expr)]
                 yield from ((file, node) for node in asked if _is_asked(file, node))
     for other in code.files.holding(setting.name):
-        for node in ast.walk(other.module):
+        for node in other.nodes:
             match node:
                 case ast.Subscript(slice=ast.Constant(value=name), ctx=ast.Load()) if name == setting.name:
                     yield from ((other, each) for each in _entry_reads(other, node) if _is_asked(other, each))
@@ -281,7 +281,7 @@ def _entry_reads(file: File, node: ast.Subscript) -> list[ast.expr]:
     """An entry that is read, and the names that stand for it in its function, unless one is asked for None there."""
     parent, function = file.parents[node], file.function(node)
     names = [each.id for each in parent.targets if isinstance(each, ast.Name)] if isinstance(parent, ast.Assign) else []
-    inside = [each for each in ast.walk(function or file.module) if isinstance(each, ast.Name) and each.id in names]
+    inside = [each for each in walk(function or file.module) if isinstance(each, ast.Name) and each.id in names]
     asked = any(isinstance(file.parents[each], ast.Compare) for each in inside)
     return [node, *(() if asked else inside)]
 

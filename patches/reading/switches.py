@@ -234,7 +234,7 @@ def unguarded(code: Code) -> list[Use]:
     keys = {each.kind[1:].partition(")")[0] for each in reached if each.kind.endswith(f"){MAPS}")} - {ANY}
     keys = {each for each in keys if not each.lstrip("-").isdigit()}
     files = dict.fromkeys(file for key in sorted(keys) for file in code.files.holding(key))
-    nodes = ((file, node) for file in sorted(files, key=lambda each: each.path) for node in walk(file.module))
+    nodes = ((file, node) for file in sorted(files, key=lambda each: each.path) for node in file.nodes)
     handed = [(file, node) for file, node in nodes if isinstance(node, ast.Subscript) and _key(node) in keys]
     uses += followed(code, handed, MAPS, gives, _is_guarded)[1]
     return [use for use in dict.fromkeys(uses) if use.asked in _NEEDING]
@@ -258,15 +258,15 @@ def _collected(file: File) -> Iterator[ast.AST]:
         if owner is None:
             continue
         parts, lists = set[str](), set[str]()
-        for node in ast.walk(function):
+        for node in walk(function):
             match node:
                 case ast.Assign(targets=[ast.Tuple(elts=[_, *rest]), *_], value=ast.Call()):
                     parts |= {each.id for each in rest if isinstance(each, ast.Name)}
-        for node in ast.walk(function):
+        for node in walk(function):
             match node:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=args):
                     lists |= {name} if any(getattr(each, "id", "") in parts for each in args) else set()
-        for node in ast.walk(function):
+        for node in walk(function):
             is_read = isinstance(node, ast.Name) and node.id in lists and isinstance(node.ctx, ast.Load)
             if is_read and not isinstance(file.parents[node], ast.Attribute):
                 yield node

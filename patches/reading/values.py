@@ -45,7 +45,7 @@ class Value:
         self.op, self.args, self.data, self.key, self.at = op, args, data, key, at
         self.is_numeric = is_numeric  # whether its class says that it is a number
         self.known: dict[Any, Any] = {}  # what functions that are asked once for each value made of it
-        self.depth: int = 1 + max((each.depth for each in args.values()), default=0)
+        self.depth: int = 1 + max([each.depth for each in args.values()], default=0)
 
     def __getitem__(self, name: str) -> Value:
         return self.args[name]
@@ -166,7 +166,7 @@ class Graph:
         What has been made in very many steps is opaque to those behind: walks of values take as long, and go as deep.
         """
         given = {name: each if each.depth < DEEPEST else self._too_deep(each) for name, each in (args or {}).items()}
-        identity = (op, type(data), data, *((name, value.key) for name, value in given.items()))
+        identity = (op, type(data), data, *given, *[value.key for value in given.values()])
         key = self._keys.setdefault(identity, len(self._keys))
         return Value(op, given, data, key, at, is_numeric=key in self.numeric)
 
