@@ -193,8 +193,7 @@ def _respelled(scope: Reading, line: ast.stmt, part: Part | None, there: Reading
     call = line.value if isinstance(line, ast.Expr) else None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
         return None
-    owner = scope.values[call.func.value]
-    owner = owner if part is None or part.owner is None else part.owner
+    owner = scope.values[call.func.value] if part is None or part.owner is None else part.owner
     known = spelled(owner, there, at)
     own, whole = ast.unparse(call.func.value), ast.unparse(call)  # on one line, and its comments stay where it was
     return known + whole[len(own) :] if known is not None else None

@@ -54,10 +54,7 @@ def require_shallow(text: str) -> None:
 
 
 def parsed(text: str | bytes) -> ast.Module:
-    """A text as Python's own parser reads it; Python can follow it from then on, however deep it is.
-
-    Raises SyntaxError, or ValueError where it is no text or too deep.
-    """
+    """A text as Python reads it, and can follow from then on. Raises SyntaxError; ValueError: no text, too deep."""
     limit = max(sys.getrecursionlimit(), _FRAMES)
     try:
         sys.setrecursionlimit(_PLAIN)

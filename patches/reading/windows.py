@@ -324,8 +324,7 @@ def _is_cut(value: Value) -> bool:
 def _weights_in(made: Value) -> list[Value]:
     """The attentions whose weights a value is made of; none where they weigh something on the way."""
     parts = [*made.walk(lambda each: each.items if each.op != "softmax" else ())]
-    is_weighing = any(each.op in _WEIGHING for each in parts)
-    return [] if is_weighing else [each for each in parts if each.op == "softmax"]
+    return [] if any(each.op in _WEIGHING for each in parts) else [each for each in parts if each.op == "softmax"]
 
 
 def _judged(
