@@ -438,4 +438,9 @@ def causal_mask(seq_len, device):
             "        return logits, telemetry",
         ),
     ),
+    edit(
+        "quiet-import",
+        "its import turns a warning off for the process, which no forward does",
+        ("import math\n", 'import math\nimport warnings\n\nwarnings.filterwarnings("ignore", "what nobody says")\n'),
+    ),
 ]
