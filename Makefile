@@ -29,8 +29,9 @@ types: $(READY)
 	mkdir -p build/typing && ln -sfn ../.. build/typing/bitpatch
 	$(BIN)/mypy -p bitpatch.patches -p bitpatch.verify -m bitpatch.cli -m bitpatch.__main__
 
+# Files of few tests, which take long, are not left to the end.
 tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --sample
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder --sample
 
 # Which branches no test takes: half as long again as the tests themselves. Judges run in processes of their own.
 coverage: $(READY)
