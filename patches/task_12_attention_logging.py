@@ -86,8 +86,7 @@ def _askers(tree: SourceTree, starts: Iterable[Setting]) -> list[Setting | Flag 
         if isinstance(each, Setting):
             found += [entry for entry in entries(tree.code, each) if entry not in found]
         for call in told(tree.code, each) if isinstance(each, Setting) else ():
-            other = asker(tree.code, call)
-            if other is not None and other not in found:
+            if (other := asker(tree.code, call)) is not None and other not in found:
                 found.append(other)
     return found
 
@@ -115,8 +114,9 @@ def _resolved(tree: SourceTree, setting: Setting, chunk: Value, *, by_truth: boo
             yield near_miss(source.site(node, f"{setting.name} resolved, but an explicit value does not always win"))
             continue
         name = source.code(source.at(node))
+        asked = ast.unparse(node) if "\n" in name else name  # its comments are not written twice
         off = f"not {own}{known.name}" if by_truth else f"{own}{known.name} is None"
-        text = f"{off} if {ast.unparse(node)} is None else {name}"
+        text = f"{off} if {asked} is None else {name}"
         is_whole = isinstance(parent, (ast.Assign, ast.AnnAssign, ast.Return, ast.keyword, ast.Dict)) or (
             isinstance(parent, ast.Call) and len(parent.args) == 1
         )
