@@ -31,7 +31,7 @@ settings.load_profile("busy")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# Of laws that are tried on many trees, `--sample` tries one in so many: `make laws` tries all.
+# Of what is tried on many trees, `--sample` tries one in so many; `make laws` and `make fuzz` try all of theirs.
 SAMPLED = {
     "drift/test_forks.py": 8,
     "drift/test_rewrites.py": 4,
@@ -43,7 +43,6 @@ SAMPLED = {
     "laws/test_revert.py": 4,
     "laws/test_revert_of_drift.py": 6,
     "patches/applying/test_survey.py": 3,
-    "patches/files/test_positions.py": 2,
     "verify/scripts/test_shapes.py": 4,
     "verify/test_any_model.py": 2,
 }

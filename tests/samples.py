@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import bitpatch
 from bitpatch.patches.reading.source import Source
 
 ROOT = Path(bitpatch.__file__).parent
-BASELINE, REFERENCE = ROOT / "baseline", ROOT / "reference"
+BASELINE, REFERENCE, FORKS = ROOT / "baseline", ROOT / "reference", ROOT / "tests" / "forks"
 CODE_ONLY = shutil.ignore_patterns("__pycache__")
 
 
@@ -22,6 +26,13 @@ def contents(tree: Path) -> dict[str, bytes]:
         for name in names
         if not folder.endswith("__pycache__")
     }
+
+
+def parameters_of(session: pytest.Session, path: str) -> Iterator[dict[str, Any]]:
+    """What each parametrized test of a file is given, of those that are going to run."""
+    for item in session.items:
+        if isinstance(item, pytest.Function) and item.path == Path(path) and hasattr(item, "callspec"):
+            yield item.callspec.params
 
 
 def line_of(path: str, text: str) -> int:

@@ -30,8 +30,8 @@ def reads_of_parameter(home: File, function: Function, name: str) -> Iterator[tu
 
 def _reads(file: File, owner: Scope, target: ast.AST, name: str) -> Iterator[tuple[File, ast.AST]]:
     """Where a file reads a name of a scope as it is set at a node."""
-    loads = (node for node in file.uses.get(name, ()) if isinstance(getattr(node, "ctx", None), ast.Load))
-    for node in (each for each in loads if isinstance(each, ast.Name)):
+    names = (each for each in file.uses.get(name, ()) if isinstance(each, ast.Name))
+    for node in (each for each in names if isinstance(each.ctx, ast.Load)):
         if file.around(node).owner(name) is owner and not _is_set_between(file, target, node):
             yield file, node
 

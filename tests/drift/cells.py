@@ -29,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 from drift.drifted import drift  # noqa: E402
 from drift.rewrites import REWRITES  # noqa: E402
 from drift.rewriting import DoesNotFit  # noqa: E402
-from samples import BASELINE, CODE_ONLY, ROOT  # noqa: E402
+from samples import BASELINE, CODE_ONLY, FORKS  # noqa: E402
 
 from bitpatch.patches.applying.engine import diff_of, plan  # noqa: E402
 from bitpatch.patches.known import all_tasks, task_named  # noqa: E402
@@ -38,7 +38,6 @@ from bitpatch.patches.task import BitpatchError  # noqa: E402
 from bitpatch.verify.running.driven import driving  # noqa: E402
 from bitpatch.verify.running.runner import Zygote, verify  # noqa: E402
 
-FORKS = ROOT / "tests/forks"
 RIGHT = {"applied": {"applied"}, "refused": {"refused"}, "already-applied": {"already-applied"}}
 RIGHT["applied or refused"] = {"applied", "refused"}
 

@@ -15,10 +15,10 @@ from drift.behaviour import TOLERANCE, Asked, Numbers, differences, observe, par
 from drift.drifted import BASELINE, REFERENCE, Drift, copy_of, drift
 from drift.rewrites import REWRITES
 from drift.rewriting import HELD, OPEN, PLACES, STAGES, DoesNotFit, retext, ruff, snapshot
+from samples import parameters_of
 
 pytest.importorskip("torch")
 
-HERE = Path(__file__)
 SEEDS = range(12)
 # One for each part of a tree's behaviour: what changes its meaning.
 SABOTAGE = {
@@ -45,19 +45,15 @@ class Tree:
 def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tree]:
     """Every tree that a test asks for, driven in turn by one process that has imported torch."""
     folder = tmp_path_factory.mktemp("drift")
-    specs = [getattr(item, "callspec", None) for item in request.session.items if item.path == HERE]
-    asked = {(name, value) for spec in specs if spec is not None for name, value in spec.params.items()}
+    asked = {each for given in parameters_of(request.session, __file__) for each in given.items()}
     places: dict[str, dict[str, str]] = {}
-    for name, rewrite in REWRITES.items():
-        if ("name", name) in asked:
-            places[name] = rewrite(copy_of(BASELINE, folder / name))
+    for name in (name for name in REWRITES if ("name", name) in asked):
+        places[name] = REWRITES[name](copy_of(BASELINE, folder / name))
     for part, (old, new, file) in SABOTAGE.items():
         tree = copy_of(BASELINE, folder / f"sabotaged {part}")
         retext(tree / file, (old, new))
         places[tree.name] = PLACES
-    for seed in SEEDS:
-        if ("seed", seed) not in asked:
-            continue
+    for seed in (seed for seed in SEEDS if ("seed", seed) in asked):
         tree = copy_of(BASELINE, folder / f"seed {seed}")
         places[tree.name] = drift(tree, seed).places
     changes = {name: changed(folder / name) for name in places}

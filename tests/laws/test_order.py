@@ -5,7 +5,7 @@ import random
 
 import pytest
 from laws.cube import Cube
-from samples import BASELINE, REFERENCE, ROOT, contents
+from samples import BASELINE, FORKS, REFERENCE, contents
 
 from bitpatch.patches.applying.engine import plan
 from bitpatch.patches.known import all_tasks
@@ -13,7 +13,6 @@ from bitpatch.patches.reading.source import Source
 from bitpatch.patches.reading.tree import open_tree
 
 TASKS = all_tasks()
-FORKS = ROOT / "tests/forks"
 ON_FORKS = [
     *(("scripty", 6, 8), ("functional", 1, 3), ("functional", 2, 1), ("functional", 6, 8), ("trainer", 1, 6)),
     *(("trainer", 3, 12), ("lightning_like", 3, 8), ("trainer", 9, 11), ("scripty", 9, 11), ("functional", 9, 10)),

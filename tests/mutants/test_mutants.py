@@ -17,6 +17,7 @@ import pytest
 from cases import KNOWN, ROOT, TASKS, Case, choose_killers, good, judged, known_kills, mutants, read_kills, telling
 from interactions import INTERACTIONS, OPEN
 from mutant import Mutant
+from samples import parameters_of
 
 from bitpatch.verify.running.evidence import Evidence, Verdict
 from bitpatch.verify.running.runner import Zygote
@@ -63,8 +64,7 @@ def zygote() -> Iterator[Zygote]:
 @pytest.fixture(scope="module")
 def judge(request: pytest.FixtureRequest, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
     """What the checks of a case say of it; those of the tests to come run while these wait."""
-    specs = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
-    cases = [spec.params["case"] for spec in specs if spec is not None and "case" in spec.params]
+    cases = [given["case"] for given in parameters_of(request.session, __file__) if "case" in given]
     known = {task: {name for name, _ in checks} for task, checks in zygote.checks.items()}
     cases = [case for case in cases if {*(case.only or ())} <= known.get(case.task, set())]  # others fail by themselves
     found: dict[Case, dict[str, Evidence]] = defaultdict(dict)

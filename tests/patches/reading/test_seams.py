@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from samples import ROOT
+from samples import FORKS, ROOT
 
 from bitpatch.patches.applying.driver import draft, write_draft
 from bitpatch.patches.files.settled import WronglySettled
@@ -15,7 +15,6 @@ from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.task import BitpatchError
 from bitpatch.verify.running.driven import driving
 
-FORKS = ROOT / "tests" / "forks"
 WHERE = {
     "byhand": {
         "model": "bit_transformer.model:BitTransformerLM",

@@ -4,12 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from samples import BASELINE, REFERENCE, ROOT
+from samples import BASELINE, FORKS, REFERENCE
 
 from bitpatch.patches.reading.tree import open_tree
 from bitpatch.patches.reading.trials import trials, updates
-
-FORKS = ROOT / "tests/forks"
 
 
 @pytest.mark.parametrize(
